@@ -1,0 +1,113 @@
+"""Level 1's interfaces: bundles of pure functions, closed over and never passed through jit.
+
+A bundle says what a part can do; `metarl_jax.meta_gradient` is the one place that puts parts together.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, Trajectory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskEnv:
+    """A distribution over MDPs p(M). The task is an ARGUMENT of `reset` and `step`; nothing redraws it.
+
+    The state is any struct with the fields `observation`, `reward` (of the step that led here), `terminated` and
+    `truncated`. `step` takes no key: a stochastic environment carries one in its state.
+
+    Raises:
+        ValueError: a size or the horizon is not a positive integer.
+    """
+
+    sample_task: Callable[[Key], PyTree]
+    """``key → task``, any pytree of arrays"""
+    reset: Callable[[Key, PyTree], Any]
+    """``(key, task) → state``, a fresh start for every key"""
+    step: Callable[[PyTree, Any, jax.Array], Any]
+    """``(task, state, action) → state``"""
+    observation_size: int
+    action_size: int
+    """number of action components, or of discrete actions"""
+    horizon: int
+    """T, environment steps per episode"""
+    discrete: bool = False
+    name: str = "custom"
+
+    def __post_init__(self):
+        for field in ("observation_size", "action_size", "horizon"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"TaskEnv {self.name!r}: {field} is {value!r}; it must be a positive integer")
+
+
+class Policy(NamedTuple):
+    """π_φ. `apply` sees ONE observation; batching is the library's business.
+
+    The distribution has `sample(key)`, `log_prob(action)`, `entropy()` and `kl(other)`, see `metarl_jax.policies`.
+    """
+
+    init: Callable[[Key], PyTree]
+    apply: Callable[[PyTree, jax.Array], Any]
+
+
+class InnerOptimizer(NamedTuple):
+    """A differentiable update rule for the fast parameters: ``update(gradient, state, φ) → (φ, state)``."""
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+
+
+class Adapter(NamedTuple):
+    """f_θ for one task, one application per stage: ``fast_0 = init(θ)``, ``fast_{s+1} = learn(θ, fast_s, D_s)``."""
+
+    init_meta: Callable[[Key], PyTree]
+    """``key → θ``"""
+    init: Callable[[PyTree], PyTree]
+    """``θ → fast``"""
+    params: Callable[[PyTree, PyTree], PyTree]
+    """``(θ, fast) → φ``"""
+    learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
+    """``(θ, fast, trajectory, advantage) → fast``"""
+
+
+Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]
+"""``(policy, φ, trajectory, advantage) → scalar``: the loss that an inner step descends."""
+
+AdvantageEstimator = Callable[[Trajectory], jax.Array]
+"""``trajectory → advantage [N, T]``."""
+
+Objective = Callable[[Policy, Path], tuple[jax.Array, Metrics]]
+"""``(policy, path) → (loss, metrics)`` of one task: the outer loss along its adaptation path."""
+
+
+class MetaObjective(NamedTuple):
+    """The outer loss as a function of θ at fixed data (leaves [B, S, ...]), means over tasks."""
+
+    loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
+    """``(θ, data) → (loss, metrics)``"""
+    kl: Callable[[PyTree, PyTree], jax.Array]
+    """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats"""
+
+
+class OuterOptimizer(NamedTuple):
+    """Updates θ on fixed data: ``update(meta_objective, θ, opt_state, data) → (θ, opt_state, metrics)``."""
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[MetaObjective, PyTree, PyTree, PyTree], tuple[PyTree, PyTree, Metrics]]
+
+
+class MetaAlgorithm(NamedTuple):
+    """All that training, evaluation, checkpoints and notebooks know of an algorithm. Every function is jittable."""
+
+    init: Callable[[Key], MetaState]
+    """``key → state``"""
+    update: Callable[[Key, MetaState], tuple[MetaState, Metrics]]
+    """one meta-iteration on fresh tasks and data; ``metrics["return"]`` is [S]"""
+    adapt: Callable[[Key, PyTree, PyTree], Adaptation]
+    """``(key, θ, task) → Adaptation``: the f_θ of training, applied to one task"""
+    gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
+    """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""

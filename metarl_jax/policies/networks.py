@@ -1,0 +1,126 @@
+"""Policies with multilayer perceptrons. The only module that imports flax.linen."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+class _MLP(nn.Module):
+    features: Sequence[int]
+    activation: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, observation):
+        hidden = jnp.asarray(observation, float)
+        for index, size in enumerate(self.features):
+            # Glorot weights and zero biases, as in the code of the MAML and ProMP papers.
+            hidden = nn.Dense(size, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)(hidden)
+            if index < len(self.features) - 1:
+                hidden = self.activation(hidden)
+        return hidden
+
+
+def _network(observation_size: int, output_size: int, hidden: Sequence[int], activation: str):
+    for size in hidden:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"hidden is {tuple(hidden)!r}; every layer size must be a positive integer")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation {activation!r} is unknown; choose one of {sorted(ACTIVATIONS)}")
+    module = _MLP((*hidden, output_size), ACTIVATIONS[activation])
+    return (lambda key: module.init(key, jnp.zeros(observation_size))["params"]), (
+        lambda params, observation: module.apply({"params": params}, observation)
+    )
+
+
+def _softplus_inverse(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
+
+
+def gaussian_mlp(
+    observation_size: int,
+    action_size: int,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    init_std: float = 1.0,
+    min_std: float | None = None,
+    learn_std: bool = True,
+) -> Policy:
+    """π(a|s) = N(MLP(s), σ²) with a state-independent σ [A].
+
+    Args:
+        observation_size: components of one observation.
+        action_size: components of one action.
+        hidden: sizes of the hidden layers.
+        activation: "tanh" or "relu".
+        init_std: σ at initialisation.
+        min_std: a floor under σ: log σ = log min_std + softplus(ρ − log min_std) in the parameter ρ. Smooth, so
+            that a σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales with
+            1/σ², so without a floor a shrinking σ ends in divergence.
+        learn_std: False keeps σ at `init_std` in both loops.
+
+    The bound and the freezing happen in `apply`, hence alike in sampling and in every loss.
+
+    Raises:
+        ValueError: a size is not positive, the activation is unknown, or not 0 < min_std < init_std.
+    """
+    if not init_std > 0 or not math.isfinite(init_std):
+        raise ValueError(f"init_std is {init_std!r}; it must be a positive number")
+    if min_std is not None and not 0 < min_std < init_std:
+        raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
+    init_network, apply_network = _network(observation_size, action_size, hidden, activation)
+    floor = None if min_std is None else math.log(min_std)
+
+    def init(key):
+        log_std = math.log(init_std)
+        if floor is not None:
+            log_std = floor + _softplus_inverse(log_std - floor)
+        return {"network": init_network(key), "log_std": jnp.full(action_size, log_std, float)}
+
+    def apply(params, observation):
+        log_std = params["log_std"] if learn_std else jax.lax.stop_gradient(params["log_std"])
+        if floor is not None:
+            log_std = floor + jax.nn.softplus(log_std - floor)
+        return DiagonalGaussian(apply_network(params["network"], observation), log_std)
+
+    return Policy(init, apply)
+
+
+def categorical_mlp(
+    observation_size: int, num_actions: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
+) -> Policy:
+    """π(a|s) = softmax(MLP(s)) over `num_actions` discrete actions.
+
+    Raises:
+        ValueError: a size is not positive or the activation is unknown.
+    """
+    init, apply = _network(observation_size, num_actions, hidden, activation)
+    return Policy(init, lambda params, observation: Categorical(apply(params, observation)))
+
+
+def mlp(env: TaskEnv, hidden: Sequence[int] = (64, 64), activation: str = "tanh", **gaussian_options) -> Policy:
+    """The default policy of an environment: categorical where its actions are discrete, else Gaussian.
+
+    Args:
+        env: whose sizes to use.
+        hidden: sizes of the hidden layers.
+        activation: "tanh" or "relu".
+        **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`.
+
+    Raises:
+        ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
+    """
+    if not env.discrete:
+        return gaussian_mlp(env.observation_size, env.action_size, hidden, activation, **gaussian_options)
+    if gaussian_options:
+        raise ValueError(
+            f"{env.name!r} has discrete actions, so its policy is categorical and takes no {sorted(gaussian_options)}"
+        )
+    return categorical_mlp(env.observation_size, env.action_size, hidden, activation)

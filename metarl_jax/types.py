@@ -1,0 +1,109 @@
+"""Level 0: the data that flow through a meta-iteration.
+
+Axis legend, used in every docstring of the library:
+
+    B   tasks of one meta-iteration
+    S   stages of a trial; stage 0 comes before any adaptation, so S = L + 1 with L inner steps
+    N   episodes per stage
+    T   environment steps per episode (the horizon)
+
+In the survey's terms (Beck et al. 2023, arXiv:2301.08028) a trial has H = S·N episodes and a burn-in of
+K = burn_in·N episodes. Parts of the library see one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; only
+`metarl_jax.meta_gradient` sees B.
+"""
+
+from typing import Any
+
+import jax
+from flax import struct
+
+PyTree = Any
+Key = jax.Array  # a typed key, made by jax.random.key
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class Trajectory:
+    """One stage of the meta-trajectory D: N episodes of at most T steps, each from a fresh reset.
+
+    An episode that ends before the horizon is padded: there `valid` is False, the reward is 0, and the other fields
+    repeat the episode's first step, so that nothing computed from them can be infinite or NaN.
+    The horizon belongs to the task (J counts T steps), so reaching it is neither termination nor truncation:
+    no value is bootstrapped there.
+    """
+
+    observation: jax.Array
+    """[N, T, ...] what the policy saw before it acted"""
+    action: jax.Array
+    """[N, T, A], or integer [N, T] where actions are discrete"""
+    log_prob: jax.Array
+    """[N, T] log π(a|s) of the behaviour policy, in nats"""
+    distribution: PyTree
+    """the behaviour policy's π(·|s); leaves [N, T, ...]"""
+    reward: jax.Array
+    """[N, T] reward of the step; 0 on padding"""
+    discount: jax.Array
+    """[N, T] 0 where the step terminated the episode, else 1; a cut by time limit keeps 1"""
+    truncated: jax.Array
+    """[N, T] bool: the environment cut the episode after this step although its state was not terminal"""
+    valid: jax.Array
+    """[N, T] bool: the step was taken; the first step of an episode always is"""
+    final_observation: jax.Array
+    """[N, ...] the observation after the last valid step, where a truncated episode's value is bootstrapped"""
+
+
+@struct.dataclass
+class Stage:
+    """One stage of a trial, fixed once collected: what the replay and the outer loss read. Leaves [N, T, ...]."""
+
+    trajectory: Trajectory
+    advantage: jax.Array
+    """[N, T] the advantage that the inner step and the outer loss weigh log-probabilities with"""
+    params: PyTree
+    """φ, the parameters of the behaviour policy that collected this stage"""
+
+
+@struct.dataclass
+class Path:
+    """The adaptation path of one task: φ of every stage as a function of θ, beside the fixed data. Leaves [S, ...]."""
+
+    params: PyTree
+    """φ_0 … φ_L, replayed, so differentiable in θ"""
+    data: Stage
+    """what was collected at each stage"""
+    burn_in: int = struct.field(pytree_node=False)
+    """stages that the objective does not count"""
+
+    @property
+    def counted(self) -> "Path":
+        """The stages after the burn-in."""
+        return jax.tree.map(lambda leaf: leaf[self.burn_in :], self)
+
+    @property
+    def before_steps(self) -> "Path":
+        """The L stages that an inner step learned from."""
+        return jax.tree.map(lambda leaf: leaf[:-1], self)
+
+
+@struct.dataclass
+class MetaState:
+    """What a meta-iteration carries; everything that a checkpoint needs besides the random key."""
+
+    params: PyTree
+    """θ"""
+    opt_state: PyTree
+    """state of the outer optimiser"""
+    iteration: jax.Array
+    """meta-updates done, int32"""
+
+
+@struct.dataclass
+class Adaptation:
+    """What `MetaAlgorithm.adapt` returns for one task."""
+
+    params: PyTree
+    """φ = f_θ(D), after the last inner step"""
+    returns: jax.Array
+    """[S, N] undiscounted return of every episode, stage by stage; the last stage was collected with `params`"""
+    trajectory: Trajectory
+    """D; leaves [S, N, T, ...]"""
