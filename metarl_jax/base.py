@@ -111,3 +111,42 @@ class MetaAlgorithm(NamedTuple):
     """``(key, θ, task) → Adaptation``: the f_θ of training, applied to one task"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trial:
+    """The sizes of one trial. S = L + 1 stages, so H = S·N episodes, of which K = burn_in·N are free exploration.
+
+    Raises:
+        ValueError: a size is not a positive integer, or the burn-in leaves no stage to count.
+    """
+
+    tasks: int = 20
+    """B, tasks per meta-iteration"""
+    episodes: int = 20
+    """N, episodes per stage"""
+    adaptation_steps: int = 1
+    """L, inner steps; 0 means no adaptation"""
+    burn_in: int | None = None
+    """stages that the objective does not count, 0 … L; None means L: only the last stage counts"""
+    horizon: int = 100
+    """T, environment steps per episode"""
+
+    def __post_init__(self):
+        for field, least in (("tasks", 1), ("episodes", 1), ("horizon", 1), ("adaptation_steps", 0)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{field} is {value!r}; it must be an integer of at least {least}")
+        last = self.adaptation_steps
+        if self.burn_in is None:
+            object.__setattr__(self, "burn_in", last)
+        if isinstance(self.burn_in, bool) or not isinstance(self.burn_in, int) or not 0 <= self.burn_in <= last:
+            raise ValueError(
+                f"burn_in is {self.burn_in!r}; with adaptation_steps={last} it must be an integer in 0..{last}, "
+                "since at least one stage must count"
+            )
+
+    @property
+    def stages(self) -> int:
+        """S = L + 1."""
+        return self.adaptation_steps + 1

@@ -1,0 +1,57 @@
+"""The registry of named algorithms; each is a few lines in a file of its own."""
+
+import inspect
+from typing import Any
+
+from metarl_jax.algorithms.composed import composed
+from metarl_jax.algorithms.fomaml import fomaml
+from metarl_jax.algorithms.maml import maml, maml_trpo
+from metarl_jax.algorithms.promp import promp
+from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.errors import choose, unknown
+
+ALGORITHMS = {"fomaml": fomaml, "maml": maml, "maml-trpo": maml_trpo, "promp": promp}
+"""Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
+
+# What a named algorithm fixes itself is not the user's to pass.
+_FIXED = {"objective", "outer_optimizer", "inner_optimizer"}
+
+
+def names() -> tuple[str, ...]:
+    """The registered algorithms."""
+    return tuple(sorted(ALGORITHMS))
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of an algorithm and their defaults: its own first, then the common ones.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    accepted = {}
+    for function in (choose("algorithm", name, ALGORITHMS), composed):
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
+                accepted.setdefault(parameter.name, parameter.default)
+    return accepted
+
+
+def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
+    """The algorithm `name` for an environment.
+
+    Args:
+        name: one of `names()`.
+        env: p(M) and its MDPs.
+        **given: any of `options(name)`.
+
+    Raises:
+        ValueError: the name or an option is unknown, or a value is out of range.
+    """
+    accepted = options(name)
+    for option in given:
+        if option not in accepted:
+            raise unknown(f"option of {name}", option, accepted)
+    return ALGORITHMS[name](env, **given)
+
+
+__all__ = ["ALGORITHMS", "composed", "fomaml", "make", "maml", "maml_trpo", "names", "options", "promp"]

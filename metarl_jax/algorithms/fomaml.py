@@ -1,0 +1,25 @@
+"""First-order MAML."""
+
+import optax
+
+from metarl_jax.algorithms.composed import composed
+from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.inner import first_order, sgd
+from metarl_jax.outer import gradient_steps, ratio
+
+
+def fomaml(
+    env: TaskEnv, *, surrogate: str | Surrogate = "score_function", outer_lr: float = 1e-3, **common
+) -> MetaAlgorithm:
+    """θ ← Adam(E_M[∇_φ R(φ)]): MAML with φ − θ held constant, so no second derivative is taken.
+
+    Finn, Abbeel, Levine (2017, arXiv:1703.03400), section 5.2.
+    """
+    return composed(
+        env,
+        objective=ratio(),
+        outer_optimizer=gradient_steps(optax.adam(outer_lr)),
+        surrogate=surrogate,
+        inner_optimizer=lambda rate: first_order(sgd(rate)),
+        **common,
+    )

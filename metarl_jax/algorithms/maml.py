@@ -1,0 +1,33 @@
+"""MAML: model-agnostic meta-learning, with a gradient step or a trust region outside."""
+
+import optax
+
+from metarl_jax.algorithms.composed import composed
+from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.outer import gradient_steps, ratio, trust_region
+
+
+def maml(
+    env: TaskEnv, *, surrogate: str | Surrogate = "score_function", outer_lr: float = 1e-3, **common
+) -> MetaAlgorithm:
+    """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇ surrogate(θ; D_0): differentiates through the inner steps.
+
+    With the default surrogate this is the path derivative of the sampled update, without the score term that the choice
+    of D_0 adds; with `likelihood_ratio` it estimates the expected update's gradient.
+
+    Finn, Abbeel, Levine (2017, arXiv:1703.03400).
+    """
+    adam = gradient_steps(optax.adam(outer_lr))
+    return composed(env, objective=ratio(), outer_optimizer=adam, surrogate=surrogate, **common)
+
+
+def maml_trpo(
+    env: TaskEnv, *, surrogate: str | Surrogate = "score_function", max_kl: float = 0.01, **common
+) -> MetaAlgorithm:
+    """MAML whose outer step is TRPO's: conjugate gradients and a line search under E KL(old ‖ new) ≤ max_kl nats.
+
+    This is the outer optimiser of the paper's RL experiments.
+
+    Finn, Abbeel, Levine (2017, arXiv:1703.03400); Schulman et al. (2015, arXiv:1502.05477).
+    """
+    return composed(env, objective=ratio(), outer_optimizer=trust_region(max_kl), surrogate=surrogate, **common)

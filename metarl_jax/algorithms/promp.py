@@ -1,0 +1,32 @@
+"""ProMP: proximal meta-policy search."""
+
+import optax
+
+from metarl_jax.algorithms.composed import composed
+from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.outer import add, clipped, gradient_steps, inner_kl
+
+
+def promp(
+    env: TaskEnv,
+    *,
+    surrogate: str | Surrogate = "likelihood_ratio",
+    outer_lr: float = 1e-3,
+    epochs: int = 5,
+    clip: float = 0.3,
+    inner_kl_weight: float = 5e-4,
+    **common,
+) -> MetaAlgorithm:
+    """min_θ E_M[clipped(φ(θ)) + η KL(old θ ‖ θ)] by several Adam steps on the same data, through the LVC inner step.
+
+    It follows the expected-update objective: φ = θ + α E[ĝ], whose Hessian the likelihood ratio estimates.
+
+    Rothfuss, Lee, Clavera, Asfour, Abbeel (2019, arXiv:1810.06784).
+    """
+    return composed(
+        env,
+        objective=add(clipped(clip), inner_kl(inner_kl_weight)),
+        outer_optimizer=gradient_steps(optax.adam(outer_lr), epochs),
+        surrogate=surrogate,
+        **common,
+    )

@@ -1,0 +1,41 @@
+"""Inner optimisers: update rules for the fast parameters that can be differentiated, at zero gradient too."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import InnerOptimizer
+
+
+def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
+    """φ ← φ − α_s ∇φ.
+
+    Args:
+        learning_rate: α, or one rate per inner step; the last one serves all further steps. 0 leaves φ = θ.
+
+    Raises:
+        ValueError: a rate is negative or not finite, or there is none.
+    """
+    rates = (learning_rate,) if isinstance(learning_rate, Real) else tuple(learning_rate)
+    if not rates or any(not isinstance(r, Real) or not math.isfinite(r) or r < 0 for r in rates):
+        raise ValueError(
+            f"inner_lr is {learning_rate!r}; it must be one rate ≥ 0, or a sequence of them, one per inner step"
+        )
+
+    def update(gradient, step, params):
+        rate = jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]
+        return jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient), step + 1
+
+    return InnerOptimizer(lambda params: jnp.zeros((), jnp.int32), update)
+
+
+def first_order(optimizer: InnerOptimizer) -> InnerOptimizer:
+    """The same steps, taken as constant shifts of θ: no second derivative enters the meta-gradient."""
+
+    def update(gradient, state, params):
+        return optimizer.update(jax.lax.stop_gradient(gradient), state, params)
+
+    return InnerOptimizer(optimizer.init, update)

@@ -1,0 +1,145 @@
+"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks. vmap over tasks stands here only.
+
+Two phases. `collect` runs the trial, physics included, without gradients. `replay` runs the same adapter again on the
+fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import Adapter, AdvantageEstimator, MetaObjective, Objective, Policy, TaskEnv, Trial
+from metarl_jax.outer.objectives import kl_of_stages
+from metarl_jax.policies.likelihood import masked_mean
+from metarl_jax.rollout import rollout
+from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage
+
+
+class Parts(NamedTuple):
+    """What a composed algorithm is a product of."""
+
+    env: TaskEnv
+    policy: Policy
+    adapter: Adapter
+    advantage: AdvantageEstimator
+    objective: Objective
+    trial: Trial
+
+
+def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
+    """One trial in ONE task: roll out, learn, roll out, … Physics stands once in the program, inside the scan over stages.
+
+    Args:
+        key: stage s draws from ``fold_in(key, s)``.
+        parts: the algorithm's.
+        theta: θ.
+        task: M.
+
+    Returns:
+        Leaves [S, N, T, ...].
+    """
+    env, policy, adapter, advantage_of, _, trial = parts
+
+    def stage(fast, index):
+        params = adapter.params(theta, fast)
+        stage_key = jax.random.fold_in(key, index)
+        trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
+        advantage = advantage_of(trajectory)
+        # The last stage is there to be counted; no step follows it.
+        fast = jax.lax.cond(
+            index < trial.adaptation_steps,
+            lambda: adapter.learn(theta, fast, trajectory, advantage),
+            lambda: fast,
+        )
+        return fast, Stage(trajectory=trajectory, advantage=advantage, params=params)
+
+    _, data = jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
+    return data
+
+
+def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
+    """The adaptation path of ONE task as a differentiable function of θ at fixed data.
+
+    Args:
+        parts: the algorithm's.
+        theta: θ.
+        data: leaves [S, ...], from `collect`.
+
+    Returns:
+        φ_0 … φ_L, leaves [S, ...], beside the data.
+    """
+    adapter = parts.adapter
+
+    def step(fast, stage):
+        return adapter.learn(theta, fast, stage.trajectory, stage.advantage), adapter.params(theta, fast)
+
+    learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
+    fast, params = jax.lax.scan(step, adapter.init(theta), learned_from)
+    last = adapter.params(theta, fast)
+    params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
+    return Path(params=params, data=data, burn_in=parts.trial.burn_in)
+
+
+def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
+    """φ = f_θ(D) in ONE task, by the same `collect` that training uses."""
+    data = collect(key, parts, theta, task)
+    returns = jnp.where(data.trajectory.valid, data.trajectory.reward, 0).sum(-1)
+    params = jax.tree.map(lambda leaf: leaf[-1], data.params)
+    return Adaptation(params=params, returns=returns, trajectory=data.trajectory)
+
+
+def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
+    """Samples B tasks and runs a trial in each.
+
+    Task i and its data draw from ``fold_in(key, i)``, so they do not depend on how many tasks there are or where they
+    live.
+
+    Returns:
+        Leaves [B, S, N, T, ...].
+    """
+
+    def one_task(index):
+        task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
+        return collect(data_key, parts, theta, parts.env.sample_task(task_key))
+
+    return jax.vmap(one_task)(jnp.arange(parts.trial.tasks))
+
+
+def _over_tasks(name: str, values: jax.Array) -> jax.Array:
+    """A task's metric over tasks: the extreme where its name says so, else the mean."""
+    return values.min(0) if name.endswith("_min") else values.max(0) if name.endswith("_max") else values.mean(0)
+
+
+def meta_objective(parts: Parts) -> MetaObjective:
+    """The objective along every task's path, and its KL; means over tasks. See `MetaObjective`."""
+
+    def loss(theta, data):
+        losses, metrics = jax.vmap(lambda d: parts.objective(parts.policy, replay(parts, theta, d)))(data)
+        return losses.mean(), {name: _over_tasks(name, values) for name, values in metrics.items()}
+
+    def kl(theta, data):
+        per_stage = jax.vmap(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted))(data)
+        return per_stage.mean()
+
+    return MetaObjective(loss, kl)
+
+
+def describe(data: Stage) -> Metrics:
+    """Metrics of collected data, leaves [B, S, ...]. Returns are undiscounted sums over an episode.
+
+    return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm (‖φ_{s+1} − φ_s‖₂,
+    mean over tasks and steps), valid_share (taken steps / room for them), environment_steps.
+    """
+    trajectory = data.trajectory
+    per_stage = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean((0, 2))
+    steps = jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params)
+    squares = sum((leaf**2).sum(tuple(range(2, leaf.ndim))) for leaf in jax.tree.leaves(steps))  # [B, L]
+    return {
+        "return": per_stage,
+        "gain": per_stage[-1] - per_stage[0],
+        "entropy": -jax.vmap(masked_mean, in_axes=1)(trajectory.log_prob, trajectory.valid),
+        "inner_step_norm": jnp.sqrt(squares).sum() / max(squares.size, 1),
+        "valid_share": trajectory.valid.mean(dtype=per_stage.dtype),
+        "environment_steps": trajectory.valid.sum(),
+    }

@@ -1,0 +1,95 @@
+"""Outer losses along the adaptation path of ONE task: ``(policy, path) → (loss, metrics)``.
+
+The counted stages' losses are averaged, so at the behaviour parameters the gradient of `ratio` or `clipped` is minus the
+gradient of the mean return per counted step.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import Objective, Policy
+from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean
+from metarl_jax.types import Path
+
+
+def _importance_objective(weigh) -> Objective:
+    """−E[weigh(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages' valid steps."""
+
+    def objective(policy: Policy, path: Path):
+        def stage(params, data):
+            trajectory = data.trajectory
+            valid = trajectory.valid
+            ratio = jnp.exp(log_prob(policy, params, trajectory) - trajectory.log_prob)
+            # Padding repeats a first step, whose ratio may be extreme, hence the masks around the extremes too.
+            lowest, highest = jnp.where(valid, ratio, jnp.inf).min(), jnp.where(valid, ratio, -jnp.inf).max()
+            return -masked_mean(weigh(ratio, data.advantage), valid), lowest, highest
+
+        loss, lowest, highest = jax.vmap(stage)(path.counted.params, path.counted.data)
+        return loss.mean(), {"ratio_min": lowest.min(), "ratio_max": highest.max()}
+
+    return objective
+
+
+def ratio() -> Objective:
+    """−E_t[π_φ(θ)(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]; Finn et al. (2017), Schulman et al. (2015, arXiv:1502.05477)."""
+    return _importance_objective(lambda ratio, advantage: ratio * advantage)
+
+
+def clipped(clip: float = 0.3) -> Objective:
+    """−E_t[min(r A, clip(r, 1−ε, 1+ε) A)] with r the ratio of `ratio`; Schulman et al. (2017, arXiv:1707.06347).
+
+    Args:
+        clip: ε > 0.
+
+    Raises:
+        ValueError: ε is not positive.
+    """
+    if not clip > 0:
+        raise ValueError(f"clip is {clip!r}; it must be positive")
+
+    def weigh(ratio, advantage):
+        return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+    return _importance_objective(weigh)
+
+
+def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
+    """E_t KL(behaviour ‖ π_φs(θ)) in nats, the mean over valid steps of each of the given stages [S']."""
+
+    def stage(params, data):
+        return masked_mean(kl_from_behavior(policy, params, data.trajectory), data.trajectory.valid)
+
+    return jax.vmap(stage)(stages.params, stages.data)
+
+
+def inner_kl(weight: float = 5e-4) -> Objective:
+    """η · KL(behaviour ‖ π_φs(θ)), mean over the stages that inner steps learned from: ProMP's inner penalty.
+
+    It keeps the pre-update policies near those that collected the data while the outer loop takes several steps.
+    Rothfuss et al. (2019, arXiv:1810.06784), eq. 14.
+
+    Args:
+        weight: η ≥ 0.
+
+    Raises:
+        ValueError: η is negative.
+    """
+    if not weight >= 0:
+        raise ValueError(f"inner_kl is {weight!r}; it must be at least 0")
+
+    def objective(policy: Policy, path: Path):
+        kl = kl_of_stages(policy, path.before_steps)
+        mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
+        return weight * mean, {"inner_kl": mean}
+
+    return objective
+
+
+def add(*objectives: Objective) -> Objective:
+    """The sum of several objectives, with the union of their metrics."""
+
+    def objective(policy: Policy, path: Path):
+        losses, metrics = zip(*(part(policy, path) for part in objectives), strict=True)
+        return sum(losses), {name: value for part in metrics for name, value in part.items()}
+
+    return objective

@@ -1,0 +1,132 @@
+"""Outer optimisers: how θ moves on fixed data. Several steps, or a line search, are legal because the data are fixed."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+from metarl_jax.base import MetaObjective, OuterOptimizer
+
+
+def gradient_steps(transformation: optax.GradientTransformation, epochs: int = 1) -> OuterOptimizer:
+    """`epochs` full-batch steps of an optax optimiser on the meta-loss.
+
+    The metrics are those of the last epoch, before its step.
+
+    Args:
+        transformation: such as ``optax.adam(1e-3)``; it descends the loss.
+        epochs: steps per meta-iteration; more than one needs an objective that limits the ratio.
+
+    Raises:
+        ValueError: `epochs` is not a positive integer.
+    """
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs is {epochs!r}; it must be a positive integer")
+
+    def update(meta_objective: MetaObjective, theta, opt_state, data):
+        def epoch(carry, _):
+            theta, opt_state = carry
+            (loss, metrics), gradient = jax.value_and_grad(meta_objective.loss, has_aux=True)(theta, data)
+            steps, opt_state = transformation.update(gradient, opt_state, theta)
+            metrics = metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(gradient)}
+            return (optax.apply_updates(theta, steps), opt_state), metrics
+
+        (theta, opt_state), metrics = jax.lax.scan(epoch, (theta, opt_state), None, length=epochs)
+        return theta, opt_state, jax.tree.map(lambda values: values[-1], metrics)
+
+    return OuterOptimizer(transformation.init, update)
+
+
+def conjugate_gradient(product, b: jax.Array, iterations: int) -> jax.Array:
+    """Solves A x = b for a symmetric positive A given by ``product(v) = A v``; stops moving once solved.
+
+    jax.scipy.sparse.linalg.cg is no substitute: it iterates to a tolerance, and TRPO's few fixed iterations are part of
+    the algorithm.
+    """
+
+    def step(_, carry):
+        x, residual, direction, energy = carry
+        image = product(direction)
+        # At an exact solution both products vanish; the step is then 0 rather than 0/0.
+        curvature = direction @ image
+        length = jnp.where(curvature > 0, energy / jnp.where(curvature > 0, curvature, 1), 0)
+        x, residual = x + length * direction, residual - length * image
+        next_energy = residual @ residual
+        momentum = jnp.where(energy > 0, next_energy / jnp.where(energy > 0, energy, 1), 0)
+        return x, residual, residual + momentum * direction, next_energy
+
+    return jax.lax.fori_loop(0, iterations, step, (jnp.zeros_like(b), b, b, b @ b))[0]
+
+
+def trust_region(
+    max_kl: float = 0.01, damping: float = 1e-5, cg_iterations: int = 10, backtracks: int = 15, shrink: float = 0.8
+) -> OuterOptimizer:
+    """TRPO on the meta-loss: min loss(θ) subject to E KL(behaviour ‖ π_φ(θ)) ≤ δ; Schulman et al. (2015, arXiv:1502.05477).
+
+    x ≈ (H + damping·I)⁻¹ g by conjugate gradients, H v = ∇⟨∇ KL, v⟩ exact and THROUGH the adaptation; full step
+    √(2δ / xᵀHx)·x, shrunk until the loss improves and the KL holds; otherwise θ stays.
+
+    Args:
+        max_kl: δ, in nats.
+        damping: added to the diagonal of H.
+        cg_iterations: conjugate-gradient iterations.
+        backtracks: trials of the line search.
+        shrink: factor from one trial to the next, in (0, 1).
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if not max_kl > 0:
+        raise ValueError(f"max_kl is {max_kl!r}; it must be positive")
+    if not damping >= 0:
+        raise ValueError(f"damping is {damping!r}; it must be at least 0")
+    if not 0 < shrink < 1:
+        raise ValueError(f"shrink is {shrink!r}; it must lie between 0 and 1, both excluded")
+    if min(cg_iterations, backtracks) < 1:
+        raise ValueError(f"cg_iterations and backtracks are {cg_iterations!r}, {backtracks!r}; both must be at least 1")
+
+    def update(meta_objective: MetaObjective, theta, opt_state, data):
+        start, unravel = ravel_pytree(theta)
+
+        def loss_at(flat):
+            return meta_objective.loss(unravel(flat), data)
+
+        def kl_at(flat):
+            return meta_objective.kl(unravel(flat), data)
+
+        (loss, metrics), gradient = jax.value_and_grad(loss_at, has_aux=True)(start)
+        # One linearisation of ∇KL serves all products.
+        _, hessian_product = jax.linearize(jax.grad(kl_at), start)
+
+        def product(vector):
+            return hessian_product(vector) + damping * vector
+
+        direction = conjugate_gradient(product, gradient, cg_iterations)
+        curvature = direction @ product(direction)
+        usable = curvature > 0
+        full_step = jnp.where(usable, jnp.sqrt(2 * max_kl / jnp.where(usable, curvature, 1)), 0) * direction
+
+        def rejected(carry):
+            trial, accepted, _, _ = carry
+            return ~accepted & (trial < backtracks)
+
+        def attempt(carry):
+            trial, _, _, _ = carry
+            candidate = start - shrink**trial * full_step
+            new_loss, _ = loss_at(candidate)
+            new_kl = kl_at(candidate)
+            return trial + 1, (new_loss < loss) & (new_kl <= max_kl), new_loss, new_kl
+
+        initial = (jnp.zeros((), jnp.int32), jnp.array(False), loss, jnp.zeros_like(loss))
+        trials, accepted, new_loss, new_kl = jax.lax.while_loop(rejected, attempt, initial)
+        fraction = jnp.where(accepted, shrink ** (trials - 1).astype(start.dtype), 0)
+        metrics = metrics | {
+            "loss": loss,
+            "meta_gradient_norm": jnp.linalg.norm(gradient),
+            "kl_after": jnp.where(accepted, new_kl, 0),
+            "improvement": jnp.where(accepted, loss - new_loss, 0),
+            "step_fraction": fraction,
+        }
+        return unravel(start - fraction * full_step), opt_state, metrics
+
+    return OuterOptimizer(lambda theta: (), update)
