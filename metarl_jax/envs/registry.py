@@ -1,0 +1,117 @@
+"""From a name such as ``cheetah-vel@finn2017`` to an environment.
+
+Six things silently differ between papers under one family name: task range, horizon, observation, control cost, contact
+cost and action scale. So a family has versions, and its card says how ours differs from the literature.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from metarl_jax.base import TaskEnv
+from metarl_jax.envs.checks import positive_int, unknown
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """One entry of the registry: how to build a family, its versions, and what the documentation says about it."""
+
+    name: str
+    build: Callable[..., TaskEnv]
+    """``(name=, horizon=, [backend=,] **options) → TaskEnv``"""
+    versions: Mapping[str, Mapping[str, Any]]
+    """version → its horizon and options; the first is what a bare name means, and all have the same options"""
+    formula: str
+    tasks: str
+    observation: str
+    start: str
+    random_start: bool
+    source: str
+    differences: str
+    shared_dynamics: bool = True
+    backends: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a user must know of one version of a family before comparing curves; the source of the docs' tables."""
+
+    name: str
+    """full name, version included"""
+    formula: str
+    """reward of one step, and when an episode ends"""
+    tasks: str
+    """p(M)"""
+    observation: str
+    """what the policy sees; never the task"""
+    start: str
+    """how an episode starts"""
+    random_start: bool
+    """whether starts differ between keys"""
+    shared_dynamics: bool
+    """whether the task changes rewards only"""
+    horizon: int
+    """T if no other is asked for"""
+    options: Mapping[str, Any]
+    """the options of `make` with this version's values"""
+    versions: tuple[str, ...]
+    """full names of the family's versions, the default first"""
+    backends: tuple[str, ...]
+    """physics backends, the default first; empty where Brax is not used"""
+    source: str
+    """the paper that the definition is from"""
+    differences: str
+    """from the literature"""
+
+
+def full_names(family: Family) -> tuple[str, ...]:
+    """Names with version, the default first."""
+    return tuple(f"{family.name}@{version}" for version in family.versions)
+
+
+def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
+    """The family and version that a name means.
+
+    Raises:
+        ValueError: there is no such family or version.
+    """
+    bare, at, version = name.partition("@") if isinstance(name, str) else (name, "", "")
+    if bare not in families:
+        raise unknown("environment", name, families)
+    family = families[bare]
+    if at and version not in family.versions:
+        raise unknown(f"version of {bare!r}:", name, full_names(family))
+    return family, version if at else next(iter(family.versions))
+
+
+def build(family: Family, version: str, backend: str | None, horizon: int | None, options: dict[str, Any]) -> TaskEnv:
+    """Builds one version of a family with a user's choices.
+
+    Raises:
+        ValueError: an option or the backend does not exist, or a value is out of its range.
+    """
+    settings = dict(family.versions[version])
+    for option in options:
+        if option == "horizon" or option not in settings:
+            raise unknown(f"option of {family.name!r}:", option, [key for key in settings if key != "horizon"])
+    settings |= options
+    settings["horizon"] = positive_int("horizon", settings["horizon"] if horizon is None else horizon)
+    if family.backends:
+        if backend is not None and backend not in family.backends:
+            raise unknown(f"backend of {family.name!r}:", backend, family.backends)
+        settings["backend"] = family.backends[0] if backend is None else backend
+    elif backend is not None:
+        raise ValueError(f"backend is {backend!r}; {family.name!r} does not run on Brax and takes none (leave it out)")
+    return family.build(name=f"{family.name}@{version}", **settings)
+
+
+def make_card(family: Family, version: str) -> Card:
+    """The card of one version."""
+    options = dict(family.versions[version])
+    horizon = options.pop("horizon")
+    shared = {f.name: getattr(family, f.name) for f in dataclasses.fields(Card) if hasattr(family, f.name)}
+    return Card(
+        **shared | {"name": f"{family.name}@{version}", "versions": full_names(family)},
+        horizon=horizon,
+        options=options,
+    )

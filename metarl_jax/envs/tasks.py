@@ -1,0 +1,46 @@
+"""Task structs M: what differs between the tasks of one family. Leaves of one task; a batch adds a leading axis B."""
+
+import jax
+from flax import struct
+
+
+@struct.dataclass
+class GoalTask:
+    """A place to reach or an action to find."""
+
+    goal: jax.Array
+    """[D] in the units of the family: metres on the plane (D = 2), action units on the Gaussian bandit (D = 1)"""
+
+
+@struct.dataclass
+class VelocityTask:
+    """A forward velocity to hold."""
+
+    target: jax.Array
+    """[] metres per second"""
+
+
+@struct.dataclass
+class DirectionTask:
+    """A direction to run in."""
+
+    direction: jax.Array
+    """[] +1 forwards or −1 backwards"""
+
+
+@struct.dataclass
+class BanditTask:
+    """A Bernoulli bandit."""
+
+    probability: jax.Array
+    """[K] chance of a reward of 1, arm by arm"""
+
+
+@struct.dataclass
+class MDPTask:
+    """A finite MDP."""
+
+    transition: jax.Array
+    """[X, A, X] P(x'|x, a); the last axis sums to 1"""
+    mean_reward: jax.Array
+    """[X, A] E[r|x, a]"""
