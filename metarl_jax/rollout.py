@@ -9,7 +9,7 @@ from metarl_jax.types import Key, PyTree, Trajectory
 
 
 def _strongly_typed(tree: PyTree) -> PyTree:
-    """Casts leaves to their own dtype: an environment's Python scalars are weakly typed, and a scan's carry may not be."""
+    """Casts leaves to their own dtype: Python scalars in a state are weakly typed, and a scan's carry may not be."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 

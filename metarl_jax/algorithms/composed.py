@@ -31,11 +31,9 @@ def _advantage(advantage: str | AdvantageEstimator, **settings: float | None) ->
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
         return advantage
     build = choose("advantage", advantage, ADVANTAGES)
-    unknown = sorted(given.keys() - inspect.signature(build).parameters)
-    if unknown:
-        raise ValueError(
-            f"advantage {advantage!r} takes no {unknown}; it takes {sorted(inspect.signature(build).parameters)}"
-        )
+    for setting in given:
+        if setting not in inspect.signature(build).parameters:
+            raise ValueError(f"advantage {advantage!r} takes no {setting}")
     return build(**given)
 
 

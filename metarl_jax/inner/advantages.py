@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarl_jax.base import AdvantageEstimator
-from metarl_jax.inner.baselines import Baseline, linear_feature, zero
+from metarl_jax.inner.baselines import Baseline, linear_feature
 from metarl_jax.types import Trajectory
 
 
@@ -95,9 +95,5 @@ def gae(
     return estimate
 
 
-ADVANTAGES = {
-    "gae": gae,
-    "returns": returns,
-    "normalized_returns": lambda: gae(discount=1.0, baseline=zero()),
-}
+ADVANTAGES = {"gae": gae, "returns": returns}
 """Estimators by name, each built with its own defaults."""

@@ -20,10 +20,10 @@ def zero() -> Baseline:
 def linear_feature(ridge: float = 1e-5) -> Baseline:
     """V(s_t) = w·x(s_t, t) with x = (s, s², t, t², t³, 1), least squares on the stage's own targets.
 
-    The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are collinear on
-    robots whose observation holds cos and sin of an angle, and badly scaled, so that the normal equations fail in float32.
-    Here the features are standardised over the valid steps, the ridge is relative to their unit variance, and
-    the system is solved by QR of the stacked matrix [X; √(ridge·n) I], whose condition number is at most ridge^−½.
+    The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are collinear
+    where an observation holds cos and sin of an angle, and badly scaled, so that the normal equations fail in float32.
+    Here the features are standardised over the valid steps, the ridge is relative to their unit variance, and the system
+    is solved by QR of the stacked matrix [X; √(ridge·n) I], whose condition number is about √(F/ridge) at most.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.

@@ -22,7 +22,7 @@ def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
     rates = (learning_rate,) if isinstance(learning_rate, Real) else tuple(learning_rate)
     if not rates or any(not isinstance(r, Real) or not math.isfinite(r) or r < 0 for r in rates):
         raise ValueError(
-            f"inner_lr is {learning_rate!r}; it must be one rate ≥ 0, or a sequence of them, one per inner step"
+            f"inner_lr is {learning_rate!r}; it must be a finite rate ≥ 0, or a sequence of them, one per step"
         )
 
     def update(gradient, step, params):

@@ -1,7 +1,7 @@
 """Surrogate losses of one inner step, for ONE task: ``(policy, φ, trajectory, advantage) → scalar``.
 
-All have the same gradient at the behaviour policy, the policy gradient; they differ in the second derivative, which is what
-the meta-gradient sees. Arrays keep their [N, T] shape, since estimators to come need the order of time.
+All have the same gradient at the behaviour policy, the policy gradient; they differ in the second derivative, which is
+what the meta-gradient sees. Arrays keep their [N, T] shape, since estimators to come need the order of time.
 """
 
 import jax
@@ -15,8 +15,8 @@ from metarl_jax.types import PyTree, Trajectory
 def score_function(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[log π_φ(a_t|s_t) A_t], the mean over valid steps.
 
-    Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is biased;
-    as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
+    Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is
+    biased; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
     """
     return -masked_mean(log_prob(policy, params, trajectory) * advantage, trajectory.valid)
 

@@ -1,4 +1,4 @@
-"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks. vmap over tasks stands here only.
+"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks. Here alone stands vmap over B.
 
 Two phases. `collect` runs the trial, physics included, without gradients. `replay` runs the same adapter again on the
 fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
@@ -28,7 +28,7 @@ class Parts(NamedTuple):
 
 
 def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
-    """One trial in ONE task: roll out, learn, roll out, … Physics stands once in the program, inside the scan over stages.
+    """One trial in ONE task: roll out, learn, roll out, … Physics stands once in the program, in the scan over stages.
 
     Args:
         key: stage s draws from ``fold_in(key, s)``.
@@ -128,8 +128,8 @@ def meta_objective(parts: Parts) -> MetaObjective:
 def describe(data: Stage) -> Metrics:
     """Metrics of collected data, leaves [B, S, ...]. Returns are undiscounted sums over an episode.
 
-    return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm (‖φ_{s+1} − φ_s‖₂,
-    mean over tasks and steps), valid_share (taken steps / room for them), environment_steps.
+    return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
+    (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps.
     """
     trajectory = data.trajectory
     per_stage = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean((0, 2))

@@ -1,7 +1,7 @@
 """Outer losses along the adaptation path of ONE task: ``(policy, path) → (loss, metrics)``.
 
-The counted stages' losses are averaged, so at the behaviour parameters the gradient of `ratio` or `clipped` is minus the
-gradient of the mean return per counted step.
+The counted stages' losses are averaged, so at the behaviour parameters the gradient of `ratio` or `clipped` is minus
+the gradient of the mean return per counted step.
 """
 
 import jax
@@ -31,7 +31,7 @@ def _importance_objective(weigh) -> Objective:
 
 
 def ratio() -> Objective:
-    """−E_t[π_φ(θ)(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]; Finn et al. (2017), Schulman et al. (2015, arXiv:1502.05477)."""
+    """−E_t[π_φ(θ)(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]; Schulman et al. (2015, arXiv:1502.05477)."""
     return _importance_objective(lambda ratio, advantage: ratio * advantage)
 
 

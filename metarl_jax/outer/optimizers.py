@@ -1,4 +1,4 @@
-"""Outer optimisers: how θ moves on fixed data. Several steps, or a line search, are legal because the data are fixed."""
+"""Outer optimisers: how θ moves on fixed data, which is what makes several steps or a line search legal."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,9 @@ def conjugate_gradient(product, b: jax.Array, iterations: int) -> jax.Array:
 def trust_region(
     max_kl: float = 0.01, damping: float = 1e-5, cg_iterations: int = 10, backtracks: int = 15, shrink: float = 0.8
 ) -> OuterOptimizer:
-    """TRPO on the meta-loss: min loss(θ) subject to E KL(behaviour ‖ π_φ(θ)) ≤ δ; Schulman et al. (2015, arXiv:1502.05477).
+    """TRPO on the meta-loss: min loss(θ) subject to E KL(behaviour ‖ π_φ(θ)) ≤ δ.
+
+    Schulman et al. (2015, arXiv:1502.05477).
 
     x ≈ (H + damping·I)⁻¹ g by conjugate gradients, H v = ∇⟨∇ KL, v⟩ exact and THROUGH the adaptation; full step
     √(2δ / xᵀHx)·x, shrunk until the loss improves and the KL holds; otherwise θ stays.

@@ -61,9 +61,9 @@ def gaussian_mlp(
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
         init_std: σ at initialisation.
-        min_std: a floor under σ: log σ = log min_std + softplus(ρ − log min_std) in the parameter ρ. Smooth, so
-            that a σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales with
-            1/σ², so without a floor a shrinking σ ends in divergence.
+        min_std: a floor under σ: log σ = log min_std + softplus(ρ − log min_std) in the parameter ρ. Smooth, so that a
+            σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales
+            with 1/σ², so without a floor a shrinking σ ends in divergence.
         learn_std: False keeps σ at `init_std` in both loops.
 
     The bound and the freezing happen in `apply`, hence alike in sampling and in every loss.
