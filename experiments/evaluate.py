@@ -1,0 +1,50 @@
+"""Adapts a trained run to held-out tasks: a table, evaluation.json and adaptation.png in the run's folder.
+
+python experiments/evaluate.py runs/mine
+python experiments/evaluate.py runs/mine --steps 10 --inner-lr 0.5 0.25   # more steps, the rate halved after the first
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl_jax.runs import cli
+
+DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json and adaptation.png in its folder."
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """the run's folder"""
+    tasks: int | None = None
+    """held-out tasks (None: the run's --eval-tasks, 40 unless set)"""
+    steps: int | None = None
+    """inner steps, may exceed those of training (None: the run's --eval-steps, or the larger of 3 and L)"""
+    inner_lr: tuple[float, ...] | None = None
+    """rate of the inner steps, or one per step, of which the last repeats (None: that of training)"""
+    seed: int | None = None
+    """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
+    cli.prepare_jax()
+    from metarl_jax.runs.run import evaluate_run
+
+    evaluate_run(
+        arguments.run,
+        cli.console(),
+        tasks=arguments.tasks,
+        steps=arguments.steps,
+        inner_lr=arguments.inner_lr,
+        seed=arguments.seed,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,112 @@
+"""The evaluation loop: adaptation to held-out tasks, and its statistics. No disk, no printing."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.types import Key, PyTree
+
+
+class Row(NamedTuple):
+    """Undiscounted returns per adaptation step 0 … L' over held-out tasks; step 0 is before any adaptation.
+
+    An entry of `per_task` is the mean of one task's N episodes. Standard errors are over tasks.
+    """
+
+    per_task: np.ndarray
+    """[num_tasks, L'+1]"""
+    mean: np.ndarray
+    """[L'+1]"""
+    standard_error: np.ndarray
+    """[L'+1] of the mean"""
+    median: np.ndarray
+    """[L'+1]"""
+    iqm: np.ndarray
+    """[L'+1] interquartile mean"""
+    gain_mean: np.ndarray
+    """[L'+1] mean of return − return at step 0 of the same task"""
+    gain_standard_error: np.ndarray
+    """[L'+1] of the gain: paired, so the spread between tasks does not enter"""
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over axis 0 of what is left when a quarter (rounded down) is cut from either end of the sorted values."""
+    ordered = np.sort(np.asarray(values), axis=0)
+    cut = len(ordered) // 4
+    return ordered[cut : len(ordered) - cut].mean(0)
+
+
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over axis 0, from the unbiased variance."""
+    values = np.asarray(values)
+    return values.std(0, ddof=1) / np.sqrt(len(values))
+
+
+def summarize(per_task: np.ndarray) -> Row:
+    """Statistics of returns [num_tasks, L'+1], computed in float64.
+
+    Raises:
+        ValueError: fewer than two tasks, of which no standard error can be had.
+    """
+    per_task = np.asarray(per_task, np.float64)
+    if per_task.ndim != 2 or len(per_task) < 2:
+        raise ValueError(f"per_task has shape {per_task.shape}; it must be [num_tasks, L'+1] with at least 2 tasks")
+    gain = per_task - per_task[:, :1]
+    return Row(
+        per_task=per_task,
+        mean=per_task.mean(0),
+        standard_error=standard_error(per_task),
+        median=np.median(per_task, axis=0),
+        iqm=interquartile_mean(per_task),
+        gain_mean=gain.mean(0),
+        gain_standard_error=standard_error(gain),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="adapt")
+def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> jax.Array:
+    """Returns [num_tasks, L'+1], each task with its own θ: leaves [num_tasks, ...]."""
+    return jax.vmap(lambda key, theta, task: adapt(key, theta, task).returns.mean(-1))(keys, params, tasks)
+
+
+def evaluate(
+    algorithm: MetaAlgorithm, env: TaskEnv, key: Key, params: PyTree, *, num_tasks: int = 40
+) -> dict[str, Row]:
+    """Adapts θ, and beside it untrained parameters, to tasks drawn from `key`, with the same `adapt` as in training.
+
+    Both rows see the same tasks and the same random draws, and so equal data. `random_init` takes a fresh θ for every
+    task: one θ for all would make the row depend on a single draw. To take another number of steps than in
+    training, pass an algorithm made with that number.
+
+    Args:
+        algorithm: whose `adapt` and `init` to use.
+        env: draws the tasks.
+        key: use ``streams(root).evaluate``, which training never draws from.
+        params: the trained θ.
+        num_tasks: at least 2.
+
+    Returns:
+        ``{"adapted": Row, "random_init": Row}``.
+
+    Raises:
+        ValueError: fewer than two tasks.
+    """
+    if num_tasks < 2:
+        raise ValueError(f"num_tasks is {num_tasks!r}; it must be at least 2, for a standard error over tasks")
+    task_key, adapt_key, init_key = jax.random.split(key, 3)
+
+    def per_task(key):  # folding in the index keeps the first tasks the same whatever their number
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(num_tasks))
+
+    tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
+    fresh = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
+    trained = jax.tree.map(lambda leaf: jax.numpy.broadcast_to(leaf, (num_tasks, *jax.numpy.shape(leaf))), params)
+    keys = per_task(adapt_key)
+    rows = {"adapted": trained, "random_init": fresh}
+    return {
+        name: summarize(jax.device_get(_returns(algorithm.adapt, keys, theta, tasks))) for name, theta in rows.items()
+    }

@@ -1,0 +1,113 @@
+"""What the scripts share: a command line whose errors are one line, quiet libraries, a compilation cache on disk."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """Bad input: a line that names the value, what is allowed and the fix. Scripts exit with status 2."""
+
+
+class RunStopped(Exception):
+    """A run ended early, what it had reached is kept. Scripts exit with status 1."""
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns the library's ValueErrors, and files that cannot be used, into `UserError`.
+
+    Wrap only what handles input: elsewhere a ValueError is a bug, and its traceback is wanted.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+
+
+def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Runs a script's main function and returns its exit status, errors told in one line on stderr."""
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (RunStopped, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **settings: Any) -> T:
+    """`tyro.cli` with flags that carry no prefix, whose errors are one line.
+
+    Raises:
+        UserError: the arguments do not parse, or the values are not allowed.
+        SystemExit: after the help text was printed.
+    """
+    import tyro
+
+    captured = io.StringIO()
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(kind, args=list(argv), config=(tyro.conf.OmitArgPrefixes,), **extra, **settings)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(captured.getvalue())) from stop
+
+
+def _one_line(panel: str) -> str:
+    """The message of tyro's error panel: its text up to the pointer to the help, without the frame."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in panel.splitlines()]
+    lines = [line for line in lines if line and line[0] not in "╭╰─"]
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(("For full helptext", "Argument helptext", "Got errors")):
+            break
+        # Of "Perhaps you meant", the names are enough.
+        kept.append(re.sub(r"^(--[\w-]+).*", r"\1", line) if "Perhaps you meant:" in kept else line)
+    if "Perhaps you meant:" in kept:
+        at = kept.index("Perhaps you meant:")
+        close = list(dict.fromkeys(line for line in kept[at + 1 :] if line.startswith("--")))
+        kept = [*kept[:at], f"- did you mean {' or '.join(close)}?"] if close else kept[:at]
+    return " ".join(kept) + " (--help lists every option)"
+
+
+def console() -> Console:
+    """Where a script talks: as wide as the terminal, or wide enough for its tables in a log file."""
+    return Console() if sys.stdout.isatty() else Console(width=110)
+
+
+def prepare_jax() -> None:
+    """Compiled programs are kept on disk between processes; libraries' chatter is not shown. Before any use of JAX.
+
+    The cache is where JAX_COMPILATION_CACHE_DIR says, else in the user's cache folder.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a read-only home: training works, it only compiles anew each time
+            return
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -1,0 +1,260 @@
+"""The configuration of a run: what the command line sets, `config.json` records and a checkpoint belongs to.
+
+Importing this module loads no JAX, so that a script's help text can answer at once.
+"""
+
+import ast
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl_jax.errors import unknown
+
+if typing.TYPE_CHECKING:
+    from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolicyConfig:
+    """Policy network; None is the library's default."""
+
+    hidden: tuple[int, ...] | None = None
+    """sizes of the hidden layers (None: 64 64)"""
+    activation: str | None = None
+    """tanh or relu (None: tanh)"""
+    init_std: float | None = None
+    """standard deviation of the actions at initialisation, in units of the action (None: 1)"""
+    min_std: float | None = None
+    """smooth floor under that standard deviation (None: no floor)"""
+    learn_std: bool | None = None
+    """whether both loops move the standard deviation (None: True)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AlgorithmConfig:
+    """Inner and outer loop; None is the algorithm's own default."""
+
+    tasks: int | None = None
+    """B, tasks of one meta-iteration"""
+    episodes: int | None = None
+    """N, episodes per stage and task"""
+    adaptation_steps: int | None = None
+    """L, inner steps of one trial"""
+    burn_in: int | None = None
+    """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
+    inner_lr: tuple[float, ...] | None = None
+    """rate of the inner steps, or one rate per step, of which the last repeats"""
+    surrogate: str | None = None
+    """loss that an inner step descends: score_function or likelihood_ratio"""
+    advantage: str | None = None
+    """advantage estimator of both loops: gae or returns"""
+    discount: float | None = None
+    """γ of the advantage estimator"""
+    lambda_: float | None = None
+    """λ of generalised advantage estimation"""
+    outer_lr: float | None = None
+    """Adam's rate in the outer loop (maml, fomaml, promp)"""
+    epochs: int | None = None
+    """Adam steps per meta-iteration (promp)"""
+    clip: float | None = None
+    """range ε of the clipped ratio (promp)"""
+    inner_kl_weight: float | None = None
+    """weight of the KL divergence before adaptation (promp)"""
+    max_kl: float | None = None
+    """trust region, in nats (maml-trpo)"""
+    option: tuple[str, ...] = ()
+    """further options of the algorithm, as NAME=VALUE"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Evaluation at the end of training."""
+
+    eval_tasks: int = 40
+    """held-out tasks"""
+    eval_steps: int | None = None
+    """adaptation steps, may exceed those of training (None: the larger of 3 and L)"""
+    eval_seed: int = 0
+    """seed of the held-out tasks, of a random stream that training never draws from"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that determines a run, and where it goes."""
+
+    task: str = "reacher-goal"
+    """task family"""
+    algorithm: str = "promp"
+    """meta-learning algorithm"""
+    preset: str | None = None
+    """named settings that the other options override"""
+    backend: str | None = None
+    """physics of Brax tasks: spring, generalized, positional or mjx (None: the task's default)"""
+    horizon: int | None = None
+    """T, environment steps per episode (None: the task's default)"""
+    env_option: tuple[str, ...] = ()
+    """further options of the task family, as NAME=VALUE"""
+    iterations: int = 200
+    """meta-iterations"""
+    seed: int = 0
+    """seed of θ, tasks and episodes"""
+    checkpoint_every: int = 25
+    """iterations between checkpoints"""
+    keep: int = 3
+    """newest checkpoints to keep"""
+    folder: str | None = None
+    """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
+    wandb: str | None = None
+    """also log to this Weights & Biases project (needs metarl-jax[wandb])"""
+    algorithm_options: AlgorithmConfig = AlgorithmConfig()
+    policy: PolicyConfig = PolicyConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def __post_init__(self):
+        for name, least in {"iterations": 1, "checkpoint_every": 1, "keep": 1, "seed": 0}.items():
+            _at_least(name, getattr(self, name), least)
+        _at_least("eval_tasks", self.evaluation.eval_tasks, 2)
+        _at_least("eval_seed", self.evaluation.eval_seed, 0)
+        if self.evaluation.eval_steps is not None:
+            _at_least("eval_steps", self.evaluation.eval_steps, 0)
+
+    @property
+    def run_folder(self) -> Path:
+        """`folder`, or the one that task, algorithm and seed name."""
+        return Path(self.folder or f"runs/{self.task}-{self.algorithm}-{self.seed}")
+
+
+# What may differ when a run goes on: nothing here changes a number of an iteration that both configurations have.
+FREE_TO_CHANGE = frozenset({"iterations", "checkpoint_every", "keep", "folder", "wandb", "preset", "evaluation"})
+
+
+class Built(NamedTuple):
+    """What a configuration describes."""
+
+    env: "TaskEnv"
+    policy: "Policy"
+    algorithm: "MetaAlgorithm"
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+
+
+def _parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+    options = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ValueError(f"--{flag} is {pair!r}; it must be NAME=VALUE, such as tasks=20")
+        try:
+            options[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):  # not a Python literal, so a bare word such as a part's name
+            options[name] = text
+    return options
+
+
+def _given(options: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if value is not None and name != "option"}
+
+
+def algorithm_options(config: TrainConfig) -> dict[str, Any]:
+    """The algorithm's options that differ from its own defaults; a single inner rate as a number."""
+    options = _given(config.algorithm_options) | _parse_options("option", config.algorithm_options.option)
+    rates = options.get("inner_lr")
+    return options | ({"inner_lr": rates[0]} if isinstance(rates, tuple) and len(rates) == 1 else {})
+
+
+def build(config: TrainConfig, **overrides: Any) -> Built:
+    """Environment, policy and algorithm of a configuration.
+
+    Args:
+        config: of the run.
+        **overrides: algorithm options that replace the configuration's; None goes back to the default.
+
+    Raises:
+        ValueError: a name is unknown or a value is out of range.
+    """
+    from metarl_jax import algorithms, envs, policies  # heavy, and not needed to show a help text
+
+    algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
+    env_options = _parse_options("env-option", config.env_option)
+    env = envs.make(config.task, backend=config.backend, horizon=config.horizon, **env_options)
+    policy = policies.mlp(env, **_given(config.policy))
+    options = algorithm_options(config) | overrides
+    options = {name: value for name, value in options.items() if value is not None}
+    return Built(env, policy, algorithms.make(config.algorithm, env, policy=policy, **options))
+
+
+def inner_rates(config: TrainConfig, steps: int) -> list[float]:
+    """The rates of `steps` inner steps, the last given one repeated."""
+    rates = algorithm_value(config, "inner_lr")
+    rates = () if rates is None else rates
+    rates = [float(rate) for rate in (rates if isinstance(rates, tuple | list) else (rates,))]
+    return (rates + rates[-1:] * steps)[:steps]
+
+
+def algorithm_value(config: TrainConfig, option: str) -> Any:
+    """What an algorithm's option is in this run: as configured, else the algorithm's default, else None."""
+    from metarl_jax import algorithms
+
+    return algorithm_options(config).get(option, algorithms.options(config.algorithm).get(option))
+
+
+def to_json(config: TrainConfig) -> str:
+    """The text of `config.json`."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, source: str = "the configuration") -> TrainConfig:
+    """The configuration that `to_json` wrote; fields that it lacks take their defaults.
+
+    Raises:
+        ValueError: it is not JSON, a field is unknown, or a value has the wrong type or range.
+    """
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source} is not JSON: {error}") from error
+    return _from_dict(TrainConfig, data, source)
+
+
+def _from_dict(cls: type, data: Any, source: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{source} holds {data!r} where an object is needed")
+    hints = typing.get_type_hints(cls)
+    for name in data.keys() - hints.keys():
+        raise unknown(f"field of {source}", name, hints)
+    return cls(**{name: _convert(name, value, hints[name], source) for name, value in data.items()})
+
+
+def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _from_dict(typing.cast(type, hint), value, source)
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in allowed:
+        if typing.get_origin(kind) is tuple and isinstance(value, list):
+            return tuple(value)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+    raise ValueError(f"{source}: {name} is {value!r}; it must be {hint if len(allowed) > 1 else hint.__name__}")
+
+
+def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
+    """One line per field that must not differ between a checkpoint and the run that goes on from it, but does."""
+    lines = []
+    for field in dataclasses.fields(TrainConfig):
+        old, new = getattr(stored, field.name), getattr(wanted, field.name)
+        if field.name in FREE_TO_CHANGE or old == new:
+            continue
+        if dataclasses.is_dataclass(old):
+            pairs = [(f.name, getattr(old, f.name), getattr(new, f.name)) for f in dataclasses.fields(old)]
+        else:
+            pairs = [(field.name, old, new)]
+        lines += [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
+    return lines

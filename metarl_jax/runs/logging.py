@@ -1,0 +1,158 @@
+"""Where metrics go: `metrics.csv`, which is reproducible number for number, and viewers such as TensorBoard.
+
+Rates and times depend on the machine's mood, so they go to `timing.csv` and never into `metrics.csv`.
+"""
+
+import csv
+import importlib
+import io
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Logger(Protocol):
+    """What a sink for metrics needs."""
+
+    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """Takes the scalars of one iteration, NumPy or Python numbers."""
+
+    def flush(self) -> None:
+        """Makes everything logged so far visible to a reader; called after every chunk."""
+
+    def close(self) -> None:
+        """Ends the sink."""
+
+
+def rows(metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """One dict of NumPy scalars per iteration, from leaves [n, ...].
+
+    Return and gain come first, the others sorted; the entries of a vector are numbered, as in return_0, return_1.
+    """
+    names = sorted(metrics, key=lambda name: (name != "return", name != "gain", name))
+    cells = [
+        ("_".join([name, *map(str, index)]), metrics[name], index)
+        for name in names
+        for index in np.ndindex(metrics[name].shape[1:])
+    ]
+    count = len(metrics[names[0]]) if names else 0
+    return [{column: values[(i, *index)] for column, values, index in cells} for i in range(count)]
+
+
+def _text(value: Any) -> str:
+    """The shortest decimal that reads back as the same number of the same type."""
+    return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
+
+
+class TableLogger:
+    """A CSV file with one row per iteration, counted from 0 without gaps."""
+
+    def __init__(self, path: Path, resume_at: int | None = None):
+        """Starts a file, or goes on with one.
+
+        Args:
+            path: of the file.
+            resume_at: keep the rows before this iteration and drop the later ones, which a killed run may have written
+                after its last checkpoint; None starts a new file.
+
+        Raises:
+            ValueError: the file lacks a row that should be kept, or is missing.
+            FileExistsError: a new file would overwrite one.
+        """
+        self._header: list[str] | None = None
+        if resume_at is None:
+            self._file = path.open("x", newline="", encoding="utf-8")
+            return
+        if not path.is_file():
+            raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}")
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = lines[: resume_at + 1]
+        expected = ["iteration", *map(str, range(resume_at))] if lines or resume_at else []
+        if [line.partition(",")[0] for line in kept] != expected:
+            raise ValueError(
+                f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on"
+            )
+        temporary = path.with_suffix(".csv.tmp")
+        temporary.write_text("".join(kept), encoding="utf-8", newline="")
+        os.replace(temporary, path)  # atomic: killed here, the file is either the old one or the new one
+        self._header = next(csv.reader(io.StringIO(kept[0]))) if kept else None
+        self._file = path.open("a", newline="", encoding="utf-8")
+
+    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """Appends a row.
+
+        Raises:
+            ValueError: the metrics are not those of the header.
+        """
+        header = ["iteration", *metrics]
+        writer = csv.writer(self._file, lineterminator="\n")
+        if self._header is None:
+            writer.writerow(header)
+            self._header = header
+        if header != self._header:
+            raise ValueError(f"metrics changed: the table has {self._header}, this row has {header}")
+        writer.writerow([iteration, *map(_text, metrics.values())])
+
+    def flush(self) -> None:
+        """Puts every row on disk, so that a checkpoint is never ahead of the table."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class TensorBoardLogger:
+    """TensorBoard events in a folder; on resume, points from `resume_at` on are hidden."""
+
+    def __init__(self, folder: Path, resume_at: int | None = None):
+        import tensorboardX
+
+        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=resume_at)
+
+    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """Adds a point to every curve."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, float(value), iteration)
+
+    def flush(self) -> None:
+        """Writes the events out."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+
+class WandbLogger:
+    """Weights & Biases; a resumed run goes on under the same id, the folder's name."""
+
+    def __init__(self, project: str, folder: Path, configuration: dict[str, Any]):
+        """Starts the run.
+
+        Raises:
+            ValueError: wandb is not installed.
+        """
+        try:
+            wandb = importlib.import_module("wandb")
+        except ImportError as error:
+            raise ValueError(
+                f"wandb is {project!r}, but wandb is not installed: pip install 'metarl-jax[wandb]'"
+            ) from error
+        self._run = wandb.init(
+            project=project, id=folder.name, dir=str(folder), config=configuration, resume="allow", name=folder.name
+        )
+
+    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+        """Adds a point to every curve."""
+        self._run.log({name: float(value) for name, value in metrics.items()}, step=iteration)
+
+    def flush(self) -> None:
+        """Nothing to do: wandb uploads in the background."""
+
+    def close(self) -> None:
+        """Ends the run."""
+        self._run.finish()

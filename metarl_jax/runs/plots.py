@@ -1,0 +1,118 @@
+"""Pictures of a run. They use figures without a window system, so nothing global is set and no display is needed."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
+_ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
+
+
+def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Trailing mean over at most `window` values, fewer at the start; same length [n]."""
+    total = np.cumsum(np.insert(np.asarray(values, float), 0, 0.0))
+    end = np.arange(1, len(total))
+    start = np.maximum(end - window, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a metrics.csv as float64 arrays [iterations]."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        values = np.array([[float(cell) for cell in row] for row in reader]).reshape(-1, len(header))
+    return dict(zip(header, values.T, strict=True))
+
+
+def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int) -> None:
+    """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
+
+    Args:
+        metrics: columns [iterations] of metrics.csv, return_0 … return_L among them.
+        path: of the picture.
+        title: task and algorithm.
+        horizon: T, for the axis label.
+    """
+    stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
+    iteration = metrics["iteration"]
+    window = max(1, min(25, len(iteration) // 20))
+    figure, axes = _axes(title, "meta-iteration", f"return per episode (sum of {horizon} rewards)")
+    for index, name in enumerate(stages):
+        last = len(stages) - 1
+        color, label = (
+            (ORANGE, "before adaptation") if index == 0 else (BLUE, f"after {index} inner step{'s'[: index > 1]}")
+        )
+        opacity = 1.0 if index in (0, last) else 0.25 + 0.5 * index / last
+        if window > 1:
+            axes.plot(iteration, metrics[name], color=color, alpha=0.2 * opacity, linewidth=0.8)
+        axes.plot(iteration, smooth(metrics[name], window), color=color, alpha=opacity, linewidth=1.8, label=label)
+    if window > 1:
+        axes.annotate(
+            f"bold: mean of the last {window} iterations",
+            (1, 0),
+            xycoords="axes fraction",
+            xytext=(-4, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+        )
+    if "environment_steps" in metrics and len(iteration) > 1:
+        per_iteration = float(metrics["environment_steps"].mean())
+        scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
+        top = axes.secondary_xaxis(
+            "top", functions=(lambda x: x * per_iteration / scale, lambda x: x * scale / per_iteration)
+        )
+        top.set_xlabel(f"environment steps ({unit})", fontsize=9)
+        top.tick_params(labelsize=8)
+        top.spines["top"].set_visible(False)
+    axes.legend(frameon=False)
+    figure.savefig(path)
+
+
+def adaptation(rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_steps: int) -> None:
+    """Return against inner steps on held-out tasks, ± one standard error over tasks.
+
+    Args:
+        rows: of evaluation.json.
+        path: of the picture.
+        title: task, algorithm and number of tasks.
+        horizon: T, for the axis label.
+        trained_steps: L of training; where the curve goes beyond, a line marks it.
+    """
+    figure, axes = _axes(title, "inner steps", f"return per episode (sum of {horizon} rewards)")
+    steps: Sequence[int] = []
+    for name, row in rows.items():
+        label, color, marker = _ROWS.get(name, (name, None, "^"))
+        mean, error, steps = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["steps"]
+        axes.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        axes.plot(steps, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
+    axes.set_xticks(steps)
+    if 0 < trained_steps < max(steps, default=0):
+        axes.axvline(trained_steps, color=GREY, linestyle=":", linewidth=1, label="inner steps in training")
+    axes.plot([], [], " ", label="band: ± 1 standard error over tasks")
+    axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path)

@@ -1,0 +1,96 @@
+"""Named settings, tuned or from a paper. A preset is a configuration that explicit options override."""
+
+import dataclasses
+
+from metarl_jax.errors import unknown
+from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig
+
+PRESETS: dict[str, TrainConfig] = {
+    # What two CPU cores simulate fastest: from start to evaluation in a few minutes.
+    "reacher-goal": TrainConfig(
+        task="reacher-goal",
+        backend="spring",
+        algorithm="promp",
+        horizon=50,
+        iterations=100,
+        algorithm_options=AlgorithmConfig(tasks=20, episodes=20, inner_lr=(0.1,), outer_lr=1e-3),
+        policy=PolicyConfig(min_std=0.1),
+    ),
+    # Rothfuss et al. (2019), half-cheetah forward/backward: about 160 M environment steps.
+    "cheetah-dir": TrainConfig(
+        task="cheetah-dir@promp2019",
+        backend="spring",
+        algorithm="promp",
+        horizon=100,
+        iterations=1001,
+        algorithm_options=AlgorithmConfig(
+            tasks=40,
+            episodes=20,
+            adaptation_steps=1,
+            inner_lr=(0.1,),
+            outer_lr=1e-3,
+            epochs=5,
+            clip=0.3,
+            inner_kl_weight=5e-4,
+            discount=0.99,
+            lambda_=1.0,
+        ),
+        policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
+    ),
+    # Finn et al. (2017), 2D navigation.
+    "point-nav-finn2017": TrainConfig(
+        task="point-nav@finn2017",
+        algorithm="maml-trpo",
+        horizon=100,
+        iterations=100,
+        algorithm_options=AlgorithmConfig(
+            tasks=40,
+            episodes=20,
+            adaptation_steps=1,
+            inner_lr=(0.5,),
+            max_kl=0.01,
+            advantage="gae",
+            discount=0.99,
+            lambda_=1.0,
+        ),
+        policy=PolicyConfig(hidden=(100, 100), activation="relu", init_std=1.0),
+    ),
+}
+
+
+def get(name: str) -> TrainConfig:
+    """A preset, which knows its own name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return dataclasses.replace(PRESETS[name], preset=name)
+
+
+def for_device(platform: str) -> str:
+    """The preset that suits a JAX platform ("cpu", "gpu", "tpu")."""
+    return "reacher-goal" if platform == "cpu" else "cheetah-dir"
+
+
+def adopt(config: TrainConfig, accepted: dict[str, object]) -> tuple[TrainConfig, list[str]]:
+    """Drops the preset's options that another algorithm, chosen explicitly, does not have.
+
+    Args:
+        config: with the preset's values under the explicit ones.
+        accepted: the options of its algorithm.
+
+    Returns:
+        The configuration, and the names of the dropped options.
+    """
+    if config.preset is None or config.algorithm == PRESETS[config.preset].algorithm:
+        return config, []
+    preset, current = vars(PRESETS[config.preset].algorithm_options), vars(config.algorithm_options)
+    dropped = [
+        name
+        for name, value in current.items()
+        if name != "option" and value is not None and value == preset[name] and name not in accepted
+    ]
+    options = dataclasses.replace(config.algorithm_options, **dict.fromkeys(dropped))
+    return dataclasses.replace(config, algorithm_options=options), dropped
