@@ -108,8 +108,8 @@ def cheetah_vel(
 
 _DIFFERENCES = (
     "Brax physics instead of MuJoCo's of 2017, so absolute returns differ. 17 observations (joint positions and "
-    "velocities) where the papers' rllab cheetah has 20 (the torso's position too). finn2017: 200 steps, outputs clipped "
-    "to ±1; promp2019: 100 steps, outputs of ±10 mapped onto the actuators' ±1."
+    "velocities) where the papers' rllab cheetah has 20 (the torso's position too). finn2017: 200 steps, outputs "
+    "clipped to ±1; promp2019: 100 steps, outputs of ±10 mapped onto the actuators' ±1."
 )
 _COMMON = {
     "observation": "joint positions (without x) and velocities [17]",

@@ -31,7 +31,9 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
 
     def sample_task(key):
         transition_key, reward_key = jax.random.split(key)
-        transition = jax.random.dirichlet(transition_key, jnp.ones(states), (states, actions))
+        # Dirichlet(1) is a vector of unit exponentials over its sum: no rejection loop of a gamma sampler to compile.
+        weight = jax.random.exponential(transition_key, (states, actions, states))
+        transition = weight / weight.sum(-1, keepdims=True)
         return MDPTask(transition, 1.0 + jax.random.normal(reward_key, (states, actions)))
 
     def reset(key, task):

@@ -1,0 +1,127 @@
+"""Names, versions, cards, bad input, and a quiet start."""
+
+import subprocess
+import sys
+
+import pytest
+
+import metarl_jax.envs as envs
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parts"),
+    [
+        ("cheeta-vel", {}, ["cheeta-vel", "did you mean 'cheetah-vel'", "point-nav"]),
+        ("qqqq", {}, ["'qqqq'", "choose one of", "reacher-goal"]),
+        ("", {}, ["''", "choose one of"]),
+        (None, {}, ["None", "choose one of"]),
+        ("cheetah-vel@fin2017", {}, ["cheetah-vel@fin2017", "did you mean 'cheetah-vel@finn2017'", "promp2019"]),
+        ("cheetah-vel@", {}, ["cheetah-vel@", "cheetah-vel@finn2017"]),
+        ("reacher-goal", {"backend": "sprig"}, ["sprig", "did you mean 'spring'", "mjx"]),
+        ("reacher-goal", {"backend": ""}, ["''", "spring"]),
+        ("point-nav", {"backend": "spring"}, ["spring", "does not run on Brax"]),
+        ("bernoulli-bandit", {"arm": 5}, ["'arm'", "did you mean 'arms'"]),
+        ("cheetah-dir", {"target_range": (0, 1)}, ["target_range", "action_scale", "control_cost"]),
+        ("point-nav", {"horizon": 0}, ["horizon is 0", "positive integer"]),
+        ("point-nav", {"horizon": -3}, ["horizon is -3"]),
+        ("point-nav", {"horizon": 2.5}, ["horizon is 2.5"]),
+        ("point-nav", {"horizon": True}, ["horizon is True"]),
+        ("point-nav", {"action_scale": 0}, ["action_scale is 0", "positive"]),
+        ("point-nav", {"goal_range": (1, 1)}, ["goal_range is (1, 1)", "low < high"]),
+        ("point-nav", {"goal_range": 3}, ["goal_range is 3"]),
+        ("bernoulli-bandit", {"arms": 0}, ["arms is 0"]),
+        ("gaussian-bandit", {"goal_std": -1}, ["goal_std is -1", "at least 0"]),
+        ("gaussian-bandit", {"goal_mean": float("nan")}, ["goal_mean is nan", "finite"]),
+        ("tabular-mdp", {"states": 0}, ["states is 0"]),
+        ("tabular-mdp", {"actions": "5"}, ["actions is '5'"]),
+        ("tabular-mdp", {"reward_std": -0.5}, ["reward_std is -0.5"]),
+        ("cheetah-vel", {"control_cost": -0.1}, ["control_cost is -0.1"]),
+        ("cheetah-dir", {"action_scale": float("inf")}, ["action_scale is inf"]),
+        ("cheetah-vel", {"target_range": (2.0, 0.0)}, ["target_range is (2.0, 0.0)"]),
+        ("reacher-goal", {"goal_radius": 0.0}, ["goal_radius is 0.0"]),
+    ],
+)
+def test_bad_input_is_one_line_that_names_the_value_and_what_is_allowed(name, options, parts):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        envs.make(name, **options)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_lookups_refuse_unknown_names_too():
+    for lookup in (envs.versions, envs.card):
+        with pytest.raises(ValueError, match="did you mean 'point-nav'"):
+            lookup("point-nv")
+
+
+def test_names_and_versions():
+    assert set(envs.names()) == {
+        "gaussian-bandit",
+        "bernoulli-bandit",
+        "tabular-mdp",
+        "point-nav",
+        "reacher-goal",
+        "cheetah-dir",
+        "cheetah-vel",
+    }
+    assert envs.versions("cheetah-vel") == ("cheetah-vel@finn2017", "cheetah-vel@promp2019")
+    assert envs.versions("cheetah-vel@promp2019") == envs.versions("cheetah-vel")
+
+
+def test_cards_are_complete_and_true():
+    for name in envs.names():
+        card = envs.card(name)
+        assert card.name == card.versions[0] == envs.versions(name)[0]
+        for field in ("formula", "tasks", "observation", "start", "source", "differences"):
+            assert getattr(card, field)
+        for option, value in card.options.items():
+            if not card.backends:
+                envs.make(name, **{option: value})
+    assert envs.card("cheetah-vel@promp2019").options["target_range"] == (0.0, 3.0)
+    assert envs.card("cheetah-vel@promp2019").horizon == 100
+    assert envs.card("reacher-goal").backends == ("spring", "generalized", "positional", "mjx")
+    assert envs.card("point-nav").backends == ()
+
+
+def test_horizon_and_sizes_follow_the_options():
+    assert envs.make("point-nav", horizon=7).horizon == 7
+    assert envs.make("bernoulli-bandit", arms=9).action_size == 9
+    env = envs.make("tabular-mdp", states=4, actions=3)
+    assert (env.observation_size, env.action_size) == (4, 3)
+
+
+def run_python(code, cwd):
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True)
+
+
+@pytest.fixture
+def importable(monkeypatch, request):
+    monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
+
+
+def test_importing_the_package_does_not_import_brax(tmp_path, importable):
+    use = "import sys, metarl_jax.envs as e; e.make('point-nav'); e.card('cheetah-vel')"
+    code = f"{use}; print({{'brax', 'mujoco'}} & {{*sys.modules}})"
+    assert run_python(code, tmp_path).stdout.strip() == "set()"
+
+
+def test_making_a_cheetah_prints_nothing_and_drops_no_file(tmp_path, importable):
+    code = "import metarl_jax.envs as e; e.make('cheetah-vel'); e.make('reacher-goal', backend='mjx')"
+    done = run_python(code, tmp_path)
+    assert (done.stdout, done.stderr) == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_first_make_inside_a_traced_function_leaves_no_tracer_behind(tmp_path, importable):
+    code = """
+import jax, metarl_jax.envs as e
+def episode(key):
+    env = e.make("reacher-goal")
+    return env.reset(key, env.sample_task(key)).observation
+jax.eval_shape(episode, jax.random.key(0))
+with jax.checking_leaks():
+    print(jax.eval_shape(episode, jax.random.key(0)).shape)
+"""
+    assert run_python(code, tmp_path).stdout.strip() == "(8,)"
