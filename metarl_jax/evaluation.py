@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -104,7 +105,9 @@ def evaluate(
 
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
     fresh = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
-    trained = jax.tree.map(lambda leaf: jax.numpy.broadcast_to(leaf, (num_tasks, *jax.numpy.shape(leaf))), params)
+    # The dtypes of both rows are made equal, weak types included: they have to be one program.
+    trained = jax.tree.map(lambda new, old: jnp.broadcast_to(old, new.shape).astype(new.dtype), fresh, params)
+    fresh = jax.tree.map(lambda new: new.astype(new.dtype), fresh)
     keys = per_task(adapt_key)
     rows = {"adapted": trained, "random_init": fresh}
     return {

@@ -30,6 +30,10 @@ def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _return_label(horizon: int) -> str:
+    return f"return per episode ({horizon} step{'s'[: horizon > 1]}, undiscounted)"
+
+
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Trailing mean over at most `window` values, fewer at the start; same length [n]."""
     total = np.cumsum(np.insert(np.asarray(values, float), 0, 0.0))
@@ -59,7 +63,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
     iteration = metrics["iteration"]
     window = max(1, min(25, len(iteration) // 20))
-    figure, axes = _axes(title, "meta-iteration", f"return per episode (sum of {horizon} rewards)")
+    figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
     for index, name in enumerate(stages):
         last = len(stages) - 1
         color, label = (
@@ -103,7 +107,7 @@ def adaptation(rows: dict[str, dict[str, Any]], path: Path, *, title: str, horiz
         horizon: T, for the axis label.
         trained_steps: L of training; where the curve goes beyond, a line marks it.
     """
-    figure, axes = _axes(title, "inner steps", f"return per episode (sum of {horizon} rewards)")
+    figure, axes = _axes(title, "inner steps", _return_label(horizon))
     steps: Sequence[int] = []
     for name, row in rows.items():
         label, color, marker = _ROWS.get(name, (name, None, "^"))

@@ -1,0 +1,62 @@
+"""A meta-algorithm in thirty lines, which compiles in no time: loops and run folders need no more."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.types import Adaptation, MetaState
+
+STEPS, EPISODES = 2, 3
+
+
+def stub_algorithm(nan_metric_at: int = -1, nan_state_at: int = -1, traces: list | None = None) -> MetaAlgorithm:
+    """Adam on noise: numbers that reveal every lost key, iteration or optimiser moment."""
+    optimizer = optax.adam(0.1)
+    traces = [] if traces is None else traces
+
+    def init(key):
+        params = {"w": jax.random.normal(key, (3,)), "b": 1.0}
+        return MetaState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def update(key, state):
+        traces.append("update")
+        gradient = jax.tree.map(lambda leaf: leaf + jax.random.normal(key, jnp.shape(leaf)), state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        params["w"] = jnp.where(state.iteration == nan_state_at, jnp.nan, params["w"])
+        loss = jnp.where(state.iteration == nan_metric_at, jnp.nan, params["b"])
+        metrics = {
+            "return": jnp.stack([params["w"].sum(), params["w"].max()]),
+            "gain": params["w"].max() - params["w"].sum(),
+            "loss": loss,
+            "environment_steps": jnp.int32(40),
+        }
+        # A state that turns NaN while its metrics do not.
+        metrics = jax.tree.map(lambda x: jnp.where(state.iteration == nan_state_at, jnp.zeros_like(x), x), metrics)
+        return MetaState(params, opt_state, state.iteration + 1), metrics
+
+    def adapt(key, params, task):
+        traces.append("adapt")
+        stages = jnp.arange(STEPS + 1.0)[:, None]
+        noise = jax.random.normal(key, (STEPS + 1, EPISODES))
+        return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None)
+
+    return MetaAlgorithm(init, update, adapt, lambda key, params: (params, {}))
+
+
+def stub_env() -> TaskEnv:
+    """Only its tasks are ever used."""
+
+    def never(*_):
+        raise AssertionError("the stub takes no environment step")
+
+    return TaskEnv(
+        sample_task=jax.random.uniform,
+        reset=never,
+        step=never,
+        observation_size=1,
+        action_size=1,
+        horizon=5,
+        name="stub",
+    )

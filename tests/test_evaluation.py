@@ -1,0 +1,68 @@
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+from metarl_jax.evaluation import evaluate, interquartile_mean, standard_error, summarize
+from metarl_jax.training import streams
+from metarl_jax.types import Adaptation
+from tests.runs.stub import STEPS, stub_algorithm, stub_env
+
+KEY = streams(jax.random.key(0)).evaluate
+PARAMS = {"w": np.array([1.0, 2.0, 3.0], np.float32), "b": np.float32(0)}
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 39, 40, 41])
+def test_interquartile_mean_and_standard_error_agree_with_scipy(count):
+    values = np.random.default_rng(count).normal(size=(count, 3))
+    np.testing.assert_allclose(interquartile_mean(values), scipy.stats.trim_mean(values, 0.25))
+    np.testing.assert_allclose(standard_error(values), scipy.stats.sem(values))
+
+
+def test_the_gain_is_paired():
+    # Tasks differ widely, every one of them gains 1, 2 or 3: the spread between tasks must not enter.
+    start = np.array([-1000.0, 0.0, 1000.0])
+    row = summarize(np.stack([start, start + [1.0, 2.0, 3.0]], 1))
+    np.testing.assert_allclose(row.gain_mean, [0, 2])
+    np.testing.assert_allclose(row.gain_standard_error, [0, 1 / np.sqrt(3)])
+    np.testing.assert_allclose(row.mean, [0, 2])
+    np.testing.assert_allclose(row.median, [0, 2])
+    assert row.standard_error[1] > 500
+
+
+def test_one_task_has_no_standard_error():
+    with pytest.raises(ValueError, match="at least 2"):
+        summarize(np.zeros((1, 2)))
+    with pytest.raises(ValueError, match="num_tasks is 1"):
+        evaluate(stub_algorithm(), stub_env(), KEY, PARAMS, num_tasks=1)
+
+
+def test_it_is_deterministic_and_the_first_tasks_do_not_depend_on_their_number():
+    algorithm, env = stub_algorithm(), stub_env()
+    a, b = (evaluate(algorithm, env, KEY, PARAMS, num_tasks=6) for _ in range(2))
+    few = evaluate(algorithm, env, KEY, PARAMS, num_tasks=3)
+    other = evaluate(algorithm, env, jax.random.key(9), PARAMS, num_tasks=6)
+    for name in ("adapted", "random_init"):
+        assert a[name].per_task.shape == (6, STEPS + 1)
+        np.testing.assert_array_equal(a[name].per_task, b[name].per_task)
+        np.testing.assert_allclose(a[name].per_task[:3], few[name].per_task, rtol=1e-6)
+        assert not np.allclose(a[name].per_task, other[name].per_task)
+
+
+def test_both_rows_see_the_same_tasks_and_draws_through_one_program():
+    traces: list = []
+    algorithm = stub_algorithm(traces=traces)
+    rows = evaluate(algorithm, stub_env(), KEY, PARAMS, num_tasks=5)
+    # The stub adds Σw to what task and key alone determine.
+    difference = rows["adapted"].per_task - rows["random_init"].per_task
+    np.testing.assert_allclose(difference, np.broadcast_to(difference[:, :1], difference.shape), atol=1e-5)
+    assert len(np.unique(difference[:, 0].round(4))) == 5  # and every task has an untrained θ of its own
+    assert traces.count("adapt") == 1
+
+
+def test_a_task_counts_by_the_mean_of_its_episodes():
+    algorithm = stub_algorithm()._replace(
+        adapt=lambda key, params, task: Adaptation(params, task + jax.numpy.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), None)
+    )
+    row = evaluate(algorithm, stub_env(), KEY, PARAMS, num_tasks=4)["adapted"]
+    np.testing.assert_allclose(row.per_task[:, 1] - row.per_task[:, 0], -1, rtol=1e-5)
