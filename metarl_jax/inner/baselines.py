@@ -22,8 +22,8 @@ def linear_feature(ridge: float = 1e-5) -> Baseline:
 
     The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are collinear
     where an observation holds cos and sin of an angle, and badly scaled, so that the normal equations fail in float32.
-    Here the features are standardised over the valid steps, the ridge is relative to their unit variance, and the system
-    is solved by QR of the stacked matrix [X; √(ridge·n) I], whose condition number is about √(F/ridge) at most.
+    Here the features are standardised over the valid steps, the ridge is relative to their unit variance, and the
+    system is solved by QR of the stacked matrix [X; √(ridge·n) I], of condition number about √(F/ridge) at most.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.

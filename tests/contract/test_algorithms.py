@@ -1,0 +1,126 @@
+"""The contract of every registered algorithm: its registry line is all that it takes to be tested here."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from tests import toys
+
+SIZES = {"tasks": 4, "episodes": 5, "adaptation_steps": 2}
+STAGES = 3
+
+# What training draws and logs for every algorithm; the optimisers and objectives add their own.
+DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps"}
+
+
+@pytest.fixture(scope="module", params=mrl.algorithms.names())
+def algorithm(request):
+    env = toys.walk()
+    return mrl.algorithms.make(request.param, env, policy=toys.small_policy(env), **SIZES)
+
+
+@pytest.fixture(scope="module")
+def state(algorithm):
+    return algorithm.init(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def update(algorithm):
+    return jax.jit(algorithm.update)
+
+
+def shapes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), jax.eval_shape(lambda: tree))
+
+
+def assert_equal(left, right, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **{"rtol": 0, "atol": 0, **tolerance}), left, right)
+
+
+def test_state_tree_is_stable_and_call_two_does_not_recompile(algorithm, state):
+    update = jax.jit(algorithm.update)
+    one, _ = update(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)))
+    update(jax.random.key(2), one)
+    assert jax.tree.structure(one) == jax.tree.structure(state)
+    assert shapes(one) == shapes(state)
+    assert update._cache_size() == 1
+    assert one.iteration == 1
+
+
+def test_theta_moves(state, update):
+    after, _ = update(jax.random.key(1), state)
+    moved = [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True)]
+    assert all(moved)
+
+
+def test_update_is_deterministic_in_its_key(state, update):
+    assert_equal(update(jax.random.key(1), state), update(jax.random.key(1), state))
+    other, _ = update(jax.random.key(2), state)
+    assert not np.allclose(
+        jax.tree.leaves(other.params)[0], jax.tree.leaves(update(jax.random.key(1), state)[0].params)[0]
+    )
+
+
+def test_metrics_are_finite_and_documented(state, update):
+    _, metrics = update(jax.random.key(1), state)
+    assert metrics.keys() >= DOCUMENTED | {"loss", "meta_gradient_norm"}
+    assert metrics["return"].shape == metrics["entropy"].shape == (STAGES,)
+    for name, value in metrics.items():
+        assert np.isfinite(value).all(), name
+    np.testing.assert_allclose(metrics["gain"], metrics["return"][-1] - metrics["return"][0], rtol=1e-5)
+    room = SIZES["tasks"] * SIZES["episodes"] * STAGES * toys.walk().horizon
+    assert 0 < metrics["environment_steps"] < room, "episodes of this environment end early"
+    np.testing.assert_allclose(metrics["valid_share"], metrics["environment_steps"] / room, rtol=1e-6)
+
+
+def test_vmap_over_seeds_equals_a_loop(algorithm, update):
+    keys = jax.random.split(jax.random.key(3), 3)
+    states = jax.vmap(algorithm.init)(keys)
+    batched = jax.jit(jax.vmap(algorithm.update))(keys, states)
+    for seed in range(3):
+        single = update(keys[seed], jax.tree.map(lambda leaf, i=seed: leaf[i], states))
+        assert_equal(jax.tree.map(lambda leaf, i=seed: leaf[i], batched), single, rtol=2e-3, atol=1e-4)
+
+
+def test_scan_equals_a_loop(state, update):
+    keys = jax.random.split(jax.random.key(4), 3)
+    scanned, metrics = jax.jit(lambda s: jax.lax.scan(lambda c, k: update(k, c), s, keys))(state)
+    looped = state
+    for key in keys:
+        looped, last = update(key, looped)
+    assert_equal((scanned, jax.tree.map(lambda leaf: leaf[-1], metrics)), (looped, last), rtol=2e-3, atol=1e-4)
+
+
+def test_gradient_is_shaped_as_theta_and_finite(algorithm, state):
+    gradient, info = jax.jit(algorithm.gradient)(jax.random.key(5), state.params)
+    assert jax.tree.structure(gradient) == jax.tree.structure(state.params)
+    assert all(np.isfinite(leaf).all() and (leaf != 0).any() for leaf in jax.tree.leaves(gradient))
+    assert info["return"].shape == (STAGES,)
+    vmapped, _ = jax.jit(jax.vmap(algorithm.gradient, (0, None)))(jax.random.split(jax.random.key(5), 2), state.params)
+    assert jax.tree.leaves(vmapped)[0].shape[0] == 2
+
+
+def test_adapt_returns_the_documented_shapes(algorithm, state):
+    env = toys.walk()
+    adapt = jax.jit(algorithm.adapt)
+    out = adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7)))
+    lead = (STAGES, SIZES["episodes"])
+    assert out.returns.shape == lead
+    assert out.trajectory.reward.shape == (*lead, env.horizon)
+    assert out.trajectory.observation.shape == (*lead, env.horizon, 1)
+    assert jax.tree.structure(out.params) == jax.tree.structure(state.params)
+    np.testing.assert_allclose(out.trajectory.reward.sum(-1), out.returns, rtol=1e-5)
+    assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
+
+
+def test_everything_runs_in_double_precision(algorithm):
+    with jax.enable_x64():
+        env = toys.walk()
+        policy = toys.small_policy(env)
+        state = policy.init(jax.random.key(0))
+        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(state))
+        gradient, metrics = jax.jit(algorithm.gradient)(jax.random.key(5), algorithm.init(jax.random.key(0)).params)
+        assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(gradient))
+        assert metrics["return"].dtype == jnp.float64

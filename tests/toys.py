@@ -1,0 +1,91 @@
+"""Problems whose answers are known, made of the public names only."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+import metarl_jax as mrl
+
+BANDIT_REWARDS = (1.0, 0.2, -0.5)
+BANDIT_LOGITS = (0.3, -0.2, 0.1)
+
+
+@struct.dataclass
+class State:
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+@struct.dataclass
+class CounterState(State):
+    time: jax.Array
+
+
+def bandit():
+    """Three arms with fixed rewards; one pull is an episode."""
+    return mrl.TaskEnv(
+        name="three-armed-bandit",
+        sample_task=lambda key: jnp.array(BANDIT_REWARDS),
+        reset=lambda key, task: State(jnp.zeros(1), 0.0, False, False),
+        step=lambda task, state, action: State(state.observation, task[action], True, False),
+        observation_size=1,
+        action_size=3,
+        discrete=True,
+        horizon=1,
+    )
+
+
+def bandit_policy():
+    """θ are the logits themselves."""
+    return mrl.Policy(
+        init=lambda key: jnp.array(BANDIT_LOGITS), apply=lambda params, _: mrl.policies.Categorical(params)
+    )
+
+
+def gaussian_bandit(offset=0.0):
+    """Reward offset − (a − g)² with g = 2; one pull is an episode."""
+    return mrl.TaskEnv(
+        name="fixed-gaussian-bandit",
+        sample_task=lambda key: jnp.array(2.0),
+        reset=lambda key, task: State(jnp.zeros(1), 0.0, False, False),
+        step=lambda task, state, action: State(state.observation, offset - ((action - task) ** 2).sum(), True, False),
+        observation_size=1,
+        action_size=1,
+        horizon=1,
+    )
+
+
+def gaussian_policy(mean=0.5):
+    """θ is the mean; σ = 1."""
+    return mrl.Policy(
+        init=lambda key: jnp.array([mean]),
+        apply=lambda params, _: mrl.policies.DiagonalGaussian(params, jnp.zeros(1)),
+    )
+
+
+def walk(horizon=6):
+    """A point on a line: start N(0, 1), s ← s + a, reward −(s − g)², ends beyond |s| > 2.5, is cut (truncated) below −2.
+
+    The task is g ~ N(0, 1); early ends of both kinds occur in most batches.
+    """
+
+    def step(task, state, action):
+        position = state.observation + action
+        ended = jnp.abs(position).sum() > 2.5
+        return CounterState(position, -((position - task) ** 2).sum(), ended, position.sum() < -2.0, state.time + 1)
+
+    return mrl.TaskEnv(
+        name="walk",
+        sample_task=lambda key: jax.random.normal(key, (1,)),
+        reset=lambda key, task: CounterState(jax.random.normal(key, (1,)), 0.0, False, False, 0),
+        step=step,
+        observation_size=1,
+        action_size=1,
+        horizon=horizon,
+    )
+
+
+def small_policy(env, **options):
+    return mrl.policies.mlp(env, hidden=(8,), **options)
