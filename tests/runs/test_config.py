@@ -1,0 +1,103 @@
+import dataclasses
+
+import pytest
+
+from metarl_jax import algorithms, envs
+from metarl_jax.runs import presets
+from metarl_jax.runs.config import (
+    AlgorithmConfig,
+    EvaluationConfig,
+    PolicyConfig,
+    TrainConfig,
+    algorithm_options,
+    build,
+    differences,
+    from_json,
+    inner_rates,
+    to_json,
+)
+
+CONFIG = TrainConfig(
+    task="bernoulli-bandit",
+    algorithm="maml",
+    env_option=("arms=3",),
+    algorithm_options=AlgorithmConfig(inner_lr=(0.5, 0.25), tasks=3, option=("outer_lr=0.5",)),
+    policy=PolicyConfig(hidden=(4,)),
+)
+
+
+@pytest.mark.parametrize("config", [CONFIG, TrainConfig(), *presets.PRESETS.values()])
+def test_json_round_trip(config):
+    assert from_json(to_json(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "config.json is not JSON"),
+        ("[]", "where an object is needed"),
+        ('{"taks": "point-nav"}', "unknown field of config.json 'taks': did you mean 'task'"),
+        ('{"policy": {"hiden": [3]}}', "did you mean 'hidden'"),
+        ('{"iterations": "many"}', "iterations is 'many'; it must be int"),
+        ('{"iterations": true}', "iterations is True"),
+        ('{"iterations": 0}', "iterations is 0; it must be an integer of at least 1"),
+        ('{"evaluation": {"eval_tasks": 1}}', "eval_tasks is 1"),
+        ('{"evaluation": {"eval_steps": -1}}', "eval_steps is -1"),
+        ('{"seed": -1}', "seed is -1"),
+    ],
+)
+def test_what_cannot_be_read_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        from_json(text, "config.json")
+
+
+def test_it_builds_what_it_says():
+    built = build(CONFIG)
+    assert built.env.action_size == 3
+    assert algorithm_options(CONFIG) == {"inner_lr": (0.5, 0.25), "tasks": 3, "outer_lr": 0.5}
+
+
+@pytest.mark.parametrize("pair", ["arms", "=3", "a b=3"])
+def test_options_are_pairs(pair):
+    with pytest.raises(ValueError, match="it must be NAME=VALUE"):
+        build(dataclasses.replace(CONFIG, env_option=(pair,)))
+
+
+def test_the_last_inner_rate_repeats():
+    assert inner_rates(CONFIG, 4) == [0.5, 0.25, 0.25, 0.25]
+    assert inner_rates(CONFIG, 1) == [0.5]
+    assert inner_rates(TrainConfig(algorithm="maml"), 2) == [algorithms.options("maml")["inner_lr"]] * 2
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_presets_name_what_exists(name):
+    preset = presets.get(name)
+    assert preset.preset == name
+    assert algorithm_options(preset).keys() <= algorithms.options(preset.algorithm).keys()
+    card = envs.card(preset.task)
+    assert preset.backend is None or preset.backend in card.backends
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'cheetah-dir'"):
+        presets.get("cheeta-dir")
+
+
+def test_another_algorithm_leaves_the_presets_foreign_options_behind():
+    preset = presets.get("cheetah-dir")
+    config, dropped = presets.adopt(dataclasses.replace(preset, algorithm="maml"), algorithms.options("maml"))
+    assert set(dropped) == {"epochs", "clip", "inner_kl_weight"}
+    assert algorithm_options(config).keys() <= algorithms.options("maml").keys()
+    assert config.algorithm_options.tasks == 40
+    assert presets.adopt(preset, algorithms.options("promp")) == (preset, [])
+    # What was asked for explicitly stays, so that the algorithm can refuse it.
+    wanted = dataclasses.replace(config, algorithm_options=AlgorithmConfig(clip=0.1))
+    assert presets.adopt(wanted, algorithms.options("maml"))[0].algorithm_options.clip == 0.1
+
+
+def test_differences_name_the_field_and_leave_out_what_is_safe():
+    free = {"iterations": 3, "keep": 1, "folder": "x", "wandb": "p", "evaluation": EvaluationConfig(eval_tasks=5)}
+    assert differences(CONFIG, dataclasses.replace(CONFIG, **free)) == []
+    assert differences(CONFIG, dataclasses.replace(CONFIG, seed=1)) == ["seed was 0, now 1"]
+    other = dataclasses.replace(CONFIG, algorithm_options=dataclasses.replace(CONFIG.algorithm_options, tasks=9))
+    assert differences(CONFIG, other) == ["tasks was 3, now 9"]

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from metarl_jax.runs.logging import TableLogger, WandbLogger, rows
+from metarl_jax.runs.plots import read_metrics, smooth
+from metarl_jax.runs.progress import duration, quantity
+
+METRICS = {
+    "a": np.array([1, 2], np.int32),
+    "return": np.array([[0.1, 1 / 3], [1e-30, -0.0]], np.float32),
+    "gain": np.array([0.1, 0.2]),
+}
+
+
+def write(path, count, resume_at=None):
+    logger = TableLogger(path, resume_at)
+    for iteration in range(resume_at or 0, count):
+        logger.log(iteration, {"x": np.float32(iteration) / 3})
+    logger.flush()
+    logger.close()
+
+
+def test_vectors_become_numbered_columns_after_return_and_gain():
+    assert [list(row) for row in rows(METRICS)] == [["return_0", "return_1", "gain", "a"]] * 2
+    assert rows(METRICS)[1]["a"] == 2
+    assert rows({}) == []
+
+
+def test_numbers_read_back_exactly(tmp_path):
+    logger = TableLogger(tmp_path / "metrics.csv")
+    for iteration, row in enumerate(rows(METRICS)):
+        logger.log(iteration, row)
+    logger.flush()
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "0,0.1,0.33333334,0.1,1"
+    table = read_metrics(tmp_path / "metrics.csv")
+    for i in range(2):
+        np.testing.assert_array_equal(table[f"return_{i}"].astype(np.float32), METRICS["return"][:, i])
+    np.testing.assert_array_equal(table["gain"], METRICS["gain"])
+
+
+def test_rows_are_on_disk_after_a_flush(tmp_path):
+    logger = TableLogger(tmp_path / "metrics.csv")
+    logger.log(0, {"x": 1.0})
+    logger.flush()
+    assert (tmp_path / "metrics.csv").read_text() == "iteration,x\n0,1.0\n"
+
+
+@pytest.mark.parametrize("cut", [0, 3])
+@pytest.mark.parametrize("resume_at", [0, 1, 4])
+def test_resume_drops_later_rows_even_half_written_ones(tmp_path, resume_at, cut):
+    path = tmp_path / "metrics.csv"
+    write(path, 7)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut])
+    write(path, 7, resume_at)
+    assert path.read_bytes() == whole
+
+
+def test_resume_before_the_first_row(tmp_path):
+    (tmp_path / "a.csv").touch()
+    write(tmp_path / "a.csv", 2, 0)
+    write(tmp_path / "b.csv", 2)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@pytest.mark.parametrize("content", ["", "iteration,x\n0,1\n2,1\n3,1\n", "iteration,x\n0,1\n", "x\n1\n2\n3\n"])
+def test_resume_wants_every_earlier_row(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="iterations 0 to 2"):
+        TableLogger(path, 3)
+    assert path.read_text() == content
+    with pytest.raises(ValueError, match="missing"):
+        TableLogger(tmp_path / "other.csv", 3)
+
+
+def test_a_new_table_overwrites_nothing(tmp_path):
+    write(tmp_path / "metrics.csv", 1)
+    with pytest.raises(FileExistsError):
+        TableLogger(tmp_path / "metrics.csv")
+
+
+def test_the_header_is_stable(tmp_path):
+    logger = TableLogger(tmp_path / "metrics.csv")
+    logger.log(0, {"x": 1.0})
+    with pytest.raises(ValueError, match="metrics changed"):
+        logger.log(1, {"y": 1.0})
+
+
+def test_wandb_that_is_missing_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"pip install 'metarl-jax\[wandb\]'"):
+        WandbLogger("project", tmp_path, {})
+
+
+def test_smoothing_is_a_trailing_mean():
+    np.testing.assert_allclose(smooth(np.array([1.0, 2, 6, 0]), 2), [1, 1.5, 4, 3])
+    np.testing.assert_allclose(smooth(np.array([1.0, 2, 6]), 1), [1, 2, 6])
+
+
+def test_numbers_for_people():
+    assert [quantity(x) for x in (3.14159, 1234, 9.87e6, 2e9)] == ["3.14", "1.23 k", "9.87 M", "2 G"]
+    assert duration(3725) == "1:02:05"
