@@ -22,7 +22,7 @@ def test_interquartile_mean_and_standard_error_agree_with_scipy(count):
 def test_the_gain_is_paired():
     # Tasks differ widely, every one of them gains 1, 2 or 3: the spread between tasks must not enter.
     start = np.array([-1000.0, 0.0, 1000.0])
-    row = summarize(np.stack([start, start + [1.0, 2.0, 3.0]], 1))
+    row = summarize(np.stack([start, start + np.array([1.0, 2.0, 3.0])], 1))
     np.testing.assert_allclose(row.gain_mean, [0, 2])
     np.testing.assert_allclose(row.gain_standard_error, [0, 1 / np.sqrt(3)])
     np.testing.assert_allclose(row.mean, [0, 2])
@@ -62,7 +62,9 @@ def test_both_rows_see_the_same_tasks_and_draws_through_one_program():
 
 def test_a_task_counts_by_the_mean_of_its_episodes():
     algorithm = stub_algorithm()._replace(
-        adapt=lambda key, params, task: Adaptation(params, task + jax.numpy.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), None)
+        adapt=lambda key, params, task: Adaptation(
+            params, task + jax.numpy.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), None
+        )
     )
     row = evaluate(algorithm, stub_env(), KEY, PARAMS, num_tasks=4)["adapted"]
     np.testing.assert_allclose(row.per_task[:, 1] - row.per_task[:, 0], -1, rtol=1e-5)

@@ -103,14 +103,16 @@ def test_no_whole_checkpoint_is_one_clear_error(folder):
     path, saved = folder
     for step in "123":
         shutil.rmtree(path / "checkpoints" / step / "state")
-    with pytest.raises(ValueError, match="no whole checkpoint in .*checkpoint 3 is damaged.*checkpoint 1 is damaged") as e:
+    with pytest.raises(
+        ValueError, match=r"no whole checkpoint in .*checkpoint 3 is damaged.*checkpoint 1 is damaged"
+    ) as e:
         Checkpoints(path, CONFIG, saved[0]).restore()
     assert "\n" not in str(e.value)
 
 
 def test_another_configuration_is_refused_by_field(folder):
     path, saved = folder
-    with pytest.raises(ValueError, match="another configuration: seed was 0, now 1; clip was None, now 0.5"):
+    with pytest.raises(ValueError, match=r"another configuration: seed was 0, now 1; clip was None, now 0\.5"):
         Checkpoints(path, TrainConfig(seed=1, algorithm_options=AlgorithmConfig(clip=0.5)), saved[0])
 
 

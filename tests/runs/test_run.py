@@ -1,0 +1,179 @@
+import dataclasses
+import functools
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from metarl_jax.runs import config as configs
+from metarl_jax.runs import run as runs
+from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.cli import RunStopped, UserError
+from metarl_jax.runs.config import Built, TrainConfig
+from tests.runs.stub import EPISODES, STEPS, stub_algorithm, stub_env
+
+ITERATIONS = 10
+shared_stub = functools.cache(stub_algorithm)  # one algorithm is compiled once
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """Every configuration builds the stub; the fixture changes which."""
+
+    def use(**options):
+        algorithm = shared_stub(**options)
+        monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), None, algorithm))
+
+    use()
+    return use
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=200)
+
+
+def make(folder, **changes):
+    base = TrainConfig(task="stub", algorithm="maml", iterations=ITERATIONS, checkpoint_every=4, folder=str(folder))
+    return dataclasses.replace(base, **changes)
+
+
+def newest(folder, config):
+    checkpoints = Checkpoints(folder, config, jax.jit(shared_stub().init)(jax.random.key(0)))
+    return checkpoints.restore()
+
+
+def assert_same_run(a, b, config):
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, newest(a, config), newest(b, config))
+
+
+@pytest.fixture
+def whole(tmp_path, stub, console):
+    """An uninterrupted run."""
+    return runs.train_run(make(tmp_path / "whole"), console)
+
+
+def test_a_run_leaves_everything(whole, console):
+    left = {path.name for path in whole.iterdir()}
+    assert left >= {"config.json", "metrics.csv", "timing.csv", "tensorboard", "checkpoints"}
+    assert left >= {"learning_curve.png", "adaptation.png", "evaluation.json"}
+    lines = (whole / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "iteration,return_0,return_1,gain,environment_steps,loss"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(ITERATIONS)]
+    assert runs.read_config(whole) == make(whole)
+    text = console.file.getvalue()
+    assert "iteration 10/10" in text
+    assert str(whole / "evaluation.json") in text
+    assert any(path.stat().st_size for path in (whole / "tensorboard").iterdir())
+
+
+def test_resumed_equals_uninterrupted_byte_for_byte(whole, tmp_path, console):
+    folder = tmp_path / "resumed"
+    runs.train_run(make(folder, iterations=6), console)
+    runs.train_run(make(folder), console, resume=True)
+    assert_same_run(folder, whole, make(whole))
+    assert runs.read_config(folder).iterations == ITERATIONS
+
+
+def test_a_killed_run_resumes_although_rows_were_logged_after_its_checkpoint(whole, tmp_path, console, monkeypatch):
+    folder = tmp_path / "killed"
+    save = Checkpoints.save
+
+    def killed(self, state):
+        if int(state.iteration) == 8:
+            raise KeyboardInterrupt
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            runs.train_run(make(folder), console)
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("8,0.1,")  # cut in the middle of a row
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 10
+    runs.train_run(make(folder), console, resume=True)
+    assert_same_run(folder, whole, make(whole))
+
+
+def test_a_damaged_newest_checkpoint_costs_only_time(whole, tmp_path, console):
+    folder = tmp_path / "damaged"
+    runs.train_run(make(folder, iterations=9), console)
+    for file in (folder / "checkpoints" / "9" / "state").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"no")
+    runs.train_run(make(folder), console, resume=True)
+    assert "checkpoint 9 is damaged" in console.file.getvalue()
+    assert "going back to checkpoint 8" in console.file.getvalue()
+    assert_same_run(folder, whole, make(whole))
+
+
+@pytest.mark.parametrize(("options", "metric"), [({"nan_metric_at": 6}, "loss"), ({"nan_state_at": 6}, "state")])
+def test_numbers_that_are_not_finite_stop_the_run(tmp_path, stub, console, options, metric):
+    stub(**options)
+    folder = tmp_path / "nan"
+    with pytest.raises(
+        RunStopped, match=rf"iteration 6: '{metric}' .* checkpoint, of iteration 4, is in .*checkpoints"
+    ) as e:
+        runs.train_run(make(folder), console)
+    assert "\n" not in str(e.value)
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 6  # everything before is logged
+    assert int(newest(folder, make(folder)).iteration) == 4
+
+
+def test_an_existing_folder_is_refused_and_left_alone(whole, console):
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"exists; go on with it by --resume, or choose another by --folder"):
+        runs.train_run(make(whole), console)
+    with pytest.raises(UserError, match="seed was 0, now 5"):
+        runs.train_run(make(whole, seed=5), console, resume=True)
+    with pytest.raises(UserError, match="algorithm was 'maml', now 'promp'"):
+        runs.train_run(make(whole, algorithm="promp"), console, resume=True)
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_nothing_to_resume_or_to_evaluate(tmp_path, stub, console):
+    with pytest.raises(UserError, match="does not exist"):
+        runs.train_run(make(tmp_path / "none"), console, resume=True)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        runs.evaluate_run(tmp_path, console)
+
+
+def test_a_file_in_the_way_is_refused(tmp_path, stub, console):
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(UserError, match="exists"):
+        runs.train_run(make(tmp_path / "file"), console)
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
+    first = json.loads((whole / "evaluation.json").read_text())
+    report = runs.evaluate_run(whole, console)
+    assert report == first == json.loads((whole / "evaluation.json").read_text())
+    assert {"task", "algorithm", "split", "num_tasks", "episodes_per_step", "rows", "inner_lr"} <= first.keys()
+    assert (first["task"], first["algorithm"], first["split"], first["num_tasks"]) == ("stub", "maml", "held-out", 40)
+    assert first["rows"].keys() == {"adapted", "random_init"}
+    for row in first["rows"].values():
+        assert row["steps"] == list(range(STEPS + 1))
+        assert np.shape(row["per_task"]) == (40, STEPS + 1)
+        np.testing.assert_allclose(row["mean"], np.mean(row["per_task"], 0))
+        for name in ("standard_error", "median", "iqm", "gain_mean", "gain_standard_error"):
+            assert np.shape(row[name]) == (STEPS + 1,)
+    assert runs.evaluate_run(whole, console, seed=1)["rows"] != first["rows"]
+    assert runs.evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
+
+
+def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, monkeypatch):
+    before = (whole / "evaluation.json").read_bytes()
+    algorithm = stub_algorithm()
+    broken = algorithm._replace(
+        adapt=lambda *a: algorithm.adapt(*a).replace(returns=np.full((STEPS + 1, EPISODES), np.nan))
+    )
+    monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), None, broken))
+    with pytest.raises(UserError, match="NaN or infinite"):
+        runs.evaluate_run(whole, console)
+    assert (whole / "evaluation.json").read_bytes() == before
