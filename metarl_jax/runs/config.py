@@ -38,33 +38,33 @@ class AlgorithmConfig:
     """Inner and outer loop; None is the algorithm's own default."""
 
     tasks: int | None = None
-    """B, tasks of one meta-iteration"""
+    """B, tasks of one meta-iteration (None: 20)"""
     episodes: int | None = None
-    """N, episodes per stage and task"""
+    """N, episodes per stage and task (None: 20)"""
     adaptation_steps: int | None = None
-    """L, inner steps of one trial"""
+    """L, inner steps of one trial (None: 1)"""
     burn_in: int | None = None
     """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one rate per step, of which the last repeats"""
+    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1)"""
     surrogate: str | None = None
-    """loss that an inner step descends: score_function or likelihood_ratio"""
+    """loss of an inner step: score_function or likelihood_ratio (None: the second in promp, else the first)"""
     advantage: str | None = None
-    """advantage estimator of both loops: gae or returns"""
+    """advantage estimator of both loops: gae or returns (None: gae)"""
     discount: float | None = None
-    """γ of the advantage estimator"""
+    """γ of the advantage estimator (None: the estimator's own)"""
     lambda_: float | None = None
-    """λ of generalised advantage estimation"""
+    """λ of generalised advantage estimation (None: the estimator's own)"""
     outer_lr: float | None = None
-    """Adam's rate in the outer loop (maml, fomaml, promp)"""
+    """Adam's rate in the outer loop (maml, fomaml, promp; None: 0.001)"""
     epochs: int | None = None
-    """Adam steps per meta-iteration (promp)"""
+    """Adam steps per meta-iteration (promp; None: 5)"""
     clip: float | None = None
-    """range ε of the clipped ratio (promp)"""
+    """range ε of the clipped ratio (promp; None: 0.3)"""
     inner_kl_weight: float | None = None
-    """weight of the KL divergence before adaptation (promp)"""
+    """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
     max_kl: float | None = None
-    """trust region, in nats (maml-trpo)"""
+    """trust region, in nats (maml-trpo; None: 0.01)"""
     option: tuple[str, ...] = ()
     """further options of the algorithm, as NAME=VALUE"""
 
@@ -242,7 +242,7 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
             return float(value)
         if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
             return value
-    raise ValueError(f"{source}: {name} is {value!r}; it must be {hint if len(allowed) > 1 else hint.__name__}")
+    raise ValueError(f"{source}: {name} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
 
 
 def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:

@@ -62,7 +62,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     """
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
     iteration = metrics["iteration"]
-    window = max(1, min(25, len(iteration) // 20))
+    window = max(1, min(25, len(iteration) // 10))
     figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
     for index, name in enumerate(stages):
         last = len(stages) - 1
@@ -88,7 +88,11 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         per_iteration = float(metrics["environment_steps"].mean())
         scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
         top = axes.secondary_xaxis(
-            "top", functions=(lambda x: x * per_iteration / scale, lambda x: x * scale / per_iteration)
+            "top",
+            functions=(
+                lambda x: np.multiply(x, per_iteration / scale),
+                lambda x: np.multiply(x, scale / per_iteration),
+            ),
         )
         top.set_xlabel(f"environment steps ({unit})", fontsize=9)
         top.tick_params(labelsize=8)

@@ -1,4 +1,6 @@
 import dataclasses
+import inspect
+import re
 
 import pytest
 
@@ -61,6 +63,16 @@ def test_it_builds_what_it_says():
 def test_options_are_pairs(pair):
     with pytest.raises(ValueError, match="it must be NAME=VALUE"):
         build(dataclasses.replace(CONFIG, env_option=(pair,)))
+
+
+def test_the_help_states_the_algorithms_own_defaults():
+    source = inspect.getsource(AlgorithmConfig)
+    stated = dict(re.findall(r'(\w+): [^\n]* = None\n    """[^\n]*None: ([\w.]+)\)', source))
+    assert {"tasks", "inner_lr", "clip", "max_kl", "epochs"} <= stated.keys()
+    for name in algorithms.names():
+        for option, default in algorithms.options(name).items():
+            if option in stated and default is not None:
+                assert str(default) == stated[option], (name, option)
 
 
 def test_the_last_inner_rate_repeats():
