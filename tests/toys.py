@@ -66,7 +66,7 @@ def gaussian_policy(mean=0.5):
 
 
 def walk(horizon=6):
-    """A point on a line: start N(0, 1), s ← s + a, reward −(s − g)², ends beyond |s| > 2.5, is cut (truncated) below −2.
+    """A point on a line: start N(0, 1), s ← s + a, reward −(s − g)², terminal at |s| > 2.5, truncated at s < −2.
 
     The task is g ~ N(0, 1); early ends of both kinds occur in most batches.
     """

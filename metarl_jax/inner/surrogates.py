@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import Policy
-from metarl_jax.policies.likelihood import log_prob, masked_mean
+from metarl_jax.policies.likelihood import log_prob, masked_mean, probability_ratio
 from metarl_jax.types import PyTree, Trajectory
 
 
@@ -18,6 +18,7 @@ def score_function(policy: Policy, params: PyTree, trajectory: Trajectory, advan
     Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is
     biased; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
     """
+    advantage = jnp.where(trajectory.valid, advantage, 0)
     return -masked_mean(log_prob(policy, params, trajectory) * advantage, trajectory.valid)
 
 
@@ -27,8 +28,8 @@ def likelihood_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, adv
     On the behaviour policy's own data the ratio is 1 and its Hessian is a low-variance estimate of the expected
     return's. Rothfuss et al. (2019, arXiv:1810.06784), eq. 11.
     """
-    ratio = jnp.exp(log_prob(policy, params, trajectory) - jax.lax.stop_gradient(trajectory.log_prob))
-    return -masked_mean(ratio * advantage, trajectory.valid)
+    advantage = jnp.where(trajectory.valid, advantage, 0)
+    return -masked_mean(probability_ratio(policy, params, trajectory) * advantage, trajectory.valid)
 
 
 SURROGATES = {"score_function": score_function, "likelihood_ratio": likelihood_ratio}

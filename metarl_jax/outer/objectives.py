@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import Objective, Policy
-from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean
+from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean, probability_ratio
 from metarl_jax.types import Path
 
 
@@ -17,12 +17,10 @@ def _importance_objective(weigh) -> Objective:
 
     def objective(policy: Policy, path: Path):
         def stage(params, data):
-            trajectory = data.trajectory
-            valid = trajectory.valid
-            ratio = jnp.exp(log_prob(policy, params, trajectory) - trajectory.log_prob)
-            # Padding repeats a first step, whose ratio may be extreme, hence the masks around the extremes too.
-            lowest, highest = jnp.where(valid, ratio, jnp.inf).min(), jnp.where(valid, ratio, -jnp.inf).max()
-            return -masked_mean(weigh(ratio, data.advantage), valid), lowest, highest
+            valid = data.trajectory.valid
+            ratio = probability_ratio(policy, params, data.trajectory)
+            loss = -masked_mean(weigh(ratio, jnp.where(valid, data.advantage, 0)), valid)
+            return loss, ratio.min(), ratio.max()
 
         loss, lowest, highest = jax.vmap(stage)(path.counted.params, path.counted.data)
         return loss.mean(), {"ratio_min": lowest.min(), "ratio_max": highest.max()}

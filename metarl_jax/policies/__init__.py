@@ -1,7 +1,7 @@
 """π_φ: action distributions, networks, and likelihoods along a trajectory."""
 
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
-from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean
+from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.networks import categorical_mlp, gaussian_mlp, mlp
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "log_prob",
     "masked_mean",
     "mlp",
+    "probability_ratio",
 ]

@@ -64,6 +64,12 @@ def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Arra
     return jax.vmap(jax.vmap(one_step))(observation, action)
 
 
+def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
+    """π_φ(a|s) / π_behaviour(a|s) [N, T]; the behaviour is data. On padding it is that of the first step."""
+    behavior = jax.lax.stop_gradient(pad_with_first(trajectory.log_prob, trajectory.valid))
+    return jnp.exp(log_prob(policy, params, trajectory) - behavior)
+
+
 def kl_from_behavior(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
     """KL(behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding."""
     observation, behavior = pad_with_first((trajectory.observation, trajectory.distribution), trajectory.valid)
@@ -75,5 +81,8 @@ def kl_from_behavior(policy: Policy, params: PyTree, trajectory: Trajectory) -> 
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Σ values·valid / Σ valid over all axes: the mean over the steps that were taken."""
+    """Σ values·valid / Σ valid over all axes: the mean over the steps that were taken.
+
+    Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
+    """
     return jnp.where(valid, values, 0).sum() / jnp.maximum(valid.sum(), 1)

@@ -1,0 +1,53 @@
+"""The registry: every refusal names the value, what is allowed and the nearest name."""
+
+import pytest
+
+import metarl_jax as mrl
+from tests import toys
+
+COMMON = {
+    "tasks", "episodes", "adaptation_steps", "burn_in", "horizon", "inner_lr", "surrogate", "advantage", "policy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_options_are_complete(name):
+    options = mrl.algorithms.options(name)
+    assert options.keys() >= COMMON
+    assert not options.keys() & {"objective", "outer_optimizer", "inner_optimizer", "env"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("prompt", {}, "unknown algorithm 'prompt': did you mean 'promp'.*fomaml, maml, maml-trpo, promp"),
+        ("promp", {"epoch": 3}, "unknown option of promp 'epoch': did you mean 'epochs'"),
+        ("maml", {"clip": 0.3}, "unknown option of maml 'clip'"),
+        ("maml", {"objective": None}, "unknown option of maml 'objective'"),
+        ("maml", {"surrogate": "likelihood"}, "unknown surrogate 'likelihood': did you mean 'likelihood_ratio'"),
+        ("maml", {"advantage": "gea"}, "unknown advantage 'gea': did you mean 'gae'"),
+        ("maml", {"advantage": "returns", "lambda_": 0.9}, "advantage 'returns' takes no lambda_"),
+        ("maml", {"advantage": lambda t: t.reward, "discount": 0.9}, "advantage is a function"),
+        ("maml", {"discount": 1.5}, "discount is 1.5"),
+        ("maml", {"inner_lr": -1.0}, "inner_lr is -1"),
+        ("maml", {"tasks": 0}, "tasks is 0"),
+        ("maml", {"horizon": 0}, "horizon is 0"),
+        ("maml", {"burn_in": 5}, "burn_in is 5"),
+        ("promp", {"epochs": 0}, "epochs is 0"),
+        ("promp", {"clip": -1.0}, "clip is -1"),
+        ("promp", {"inner_kl_weight": -1.0}, "inner_kl is -1"),
+        ("maml-trpo", {"max_kl": 0}, "max_kl is 0"),
+    ],
+)
+def test_refusals(name, options, message):
+    with pytest.raises(ValueError, match=message) as refusal:
+        mrl.algorithms.make(name, toys.walk(), **options)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("field", ["observation_size", "action_size", "horizon"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, None])
+def test_environment_sizes(field, value):
+    sizes = {"observation_size": 1, "action_size": 1, "horizon": 1, field: value}
+    with pytest.raises(ValueError, match=f"{field} is"):
+        mrl.TaskEnv(sample_task=None, reset=None, step=None, **sizes)

@@ -1,0 +1,108 @@
+"""Objectives against numpy, away from the collection point where ratios are 1."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax import outer
+from metarl_jax.types import Path, Stage
+from tests.data import random_trajectory
+
+STAGES = 3
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """A path of three stages under a state-independent Gaussian with parameters (mean, log_std)."""
+    random = np.random.default_rng(0)
+    trajectories = [random_trajectory(seed) for seed in range(STAGES)]
+    trajectory = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trajectories)
+    params = {
+        "mean": jnp.asarray(random.normal(size=(STAGES, 2)) * 0.3, jnp.float32),
+        "log_std": jnp.asarray(random.normal(size=(STAGES, 2)) * 0.1, jnp.float32),
+    }
+    advantage = jnp.asarray(random.normal(size=trajectory.reward.shape), jnp.float32)
+    policy = mrl.Policy(
+        init=lambda key: params, apply=lambda p, _: mrl.policies.DiagonalGaussian(p["mean"], p["log_std"])
+    )
+    return policy, Path(params=params, data=Stage(trajectory, advantage, params), burn_in=1)
+
+
+def numpy_ratio(path, stage):
+    mean, std = np.asarray(path.params["mean"][stage]), np.exp(np.asarray(path.params["log_std"][stage]))
+    action = np.asarray(path.data.trajectory.action[stage], np.float64)
+    log_prob = (-0.5 * ((action - mean) / std) ** 2 - np.log(std) - 0.5 * np.log(2 * np.pi)).sum(-1)
+    return np.exp(log_prob - np.asarray(path.data.trajectory.log_prob[stage]))
+
+
+def stage_data(path, stage):
+    return np.asarray(path.data.trajectory.valid[stage]), np.asarray(path.data.advantage[stage])
+
+
+def test_ratio(problem):
+    policy, path = problem
+    loss, metrics = outer.ratio()(policy, path)
+    values, extremes = [], []
+    for stage in (1, 2):
+        valid, advantage = stage_data(path, stage)
+        ratio = numpy_ratio(path, stage)
+        values.append(-(ratio * advantage)[valid].mean())
+        extremes.append((ratio[valid].min(), ratio[valid].max()))
+    np.testing.assert_allclose(loss, np.mean(values), rtol=1e-4)
+    np.testing.assert_allclose(metrics["ratio_min"], min(low for low, _ in extremes), rtol=1e-4)
+    np.testing.assert_allclose(metrics["ratio_max"], max(high for _, high in extremes), rtol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.1, 0.3])
+def test_clipped(problem, clip):
+    policy, path = problem
+    values = []
+    for stage in (1, 2):
+        valid, advantage = stage_data(path, stage)
+        ratio = numpy_ratio(path, stage)
+        values.append(-np.minimum(ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage)[valid].mean())
+    np.testing.assert_allclose(outer.clipped(clip)(policy, path)[0], np.mean(values), rtol=1e-4)
+
+
+def test_inner_kl_is_from_the_behavior_on_the_stages_learned_from(problem):
+    policy, path = problem
+    values = []
+    for stage in (0, 1):
+        valid, _ = stage_data(path, stage)
+        old = path.data.trajectory.distribution
+        old_mean, old_std = np.asarray(old.mean[stage]), np.exp(np.asarray(old.log_std[stage]))
+        mean, std = np.asarray(path.params["mean"][stage]), np.exp(np.asarray(path.params["log_std"][stage]))
+        kl = (np.log(std / old_std) + (old_std**2 + (old_mean - mean) ** 2) / (2 * std**2) - 0.5).sum(-1)
+        values.append(kl[valid].mean())
+    loss, metrics = outer.inner_kl(0.25)(policy, path)
+    np.testing.assert_allclose(metrics["inner_kl"], np.mean(values), rtol=1e-4)
+    np.testing.assert_allclose(loss, 0.25 * np.mean(values), rtol=1e-4)
+
+
+def test_add_sums_losses_and_unites_metrics(problem):
+    policy, path = problem
+    parts = (outer.clipped(0.3), outer.inner_kl(0.5))
+    loss, metrics = outer.add(*parts)(policy, path)
+    np.testing.assert_allclose(loss, sum(part(policy, path)[0] for part in parts), rtol=1e-6)
+    assert metrics.keys() == {"ratio_min", "ratio_max", "inner_kl"}
+
+
+def test_padding_poisons_no_gradient(problem):
+    policy, path = problem
+    mask = path.data.trajectory.valid
+    trajectory = path.data.trajectory.replace(
+        observation=jnp.where(mask[..., None], path.data.trajectory.observation, jnp.nan),
+        action=jnp.where(mask[..., None], path.data.trajectory.action, jnp.inf),
+        distribution=jax.tree.map(
+            lambda leaf: jnp.where(mask[..., None], leaf, jnp.nan), path.data.trajectory.distribution
+        ),
+    )
+    poisoned = path.replace(data=path.data.replace(trajectory=trajectory))
+    for objective in (outer.ratio(), outer.clipped(), outer.inner_kl()):
+        gradients = [
+            jax.grad(lambda p, q=q, o=objective: o(policy, q.replace(params=p))[0])(path.params)
+            for q in (path, poisoned)
+        ]
+        jax.tree.map(np.testing.assert_array_equal, *gradients)

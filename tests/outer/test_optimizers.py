@@ -1,0 +1,109 @@
+"""Outer optimisers on problems with a closed form, and objectives against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from metarl_jax import outer
+from metarl_jax.base import MetaObjective
+
+CURVATURE = jnp.array([[3.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 1.0]])
+SLOPE = jnp.array([1.0, -2.0, 0.5])
+
+
+def quadratic(loss_scale=1.0):
+    """Linear loss ⟨g, θ⟩ and KL ½ θᵀHθ around 0: TRPO's model is exact."""
+    return MetaObjective(
+        loss=lambda theta, data: (loss_scale * SLOPE @ theta["x"], {"seen": theta["x"].sum()}),
+        kl=lambda theta, data: 0.5 * theta["x"] @ CURVATURE @ theta["x"],
+    )
+
+
+def test_conjugate_gradient_solves_in_as_many_steps_as_dimensions():
+    x = outer.conjugate_gradient(lambda v: CURVATURE @ v, SLOPE, 3)
+    np.testing.assert_allclose(x, np.linalg.solve(CURVATURE, SLOPE), rtol=1e-4)
+    longer = outer.conjugate_gradient(lambda v: CURVATURE @ v, SLOPE, 30)
+    np.testing.assert_allclose(longer, x, rtol=1e-4)
+
+
+def test_conjugate_gradient_of_zero_is_zero():
+    assert (outer.conjugate_gradient(lambda v: CURVATURE @ v, jnp.zeros(3), 5) == 0).all()
+
+
+def test_trust_region_takes_the_natural_gradient_step():
+    max_kl = 0.01
+    theta, _, metrics = outer.trust_region(max_kl, damping=0.0).update(quadratic(), {"x": jnp.zeros(3)}, (), None)
+    natural = np.linalg.solve(CURVATURE, SLOPE)
+    step = np.sqrt(2 * max_kl / (natural @ CURVATURE @ natural)) * natural
+    # Float rounding may put the full step just outside the region; then one backtrack of 0.8 follows.
+    np.testing.assert_allclose(theta["x"], -step * metrics["step_fraction"], rtol=1e-4)
+    assert metrics["step_fraction"] in (1.0, np.float32(0.8))
+    assert metrics["kl_after"] <= max_kl
+    assert metrics["improvement"] > 0
+
+
+def test_trust_region_backtracks_until_the_true_kl_holds():
+    """A KL that grows faster than its curvature at θ: the full step is too long."""
+    steep = MetaObjective(
+        loss=quadratic().loss, kl=lambda theta, data: quadratic().kl(theta, data) + 1e4 * (theta["x"] ** 4).sum()
+    )
+    _, _, metrics = outer.trust_region(0.01).update(steep, {"x": jnp.zeros(3)}, (), None)
+    assert 0 < metrics["step_fraction"] < 1
+    assert metrics["kl_after"] <= 0.01
+
+
+def test_trust_region_stays_where_nothing_improves():
+    """A loss that is least at θ but for a misleading slope there: every trial is worse."""
+    kinked = MetaObjective(
+        loss=lambda theta, data: (SLOPE @ theta["x"] + 1e3 * jnp.abs(theta["x"]).sum(), {}), kl=quadratic().kl
+    )
+    start = {"x": jnp.full(3, 1e-12)}
+    theta, _, metrics = outer.trust_region(0.01).update(kinked, {"x": jnp.zeros(3)}, (), None)
+    assert (theta["x"] == 0).all()
+    assert metrics["step_fraction"] == 0
+    del start
+
+
+def test_trust_region_at_zero_gradient_is_finite():
+    theta, _, metrics = outer.trust_region(0.01).update(quadratic(0.0), {"x": jnp.zeros(3)}, (), None)
+    assert (theta["x"] == 0).all()
+    assert all(np.isfinite(value) for value in metrics.values())
+
+
+def test_gradient_steps_are_optax_steps():
+    transformation = optax.adam(0.1)
+    objective = MetaObjective(
+        loss=lambda theta, data: ((theta - data) @ (theta - data), {}), kl=lambda theta, data: 0.0
+    )
+    optimizer = outer.gradient_steps(transformation, epochs=4)
+    data, theta = jnp.array([1.0, -1.0]), jnp.zeros(2)
+    got, state, metrics = optimizer.update(objective, theta, optimizer.init(theta), data)
+    expected, expected_state = theta, transformation.init(theta)
+    for _ in range(4):
+        gradient = 2 * (expected - data)
+        steps, expected_state = transformation.update(gradient, expected_state, expected)
+        expected = optax.apply_updates(expected, steps)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state, expected_state)
+    np.testing.assert_allclose(metrics["meta_gradient_norm"], np.linalg.norm(gradient), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: outer.gradient_steps(optax.sgd(1.0), 0), "epochs is 0"),
+        (lambda: outer.gradient_steps(optax.sgd(1.0), 1.5), "epochs is 1.5"),
+        (lambda: outer.trust_region(0.0), "max_kl is 0"),
+        (lambda: outer.trust_region(damping=-1.0), "damping is -1"),
+        (lambda: outer.trust_region(shrink=1.0), "shrink is 1"),
+        (lambda: outer.trust_region(backtracks=0), "backtracks"),
+        (lambda: outer.clipped(0.0), "clip is 0"),
+        (lambda: outer.clipped(float("nan")), "clip is nan"),
+        (lambda: outer.inner_kl(-1.0), "inner_kl is -1"),
+    ],
+)
+def test_bad_settings(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

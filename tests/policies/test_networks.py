@@ -1,0 +1,82 @@
+"""Networks: numpy forward pass, the bounds of σ, frozen σ, and refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax import policies
+from tests import toys
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(("activation", "function"), [("tanh", np.tanh), ("relu", lambda x: np.maximum(x, 0))])
+def test_forward_pass_against_numpy(activation, function):
+    policy = policies.gaussian_mlp(3, 2, hidden=(5, 4), activation=activation)
+    params = policy.init(KEY)
+    hidden = observation = np.array([0.3, -1.0, 2.0])
+    layers = [params["network"][f"Dense_{i}"] for i in range(3)]
+    for i, layer in enumerate(layers):
+        hidden = hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+        hidden = function(hidden) if i < 2 else hidden
+    np.testing.assert_allclose(policy.apply(params, jnp.asarray(observation)).mean, hidden, rtol=1e-5)
+
+
+@pytest.mark.parametrize("min_std", [None, 0.1])
+def test_initial_std(min_std):
+    policy = policies.gaussian_mlp(3, 2, init_std=0.5, min_std=min_std)
+    np.testing.assert_allclose(policy.apply(policy.init(KEY), jnp.zeros(3)).log_std, np.log(0.5), rtol=1e-5)
+
+
+def test_the_floor_under_std_holds_and_keeps_a_gradient():
+    policy = policies.gaussian_mlp(3, 2, min_std=0.1)
+    params = policy.init(KEY)
+
+    def log_std(raw):
+        return policy.apply({**params, "log_std": jnp.full(2, raw)}, jnp.zeros(3)).log_std[0]
+
+    assert jnp.exp(log_std(-5.0)) > 0.1
+    assert jax.grad(log_std)(-5.0) > 0.01, "a std near its floor must be able to grow again"
+    np.testing.assert_allclose(log_std(5.0), 5.0, rtol=1e-3)
+
+
+def test_frozen_std_has_no_gradient_and_the_same_value():
+    frozen, free = (policies.gaussian_mlp(3, 2, learn_std=learn) for learn in (False, True))
+    params = free.init(KEY)
+
+    def entropy(policy):
+        return lambda p: policy.apply(p, jnp.zeros(3)).entropy()
+
+    assert entropy(frozen)(params) == entropy(free)(params)
+    assert (jax.grad(entropy(frozen))(params)["log_std"] == 0).all()
+    assert (jax.grad(entropy(free))(params)["log_std"] == 1).all()
+
+
+def test_the_default_policy_follows_the_action_space():
+    discrete, continuous = toys.bandit(), toys.walk()
+    logits = policies.mlp(discrete).apply(policies.mlp(discrete).init(KEY), jnp.zeros(1)).logits
+    assert logits.shape == (3,)
+    assert policies.mlp(continuous).apply(policies.mlp(continuous).init(KEY), jnp.zeros(1)).mean.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": (0,)}, "hidden is"),
+        ({"hidden": (2.5,)}, "hidden is"),
+        ({"activation": "gelu"}, "activation 'gelu' is unknown"),
+        ({"init_std": 0.0}, "init_std is 0"),
+        ({"init_std": float("inf")}, "init_std is inf"),
+        ({"min_std": 1.0}, "min_std is 1"),
+        ({"min_std": -1.0}, "min_std is -1"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        policies.gaussian_mlp(3, 2, **options)
+
+
+def test_gaussian_options_are_refused_for_discrete_actions():
+    with pytest.raises(ValueError, match="discrete actions"):
+        policies.mlp(toys.bandit(), init_std=0.5)

@@ -1,0 +1,153 @@
+"""Episodes of a deterministic counter, whose every entry is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+import metarl_jax as mrl
+from metarl_jax.policies import likelihood
+
+
+@struct.dataclass
+class Counter:
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    key: jax.Array
+
+
+def counter(horizon=6):
+    """The observation counts steps from the start drawn by the key; the task is (terminate at, truncate at)."""
+
+    def step(task, state, action):
+        count = state.observation + 1
+        noise = jax.random.normal(state.key)
+        reward = count[0] + 0 * noise
+        return Counter(count, reward, count[0] >= task[0], count[0] >= task[1], jax.random.fold_in(state.key, 1))
+
+    return mrl.TaskEnv(
+        sample_task=lambda key: jnp.array([99.0, 99.0]),
+        # Weakly typed Python scalars and a typed key in the state, as users write them.
+        reset=lambda key, task: Counter(jnp.zeros(1), 0.0, False, False, key),
+        step=step,
+        observation_size=1,
+        action_size=1,
+        horizon=horizon,
+    )
+
+
+POLICY = mrl.Policy(
+    init=lambda key: jnp.zeros(()),
+    apply=lambda params, observation: mrl.policies.DiagonalGaussian(params + observation, jnp.zeros(1)),
+)
+
+
+def roll(terminate, truncate, horizon=6, episodes=2, key=0):
+    task = jnp.array([terminate, truncate])
+    return jax.jit(lambda key: mrl.rollout(key, counter(), POLICY, jnp.zeros(()), task, episodes, horizon))(
+        jax.random.key(key)
+    )
+
+
+def test_full_episode():
+    data = roll(99.0, 99.0)
+    np.testing.assert_array_equal(data.observation[0, :, 0], np.arange(6))
+    np.testing.assert_array_equal(data.reward[0], np.arange(1, 7))
+    assert data.valid.all()
+    assert not data.truncated.any()
+    assert (data.discount == 1).all(), "the horizon is not a termination"
+    assert data.final_observation[0, 0] == 6
+
+
+def test_terminated_episode():
+    data = roll(3.0, 99.0)
+    np.testing.assert_array_equal(data.valid[0], [1, 1, 1, 0, 0, 0])
+    np.testing.assert_array_equal(data.reward[0], [1, 2, 3, 0, 0, 0])
+    np.testing.assert_array_equal(data.discount[0, :3], [1, 1, 0])
+    assert not data.truncated.any()
+    assert data.final_observation[0, 0] == 3
+
+
+def test_truncated_episode():
+    data = roll(99.0, 4.0)
+    np.testing.assert_array_equal(data.valid[0], [1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(data.truncated[0, :4], [0, 0, 0, 1])
+    assert (data.discount[0, :4] == 1).all()
+    assert data.final_observation[0, 0] == 4
+
+
+def test_termination_wins_over_truncation_in_the_same_step():
+    data = roll(3.0, 3.0)
+    assert not data.truncated.any()
+    assert data.discount[0, 2] == 0
+
+
+def test_padding_repeats_the_first_step():
+    data = roll(2.0, 99.0)
+    for leaf in (data.observation, data.action, data.log_prob, data.distribution.mean):
+        np.testing.assert_array_equal(leaf[:, 2:], np.broadcast_to(leaf[:, :1], leaf[:, 2:].shape))
+
+
+def test_log_prob_and_distribution_are_the_behaviors():
+    data = roll(99.0, 99.0)
+    params = jnp.zeros(())
+    np.testing.assert_allclose(likelihood.log_prob(POLICY, params, data), data.log_prob, rtol=1e-6)
+    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params, data), 0, atol=1e-6)
+    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params + 2, data), 2.0, rtol=1e-5)
+
+
+def test_episodes_differ_and_do_not_depend_on_their_number():
+    few, many = roll(99.0, 99.0, episodes=2), roll(99.0, 99.0, episodes=5)
+    np.testing.assert_array_equal(few.action, many.action[:2])
+    assert len(np.unique(many.action[:, 0, 0])) == 5
+
+
+def test_no_gradient_flows_through_the_environment():
+    def total(params):
+        task = jnp.array([99.0, 99.0])
+        data = mrl.rollout(jax.random.key(0), counter(), POLICY, params, task, 2, 6)
+        return data.action.sum() + data.log_prob.sum() + data.observation.sum()
+
+    assert jax.grad(total)(jnp.array(1.0)) == 0
+
+
+class PlainLaplace:
+    """A user's distribution that knows nothing of pytrees."""
+
+    def __init__(self, center, kind="laplace"):
+        self.center, self.kind = center, kind
+
+    def sample(self, key):
+        return self.center + jax.random.laplace(key, self.center.shape)
+
+    def log_prob(self, action):
+        return -jnp.abs(action - self.center).sum(-1) - jnp.log(2.0)
+
+    def entropy(self):
+        return jnp.full(self.center.shape[:-1], 1 + jnp.log(2.0))
+
+    def kl(self, other):
+        distance = jnp.abs(self.center - other.center)
+        return (distance + jnp.exp(-distance) - 1).sum(-1)
+
+
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_a_plain_python_distribution_serves_every_algorithm(name):
+    policy = mrl.Policy(
+        init=lambda key: jnp.zeros(1), apply=lambda params, observation: PlainLaplace(params + 0 * observation)
+    )
+    algorithm = mrl.algorithms.make(name, counter(), policy=policy, tasks=2, episodes=3, advantage="returns")
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(0), algorithm.init(jax.random.key(1)))
+    assert np.isfinite(metrics["loss"])
+    assert state.params != 0
+
+
+def test_a_distribution_that_cannot_be_taken_apart_is_refused():
+    class Slotted:
+        __slots__ = ("center",)
+
+    with pytest.raises(ValueError, match="Slotted"):
+        likelihood.as_pytree(Slotted())
