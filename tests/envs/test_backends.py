@@ -27,6 +27,7 @@ def test_rewards_and_secrecy_hold_on_every_backend(name, backend, record):
     control = np.clip(np.asarray(recorded.actions, np.float64), -1, 1)
     if name == "cheetah-vel":
         position = np.asarray(states.internal.x.pos[..., 0, 0], np.float64)
+        np.testing.assert_allclose(position, states.internal.q[..., 0], atol=1e-4)  # positions are of this very moment
         velocity = np.diff(position, axis=-1) / simulator("halfcheetah", backend).dt
         expected = -np.abs(velocity - np.asarray(tasks.target)[:, None]) - 0.05 * (control**2).sum(-1)
         np.testing.assert_allclose(states.reward[:, 1:], expected, rtol=1e-5, atol=1e-4)
