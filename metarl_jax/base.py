@@ -137,14 +137,17 @@ class Trial:
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{field} is {value!r}; it must be an integer of at least {least}")
-        last = self.adaptation_steps
-        if self.burn_in is None:
-            object.__setattr__(self, "burn_in", last)
-        if isinstance(self.burn_in, bool) or not isinstance(self.burn_in, int) or not 0 <= self.burn_in <= last:
+        last, burn_in = self.adaptation_steps, self.first_counted
+        if isinstance(burn_in, bool) or not isinstance(burn_in, int) or not 0 <= burn_in <= last:
             raise ValueError(
                 f"burn_in is {self.burn_in!r}; with adaptation_steps={last} it must be an integer in 0..{last}, "
                 "since at least one stage must count"
             )
+
+    @property
+    def first_counted(self) -> int:
+        """The burn-in as a number: the index of the first stage that counts."""
+        return self.adaptation_steps if self.burn_in is None else self.burn_in
 
     @property
     def stages(self) -> int:

@@ -19,7 +19,7 @@ def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
     """
-    rates = (learning_rate,) if isinstance(learning_rate, Real) else tuple(learning_rate)
+    rates = tuple(learning_rate) if isinstance(learning_rate, Sequence) else (learning_rate,)
     if not rates or any(not isinstance(r, Real) or not math.isfinite(r) or r < 0 for r in rates):
         raise ValueError(
             f"inner_lr is {learning_rate!r}; it must be a finite rate ≥ 0, or a sequence of them, one per step"

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from metarl_jax.base import Adapter, AdvantageEstimator, MetaObjective, Objective, Policy, TaskEnv, Trial
 from metarl_jax.outer.objectives import kl_of_stages
@@ -78,7 +79,7 @@ def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
     fast, params = jax.lax.scan(step, adapter.init(theta), learned_from)
     last = adapter.params(theta, fast)
     params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
-    return Path(params=params, data=data, burn_in=parts.trial.burn_in)
+    return Path(params=params, data=data, burn_in=parts.trial.first_counted)
 
 
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
@@ -133,13 +134,12 @@ def describe(data: Stage) -> Metrics:
     """
     trajectory = data.trajectory
     per_stage = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean((0, 2))
-    steps = jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params)
-    squares = sum((leaf**2).sum(tuple(range(2, leaf.ndim))) for leaf in jax.tree.leaves(steps))  # [B, L]
+    step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params))
     return {
         "return": per_stage,
         "gain": per_stage[-1] - per_stage[0],
         "entropy": -jax.vmap(masked_mean, in_axes=1)(trajectory.log_prob, trajectory.valid),
-        "inner_step_norm": jnp.sqrt(squares).sum() / max(squares.size, 1),
+        "inner_step_norm": step_norm.sum() / max(step_norm.size, 1),
         "valid_share": trajectory.valid.mean(dtype=per_stage.dtype),
         "environment_steps": trajectory.valid.sum(),
     }

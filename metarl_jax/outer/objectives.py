@@ -88,6 +88,6 @@ def add(*objectives: Objective) -> Objective:
 
     def objective(policy: Policy, path: Path):
         losses, metrics = zip(*(part(policy, path) for part in objectives), strict=True)
-        return sum(losses), {name: value for part in metrics for name, value in part.items()}
+        return jnp.stack(losses).sum(), {name: value for part in metrics for name, value in part.items()}
 
     return objective

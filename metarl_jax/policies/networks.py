@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
+from metarl_jax.types import PyTree
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
@@ -35,9 +36,14 @@ def _network(observation_size: int, output_size: int, hidden: Sequence[int], act
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation {activation!r} is unknown; choose one of {sorted(ACTIVATIONS)}")
     module = _MLP((*hidden, output_size), ACTIVATIONS[activation])
-    return (lambda key: module.init(key, jnp.zeros(observation_size))["params"]), (
-        lambda params, observation: module.apply({"params": params}, observation)
-    )
+
+    def init(key: jax.Array) -> PyTree:
+        return module.init(key, jnp.zeros(observation_size))["params"]
+
+    def apply(params: PyTree, observation: jax.Array) -> jax.Array:
+        return jnp.asarray(module.apply({"params": params}, observation))
+
+    return init, apply
 
 
 def _softplus_inverse(value: float) -> float:

@@ -1,0 +1,170 @@
+"""Time of a meta-iteration beside the bare simulation of as many environment steps, and its split by phase.
+
+python benchmarks/meta_iteration.py
+python benchmarks/meta_iteration.py --repeats 9 --output benchmarks/results/meta_iteration.json
+
+Everything runs in one process; what is compared alternates, so that a noisy machine disturbs both alike, and ratios are
+of neighbouring measurements. CPU-seconds are of all threads.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+import metarl_jax as mrl
+
+# CPU-seconds of all processes per meta-iteration of 20 tasks × 20 episodes × 100 steps with one inner step, on two
+# cores, November 2026, as measured for this project: the reference that ours stands beside, not something run here.
+PEERS = {
+    "point-nav": {"pytorch-maml-rl (MAML-TRPO)": 5.7, "ProMP on TF1 (ProMP)": 5.5, "ProMP on TF1 (MAML-TRPO)": 8.7},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    repeats: int = 5
+    """measurements of each side"""
+    tasks: int = 20
+    """B"""
+    episodes: int = 20
+    """N"""
+    horizon: int = 100
+    """T"""
+    cheetah: bool = True
+    """measure the ratio on cheetah, which takes a minute to compile and one to run"""
+    output: Path | None = None
+    """where to write the figures as JSON"""
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """Wall-clock and CPU seconds of one call, until its results are there."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    jax.block_until_ready(function())
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def alternate(repeats: int, *functions: Callable[[], Any]) -> np.ndarray:
+    """Seconds [repeats, functions, (wall, CPU)], each function once a round, after a first round that compiles."""
+    return np.array([[timed(function) for function in functions] for _ in range(repeats + 1)])[1:]
+
+
+def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[], Any]:
+    """`stages` × `horizon` steps of `batch` environments under random actions: no policy, no data kept, no learning."""
+
+    def simulate(key):
+        tasks = jax.vmap(env.sample_task)(jax.random.split(key, batch))
+
+        def stage(total, key):
+            reset_key, action_key = jax.random.split(key)
+            start = jax.vmap(env.reset)(jax.random.split(reset_key, batch), tasks)
+
+            def step(state, key):
+                action = jax.random.normal(key, (batch, env.action_size))
+                return jax.vmap(env.step)(tasks, state, action), None
+
+            end, _ = jax.lax.scan(step, start, jax.random.split(action_key, horizon))
+            return total + end.reward.sum(), None
+
+        return jax.lax.scan(stage, jnp.zeros(()), jax.random.split(key, stages))[0]
+
+    jitted, keys = jax.jit(simulate), iter(range(10**9))
+    return lambda: jitted(jax.random.key(next(keys)))
+
+
+def iteration(algorithm: mrl.MetaAlgorithm) -> Callable[[], Any]:
+    """A meta-iteration, each with its own data, from the same θ."""
+    state = algorithm.init(jax.random.key(0))
+    jitted, keys = jax.jit(algorithm.update), iter(range(10**9))
+    return lambda: jitted(jax.random.key(next(keys)), state)
+
+
+def collection(algorithm: mrl.MetaAlgorithm, env: mrl.TaskEnv, tasks: int) -> Callable[[], Any]:
+    """The first phase of a meta-iteration alone: the trials of all tasks."""
+    theta = algorithm.init(jax.random.key(0)).params
+
+    def collect(key):
+        keys = jax.random.split(key, tasks)
+        return jax.vmap(lambda k: algorithm.adapt(k, theta, env.sample_task(k)))(keys)
+
+    jitted, keys = jax.jit(collect), iter(range(10**9))
+    return lambda: jitted(jax.random.key(next(keys)))
+
+
+def ratio_to_simulation(name: str, arguments: Arguments) -> dict[str, Any]:
+    env = mrl.envs.make(name, horizon=arguments.horizon)
+    algorithm = mrl.algorithms.make("maml", env, tasks=arguments.tasks, episodes=arguments.episodes)
+    bare = bare_simulation(env, arguments.tasks * arguments.episodes, arguments.horizon, stages=2)
+    seconds = alternate(arguments.repeats, iteration(algorithm), bare)
+    ratio = seconds[:, 0] / seconds[:, 1]
+    steps = 2 * arguments.tasks * arguments.episodes * arguments.horizon
+    return {
+        "environment": env.name,
+        "environment_steps": steps,
+        "wall_ratio_median": float(np.median(ratio[:, 0])),
+        "wall_ratio_range": [float(ratio[:, 0].min()), float(ratio[:, 0].max())],
+        "cpu_ratio_median": float(np.median(ratio[:, 1])),
+        "cpu_ratio_range": [float(ratio[:, 1].min()), float(ratio[:, 1].max())],
+        "bare_steps_per_second": float(steps / np.median(seconds[:, 1, 0])),
+        "bare_steps_per_cpu_second": float(steps / np.median(seconds[:, 1, 1])),
+    }
+
+
+def split_by_phase(name: str, arguments: Arguments) -> dict[str, Any]:
+    env = mrl.envs.make(name, horizon=arguments.horizon)
+    algorithm = mrl.algorithms.make("promp", env, tasks=arguments.tasks, episodes=arguments.episodes)
+    seconds = alternate(arguments.repeats, iteration(algorithm), collection(algorithm, env, arguments.tasks))
+    whole, collect = np.median(seconds, axis=0)
+    return {
+        "environment": env.name,
+        "algorithm": "promp, 5 epochs",
+        "wall_seconds": {"iteration": whole[0], "collect": collect[0], "outer": whole[0] - collect[0]},
+        "cpu_seconds": {"iteration": whole[1], "collect": collect[1], "outer": whole[1] - collect[1]},
+        "cpu_seconds_range": [float(seconds[:, 0, 1].min()), float(seconds[:, 0, 1].max())],
+        "peers_cpu_seconds": PEERS.get(name, {}),
+    }
+
+
+def main(arguments: Arguments) -> None:
+    sizes = f"{arguments.tasks} tasks × {arguments.episodes} episodes × {arguments.horizon} steps × 2 stages"
+    python, device = platform.python_version(), jax.devices()[0].device_kind
+    machine = f"{device}, {os.cpu_count()} cores, Python {python}, jax {jax.__version__}"
+    print(f"{sizes}; {machine}; {date.today()}; medians of {arguments.repeats}")
+    results: dict[str, Any] = {"machine": machine, "date": str(date.today()), "sizes": sizes, "phases": []}
+    for name in ("point-nav", "reacher-goal"):
+        phases = split_by_phase(name, arguments)
+        results["phases"].append(phases)
+        cpu, wall = phases["cpu_seconds"], phases["wall_seconds"]
+        low, high = phases["cpu_seconds_range"]
+        print(f"\n{phases['environment']}, {phases['algorithm']}")
+        for phase in ("collect", "outer", "iteration"):
+            print(f"  {phase:<10}{cpu[phase]:7.2f} CPU-s {wall[phase]:7.2f} s")
+        print(f"  {'range':<10}{low:7.2f} to {high:.2f} CPU-s")
+        for peer, value in phases["peers_cpu_seconds"].items():
+            print(f"  {peer}: {value} CPU-s, {value / cpu['iteration']:.1f} × ours")
+    if arguments.cheetah:
+        results["cheetah"] = figures = ratio_to_simulation("cheetah-dir", arguments)
+        print(f"\n{figures['environment']}, MAML with one Adam step, against bare simulation of as many steps")
+        for clock in ("wall", "cpu"):
+            low, high = figures[f"{clock}_ratio_range"]
+            print(f"  {clock} ratio {figures[f'{clock}_ratio_median']:.2f} ({low:.2f} to {high:.2f})")
+        wall, cpu = figures["bare_steps_per_second"], figures["bare_steps_per_cpu_second"]
+        print(f"  bare: {wall:,.0f} steps/s, {cpu:,.0f} per CPU-s")
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        print(f"\nwritten to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments, description=__doc__))
