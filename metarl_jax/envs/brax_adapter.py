@@ -7,6 +7,7 @@ Importing this module does not import Brax; `simulator` does, and quietly.
 
 import contextlib
 import functools
+import importlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
@@ -58,8 +59,7 @@ def _quiet() -> Iterator[None]:
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        import mujoco
-
+        mujoco: Any = importlib.import_module("mujoco")  # its stubs lack the callbacks
         previous = mujoco.get_mju_user_warning()
         mujoco.set_mju_user_warning(lambda message: None)
         try:
@@ -78,7 +78,9 @@ def simulator(robot: str, backend: str) -> Simulator:
         robot: Brax's name of the environment, such as "halfcheetah".
         backend: one of `BACKENDS`; always passed on, since Brax's defaults differ between robots.
     """
-    return _simulator(robot, backend, jax.config.jax_enable_x64)  # the model's arrays have the dtype of the moment
+    return _simulator(
+        robot, backend, bool(jax.config.read("jax_enable_x64"))
+    )  # the model's arrays have the dtype of the moment
 
 
 @functools.lru_cache
@@ -87,7 +89,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
     with _quiet(), jax.ensure_compile_time_eval():
         from brax import envs
 
-        env = envs.get_environment(robot, backend=backend)
+        env: Any = envs.get_environment(robot, backend=backend)
         advance = _with_current_positions(env) if backend == "mjx" else env.pipeline_step
         return Simulator(env, jax.jit(env.pipeline_init), jax.jit(advance), float(env.dt))
 
