@@ -1,9 +1,15 @@
-"""Gradient-based meta-reinforcement learning in JAX: φ = f_θ(D) for every task, and the gradient of J(θ) through it."""
+"""Gradient-based meta-reinforcement learning in JAX: φ = f_θ(D) for every task, and the gradient of J(θ) through it.
 
-from metarl_jax import algorithms, envs, evaluation, inner, outer, policies, training
-from metarl_jax.base import Adapter, MetaAlgorithm, Policy, TaskEnv, Trial
-from metarl_jax.rollout import rollout
-from metarl_jax.types import Adaptation, MetaState, Trajectory
+The names below are loaded when first used, so that a script's help text need not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metarl_jax import algorithms, envs, evaluation, inner, outer, policies, rollout, training
+    from metarl_jax.base import Adapter, MetaAlgorithm, Policy, TaskEnv, Trial
+    from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.1.0"
 
@@ -25,3 +31,22 @@ __all__ = [
     "rollout",
     "training",
 ]
+
+_HOMES = {
+    "base": ("Adapter", "MetaAlgorithm", "Policy", "TaskEnv", "Trial"),
+    "types": ("Adaptation", "MetaState", "Trajectory"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_HOME_OF.get(name, name)}")
+    value = getattr(module, name) if name in _HOME_OF else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

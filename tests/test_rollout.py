@@ -8,6 +8,7 @@ from flax import struct
 
 import metarl_jax as mrl
 from metarl_jax.policies import likelihood
+from metarl_jax.rollout import rollout
 
 
 @struct.dataclass
@@ -47,7 +48,7 @@ POLICY = mrl.Policy(
 
 def roll(terminate, truncate, horizon=6, episodes=2, key=0):
     task = jnp.array([terminate, truncate])
-    return jax.jit(lambda key: mrl.rollout(key, counter(), POLICY, jnp.zeros(()), task, episodes, horizon))(
+    return jax.jit(lambda key: rollout(key, counter(), POLICY, jnp.zeros(()), task, episodes, horizon))(
         jax.random.key(key)
     )
 
@@ -108,7 +109,7 @@ def test_episodes_differ_and_do_not_depend_on_their_number():
 def test_no_gradient_flows_through_the_environment():
     def total(params):
         task = jnp.array([99.0, 99.0])
-        data = mrl.rollout(jax.random.key(0), counter(), POLICY, params, task, 2, 6)
+        data = rollout(jax.random.key(0), counter(), POLICY, params, task, 2, 6)
         return data.action.sum() + data.log_prob.sum() + data.observation.sum()
 
     assert jax.grad(total)(jnp.array(1.0)) == 0
