@@ -101,6 +101,7 @@ LEVELS = [
     {"rollout"},
     {"inner"},
     {"outer"},
+    {"compose"},
     {"algorithms"},
     {"training", "evaluation"},
     {"runs"},

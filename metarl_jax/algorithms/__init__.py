@@ -3,11 +3,11 @@
 import inspect
 from typing import Any
 
-from metarl_jax.algorithms.composed import composed
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.maml import maml, maml_trpo
 from metarl_jax.algorithms.promp import promp
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.compose import compose
 from metarl_jax.errors import choose, unknown
 
 ALGORITHMS = {"fomaml": fomaml, "maml": maml, "maml-trpo": maml_trpo, "promp": promp}
@@ -29,7 +29,7 @@ def options(name: str) -> dict[str, Any]:
         ValueError: the name is unknown.
     """
     accepted = {}
-    for function in (choose("algorithm", name, ALGORITHMS), composed):
+    for function in (choose("algorithm", name, ALGORITHMS), compose):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
@@ -54,4 +54,4 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
     return ALGORITHMS[name](env, **given)
 
 
-__all__ = ["ALGORITHMS", "composed", "fomaml", "make", "maml", "maml_trpo", "names", "options", "promp"]
+__all__ = ["ALGORITHMS", "compose", "fomaml", "make", "maml", "maml_trpo", "names", "options", "promp"]

@@ -2,8 +2,8 @@
 
 import optax
 
-from metarl_jax.algorithms.composed import composed
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.compose import compose
 from metarl_jax.inner import first_order, sgd
 from metarl_jax.outer import gradient_steps, ratio
 
@@ -15,7 +15,7 @@ def fomaml(
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400), section 5.2.
     """
-    return composed(
+    return compose(
         env,
         objective=ratio(),
         outer_optimizer=gradient_steps(optax.adam(outer_lr)),

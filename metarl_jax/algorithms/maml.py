@@ -2,8 +2,8 @@
 
 import optax
 
-from metarl_jax.algorithms.composed import composed
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.compose import compose
 from metarl_jax.outer import gradient_steps, ratio, trust_region
 
 
@@ -18,7 +18,7 @@ def maml(
     Finn, Abbeel, Levine (2017, arXiv:1703.03400).
     """
     adam = gradient_steps(optax.adam(outer_lr))
-    return composed(env, objective=ratio(), outer_optimizer=adam, surrogate=surrogate, **common)
+    return compose(env, objective=ratio(), outer_optimizer=adam, surrogate=surrogate, **common)
 
 
 def maml_trpo(
@@ -30,4 +30,4 @@ def maml_trpo(
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400); Schulman et al. (2015, arXiv:1502.05477).
     """
-    return composed(env, objective=ratio(), outer_optimizer=trust_region(max_kl), surrogate=surrogate, **common)
+    return compose(env, objective=ratio(), outer_optimizer=trust_region(max_kl), surrogate=surrogate, **common)

@@ -2,8 +2,8 @@
 
 import optax
 
-from metarl_jax.algorithms.composed import composed
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.compose import compose
 from metarl_jax.outer import add, clipped, gradient_steps, inner_kl
 
 
@@ -23,7 +23,7 @@ def promp(
 
     Rothfuss, Lee, Clavera, Asfour, Abbeel (2019, arXiv:1810.06784).
     """
-    return composed(
+    return compose(
         env,
         objective=add(clipped(clip), inner_kl(inner_kl_weight)),
         outer_optimizer=gradient_steps(optax.adam(outer_lr), epochs),

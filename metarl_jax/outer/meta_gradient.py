@@ -18,7 +18,7 @@ from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage
 
 
 class Parts(NamedTuple):
-    """What a composed algorithm is a product of."""
+    """What an algorithm of the family is a product of."""
 
     env: TaskEnv
     policy: Policy

@@ -37,17 +37,19 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
     ),
-    # Finn et al. (2017), 2D navigation.
+    # Finn et al. (2017), 2D navigation. Their code maps policy outputs of ±1 onto the point's largest step of 0.1, and
+    # halves the inner rate after the first step, which only an evaluation with more steps than training takes.
     "point-nav-finn2017": TrainConfig(
         task="point-nav@finn2017",
         algorithm="maml-trpo",
+        env_option=("action_scale=10.0",),
         horizon=100,
         iterations=100,
         algorithm_options=AlgorithmConfig(
             tasks=40,
             episodes=20,
             adaptation_steps=1,
-            inner_lr=(0.5,),
+            inner_lr=(0.5, 0.25),
             max_kl=0.01,
             advantage="gae",
             discount=0.99,

@@ -109,8 +109,8 @@ def test_bandit_gradient_by_enumeration_of_all_data(case):
 
 
 # J(θ) = E[−(a − g)²] after φ = θ + α E[ĝ]: with θ = 0.5, g = 2, α = 0.1 and σ = 1, φ = 0.8, the first-order gradient
-# is −2(φ − g) = 2.4, and the true one has the factor 1 − 2α. Differentiating log π·A gives the factor 1 − α E[A]/σ², which
-# is 1 for centred rewards and 1 + 0.325 for the raw ones, E[r] = −(σ² + 1.5²) = −3.25.
+# is −2(φ − g) = 2.4, and the true one has the factor 1 − 2α. Differentiating log π·A gives the factor 1 − α E[A]/σ²,
+# which is 1 for centred rewards and 1 + 0.325 for the raw ones, E[r] = −(σ² + 1.5²) = −3.25.
 GAUSSIAN = {
     "likelihood ratio": ("maml", "likelihood_ratio", 0.0, 2.4 * (1 - 0.2)),
     "first order": ("fomaml", "score_function", 0.0, 2.4),

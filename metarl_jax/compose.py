@@ -1,4 +1,4 @@
-"""Level 3's common part: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
+"""What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def _advantage(advantage: str | AdvantageEstimator, **settings: float | None) ->
     return build(**given)
 
 
-def composed(
+def compose(
     env: TaskEnv,
     *,
     objective: Objective,
