@@ -1,6 +1,6 @@
 """Level 1's interfaces: bundles of pure functions, closed over and never passed through jit.
 
-A bundle says what a part can do; `metarl_jax.meta_gradient` is the one place that puts parts together.
+A bundle says what a part can do; `metarl_jax.compose` is the one place that puts parts together.
 """
 
 import dataclasses
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from metarl_jax import checks
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, Trajectory
 
 
@@ -39,9 +40,7 @@ class TaskEnv:
 
     def __post_init__(self):
         for field in ("observation_size", "action_size", "horizon"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"TaskEnv {self.name!r}: {field} is {value!r}; it must be a positive integer")
+            checks.integer(f"{field} of the environment {self.name!r}", getattr(self, field))
 
 
 class Policy(NamedTuple):
@@ -134,13 +133,11 @@ class Trial:
 
     def __post_init__(self):
         for field, least in (("tasks", 1), ("episodes", 1), ("horizon", 1), ("adaptation_steps", 0)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{field} is {value!r}; it must be an integer of at least {least}")
-        last, burn_in = self.adaptation_steps, self.first_counted
-        if isinstance(burn_in, bool) or not isinstance(burn_in, int) or not 0 <= burn_in <= last:
+            checks.integer(field, getattr(self, field), least)
+        last = self.adaptation_steps
+        if checks.integer("burn_in", self.first_counted, least=0) > last:
             raise ValueError(
-                f"burn_in is {self.burn_in!r}; with adaptation_steps={last} it must be an integer in 0..{last}, "
+                f"burn_in is {self.burn_in}; with adaptation_steps={last} it must lie in 0..{last}, "
                 "since at least one stage must count"
             )
 

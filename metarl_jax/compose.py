@@ -19,9 +19,9 @@ from metarl_jax.base import (
     TaskEnv,
     Trial,
 )
-from metarl_jax.errors import choose
+from metarl_jax.checks import choose
 from metarl_jax.inner import ADVANTAGES, SURROGATES, policy_gradient, sgd
-from metarl_jax.types import MetaState
+from metarl_jax.types import MetaState, strongly_typed
 
 
 def _advantage(advantage: str | AdvantageEstimator, **settings: float | None) -> AdvantageEstimator:
@@ -95,7 +95,7 @@ def compose(
     meta_objective = outer.meta_objective(parts)
 
     def init(key):
-        theta = parts.adapter.init_meta(key)
+        theta = strongly_typed(parts.adapter.init_meta(key))
         return MetaState(params=theta, opt_state=outer_optimizer.init(theta), iteration=jnp.zeros((), jnp.int32))
 
     def update(key, state):

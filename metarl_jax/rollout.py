@@ -4,13 +4,43 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import Policy, TaskEnv
-from metarl_jax.policies.likelihood import as_pytree, pad_with_first
-from metarl_jax.types import Key, PyTree, Trajectory
+from metarl_jax.policies.likelihood import pad_with_first
+from metarl_jax.types import Key, PyTree, Trajectory, strongly_typed
 
 
-def _strongly_typed(tree: PyTree) -> PyTree:
-    """Casts leaves to their own dtype: Python scalars in a state are weakly typed, and a scan's carry may not be."""
-    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
+def _promoted(tree: PyTree, other: PyTree) -> PyTree:
+    """`tree` with every leaf in the dtype that holds both its own values and those of `other`."""
+
+    def promote(leaf, partner):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            dtype = jnp.promote_types(dtype, jnp.result_type(partner))
+        return jax.lax.convert_element_type(leaf, dtype)
+
+    return jax.tree.map(promote, tree, other)
+
+
+def _check_states(env: TaskEnv, start: PyTree, following: PyTree) -> None:
+    """Tells a user what is wrong with an environment's states, before a scan does in its own words.
+
+    Raises:
+        ValueError: a field is missing or has the wrong shape, or `reset` and `step` return different trees.
+    """
+    where = f"environment {env.name!r}"
+    for function, state in (("reset", start), ("step", following)):
+        for field in ("observation", "reward", "terminated", "truncated"):
+            if not hasattr(state, field):
+                raise ValueError(f"{where}: the state of {function} has no field {field!r}")
+            if field != "observation" and jnp.shape(getattr(state, field)) != ():
+                shape = jnp.shape(getattr(state, field))
+                raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
+    if jax.tree.structure(start) != jax.tree.structure(following):
+        raise ValueError(f"{where}: reset and step return states of different structure")
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (start, following)]
+    for (path, _), first, second in zip(jax.tree_util.tree_leaves_with_path(start), *shapes, strict=True):
+        if first != second:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(f"{where}: state{leaf} has shape {first} at reset and {second} after a step")
 
 
 def rollout(
@@ -31,39 +61,51 @@ def rollout(
 
     Returns:
         Leaves [N, T, ...], cut from the gradient's graph.
+
+    Raises:
+        ValueError: the environment's states lack a field, or their shapes do not fit.
     """
+
+    def advance(key, state):
+        distribution = policy.apply(params, state.observation)
+        action = distribution.sample(key)
+        return env.step(task, state, action), action, distribution.log_prob(action)
 
     def episode(key):
         reset_key, action_key = jax.random.split(key)
+        start = env.reset(reset_key, task)
+        # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
+        shape_of_next = jax.eval_shape(lambda key, state: advance(key, state)[0], action_key, start)
+        _check_states(env, start, shape_of_next)
+        start = _promoted(start, shape_of_next)
 
         def step(carry, key):
             state, running = carry
-            distribution = as_pytree(policy.apply(params, state.observation))
-            action = distribution.sample(key)
-            following = _strongly_typed(env.step(task, state, action))
+            following, action, log_prob = advance(key, state)
+            following = _promoted(following, state)
             terminated = jnp.asarray(following.terminated, bool)
             truncated = jnp.asarray(following.truncated, bool) & ~terminated
             record = {
                 "observation": state.observation,
                 "action": action,
-                "log_prob": distribution.log_prob(action),
-                "distribution": distribution,
+                "log_prob": log_prob,
                 "reward": jnp.where(running, jnp.asarray(following.reward, float), 0.0),
+                "next_observation": following.observation,
                 "discount": jnp.where(terminated, 0.0, 1.0),
                 "truncated": truncated,
                 "valid": running,
             }
-            # An ended episode stands still, so its last state is its final one and no padding can diverge.
+            # An ended episode stands still, so that no padding can diverge.
             state = jax.tree.map(lambda new, old: jnp.where(running, new, old), following, state)
             return (state, running & ~terminated & ~truncated), record
 
-        start = _strongly_typed(env.reset(reset_key, task))
-        (end, _), steps = jax.lax.scan(step, (start, jnp.array(True)), jax.random.split(action_key, horizon))
-        return steps, end.observation
+        carry = (strongly_typed(start), jnp.array(True))
+        return jax.lax.scan(step, carry, jax.random.split(action_key, horizon))[1]
 
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(episodes))
-    steps, final_observation = jax.vmap(episode)(keys)
-    reward = steps.pop("reward")  # 0 on padding, not the first step's
-    steps = pad_with_first(steps, steps["valid"]) | {"valid": steps["valid"]}
-    trajectory = Trajectory(**steps, reward=reward, final_observation=final_observation)
+    steps = jax.vmap(episode)(keys)
+    unpadded = {
+        name: steps.pop(name) for name in ("reward", "valid")
+    }  # the reward of padding is 0, not the first step's
+    trajectory = Trajectory(**pad_with_first(steps, unpadded["valid"]), **unpadded)
     return jax.lax.stop_gradient(trajectory)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.types import Key, MetaState, PyTree
+from metarl_jax.types import Key, MetaState, PyTree, strongly_typed
 
 
 class Streams(NamedTuple):
@@ -134,7 +134,7 @@ def train(
 def _chunks(algorithm, key, iterations, state, chunk, seconds):
     # Strongly typed, fresh buffers: a weakly typed initial state would compile the program twice, and donating the
     # caller's own arrays before the first chunk is asked for would be a surprise.
-    state = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.result_type(leaf)), state)
+    state = jax.tree.map(jnp.array, strongly_typed(state))
     done, count = int(state.iteration), 1
     while done < iterations:
         count = min(count, iterations - done, chunk - done % chunk)

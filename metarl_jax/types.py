@@ -9,17 +9,23 @@ Axis legend, used in every docstring of the library:
 
 In the survey's terms (Beck et al. 2023, arXiv:2301.08028) a trial has H = S·N episodes and a burn-in of
 K = burn_in·N episodes. Parts of the library see one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; only
-`metarl_jax.meta_gradient` sees B.
+`metarl_jax.outer.meta_gradient` sees B.
 """
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 
 PyTree = Any
 Key = jax.Array  # a typed key, made by jax.random.key
 Metrics = dict[str, jax.Array]
+
+
+def strongly_typed(tree: PyTree) -> PyTree:
+    """Arrays of the leaves' own dtypes: weakly typed ones (Python scalars) would compile a program twice."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
 @struct.dataclass
@@ -38,8 +44,6 @@ class Trajectory:
     """[N, T, A], or integer [N, T] where actions are discrete"""
     log_prob: jax.Array
     """[N, T] log π(a|s) of the behaviour policy, in nats"""
-    distribution: PyTree
-    """the behaviour policy's π(·|s); leaves [N, T, ...]"""
     reward: jax.Array
     """[N, T] reward of the step; 0 on padding"""
     discount: jax.Array
@@ -48,8 +52,8 @@ class Trajectory:
     """[N, T] bool: the environment cut the episode after this step although its state was not terminal"""
     valid: jax.Array
     """[N, T] bool: the step was taken; the first step of an episode always is"""
-    final_observation: jax.Array
-    """[N, ...] the observation after the last valid step, where a truncated episode's value is bootstrapped"""
+    next_observation: jax.Array
+    """[N, T, ...] what the step led to; a truncated episode's value is bootstrapped at that of its last step"""
 
 
 @struct.dataclass

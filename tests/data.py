@@ -9,7 +9,10 @@ from metarl_jax.types import Trajectory
 
 
 def random_trajectory(seed, episodes=12, horizon=9, observation_size=3, action_size=2):
-    """One task's stage [N, T]: full-length, terminated and truncated episodes, among them one of a single step."""
+    """One task's stage [N, T]: full-length, terminated and truncated episodes, among them one of a single step.
+
+    The behaviour's distributions are drawn at random per step; only its log-probabilities are recorded.
+    """
     random = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -24,14 +27,14 @@ def random_trajectory(seed, episodes=12, horizon=9, observation_size=3, action_s
     mean, log_std = normal(episodes, horizon, action_size), 0.3 * normal(episodes, horizon, action_size)
     distribution = mrl.policies.DiagonalGaussian(mean, log_std)
     action = distribution.sample(jax.random.key(seed))
+    observation = normal(episodes, horizon, observation_size)
     return Trajectory(
-        observation=normal(episodes, horizon, observation_size),
+        observation=observation,
         action=action,
         log_prob=distribution.log_prob(action),
-        distribution=distribution,
         reward=jnp.where(valid, normal(episodes, horizon), 0),
         discount=jnp.asarray(1.0 - (last & (ending == 0)[:, None]), float),
         truncated=jnp.asarray(last & (ending == 1)[:, None]),
         valid=jnp.asarray(valid),
-        final_observation=normal(episodes, observation_size),
+        next_observation=jnp.concatenate([observation[:, 1:], normal(episodes, 1, observation_size)], axis=1),
     )

@@ -95,7 +95,7 @@ def test_a_named_algorithm_is_a_few_lines(name):
 
 # An import may only point to an earlier level, or stay inside its own folder.
 LEVELS = [
-    {"types", "errors"},
+    {"types", "checks"},
     {"base"},
     {"envs", "policies"},
     {"rollout"},

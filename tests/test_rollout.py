@@ -60,7 +60,7 @@ def test_full_episode():
     assert data.valid.all()
     assert not data.truncated.any()
     assert (data.discount == 1).all(), "the horizon is not a termination"
-    assert data.final_observation[0, 0] == 6
+    np.testing.assert_array_equal(data.next_observation[0, :, 0], np.arange(1, 7))
 
 
 def test_terminated_episode():
@@ -69,7 +69,7 @@ def test_terminated_episode():
     np.testing.assert_array_equal(data.reward[0], [1, 2, 3, 0, 0, 0])
     np.testing.assert_array_equal(data.discount[0, :3], [1, 1, 0])
     assert not data.truncated.any()
-    assert data.final_observation[0, 0] == 3
+    assert data.next_observation[0, 2, 0] == 3
 
 
 def test_truncated_episode():
@@ -77,7 +77,7 @@ def test_truncated_episode():
     np.testing.assert_array_equal(data.valid[0], [1, 1, 1, 1, 0, 0])
     np.testing.assert_array_equal(data.truncated[0, :4], [0, 0, 0, 1])
     assert (data.discount[0, :4] == 1).all()
-    assert data.final_observation[0, 0] == 4
+    assert data.next_observation[0, 3, 0] == 4
 
 
 def test_termination_wins_over_truncation_in_the_same_step():
@@ -88,16 +88,16 @@ def test_termination_wins_over_truncation_in_the_same_step():
 
 def test_padding_repeats_the_first_step():
     data = roll(2.0, 99.0)
-    for leaf in (data.observation, data.action, data.log_prob, data.distribution.mean):
+    for leaf in (data.observation, data.action, data.log_prob, data.next_observation):
         np.testing.assert_array_equal(leaf[:, 2:], np.broadcast_to(leaf[:, :1], leaf[:, 2:].shape))
 
 
-def test_log_prob_and_distribution_are_the_behaviors():
+def test_log_prob_and_kl_are_the_behaviors():
     data = roll(99.0, 99.0)
     params = jnp.zeros(())
     np.testing.assert_allclose(likelihood.log_prob(POLICY, params, data), data.log_prob, rtol=1e-6)
-    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params, data), 0, atol=1e-6)
-    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params + 2, data), 2.0, rtol=1e-5)
+    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params, params, data), 0, atol=1e-6)
+    np.testing.assert_allclose(likelihood.kl_from_behavior(POLICY, params + 2, params, data), 2.0, rtol=1e-5)
 
 
 def test_episodes_differ_and_do_not_depend_on_their_number():
@@ -146,9 +146,59 @@ def test_a_plain_python_distribution_serves_every_algorithm(name):
     assert state.params != 0
 
 
-def test_a_distribution_that_cannot_be_taken_apart_is_refused():
-    class Slotted:
-        __slots__ = ("center",)
+def one_step_env(start, following, observation_size=1):
+    """An environment of one kind of state at reset and another after a step."""
+    return mrl.TaskEnv(
+        sample_task=lambda key: jnp.zeros(()),
+        reset=lambda key, task: start,
+        step=lambda task, state, action: following,
+        observation_size=observation_size,
+        action_size=1,
+        horizon=2,
+    )
 
-    with pytest.raises(ValueError, match="Slotted"):
-        likelihood.as_pytree(Slotted())
+
+@struct.dataclass
+class Plain:
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+
+
+@pytest.mark.parametrize(
+    ("start", "following"),
+    [
+        (Plain(jnp.zeros(1), 0, False, False), Plain(jnp.zeros(1), 1.5, False, False)),
+        (Plain(jnp.zeros(1), jnp.int32(0), False, False), Plain(jnp.zeros(1), jnp.float32(1.5), jnp.int8(0), 0.0)),
+        (Plain(jnp.zeros(1, int), 0.0, False, False), Plain(jnp.zeros(1), 1.5, jnp.array(False), np.False_)),
+    ],
+)
+def test_reset_and_step_may_differ_in_their_types_and_nothing_is_cut(start, following):
+    data = rollout(jax.random.key(0), one_step_env(start, following), POLICY, jnp.zeros(()), jnp.zeros(()), 2, 2)
+    np.testing.assert_array_equal(data.reward, 1.5)
+    assert data.valid.all()
+
+
+@struct.dataclass
+class Poor:
+    observation: jax.Array
+    reward: jax.Array
+
+
+@pytest.mark.parametrize(
+    ("start", "following", "message"),
+    [
+        (Poor(jnp.zeros(1), 0.0), Poor(jnp.zeros(1), 0.0), "reset has no field 'terminated'"),
+        (Plain(jnp.zeros(1), jnp.zeros(1), False, False),) * 2 + (r"reward of reset has shape \(1,\); .* scalar",),
+        (
+            Plain(jnp.zeros(1), 0.0, False, False),
+            Plain(jnp.zeros(2), 0.0, False, False),
+            r"observation has shape \(1,\) at",
+        ),
+        (Plain(jnp.zeros(1), 0.0, False, False), Plain((jnp.zeros(1),), 0.0, False, False), "different structure"),
+    ],
+)
+def test_bad_states_are_refused_in_words(start, following, message):
+    with pytest.raises(ValueError, match=message):
+        rollout(jax.random.key(0), one_step_env(start, following), POLICY, jnp.zeros(()), jnp.zeros(()), 2, 2)

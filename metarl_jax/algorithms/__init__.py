@@ -7,8 +7,8 @@ from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.maml import maml, maml_trpo
 from metarl_jax.algorithms.promp import promp
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.checks import choose, unknown
 from metarl_jax.compose import compose
-from metarl_jax.errors import choose, unknown
 
 ALGORITHMS = {"fomaml": fomaml, "maml": maml, "maml-trpo": maml_trpo, "promp": promp}
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""

@@ -1,11 +1,9 @@
 """First-order MAML."""
 
-import optax
-
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import compose
 from metarl_jax.inner import first_order, sgd
-from metarl_jax.outer import gradient_steps, ratio
+from metarl_jax.outer import adam, gradient_steps, ratio
 
 
 def fomaml(
@@ -18,7 +16,7 @@ def fomaml(
     return compose(
         env,
         objective=ratio(),
-        outer_optimizer=gradient_steps(optax.adam(outer_lr)),
+        outer_optimizer=gradient_steps(adam(outer_lr)),
         surrogate=surrogate,
         inner_optimizer=lambda rate: first_order(sgd(rate)),
         **common,

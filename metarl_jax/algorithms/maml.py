@@ -1,10 +1,8 @@
 """MAML: model-agnostic meta-learning, with a gradient step or a trust region outside."""
 
-import optax
-
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import compose
-from metarl_jax.outer import gradient_steps, ratio, trust_region
+from metarl_jax.outer import adam, gradient_steps, ratio, trust_region
 
 
 def maml(
@@ -17,8 +15,8 @@ def maml(
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400).
     """
-    adam = gradient_steps(optax.adam(outer_lr))
-    return compose(env, objective=ratio(), outer_optimizer=adam, surrogate=surrogate, **common)
+    steps = gradient_steps(adam(outer_lr))
+    return compose(env, objective=ratio(), outer_optimizer=steps, surrogate=surrogate, **common)
 
 
 def maml_trpo(

@@ -1,10 +1,8 @@
 """ProMP: proximal meta-policy search."""
 
-import optax
-
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import compose
-from metarl_jax.outer import add, clipped, gradient_steps, inner_kl
+from metarl_jax.outer import adam, add, clipped, gradient_steps, inner_kl
 
 
 def promp(
@@ -26,7 +24,7 @@ def promp(
     return compose(
         env,
         objective=add(clipped(clip), inner_kl(inner_kl_weight)),
-        outer_optimizer=gradient_steps(optax.adam(outer_lr), epochs),
+        outer_optimizer=gradient_steps(adam(outer_lr), epochs),
         surrogate=surrogate,
         **common,
     )

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import checks
 from metarl_jax.envs.registry import Family
 from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import BanditTask, GoalTask
@@ -51,7 +51,7 @@ def bernoulli_bandit(*, name: str, horizon: int, arms: int) -> TaskEnv:
     Raises:
         ValueError: `arms` is not a positive integer.
     """
-    checks.positive_int("arms", arms)
+    checks.integer("arms", arms)
 
     def sample_task(key):
         return BanditTask(jax.random.uniform(key, (arms,)))

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import checks
 from metarl_jax.envs.registry import Family
 from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import GoalTask

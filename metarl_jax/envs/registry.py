@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs.checks import positive_int, unknown
+from metarl_jax.checks import integer, unknown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
         raise unknown("environment", name, families)
     family = families[bare]
     if at and version not in family.versions:
-        raise unknown(f"version of {bare!r}:", name, full_names(family))
+        raise unknown(f"version of {bare!r}", name, full_names(family))
     return family, version if at else next(iter(family.versions))
 
 
@@ -93,12 +93,12 @@ def build(family: Family, version: str, backend: str | None, horizon: int | None
     settings = dict(family.versions[version])
     for option in options:
         if option == "horizon" or option not in settings:
-            raise unknown(f"option of {family.name!r}:", option, [key for key in settings if key != "horizon"])
+            raise unknown(f"option of {family.name!r}", option, [key for key in settings if key != "horizon"])
     settings |= options
-    settings["horizon"] = positive_int("horizon", settings["horizon"] if horizon is None else horizon)
+    settings["horizon"] = integer("horizon", settings["horizon"] if horizon is None else horizon)
     if family.backends:
         if backend is not None and backend not in family.backends:
-            raise unknown(f"backend of {family.name!r}:", backend, family.backends)
+            raise unknown(f"backend of {family.name!r}", backend, family.backends)
         settings["backend"] = family.backends[0] if backend is None else backend
     elif backend is not None:
         raise ValueError(f"backend is {backend!r}; {family.name!r} does not run on Brax and takes none (leave it out)")

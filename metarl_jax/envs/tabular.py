@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import checks
 from metarl_jax.envs.registry import Family
 from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import MDPTask
@@ -25,8 +25,8 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
     Raises:
         ValueError: a size is not a positive integer or `reward_std` is negative.
     """
-    checks.positive_int("states", states)
-    checks.positive_int("actions", actions)
+    checks.integer("states", states)
+    checks.integer("actions", actions)
     reward_std = checks.non_negative("reward_std", reward_std)
 
     def sample_task(key):

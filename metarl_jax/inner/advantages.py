@@ -4,41 +4,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator
 from metarl_jax.inner.baselines import Baseline, linear_feature
+from metarl_jax.inner.returns import backward_sum, reward_to_go
 from metarl_jax.types import Trajectory
 
 
-def _check_share(name: str, value: float):
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} is {value!r}; it must lie in [0, 1]")
+def normalize(advantage: Float[Array, "N T"], valid: jax.Array, noise: float | jax.Array = 0.0) -> Float[Array, "N T"]:
+    """(A − mean) / (std + noise) over the valid steps of ONE task's stage; 0 on padding.
 
-
-def _backward_sum(terms: Float[Array, "N T"], factors: Float[Array, "N T"]) -> Float[Array, "N T"]:
-    """y_t = terms_t + factors_t · y_{t+1}, with y_T = 0."""
-
-    def step(following, now):
-        term, factor = now
-        total = term + factor * following
-        return total, total
-
-    _, total = jax.lax.scan(step, jnp.zeros_like(terms[:, 0]), (terms.T, factors.T), reverse=True)
-    return total.T
-
-
-def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:
-    """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps; 0 on padding, nothing is bootstrapped."""
-    reward = jnp.where(trajectory.valid, trajectory.reward, 0)
-    return _backward_sum(reward, jnp.full_like(reward, discount))
-
-
-def normalize(advantage: Float[Array, "N T"], valid: jax.Array) -> Float[Array, "N T"]:
-    """(A − mean) / std over the valid steps of ONE task's stage; 0 on padding, and everywhere if A is constant."""
+    Args:
+        advantage: A [N, T].
+        valid: which steps count [N, T].
+        noise: what rounding may leave of an A that is constant; advantages of that size are not blown up to size 1.
+    """
     count = jnp.maximum(valid.sum(), 1)
     mean = jnp.where(valid, advantage, 0).sum() / count
     centered = jnp.where(valid, advantage - mean, 0)
     deviation = jnp.sqrt((centered**2).sum() / count)
-    return centered / (deviation + 1e-8)
+    return centered / (deviation + noise + 1e-8)
 
 
 def returns(discount: float = 1.0) -> AdvantageEstimator:
@@ -52,7 +37,7 @@ def returns(discount: float = 1.0) -> AdvantageEstimator:
     Raises:
         ValueError: γ is out of range.
     """
-    _check_share("discount", discount)
+    discount = checks.share("discount", discount)
     return lambda trajectory: jax.lax.stop_gradient(reward_to_go(trajectory, discount))
 
 
@@ -78,19 +63,22 @@ def gae(
     Raises:
         ValueError: γ or λ is out of range.
     """
-    _check_share("discount", discount)
-    _check_share("lambda_", lambda_)
+    discount, lambda_ = checks.share("discount", discount), checks.share("lambda_", lambda_)
     baseline = linear_feature() if baseline is None else baseline
 
     def estimate(trajectory: Trajectory) -> jax.Array:
         valid, truncated = trajectory.valid, trajectory.truncated
-        values, final_values = baseline(trajectory, reward_to_go(trajectory, discount))
-        following = jnp.concatenate([jnp.where(valid, values, 0)[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
-        following = jnp.where(truncated, final_values[:, None], following)
+        values, next_values = baseline(trajectory, discount)
+        goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
+        following = jnp.where(goes_on | truncated, next_values, 0)
         continues = discount * trajectory.discount
         delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
-        advantage = _backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
-        return jax.lax.stop_gradient(normalize(advantage, valid) if normalized else advantage)
+        advantage = backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
+        if normalized:
+            # Rounding in float32 and the ridge leave some 1e-5 of the returns unexplained when nothing is left to explain.
+            noise = 1e-4 * jnp.abs(reward_to_go(trajectory, discount)).max()
+            advantage = normalize(advantage, valid, noise)
+        return jax.lax.stop_gradient(advantage)
 
     return estimate
 

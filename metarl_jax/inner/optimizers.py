@@ -1,12 +1,12 @@
 """Inner optimisers: update rules for the fast parameters that can be differentiated, at zero gradient too."""
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
 
 
@@ -19,11 +19,10 @@ def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
     """
-    rates = tuple(learning_rate) if isinstance(learning_rate, Sequence) else (learning_rate,)
-    if not rates or any(not isinstance(r, Real) or not math.isfinite(r) or r < 0 for r in rates):
-        raise ValueError(
-            f"inner_lr is {learning_rate!r}; it must be a finite rate ≥ 0, or a sequence of them, one per step"
-        )
+    several = isinstance(learning_rate, Sequence | np.ndarray) and np.ndim(learning_rate)
+    rates = [checks.non_negative("inner_lr", rate) for rate in (learning_rate if several else [learning_rate])]
+    if not rates:
+        raise ValueError(f"inner_lr is {learning_rate!r}; it must be a rate, or a sequence of at least one per step")
 
     def update(gradient, step, params):
         rate = jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]

@@ -2,10 +2,11 @@
 
 from metarl_jax.outer.meta_gradient import Parts, adapt, collect, collect_tasks, describe, meta_objective, replay
 from metarl_jax.outer.objectives import add, clipped, inner_kl, kl_of_stages, ratio
-from metarl_jax.outer.optimizers import conjugate_gradient, gradient_steps, trust_region
+from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 
 __all__ = [
     "Parts",
+    "adam",
     "adapt",
     "add",
     "clipped",

@@ -7,6 +7,7 @@ the gradient of the mean return per counted step.
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import Objective, Policy
 from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean, probability_ratio
 from metarl_jax.types import Path
@@ -42,8 +43,7 @@ def clipped(clip: float = 0.3) -> Objective:
     Raises:
         ValueError: ε is not positive.
     """
-    if not clip > 0:
-        raise ValueError(f"clip is {clip!r}; it must be positive")
+    clip = checks.positive("clip", clip)
 
     def weigh(ratio, advantage):
         return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
@@ -55,7 +55,8 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     """E_t KL(behaviour ‖ π_φs(θ)) in nats, the mean over valid steps of each of the given stages [S']."""
 
     def stage(params, data):
-        return masked_mean(kl_from_behavior(policy, params, data.trajectory), data.trajectory.valid)
+        kl = kl_from_behavior(policy, params, data.params, data.trajectory)
+        return masked_mean(kl, data.trajectory.valid)
 
     return jax.vmap(stage)(stages.params, stages.data)
 
@@ -72,8 +73,7 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     Raises:
         ValueError: η is negative.
     """
-    if not weight >= 0:
-        raise ValueError(f"inner_kl is {weight!r}; it must be at least 0")
+    weight = checks.non_negative("inner_kl_weight", weight)
 
     def objective(policy: Policy, path: Path):
         kl = kl_of_stages(policy, path.before_steps)

@@ -5,7 +5,17 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from metarl_jax import checks
 from metarl_jax.base import MetaObjective, OuterOptimizer
+
+
+def adam(learning_rate: float) -> optax.GradientTransformation:
+    """optax's Adam, with a rate that is checked.
+
+    Raises:
+        ValueError: the rate is not a positive number.
+    """
+    return optax.adam(checks.positive("outer_lr", learning_rate))
 
 
 def gradient_steps(transformation: optax.GradientTransformation, epochs: int = 1) -> OuterOptimizer:
@@ -20,8 +30,7 @@ def gradient_steps(transformation: optax.GradientTransformation, epochs: int = 1
     Raises:
         ValueError: `epochs` is not a positive integer.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs is {epochs!r}; it must be a positive integer")
+    epochs = checks.integer("epochs", epochs)
 
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         def epoch(carry, _):
@@ -78,14 +87,11 @@ def trust_region(
     Raises:
         ValueError: an argument is out of range.
     """
-    if not max_kl > 0:
-        raise ValueError(f"max_kl is {max_kl!r}; it must be positive")
-    if not damping >= 0:
-        raise ValueError(f"damping is {damping!r}; it must be at least 0")
-    if not 0 < shrink < 1:
+    max_kl, damping = checks.positive("max_kl", max_kl), checks.non_negative("damping", damping)
+    cg_iterations = checks.integer("cg_iterations", cg_iterations)
+    backtracks = checks.integer("backtracks", backtracks)
+    if not 0 < checks.finite("shrink", shrink) < 1:
         raise ValueError(f"shrink is {shrink!r}; it must lie between 0 and 1, both excluded")
-    if min(cg_iterations, backtracks) < 1:
-        raise ValueError(f"cg_iterations and backtracks are {cg_iterations!r}, {backtracks!r}; both must be at least 1")
 
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         start, unravel = ravel_pytree(theta)

@@ -7,35 +7,6 @@ from metarl_jax.base import Policy
 from metarl_jax.types import PyTree, Trajectory
 
 
-def as_pytree(distribution):
-    """Lets any user's distribution object pass through vmap: registers its class, by its attributes, if need be.
-
-    Raises:
-        ValueError: the object's class is not a pytree and has no ``__dict__`` to take attributes from.
-    """
-    cls = type(distribution)
-    if not jax.tree_util.all_leaves([distribution]):
-        return distribution
-    if not hasattr(distribution, "__dict__"):
-        raise ValueError(
-            f"policy.apply returned {cls.__name__}, which JAX cannot take apart; make it a flax.struct dataclass"
-        )
-
-    def flatten(item):
-        arrays = {k: v for k, v in vars(item).items() if isinstance(v, jax.Array | float | int) or hasattr(v, "dtype")}
-        static = tuple((k, v) for k, v in vars(item).items() if k not in arrays)
-        return tuple(arrays.values()), (tuple(arrays), static)
-
-    def unflatten(aux, children):
-        item = object.__new__(cls)
-        item.__dict__.update(zip(aux[0], children, strict=True))
-        item.__dict__.update(aux[1])
-        return item
-
-    jax.tree_util.register_pytree_node(cls, flatten, unflatten)
-    return distribution
-
-
 def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
     """Replaces every invalid step by its episode's first step, which is always valid.
 
@@ -70,14 +41,23 @@ def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory) ->
     return jnp.exp(log_prob(policy, params, trajectory) - behavior)
 
 
-def kl_from_behavior(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
-    """KL(behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding."""
-    observation, behavior = pad_with_first((trajectory.observation, trajectory.distribution), trajectory.valid)
+def kl_from_behavior(policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory) -> jax.Array:
+    """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
 
-    def one_step(o, old):
-        return old.kl(policy.apply(params, o))
+    Args:
+        policy: π.
+        params: φ.
+        behavior: the parameters that collected the trajectory. The old distributions are computed from them rather
+            than stored, so that any object with a method `kl` will do.
+        trajectory: whose observations to use.
+    """
+    observation = pad_with_first(trajectory.observation, trajectory.valid)
+    behavior = jax.lax.stop_gradient(behavior)
 
-    return jax.vmap(jax.vmap(one_step))(observation, behavior)
+    def one_step(o):
+        return policy.apply(behavior, o).kl(policy.apply(params, o))
+
+    return jax.vmap(jax.vmap(one_step))(observation)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
 from metarl_jax.types import PyTree
@@ -30,12 +31,10 @@ class _MLP(nn.Module):
 
 
 def _network(observation_size: int, output_size: int, hidden: Sequence[int], activation: str):
-    for size in hidden:
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"hidden is {tuple(hidden)!r}; every layer size must be a positive integer")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation {activation!r} is unknown; choose one of {sorted(ACTIVATIONS)}")
-    module = _MLP((*hidden, output_size), ACTIVATIONS[activation])
+    if not isinstance(hidden, Sequence):
+        raise ValueError(f"hidden is {hidden!r}; it must be a sequence of layer sizes, such as (64, 64)")
+    sizes = [checks.integer("a layer size in hidden", size) for size in hidden]
+    module = _MLP((*sizes, output_size), checks.choose("activation", activation, ACTIVATIONS))
 
     def init(key: jax.Array) -> PyTree:
         return module.init(key, jnp.zeros(observation_size))["params"]
@@ -77,9 +76,8 @@ def gaussian_mlp(
     Raises:
         ValueError: a size is not positive, the activation is unknown, or not 0 < min_std < init_std.
     """
-    if not init_std > 0 or not math.isfinite(init_std):
-        raise ValueError(f"init_std is {init_std!r}; it must be a positive number")
-    if min_std is not None and not 0 < min_std < init_std:
+    init_std = checks.positive("init_std", init_std)
+    if min_std is not None and not 0 < checks.finite("min_std", min_std) < init_std:
         raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
     init_network, apply_network = _network(observation_size, action_size, hidden, activation)
     floor = None if min_std is None else math.log(min_std)

@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl_jax.errors import unknown
+from metarl_jax.checks import integer, unknown
 
 if typing.TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
@@ -115,11 +115,11 @@ class TrainConfig:
 
     def __post_init__(self):
         for name, least in {"iterations": 1, "checkpoint_every": 1, "keep": 1, "seed": 0}.items():
-            _at_least(name, getattr(self, name), least)
-        _at_least("eval_tasks", self.evaluation.eval_tasks, 2)
-        _at_least("eval_seed", self.evaluation.eval_seed, 0)
+            integer(name, getattr(self, name), least)
+        integer("eval_tasks", self.evaluation.eval_tasks, 2)
+        integer("eval_seed", self.evaluation.eval_seed, 0)
         if self.evaluation.eval_steps is not None:
-            _at_least("eval_steps", self.evaluation.eval_steps, 0)
+            integer("eval_steps", self.evaluation.eval_steps, 0)
 
     @property
     def run_folder(self) -> Path:
@@ -137,11 +137,6 @@ class Built(NamedTuple):
     env: "TaskEnv"
     policy: "Policy"
     algorithm: "MetaAlgorithm"
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
 
 
 def _parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from metarl_jax.errors import unknown
+from metarl_jax.checks import unknown
 from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig
 
 PRESETS: dict[str, TrainConfig] = {

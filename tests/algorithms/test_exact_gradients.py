@@ -64,12 +64,11 @@ def stage_of(actions, logits):
         observation=jnp.zeros((*shape, 1)),
         action=actions,
         log_prob=jax.nn.log_softmax(logits)[actions],
-        distribution=mrl.policies.Categorical(jnp.broadcast_to(logits, (*shape, 3))),
         reward=reward,
         discount=jnp.zeros(shape),
         truncated=jnp.zeros(shape, bool),
         valid=jnp.ones(shape, bool),
-        final_observation=jnp.zeros((shape[0], 1)),
+        next_observation=jnp.zeros((*shape, 1)),
     )
     return Stage(trajectory=trajectory, advantage=reward, params=logits)
 

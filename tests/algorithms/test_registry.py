@@ -30,12 +30,18 @@ def test_options_are_complete(name):
         ("maml", {"advantage": lambda t: t.reward, "discount": 0.9}, "advantage is a function"),
         ("maml", {"discount": 1.5}, "discount is 1.5"),
         ("maml", {"inner_lr": -1.0}, "inner_lr is -1"),
+        ("maml", {"inner_lr": True}, "inner_lr is True"),
+        ("maml", {"outer_lr": -1.0}, "outer_lr is -1"),
+        ("promp", {"outer_lr": float("nan")}, "outer_lr is nan"),
+        ("fomaml", {"outer_lr": "x"}, "outer_lr is 'x'"),
+        ("maml-trpo", {"max_kl": None}, "max_kl is None"),
+        ("maml", {"advantage": [1]}, "unknown advantage"),
         ("maml", {"tasks": 0}, "tasks is 0"),
         ("maml", {"horizon": 0}, "horizon is 0"),
         ("maml", {"burn_in": 5}, "burn_in is 5"),
         ("promp", {"epochs": 0}, "epochs is 0"),
         ("promp", {"clip": -1.0}, "clip is -1"),
-        ("promp", {"inner_kl_weight": -1.0}, "inner_kl is -1"),
+        ("promp", {"inner_kl_weight": -1.0}, "inner_kl_weight is -1"),
         ("maml-trpo", {"max_kl": 0}, "max_kl is 0"),
     ],
 )
@@ -49,5 +55,5 @@ def test_refusals(name, options, message):
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, None])
 def test_environment_sizes(field, value):
     sizes = {"observation_size": 1, "action_size": 1, "horizon": 1, field: value}
-    with pytest.raises(ValueError, match=f"{field} is"):
+    with pytest.raises(ValueError, match=f"{field} of the environment"):
         mrl.TaskEnv(sample_task=None, reset=None, step=None, **sizes)

@@ -10,11 +10,11 @@ from tests.data import random_trajectory
 DISCOUNT, LAMBDA = 0.9, 0.7
 
 
-def constant_baseline(values, final_values):
-    return lambda trajectory, targets: (jnp.asarray(values), jnp.asarray(final_values))
+def given_baseline(values, next_values):
+    return lambda trajectory, discount: (jnp.asarray(values), jnp.asarray(next_values))
 
 
-def numpy_gae(trajectory, values, final_values, discount, lambda_):
+def numpy_gae(trajectory, values, next_values, discount, lambda_):
     """The definition, over each episode's own steps: a list that ends where the episode ends."""
     episodes, horizon = trajectory.valid.shape
     advantage = np.zeros((episodes, horizon))
@@ -22,7 +22,7 @@ def numpy_gae(trajectory, values, final_values, discount, lambda_):
         length = int(np.asarray(trajectory.valid[n]).sum())
         last = length - 1
         # 0 where the episode terminated, and at the horizon.
-        bootstrap = final_values[n] if trajectory.truncated[n, last] else 0.0
+        bootstrap = next_values[n, last] if trajectory.truncated[n, last] else 0.0
         following = [*values[n, 1:length], bootstrap]
         delta = [float(trajectory.reward[n, t]) + discount * following[t] - values[n, t] for t in range(length)]
         for t in range(length):
@@ -54,9 +54,11 @@ def test_reward_to_go(trajectory):
 
 def test_gae(trajectory):
     random = np.random.default_rng(1)
-    values, final_values = random.normal(size=(12, 9)), random.normal(size=12)
-    estimate = inner.gae(DISCOUNT, LAMBDA, constant_baseline(values, final_values), normalized=False)
-    expected = numpy_gae(trajectory, values, final_values, DISCOUNT, LAMBDA)
+    values, next_values = random.normal(size=(12, 9)), random.normal(size=(12, 9))
+    # V(s_{t+1}) of step t and V(s_t) of the next are one value, but where the episode ends.
+    next_values[:, :-1] = np.where(trajectory.valid[:, 1:], values[:, 1:], next_values[:, :-1])
+    estimate = inner.gae(DISCOUNT, LAMBDA, given_baseline(values, next_values), normalized=False)
+    expected = numpy_gae(trajectory, values, next_values, DISCOUNT, LAMBDA)
     np.testing.assert_allclose(estimate(trajectory), expected, atol=1e-5)
 
 
@@ -67,8 +69,8 @@ def test_lambda_one_without_baseline_is_the_return(trajectory):
 
 def test_truncation_is_not_termination(trajectory):
     """At the cut the advantage bootstraps the final observation's value; at a terminal state it does not."""
-    values, final_values = np.zeros((12, 9)), np.full(12, 5.0)
-    estimate = inner.gae(1.0, 1.0, constant_baseline(values, final_values), normalized=False)
+    cut_here = np.asarray(trajectory.truncated & trajectory.valid)
+    estimate = inner.gae(1.0, 1.0, given_baseline(np.zeros((12, 9)), 5.0 * cut_here), normalized=False)
     surplus = np.asarray(estimate(trajectory) - inner.returns(1.0)(trajectory))
     cut = np.asarray(trajectory.truncated & trajectory.valid).any(1)
     first = surplus[:, 0]
@@ -84,8 +86,19 @@ def test_normalize_divides_by_the_standard_deviation_of_the_valid_steps(trajecto
     assert (result[~valid] == 0).all()
 
 
-def test_constant_advantage_normalizes_to_zero(trajectory):
-    assert (inner.normalize(jnp.full((12, 9), 4.0), trajectory.valid) == 0).all()
+@pytest.mark.parametrize("reward", [0.1, -0.3, 1000.1])
+def test_rounding_is_not_blown_up_to_unit_advantages(trajectory, reward):
+    """Where nothing is left to explain, rounding is, and dividing it by its own deviation would make it a signal."""
+    constant = trajectory.replace(reward=jnp.where(trajectory.valid, reward, 0.0))
+    assert np.abs(inner.gae(0.0, baseline=inner.zero())(constant)).max() < 0.01
+    # Fixed episodes of constant reward: the baseline explains them but for its ridge, some 1e-5 of the return.
+    full = trajectory.replace(
+        reward=jnp.full((12, 9), reward),
+        valid=jnp.ones((12, 9), bool),
+        truncated=jnp.zeros((12, 9), bool),
+        discount=jnp.ones((12, 9)),
+    )
+    assert np.asarray(inner.gae(0.99)(full)).std() < 0.5
 
 
 def test_padding_does_not_matter(trajectory):

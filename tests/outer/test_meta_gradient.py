@@ -116,7 +116,7 @@ def pad(data, extra):
         garbage = jnp.full((*leaf.shape[:3], extra, *leaf.shape[4:]), jnp.nan).astype(leaf.dtype)
         return jnp.concatenate([leaf, garbage], axis=3)
 
-    per_step = {"observation", "action", "log_prob", "distribution", "reward", "discount", "truncated"}
+    per_step = {"observation", "action", "log_prob", "reward", "next_observation", "discount", "truncated"}
     fields = {name: jax.tree.map(lengthen, getattr(data.trajectory, name)) for name in per_step}
     valid = jnp.concatenate([data.trajectory.valid, jnp.zeros((*data.trajectory.valid.shape[:3], extra), bool)], axis=3)
     trajectory = data.trajectory.replace(**fields, valid=valid)
@@ -179,6 +179,21 @@ def test_gradient_equals_finite_differences(theta):
         step = 1e-5
         numeric = (loss(point + step * direction) - loss(point - step * direction)) / (2 * step)
         np.testing.assert_allclose(jax.jit(jax.grad(loss))(point) @ direction, numeric, rtol=1e-7)
+
+
+def test_described_metrics(data):
+    """Entropy is the mean of −log π over the steps taken, and the step's norm that of φ_{s+1} − φ_s over all leaves."""
+    metrics = outer.describe(data)
+    log_prob, valid = np.asarray(data.trajectory.log_prob), np.asarray(data.trajectory.valid)
+    assert not valid.all()
+    entropy = [-log_prob[:, stage][valid[:, stage]].mean() for stage in range(STEPS + 1)]
+    np.testing.assert_allclose(metrics["entropy"], entropy, rtol=1e-5)
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(data.params)]
+    squares = sum((np.diff(leaf, axis=1) ** 2).reshape(TASKS, STEPS, -1).sum(-1) for leaf in leaves)
+    np.testing.assert_allclose(metrics["inner_step_norm"], np.sqrt(squares).mean(), rtol=1e-5)
+    reward = np.asarray(data.trajectory.reward)
+    np.testing.assert_allclose(metrics["return"], np.where(valid, reward, 0).sum(-1).mean((0, 2)), rtol=1e-5)
+    assert metrics["environment_steps"] == valid.sum()
 
 
 @pytest.mark.parametrize(

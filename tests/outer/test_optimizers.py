@@ -59,11 +59,9 @@ def test_trust_region_stays_where_nothing_improves():
     kinked = MetaObjective(
         loss=lambda theta, data: (SLOPE @ theta["x"] + 1e3 * jnp.abs(theta["x"]).sum(), {}), kl=quadratic().kl
     )
-    start = {"x": jnp.full(3, 1e-12)}
     theta, _, metrics = outer.trust_region(0.01).update(kinked, {"x": jnp.zeros(3)}, (), None)
     assert (theta["x"] == 0).all()
     assert metrics["step_fraction"] == 0
-    del start
 
 
 def test_trust_region_at_zero_gradient_is_finite():
@@ -101,7 +99,8 @@ def test_gradient_steps_are_optax_steps():
         (lambda: outer.trust_region(backtracks=0), "backtracks"),
         (lambda: outer.clipped(0.0), "clip is 0"),
         (lambda: outer.clipped(float("nan")), "clip is nan"),
-        (lambda: outer.inner_kl(-1.0), "inner_kl is -1"),
+        (lambda: outer.inner_kl(-1.0), "inner_kl_weight is -1"),
+        (lambda: outer.adam(-1.0), "outer_lr is -1"),
     ],
 )
 def test_bad_settings(build, message):

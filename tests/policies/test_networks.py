@@ -63,9 +63,10 @@ def test_the_default_policy_follows_the_action_space():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": (0,)}, "hidden is"),
-        ({"hidden": (2.5,)}, "hidden is"),
-        ({"activation": "gelu"}, "activation 'gelu' is unknown"),
+        ({"hidden": (0,)}, "hidden is 0"),
+        ({"hidden": (2.5,)}, "hidden is 2.5"),
+        ({"hidden": 64}, "hidden is 64"),
+        ({"activation": "gelu"}, "unknown activation 'gelu'"),
         ({"init_std": 0.0}, "init_std is 0"),
         ({"init_std": float("inf")}, "init_std is inf"),
         ({"min_std": 1.0}, "min_std is 1"),

@@ -1,0 +1,77 @@
+"""Checks of what users hand in: one line that names the value, what is allowed and, for names, the nearest one.
+
+This module loads no JAX, so that a script can refuse bad input at once.
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any
+
+
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> ValueError:
+    """The error for a name that does not exist, with the nearest names that do."""
+    names = list(allowed)
+    close = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return ValueError(f"unknown {kind} {value!r}: {hint}choose from {', '.join(names) or '(none)'}")
+
+
+def choose(kind: str, value: str | Callable, registered: Mapping[str, Any]) -> Any:
+    """A registered part by its name, or the user's own, if `value` is a function.
+
+    Raises:
+        ValueError: the name is not registered.
+    """
+    if callable(value):
+        return value
+    if not isinstance(value, str) or value not in registered:
+        raise unknown(kind, value, sorted(registered))
+    return registered[value]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def integer(name: str, value: Any, least: int = 1) -> int:
+    """`value` if it is an integer, NumPy's included, of at least `least`, else a ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    return int(value)
+
+
+def finite(name: str, value: Any) -> float:
+    """`value` if it is a finite number, else a ValueError."""
+    if not _number(value):
+        raise ValueError(f"{name} is {value!r}; it must be a finite number")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """`value` if it is a positive finite number, else a ValueError."""
+    if not _number(value) or value <= 0:
+        raise ValueError(f"{name} is {value!r}; it must be a positive number")
+    return float(value)
+
+
+def non_negative(name: str, value: Any) -> float:
+    """`value` if it is a finite number of at least 0, else a ValueError."""
+    if not _number(value) or value < 0:
+        raise ValueError(f"{name} is {value!r}; it must be a number of at least 0")
+    return float(value)
+
+
+def share(name: str, value: Any) -> float:
+    """`value` if it is a number in [0, 1], else a ValueError."""
+    if not _number(value) or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {value!r}; it must lie in [0, 1]")
+    return float(value)
+
+
+def interval(name: str, value: Any) -> tuple[float, float]:
+    """`value` if it is a pair (low, high) with low < high, else a ValueError."""
+    if not isinstance(value, tuple | list) or len(value) != 2 or not all(map(_number, value)) or value[0] >= value[1]:
+        raise ValueError(f"{name} is {value!r}; it must be a pair (low, high) of numbers with low < high")
+    return float(value[0]), float(value[1])

@@ -1,0 +1,25 @@
+"""Returns: sums of rewards to come, over an episode's own steps."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarl_jax.types import Trajectory
+
+
+def backward_sum(terms: Float[Array, "N T"], factors: Float[Array, "N T"]) -> Float[Array, "N T"]:
+    """y_t = terms_t + factors_t · y_{t+1}, with y_T = 0."""
+
+    def step(following, now):
+        term, factor = now
+        total = term + factor * following
+        return total, total
+
+    _, total = jax.lax.scan(step, jnp.zeros_like(terms[:, 0]), (terms.T, factors.T), reverse=True)
+    return total.T
+
+
+def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:
+    """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps; 0 on padding, nothing is bootstrapped."""
+    reward = jnp.where(trajectory.valid, trajectory.reward, 0)
+    return backward_sum(reward, jnp.full_like(reward, discount))
