@@ -12,7 +12,7 @@ PRESETS: dict[str, TrainConfig] = {
         backend="spring",
         algorithm="promp",
         horizon=50,
-        iterations=100,
+        iterations=60,
         algorithm_options=AlgorithmConfig(tasks=20, episodes=20, inner_lr=(0.1,), outer_lr=1e-3),
         policy=PolicyConfig(min_std=0.1),
     ),
@@ -36,6 +36,17 @@ PRESETS: dict[str, TrainConfig] = {
             lambda_=1.0,
         ),
         policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
+    ),
+    # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
+    "point-nav": TrainConfig(
+        task="point-nav",
+        algorithm="promp",
+        env_option=("action_scale=10.0",),
+        iterations=160,
+        algorithm_options=AlgorithmConfig(
+            tasks=20, episodes=20, adaptation_steps=3, burn_in=1, inner_lr=(0.2, 0.1), outer_lr=1e-3
+        ),
+        policy=PolicyConfig(init_std=0.5, min_std=0.1),
     ),
     # Finn et al. (2017), 2D navigation. Their code maps policy outputs of ±1 onto the point's largest step of 0.1, and
     # halves the inner rate after the first step, which only an evaluation with more steps than training takes.
