@@ -74,16 +74,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
             axes.plot(iteration, metrics[name], color=color, alpha=0.2 * opacity, linewidth=0.8)
         axes.plot(iteration, smooth(metrics[name], window), color=color, alpha=opacity, linewidth=1.8, label=label)
     if window > 1:
-        axes.annotate(
-            f"bold: mean of the last {window} iterations",
-            (1, 0),
-            xycoords="axes fraction",
-            xytext=(-4, 4),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=GREY,
-        )
+        axes.plot([], [], " ", label=f"bold: mean of the last {window} iterations")
     if "environment_steps" in metrics and len(iteration) > 1:
         per_iteration = float(metrics["environment_steps"].mean())
         scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
@@ -97,7 +88,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         top.set_xlabel(f"environment steps ({unit})", fontsize=9)
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)
 
 
