@@ -12,7 +12,7 @@ PRESETS: dict[str, TrainConfig] = {
         backend="spring",
         algorithm="promp",
         horizon=50,
-        iterations=60,
+        iterations=100,
         algorithm_options=AlgorithmConfig(tasks=20, episodes=20, inner_lr=(0.1,), outer_lr=1e-3),
         policy=PolicyConfig(min_std=0.1),
     ),
