@@ -66,6 +66,7 @@ def rollout(
         ValueError: the environment's states lack a field, or their shapes do not fit.
     """
 
+    @jax.jit  # so that asking for its shapes and scanning it trace the environment once, not twice
     def advance(key, state):
         distribution = policy.apply(params, state.observation)
         action = distribution.sample(key)

@@ -128,10 +128,11 @@ def train(
             raise ValueError(f"{name} is {value!r}; it must be positive")
     keys = streams(key)
     state = algorithm.init(keys.init) if state is None else state
-    return _chunks(algorithm, keys.train, iterations, state, chunk, seconds)
+    # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
+    return _chunks(jax.jit(algorithm.update), keys.train, iterations, state, chunk, seconds)
 
 
-def _chunks(algorithm, key, iterations, state, chunk, seconds):
+def _chunks(update, key, iterations, state, chunk, seconds):
     # Strongly typed, fresh buffers: a weakly typed initial state would compile the program twice, and donating the
     # caller's own arrays before the first chunk is asked for would be a surprise.
     state = jax.tree.map(jnp.array, strongly_typed(state))
@@ -139,7 +140,7 @@ def _chunks(algorithm, key, iterations, state, chunk, seconds):
     while done < iterations:
         count = min(count, iterations - done, chunk - done % chunk)
         started = time.perf_counter()
-        state, (metrics, finite) = _run(algorithm.update, chunk, jnp.int32(count), key, state)
+        state, (metrics, finite) = _run(update, chunk, jnp.int32(count), key, state)
         metrics, finite = jax.device_get((metrics, finite))
         elapsed = time.perf_counter() - started
         metrics = {name: values[:count] for name, values in metrics.items()}

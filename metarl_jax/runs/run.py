@@ -12,7 +12,7 @@ from rich.console import Console
 
 from metarl_jax.evaluation import evaluate
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import plots, reports
+from metarl_jax.runs import reports
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import RunStopped, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
@@ -149,6 +149,8 @@ def train_run(config: TrainConfig, console: Console, *, resume: bool = False) ->
         console.print(
             f"trained for {duration(seconds)} (h:mm:ss), {quantity(steps)} environment steps", highlight=False
         )
+    from metarl_jax.runs import plots  # matplotlib loads while nobody waits for the first iteration
+
     title = f"{session.built.env.name}, {config.algorithm}"
     metrics = plots.read_metrics(folder / "metrics.csv")
     if any(name.startswith("return_") for name in metrics):
@@ -247,6 +249,8 @@ def evaluate_run(
     )
     with user_errors():
         reports.write_report(report, folder / "evaluation.json")
+    from metarl_jax.runs import plots
+
     title = f"{built.env.name}, {config.algorithm}: {config.evaluation.eval_tasks} held-out tasks"
     plots.adaptation(
         report["rows"],
