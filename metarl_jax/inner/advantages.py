@@ -75,7 +75,7 @@ def gae(
         delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
         advantage = backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
         if normalized:
-            # Rounding in float32 and the ridge leave some 1e-5 of the returns unexplained when nothing is left to explain.
+            # Where nothing is left to explain, float32 and the ridge still leave some 1e-5 of the returns unexplained.
             noise = 1e-4 * jnp.abs(reward_to_go(trajectory, discount)).max()
             advantage = normalize(advantage, valid, noise)
         return jax.lax.stop_gradient(advantage)
