@@ -19,8 +19,8 @@ def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
     """
-    several = isinstance(learning_rate, Sequence | np.ndarray) and np.ndim(learning_rate)
-    rates = [checks.non_negative("inner_lr", rate) for rate in (learning_rate if several else [learning_rate])]
+    given = np.atleast_1d(np.asarray(learning_rate, dtype=object)).tolist()
+    rates = [checks.non_negative("inner_lr", rate) for rate in given]
     if not rates:
         raise ValueError(f"inner_lr is {learning_rate!r}; it must be a rate, or a sequence of at least one per step")
 

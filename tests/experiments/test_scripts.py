@@ -94,7 +94,7 @@ BAD = {
     "zero tasks": ([*TINY, "--tasks", "0"], "tasks is 0"),
     "negative episodes": ([*TINY, "--episodes", "-1"], "episodes is -1"),
     "zero horizon": ([*TINY, "--horizon", "0"], "horizon is 0"),
-    "zero hidden": ([*TINY, "--hidden", "0"], "hidden is .0"),
+    "zero hidden": ([*TINY, "--hidden", "0"], "hidden is 0"),
     "negative rate": ([*TINY, "--inner-lr", "-0.1"], "-0.1"),
     "one evaluation task": ([*TINY, "--eval-tasks", "1"], "eval_tasks is 1.*at least 2"),
     "zero checkpoints kept": ([*TINY, "--keep", "0"], "keep is 0"),
