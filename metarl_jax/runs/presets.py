@@ -37,6 +37,18 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
     ),
+    # The same family at a size for CPUs: with the exploration noise of action_scale=10 the dynamics are nearly linear, so
+    # twenty episodes suffice for an inner gradient; a shorter credit horizon lowers its variance further.
+    "cheetah-dir-cpu": TrainConfig(
+        task="cheetah-dir@promp2019",
+        backend="spring",
+        algorithm="promp",
+        iterations=150,
+        algorithm_options=AlgorithmConfig(
+            tasks=20, episodes=20, inner_lr=(0.3,), outer_lr=1e-3, epochs=8, discount=0.95, lambda_=0.95
+        ),
+        policy=PolicyConfig(min_std=0.2),
+    ),
     # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
     "point-nav": TrainConfig(
         task="point-nav",
