@@ -37,8 +37,8 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
     ),
-    # The same family at a size for CPUs: with the exploration noise of action_scale=10 the dynamics are nearly linear, so
-    # twenty episodes suffice for an inner gradient; a shorter credit horizon lowers its variance further.
+    # The same family at a size for CPUs: at the small exploration noise of action_scale=10 the dynamics are nearly
+    # linear, so twenty episodes suffice for an inner gradient; a shorter credit horizon lowers its variance further.
     "cheetah-dir-cpu": TrainConfig(
         task="cheetah-dir@promp2019",
         backend="spring",
