@@ -151,12 +151,13 @@ def test_more_inner_steps_continue_the_same_trial(theta, data):
     assert_trees(first, data.params, rtol=1e-4, atol=1e-5)
 
 
-def test_the_outer_loss_reads_the_counted_stages_only(theta, data):
-    """With burn-in L the last stage's advantages matter; earlier ones do so only through φ, later stages not at all."""
+def test_the_outer_loss_reads_the_counted_stages_only(theta):
+    """At inner rate 0 every ratio is 1, so the loss is minus the mean advantage of the counted stages."""
+    data = collect(make_parts(rate=0.0), theta)
     # Normalised advantages have mean 0 at every stage, which could not tell the stages apart.
     data = data.replace(advantage=data.advantage + jnp.array([1.0, 10.0, 100.0])[:, None, None])
     for burn_in, counted in ((2, [2]), (1, [1, 2]), (0, [0, 1, 2])):
-        parts = make_parts(outer.ratio(), burn_in=burn_in)
+        parts = make_parts(outer.ratio(), rate=0.0, burn_in=burn_in)
         loss = jax.jit(outer.meta_objective(parts).loss)(theta, data)[0]
         expected = np.mean([-masked_mean(data.advantage[:, s], data.trajectory.valid[:, s]) for s in counted])
         np.testing.assert_allclose(loss, expected, rtol=1e-4)
