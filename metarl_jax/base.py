@@ -51,13 +51,22 @@ class Policy(NamedTuple):
 
     init: Callable[[Key], PyTree]
     apply: Callable[[PyTree, jax.Array], Any]
+    labels: Callable[[PyTree], PyTree] | None = None
+    """``φ → a tree like φ`` whose leaves name what a parameter is: "body", "head" (the last layer), "std" or "context";
+    what lets an inner loop move some of them only. None: the policy names none"""
 
 
 class InnerOptimizer(NamedTuple):
-    """A differentiable update rule for the fast parameters: ``update(gradient, state, φ) → (φ, state)``."""
+    """A differentiable update rule: ``update(gradient, state, φ, learned) → (φ, state)``.
+
+    `learned` is what the outer loop learns of the rule itself, such as rates, and so a part of θ.
+    """
 
     init: Callable[[PyTree], PyTree]
-    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    """``φ → state``, what one inner step passes to the next"""
+    update: Callable[..., tuple[PyTree, PyTree]]
+    init_learned: Callable[[PyTree], PyTree] | None = None
+    """``φ → learned`` at the start of training; None: the rule is fixed"""
 
 
 class Adapter(NamedTuple):
@@ -77,7 +86,11 @@ Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]
 """``(policy, φ, trajectory, advantage) → scalar``: the loss that an inner step descends."""
 
 AdvantageEstimator = Callable[[Trajectory], jax.Array]
-"""``trajectory → advantage [N, T]``."""
+"""``trajectory → advantage [N, T]``: what a user may hand in."""
+
+ScaledEstimator = Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
+"""``(φ, trajectory) → (advantage [N, T], scale [])``: what the assembly runs. φ may hold a critic; the scale is what the
+advantages were divided by, in units of return."""
 
 Objective = Callable[[Policy, Path], tuple[jax.Array, Metrics]]
 """``(policy, path) → (loss, metrics)`` of one task: the outer loss along its adaptation path."""
@@ -88,8 +101,8 @@ class MetaObjective(NamedTuple):
 
     loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
     """``(θ, data) → (loss, metrics)``"""
-    kl: Callable[[PyTree, PyTree], jax.Array]
-    """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats"""
+    kl: Callable[[PyTree, PyTree], jax.Array] | None
+    """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats; None: the objective has none"""
 
 
 class OuterOptimizer(NamedTuple):
@@ -97,6 +110,8 @@ class OuterOptimizer(NamedTuple):
 
     init: Callable[[PyTree], PyTree]
     update: Callable[[MetaObjective, PyTree, PyTree, PyTree], tuple[PyTree, PyTree, Metrics]]
+    needs_kl: bool = False
+    """whether it asks the objective for its KL"""
 
 
 class MetaAlgorithm(NamedTuple):

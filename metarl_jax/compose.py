@@ -1,50 +1,131 @@
 """What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax import outer, policies
+from metarl_jax import checks, inner, outer, policies
 from metarl_jax.base import (
     AdvantageEstimator,
     InnerOptimizer,
     MetaAlgorithm,
+    MetaObjective,
     Objective,
     OuterOptimizer,
     Policy,
+    ScaledEstimator,
     Surrogate,
     TaskEnv,
     Trial,
 )
 from metarl_jax.checks import choose
-from metarl_jax.inner import ADVANTAGES, SURROGATES, policy_gradient, sgd
-from metarl_jax.types import MetaState, strongly_typed
+from metarl_jax.types import MetaState, PyTree, Trajectory, strongly_typed
+
+FastParameters = str | Callable[[PyTree], PyTree]
+MOVING = {"head": {"head", "std"}, "context": {"context"}}
+"""What an inner loop that does not move everything moves, by the labels of `metarl_jax.base.Policy.labels`."""
 
 
-def _advantage(advantage: str | AdvantageEstimator, **settings: float | None) -> AdvantageEstimator:
-    given = {name: value for name, value in settings.items() if value is not None}
+class _Advantage(NamedTuple):
+    estimate: ScaledEstimator
+    critic: inner.Critic | None
+    discount: float
+
+
+def _advantage(env, horizon, advantage, baseline, **settings) -> _Advantage:
+    """The estimator that the assembly runs, and the critic that it needs, if any."""
+    given = {name: value for name, value in (settings | {"baseline": baseline}).items() if value is not None}
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        return advantage
-    build = choose("advantage", advantage, ADVANTAGES)
+        return _Advantage(lambda params, trajectory: (advantage(trajectory), jnp.ones(())), None, 1.0)
+    parameters = inspect.signature(choose("advantage", advantage, inner.ADVANTAGES)).parameters
     for setting in given:
-        if setting not in inspect.signature(build).parameters:
+        if setting not in parameters:
             raise ValueError(f"advantage {advantage!r} takes no {setting}")
-    return build(**given)
+    settings = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
+    if advantage == "returns":
+        estimator = inner.returns(**settings)
+        return _Advantage(lambda params, trajectory: (estimator(trajectory), jnp.ones(())), None, settings["discount"])
+    discount, lambda_ = checks.share("discount", settings["discount"]), checks.share("lambda_", settings["lambda_"])
+    normalized = settings["normalized"]
+    source = inner.make_baseline(settings["baseline"], env.observation_size, horizon)
+    critic = source if isinstance(source, inner.Critic) else None
+
+    def estimate(params: PyTree, trajectory: Trajectory):
+        if critic is None:
+            values = source(trajectory, discount)
+        else:
+            values = critic.values(params["critic"], trajectory, discount)
+        return inner.estimate(trajectory, values, discount, lambda_, normalized)
+
+    return _Advantage(estimate, critic, discount)
 
 
-def compose(
+def _labels(policy: Policy) -> set[str]:
+    if policy.labels is None:
+        return set()
+    return set(jax.tree.leaves(policy.labels(jax.eval_shape(policy.init, jax.random.key(0)))))
+
+
+def _inner_optimizer(
+    policy: Policy,
+    build: Callable[[float | Sequence[float]], InnerOptimizer],
+    inner_lr: float | Sequence[float],
+    fast_parameters: FastParameters,
+    std_lr: float | Sequence[float] | None,
+    critic: inner.Critic | None,
+) -> InnerOptimizer:
+    """One optimiser for every parameter, or one by label where something moves differently or not at all."""
+    optimizer, existing = build(inner_lr), _labels(policy)
+    groups: dict[str, InnerOptimizer] = {}
+    labels, otherwise = policy.labels, optimizer
+    if callable(fast_parameters):
+        chosen = fast_parameters
+
+        def labels(params):
+            names = policy.labels(params) if policy.labels else jax.tree.map(lambda _: "", params)
+            return jax.tree.map(lambda name, moves: name if moves else "frozen", names, chosen(params))
+
+        groups["frozen"] = inner.frozen()
+    elif fast_parameters != "all":
+        moving = choose("fast_parameters", fast_parameters, {"all": None, **MOVING})
+        if fast_parameters not in existing:
+            raise ValueError(
+                f"fast_parameters is {fast_parameters!r}, but the policy labels none of its parameters so; "
+                + ("make it with context_size=5" if fast_parameters == "context" else "use a policy with labels")
+                + ", or choose 'all'"
+            )
+        groups |= {label: optimizer for label in moving & existing}
+        if critic is not None and critic.inner_weight:
+            groups["critic"] = optimizer
+        otherwise = inner.frozen()
+    if std_lr is not None:
+        if "std" not in existing:
+            raise ValueError(
+                f"std_lr is {std_lr!r}, but the policy has no standard deviation of its own, as a categorical one has "
+                "none; leave std_lr out"
+            )
+        groups["std"] = build(std_lr)
+    if critic is not None and not critic.inner_weight:
+        groups["critic"] = inner.frozen()
+    return inner.by_label(labels, groups, otherwise) if groups and labels else optimizer
+
+
+def build_parts(
     env: TaskEnv,
     *,
     objective: Objective,
-    outer_optimizer: OuterOptimizer,
-    surrogate: str | Surrogate,
-    inner_optimizer: Callable[[float | Sequence[float]], InnerOptimizer] = sgd,
+    surrogate: str | Surrogate = "score_function",
+    inner_optimizer: str | Callable[[float | Sequence[float]], InnerOptimizer] = "sgd",
     inner_lr: float | Sequence[float] = 0.1,
+    std_lr: float | Sequence[float] | None = None,
+    fast_parameters: FastParameters = "all",
+    credit: bool | float = False,
     tasks: int = 20,
     episodes: int = 20,
     adaptation_steps: int = 1,
@@ -53,17 +134,24 @@ def compose(
     advantage: str | AdvantageEstimator = "gae",
     discount: float | None = None,
     lambda_: float | None = None,
-    policy: Policy | None = None,
-) -> MetaAlgorithm:
-    """The product of an inner step, an objective and an outer optimiser; the named algorithms call this.
+    normalized: bool | None = None,
+    baseline: str | inner.Baseline | inner.Critic | None = None,
+    policy: Policy | Mapping[str, Any] | None = None,
+    remat: bool = False,
+    task_chunk: int | None = None,
+) -> outer.Parts:
+    """The parts of an algorithm; its options are those that all algorithms have in common.
 
     Args:
         env: p(M) and its MDPs.
         objective: the outer loss along the path.
-        outer_optimizer: how θ moves.
-        surrogate: the inner loss, a name or a function.
-        inner_optimizer: ``inner_lr → InnerOptimizer``.
-        inner_lr: α, one rate, or one per inner step.
+        surrogate: the inner loss, a name of `metarl_jax.inner.SURROGATES` or a function.
+        inner_optimizer: the update rule, a name of `metarl_jax.inner.INNER_OPTIMIZERS` or ``inner_lr → InnerOptimizer``.
+        inner_lr: α, one rate, or one per inner step, of which the last serves all further steps.
+        std_lr: α of the standard deviation; None means `inner_lr`.
+        fast_parameters: what the inner loop moves: "all", "head" (the last layer and the standard deviation), "context",
+            or a function ``φ → a tree like φ`` of booleans.
+        credit: adds the score term of the sampled update; a number weighs it, True is 1.
         tasks: B, tasks per meta-iteration.
         episodes: N, episodes per stage.
         adaptation_steps: L, inner steps.
@@ -72,27 +160,94 @@ def compose(
         advantage: the estimator of both loops, a name or a function of one task's trajectory.
         discount: γ of a named estimator; None means its default.
         lambda_: λ of a named estimator; None means its default.
-        policy: π; None means `metarl_jax.policies.mlp(env)`.
+        normalized: whether "gae" brings each task's stage to mean 0 and standard deviation 1; None means its default.
+        baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`.
+        policy: π, or options of `metarl_jax.policies.mlp`, which makes it otherwise.
+        remat: recompute inner steps in the backward pass instead of storing their activations.
+        task_chunk: tasks at a time in both phases; None means all at once.
 
     Raises:
-        ValueError: a name is unknown or a value out of range.
+        ValueError: a name is unknown, a value out of range, or two options do not go together.
     """
-    policy = policies.mlp(env) if policy is None else policy
-    parts = outer.Parts(
+    policy = make_policy(env, policy)
+    trial = Trial(
+        tasks=tasks,
+        episodes=episodes,
+        adaptation_steps=adaptation_steps,
+        burn_in=burn_in,
+        horizon=env.horizon if horizon is None else horizon,
+    )
+    estimator = _advantage(
+        env, trial.horizon, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
+    )
+    surrogate = choose("surrogate", surrogate, inner.SURROGATES)
+    critic, refit = estimator.critic, None
+    if critic is not None:
+        policy = inner.actor_critic(policy, critic)
+        if critic.loss is not None:
+            loss = inner.critic_loss(critic, estimator.discount)
+            objective = outer.add(objective, outer.critic_error(loss, critic.outer_weight))
+            if critic.inner_weight:
+                surrogate = inner.with_critic_loss(surrogate, loss, critic.inner_weight)
+        refit = _refit(critic, estimator.discount)
+    if credit:
+        if adaptation_steps == 0:
+            raise ValueError(
+                "credit is for what a stage does for later ones, and with adaptation_steps=0 there is one stage only; "
+                "leave credit out, or take at least one inner step"
+            )
+        objective = outer.add(objective, outer.credit(1.0 if credit is True else credit))
+    build = choose("inner_optimizer", inner_optimizer, inner.INNER_OPTIMIZERS)
+    optimizer = _inner_optimizer(policy, build, inner_lr, fast_parameters, std_lr, critic)
+    if task_chunk is not None:
+        checks.integer("task_chunk", task_chunk)
+    return outer.Parts(
         env=env,
         policy=policy,
-        adapter=policy_gradient(policy, choose("surrogate", surrogate, SURROGATES), inner_optimizer(inner_lr)),
-        advantage=_advantage(advantage, discount=discount, lambda_=lambda_),
+        adapter=inner.policy_gradient(policy, surrogate, optimizer),
+        advantage=estimator.estimate,
         objective=objective,
-        trial=Trial(
-            tasks=tasks,
-            episodes=episodes,
-            adaptation_steps=adaptation_steps,
-            burn_in=burn_in,
-            horizon=env.horizon if horizon is None else horizon,
-        ),
+        trial=trial,
+        memory=outer.Memory(remat, task_chunk),
+        refit=refit,
     )
-    meta_objective = outer.meta_objective(parts)
+
+
+def make_policy(env: TaskEnv, policy: Policy | Mapping[str, Any] | None, **defaults: Any) -> Policy:
+    """π as it is, or made by `metarl_jax.policies.mlp` of the given options over `defaults`."""
+    if policy is None or isinstance(policy, Mapping):
+        return policies.mlp(env, **defaults | dict(policy or {}))
+    return policy
+
+
+def _refit(critic: inner.Critic, discount: float):
+    fit = critic.refit
+    if fit is None:
+        return None
+
+    def refit(theta: PyTree, trajectory: Trajectory) -> PyTree:
+        params = inner.policy_of(theta)
+        return inner.with_policy(theta, params | {"critic": fit(params["critic"], trajectory, discount)})
+
+    return refit
+
+
+def assemble(
+    parts: outer.Parts, outer_optimizer: OuterOptimizer, meta_objective: MetaObjective | None = None
+) -> MetaAlgorithm:
+    """The algorithm that collects trials, moves θ by an outer optimiser, and adapts by the same trial.
+
+    Args:
+        parts: of the trial and the objective.
+        outer_optimizer: how θ moves.
+        meta_objective: the outer loss; None means the parts' objective along the adaptation path.
+
+    Raises:
+        ValueError: the optimiser needs a KL that the objective or the policy's distribution has not.
+    """
+    objective = outer.meta_objective(parts) if meta_objective is None else meta_objective
+    if outer_optimizer.needs_kl:
+        _check_kl(parts, objective)
 
     def init(key):
         theta = strongly_typed(parts.adapter.init_meta(key))
@@ -100,14 +255,49 @@ def compose(
 
     def update(key, state):
         data = outer.collect_tasks(key, parts, state.params)
-        theta, opt_state, metrics = outer_optimizer.update(meta_objective, state.params, state.opt_state, data)
+        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, state.opt_state, data)
+        if parts.refit is not None:
+            trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
+            theta = parts.refit(theta, trajectories)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
         return state, outer.describe(data) | metrics
 
     def gradient(key, theta):
         data = outer.collect_tasks(key, parts, theta)
-        (loss, metrics), descent = jax.value_and_grad(meta_objective.loss, has_aux=True)(theta, data)
+        (loss, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, outer.describe(data) | metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
 
     return MetaAlgorithm(init, update, lambda key, theta, task: outer.adapt(key, parts, theta, task), gradient)
+
+
+def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
+    if objective.kl is None:
+        raise ValueError("the outer optimizer is a trust region and the objective has no KL; choose gradient steps")
+    found = []
+
+    def distribution(key):
+        policy = parts.policy
+        found.append(policy.apply(policy.init(key), jnp.zeros(parts.env.observation_size)))
+        return 0
+
+    jax.eval_shape(distribution, jax.random.key(0))
+    if not hasattr(found[0], "kl"):
+        raise ValueError(
+            f"the outer optimizer is a trust region and the policy's {type(found[0]).__name__} has no method kl(other); "
+            "give it one, or choose an algorithm with gradient steps, such as maml"
+        )
+
+
+def compose(env: TaskEnv, *, outer_optimizer: OuterOptimizer, **options: Any) -> MetaAlgorithm:
+    """The product of an inner step, an objective and an outer optimiser; the named algorithms call this.
+
+    Args:
+        env: p(M) and its MDPs.
+        outer_optimizer: how θ moves.
+        **options: of `build_parts`.
+
+    Raises:
+        ValueError: a name is unknown, a value out of range, or two options do not go together.
+    """
+    return assemble(build_parts(env, **options), outer_optimizer)

@@ -65,6 +65,11 @@ class Stage:
     """[N, T] the advantage that the inner step and the outer loss weigh log-probabilities with"""
     params: PyTree
     """φ, the parameters of the behaviour policy that collected this stage"""
+    scale: jax.Array
+    """[] what the advantages were divided by, in units of return; 1 where they were not normalised"""
+    credit: jax.Array
+    """[] what this stage's data did for the counted stages after it, as `metarl_jax.outer.exploration_credit` computes
+    it across tasks, in units of the advantage per step; 0 where nobody asked"""
 
 
 @struct.dataclass
@@ -87,6 +92,16 @@ class Path:
     def before_steps(self) -> "Path":
         """The L stages that an inner step learned from."""
         return jax.tree.map(lambda leaf: leaf[:-1], self)
+
+
+@struct.dataclass
+class Theta:
+    """θ where more is learned than where the policy starts; where not, θ is the policy's parameters themselves."""
+
+    policy: PyTree
+    """φ_0"""
+    inner: PyTree
+    """what is learned of the inner update: rates, preconditioners"""
 
 
 @struct.dataclass

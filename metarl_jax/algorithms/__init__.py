@@ -3,18 +3,45 @@
 import inspect
 from typing import Any
 
+from metarl_jax.algorithms.anil import anil
+from metarl_jax.algorithms.cavia import cavia
+from metarl_jax.algorithms.dice import dice
+from metarl_jax.algorithms.e_maml import e_maml
+from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
+from metarl_jax.algorithms.loaded_dice import loaded_dice
 from metarl_jax.algorithms.maml import maml, maml_trpo
+from metarl_jax.algorithms.meta_curvature import meta_curvature
+from metarl_jax.algorithms.meta_sgd import meta_sgd
+from metarl_jax.algorithms.pretrain import pretrain
 from metarl_jax.algorithms.promp import promp
+from metarl_jax.algorithms.reptile import reptile
+from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
-from metarl_jax.compose import compose
+from metarl_jax.compose import build_parts, compose
 
-ALGORITHMS = {"fomaml": fomaml, "maml": maml, "maml-trpo": maml_trpo, "promp": promp}
+ALGORITHMS = {
+    "anil": anil,
+    "cavia": cavia,
+    "dice": dice,
+    "e-maml": e_maml,
+    "es-maml": es_maml,
+    "fomaml": fomaml,
+    "loaded-dice": loaded_dice,
+    "maml": maml,
+    "maml-trpo": maml_trpo,
+    "meta-curvature": meta_curvature,
+    "meta-sgd": meta_sgd,
+    "pretrain": pretrain,
+    "promp": promp,
+    "reptile": reptile,
+    "tmaml": tmaml,
+}
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
 # What a named algorithm fixes itself is not the user's to pass.
-_FIXED = {"objective", "outer_optimizer", "inner_optimizer"}
+_FIXED = {"objective", "outer_optimizer"}
 
 
 def names() -> tuple[str, ...]:
@@ -29,7 +56,7 @@ def options(name: str) -> dict[str, Any]:
         ValueError: the name is unknown.
     """
     accepted = {}
-    for function in (choose("algorithm", name, ALGORITHMS), compose):
+    for function in (choose("algorithm", name, ALGORITHMS), build_parts):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
@@ -54,4 +81,25 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
     return ALGORITHMS[name](env, **given)
 
 
-__all__ = ["ALGORITHMS", "compose", "fomaml", "make", "maml", "maml_trpo", "names", "options", "promp"]
+__all__ = [
+    "ALGORITHMS",
+    "anil",
+    "cavia",
+    "compose",
+    "dice",
+    "e_maml",
+    "es_maml",
+    "fomaml",
+    "loaded_dice",
+    "make",
+    "maml",
+    "maml_trpo",
+    "meta_curvature",
+    "meta_sgd",
+    "names",
+    "options",
+    "pretrain",
+    "promp",
+    "reptile",
+    "tmaml",
+]

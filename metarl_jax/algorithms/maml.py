@@ -10,8 +10,8 @@ def maml(
 ) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇ surrogate(θ; D_0): differentiates through the inner steps.
 
-    With the default surrogate this is the path derivative of the sampled update, without the score term that the choice
-    of D_0 adds; with `likelihood_ratio` it estimates the expected update's gradient.
+    Objective: the sampled update, whose path derivative this is, without the score term that the choice of D_0 adds
+    (`credit=True` adds it: `e-maml`). With `likelihood_ratio`, `dice` or `loaded_dice` it follows the expected update.
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400).
     """
@@ -24,7 +24,7 @@ def maml_trpo(
 ) -> MetaAlgorithm:
     """MAML whose outer step is TRPO's: conjugate gradients and a line search under E KL(old ‖ new) ≤ max_kl nats.
 
-    This is the outer optimiser of the paper's RL experiments.
+    This is the outer optimiser of the paper's RL experiments. Objective: as `maml`.
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400); Schulman et al. (2015, arXiv:1502.05477).
     """

@@ -12,6 +12,7 @@ from metarl_jax.envs.cheetah import CHEETAH_DIR, CHEETAH_VEL
 from metarl_jax.envs.point import POINT_NAV
 from metarl_jax.envs.reacher import REACHER_GOAL
 from metarl_jax.envs.registry import Card, Family
+from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
 from metarl_jax.envs.tabular import TABULAR_MDP
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, GoalTask, MDPTask, VelocityTask
@@ -81,5 +82,6 @@ __all__ = [
     "card",
     "make",
     "names",
+    "reveal_task",
     "versions",
 ]

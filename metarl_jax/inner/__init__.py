@@ -1,25 +1,62 @@
 """f_θ: baselines, advantages, surrogates, inner optimisers, and the adapter made of them. All of it sees one task."""
 
-from metarl_jax.inner.adapter import Fast, policy_gradient
-from metarl_jax.inner.advantages import ADVANTAGES, gae, normalize, returns
-from metarl_jax.inner.baselines import linear_feature, zero
-from metarl_jax.inner.optimizers import first_order, sgd
+from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic_loss
+from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy
+from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, normalize, returns
+from metarl_jax.inner.baselines import Baseline, leave_one_out, linear_feature, linear_time, zero
+from metarl_jax.inner.critics import BASELINES, Critic, make_baseline, previous_fit, value_network
+from metarl_jax.inner.optimizers import (
+    INNER_OPTIMIZERS,
+    adam,
+    by_label,
+    curvature,
+    first_order,
+    from_optax,
+    frozen,
+    learned_rates,
+    momentum,
+    sgd,
+)
 from metarl_jax.inner.returns import reward_to_go
-from metarl_jax.inner.surrogates import SURROGATES, likelihood_ratio, score_function
+from metarl_jax.inner.surrogates import SURROGATES, dice, likelihood_ratio, loaded_dice, score_function
 
 __all__ = [
     "ADVANTAGES",
+    "BASELINES",
+    "INNER_OPTIMIZERS",
     "SURROGATES",
+    "Baseline",
+    "Critic",
     "Fast",
+    "actor_critic",
+    "adam",
+    "by_label",
+    "critic_loss",
+    "curvature",
+    "dice",
+    "estimate",
     "first_order",
+    "from_optax",
+    "frozen",
     "gae",
+    "learned_rates",
+    "leave_one_out",
     "likelihood_ratio",
     "linear_feature",
+    "linear_time",
+    "loaded_dice",
+    "make_baseline",
+    "momentum",
     "normalize",
     "policy_gradient",
+    "policy_of",
+    "previous_fit",
     "returns",
     "reward_to_go",
     "score_function",
     "sgd",
+    "value_network",
+    "with_critic_loss",
+    "with_policy",
     "zero",
 ]

@@ -4,7 +4,7 @@ import jax
 from flax import struct
 
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, Surrogate
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, Theta
 
 
 @struct.dataclass
@@ -17,22 +17,37 @@ class Fast:
     """state of the inner optimiser"""
 
 
-def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimizer) -> Adapter:
-    """φ_0 = θ, φ_{s+1} = φ_s − α ∇_φ surrogate(φ_s; D_s): every parameter of the policy is fast.
+def policy_of(theta: PyTree) -> PyTree:
+    """The policy's part of θ, φ_0."""
+    return theta.policy if isinstance(theta, Theta) else theta
 
-    Each task's gradient is of its own loss alone; nothing is averaged over tasks here.
+
+def with_policy(theta: PyTree, params: PyTree) -> PyTree:
+    """θ with another φ_0."""
+    return theta.replace(policy=params) if isinstance(theta, Theta) else params
+
+
+def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimizer) -> Adapter:
+    """φ_0 = θ, φ_{s+1} = φ_s − U(∇_φ surrogate(φ_s; D_s)), with the optimiser's update U.
+
+    Each task's gradient is of its own loss alone; nothing is averaged over tasks here. Where the optimiser has something
+    to learn, θ is a `metarl_jax.types.Theta`; otherwise the policy's parameters.
 
     Finn et al. (2017, arXiv:1703.03400).
     """
+    init_learned = optimizer.init_learned
+
+    def init_meta(key):
+        params = policy.init(key)
+        return params if init_learned is None else Theta(policy=params, inner=init_learned(params))
+
+    def init(theta):
+        start = policy_of(theta)
+        return Fast(start, optimizer.init(start))
 
     def learn(theta, fast, trajectory, advantage):
-        del theta  # the steps start at θ (in `init`) and know nothing else of it
+        learned = () if init_learned is None else theta.inner
         gradient = jax.grad(lambda phi: surrogate(policy, phi, trajectory, advantage))(fast.params)
-        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params))
+        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned))
 
-    return Adapter(
-        init_meta=policy.init,
-        init=lambda theta: Fast(theta, optimizer.init(theta)),
-        params=lambda theta, fast: fast.params,
-        learn=learn,
-    )
+    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator
@@ -11,19 +11,87 @@ from metarl_jax.inner.returns import backward_sum, reward_to_go
 from metarl_jax.types import Trajectory
 
 
-def normalize(advantage: Float[Array, "N T"], valid: jax.Array, noise: float | jax.Array = 0.0) -> Float[Array, "N T"]:
-    """(A − mean) / (std + noise) over the valid steps of ONE task's stage; 0 on padding.
+def scale_of(
+    advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
+) -> Float[Array, ""]:
+    """std + noise + 1e-8 [] over the valid steps of ONE task's stage: what `normalize` divides by.
 
     Args:
         advantage: A [N, T].
         valid: which steps count [N, T].
         noise: what rounding may leave of an A that is constant; advantages of that size are not blown up to size 1.
     """
-    count = jnp.maximum(valid.sum(), 1)
-    mean = jnp.where(valid, advantage, 0).sum() / count
-    centered = jnp.where(valid, advantage - mean, 0)
-    deviation = jnp.sqrt((centered**2).sum() / count)
-    return centered / (deviation + noise + 1e-8)
+    centered = _centered(advantage, valid)
+    return jnp.sqrt((centered**2).sum() / jnp.maximum(valid.sum(), 1)) + noise + 1e-8
+
+
+def normalize(
+    advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
+) -> Float[Array, "N T"]:
+    """(A − mean) / (std + noise) over the valid steps of ONE task's stage; 0 on padding. Arguments as in `scale_of`."""
+    return _centered(advantage, valid) / scale_of(advantage, valid, noise)
+
+
+def _centered(advantage: Float[Array, "N T"], valid: Bool[Array, "N T"]) -> Float[Array, "N T"]:
+    mean = jnp.where(valid, advantage, 0).sum() / jnp.maximum(valid.sum(), 1)
+    return jnp.where(valid, advantage - mean, 0)
+
+
+def gae_of_values(
+    trajectory: Trajectory,
+    values: Float[Array, "N T"],
+    next_values: Float[Array, "N T"],
+    discount: float,
+    lambda_: float,
+) -> Float[Array, "N T"]:
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438), as it stands in `gae`.
+
+    Args:
+        trajectory: one task's stage.
+        values: V(s_t) [N, T], in units of discounted return.
+        next_values: V(s_{t+1}) [N, T].
+        discount: γ per step.
+        lambda_: λ.
+
+    Returns:
+        A [N, T] in units of discounted return, not normalised; 0 on padding. The gradient is not cut.
+    """
+    valid, truncated = trajectory.valid, trajectory.truncated
+    goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
+    following = jnp.where(goes_on | truncated, next_values, 0)
+    continues = discount * trajectory.discount
+    delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
+    return backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
+
+
+def estimate(
+    trajectory: Trajectory,
+    values: tuple[jax.Array, jax.Array],
+    discount: float,
+    lambda_: float,
+    normalized: bool,
+) -> tuple[Float[Array, "N T"], Float[Array, ""]]:
+    """The advantage of one task's stage, and the number by which it was divided.
+
+    Args:
+        trajectory: one task's stage.
+        values: (V(s_t), V(s_{t+1})), each [N, T], as a `metarl_jax.inner.Baseline` returns them.
+        discount: γ per step.
+        lambda_: λ.
+        normalized: bring the stage to mean 0 and standard deviation 1.
+
+    Returns:
+        A [N, T] and its scale [] in units of discounted return: A·scale is `gae_of_values`, but for its mean where
+        normalised. The scale is 1 where not. Both are data, cut from the gradient's graph.
+    """
+    advantage = gae_of_values(trajectory, *values, discount, lambda_)
+    scale = jnp.ones((), advantage.dtype)
+    if normalized:
+        # Where nothing is left to explain, float32 and the ridge still leave some 1e-5 of the returns unexplained.
+        noise = 1e-4 * jnp.abs(reward_to_go(trajectory, discount)).max()
+        scale = scale_of(advantage, trajectory.valid, noise)
+        advantage = normalize(advantage, trajectory.valid, noise)
+    return jax.lax.stop_gradient((advantage, scale))
 
 
 def returns(discount: float = 1.0) -> AdvantageEstimator:
@@ -66,21 +134,10 @@ def gae(
     discount, lambda_ = checks.share("discount", discount), checks.share("lambda_", lambda_)
     baseline = linear_feature() if baseline is None else baseline
 
-    def estimate(trajectory: Trajectory) -> jax.Array:
-        valid, truncated = trajectory.valid, trajectory.truncated
-        values, next_values = baseline(trajectory, discount)
-        goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
-        following = jnp.where(goes_on | truncated, next_values, 0)
-        continues = discount * trajectory.discount
-        delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
-        advantage = backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
-        if normalized:
-            # Where nothing is left to explain, float32 and the ridge still leave some 1e-5 of the returns unexplained.
-            noise = 1e-4 * jnp.abs(reward_to_go(trajectory, discount)).max()
-            advantage = normalize(advantage, valid, noise)
-        return jax.lax.stop_gradient(advantage)
+    def advantage(trajectory: Trajectory) -> jax.Array:
+        return estimate(trajectory, baseline(trajectory, discount), discount, lambda_, normalized)[0]
 
-    return estimate
+    return advantage
 
 
 ADVANTAGES = {"gae": gae, "returns": returns}

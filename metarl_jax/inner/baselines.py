@@ -1,6 +1,11 @@
-"""Baselines V(s): what an advantage subtracts. A baseline is constant data; no gradient flows through its fit."""
+"""Baselines V(s): what an advantage subtracts. A baseline is constant data; no gradient flows through its fit.
+
+Whether V may depend on the episodes that it scores decides about bias: see `leave_one_out`. Baselines with parameters
+that outlive a stage are in `metarl_jax.inner.critics`.
+"""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +16,31 @@ from metarl_jax.inner.returns import reward_to_go
 from metarl_jax.types import Trajectory
 
 Baseline = Callable[[Trajectory, float], tuple[jax.Array, jax.Array]]
-"""``(trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])`` in units of discounted return."""
+"""``(trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])`` in units of discounted return; 0 on padding."""
+
+
+class LinearModel(NamedTuple):
+    """V = w·((x − mean)·scale, 1) for features x [F]: a fit, and all that scoring other episodes needs."""
+
+    weights: jax.Array
+    """[F + 1], in units of discounted return; the last one is the intercept"""
+    mean: jax.Array
+    """[F] of the features over the steps that were fitted"""
+    scale: jax.Array
+    """[F] 1 / their standard deviation; 0 where a feature was constant, so that it has no influence"""
+
+
+class FittedBaseline(NamedTuple):
+    """A baseline in two halves. Called as a `Baseline`, it scores the very episodes that it was fitted to."""
+
+    fit: Callable[[Trajectory, float], Any]
+    """``(trajectory, γ) → model``; episodes without a valid step have no influence, and there may be any number"""
+    values: Callable[[Any, Trajectory], tuple[jax.Array, jax.Array]]
+    """``(model, trajectory) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``"""
+
+    def __call__(self, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
+        """(V(s_t), V(s_{t+1})) by a fit to the trajectory itself."""
+        return jax.lax.stop_gradient(self.values(self.fit(trajectory, discount), trajectory))
 
 
 def zero() -> Baseline:
@@ -19,7 +48,7 @@ def zero() -> Baseline:
     return lambda trajectory, discount: (jnp.zeros_like(trajectory.reward), jnp.zeros_like(trajectory.reward))
 
 
-def linear_feature(ridge: float = 1e-5) -> Baseline:
+def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
     """V(s_t) = w·x(s_t, t) with x = (s, s², t, t², t³, 1), fitted to the stage's own discounted returns.
 
     The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are collinear
@@ -31,7 +60,8 @@ def linear_feature(ridge: float = 1e-5) -> Baseline:
     (x_t − γ^{L−t} x_L)·w = Σ_{k=t}^{L−1} γ^{k−t} r_k, which is exact for a linear V.
 
     As in those papers V scores the very steps that it was fitted to. That needs many more steps than features: with
-    hardly more steps than features V explains the returns themselves, and advantages become noise.
+    hardly more steps than features V explains the returns themselves, and advantages become noise. `leave_one_out` and
+    `metarl_jax.inner.previous_fit` score steps that were not fitted.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.
@@ -39,17 +69,88 @@ def linear_feature(ridge: float = 1e-5) -> Baseline:
     Raises:
         ValueError: `ridge` is not positive.
     """
-    ridge = checks.positive("ridge", ridge)
 
     def features(observation, time):
         flat = observation.reshape(*time.shape, -1).astype(time.dtype)
-        scaled = (time / 100.0)[..., None]
-        return jnp.concatenate([flat, flat**2, scaled, scaled**2, scaled**3], axis=-1)
+        return jnp.concatenate([flat, flat**2, _powers(time)], axis=-1)
 
-    def fit(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
-        valid = trajectory.valid
+    return _linear(features, ridge)
+
+
+def linear_time(ridge: float = 1e-5) -> FittedBaseline:
+    """V(s_t) = w·(t, t², t³, 1): `linear_feature` without the observation, for few episodes or useless observations.
+
+    Args:
+        ridge: weight of ‖w‖² against the mean squared error, for standardised features.
+
+    Raises:
+        ValueError: `ridge` is not positive.
+    """
+    return _linear(lambda observation, time: _powers(time), ridge)
+
+
+def leave_one_out(baseline: Baseline | None = None) -> Baseline:
+    """V of each episode comes from a fit to the OTHER episodes of its stage.
+
+    Given the policy, episodes are independent, so V_n is independent of the actions that it scores:
+    E[∇log π(a_t|s_t) V_n(s_t)] = 0, and with λ = 1 and without normalisation the policy gradient stays unbiased. A fit
+    to the episode's own return takes part of it away: of one-step episodes whose V is the mean, (N − 1)/N of the
+    gradient is left. Kool, van Hoof, Welling (2019, "Buy 4 REINFORCE samples, get a baseline for free!").
+
+    N fits take N times the time of one. An episode unlike all others is extrapolated to, which adds variance, not bias.
+
+    Args:
+        baseline: what to fit; default `linear_feature()`.
+
+    Raises:
+        ValueError: the baseline is not a fit of its data; at the call, a stage has only one episode.
+    """
+    baseline = linear_feature() if baseline is None else baseline
+    if not isinstance(baseline, FittedBaseline):
+        raise ValueError(f"baseline is {baseline!r}; leave_one_out needs one that is fitted, such as linear_feature()")
+    fit, values = baseline
+
+    def score(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        episodes = len(trajectory.valid)
+        if episodes < 2:
+            raise ValueError(
+                f"episodes is {episodes}; leave_one_out fits each episode's baseline to the others of its stage, "
+                "so there must be at least 2"
+            )
+
+        def one(n):
+            others = trajectory.valid & (jnp.arange(episodes) != n)[:, None]
+            model = fit(trajectory.replace(valid=others), discount)
+            own = values(model, jax.tree.map(lambda leaf: leaf[n][None], trajectory))
+            return jax.tree.map(lambda leaf: leaf[0], own)
+
+        # In turn rather than at once: N copies of the design matrix of every task would be gigabytes.
+        return jax.lax.stop_gradient(jax.lax.map(one, jnp.arange(episodes)))
+
+    return score
+
+
+def _times(trajectory: Trajectory) -> Float[Array, "N T"]:
+    valid = trajectory.valid
+    return jnp.broadcast_to(jnp.arange(valid.shape[1], dtype=trajectory.reward.dtype), valid.shape)
+
+
+def _powers(time: Float[Array, "N T"]) -> Float[Array, "N T 3"]:
+    scaled = (time / 100.0)[..., None]
+    return jnp.concatenate([scaled, scaled**2, scaled**3], axis=-1)
+
+
+def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float) -> FittedBaseline:
+    """Ridge regression of the discounted return on ``features(observation [N, T, ...], t [N, T]) → [N, T, F]``."""
+    ridge = checks.positive("ridge", ridge)
+
+    def design(mean, scale, observation, time):
+        standardized = (features(observation, time) - mean) * scale
+        return jnp.concatenate([standardized, jnp.ones_like(time)[..., None]], axis=-1)
+
+    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
+        valid, time = trajectory.valid, _times(trajectory)
         mask, count = valid[..., None], jnp.maximum(valid.sum(), 1)
-        time = jnp.broadcast_to(jnp.arange(valid.shape[1], dtype=trajectory.reward.dtype), valid.shape)
         raw = jnp.where(mask, features(trajectory.observation, time), 0)
         mean = raw.sum((0, 1)) / count
         deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
@@ -57,22 +158,30 @@ def linear_feature(ridge: float = 1e-5) -> Baseline:
         varies = deviation > 1e-6 * (1 + jnp.abs(mean))
         scale = jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
 
-        def design(observation, time):
-            standardized = (features(observation, time) - mean) * scale
-            return jnp.concatenate([standardized, jnp.ones_like(time)[..., None]], axis=-1)
-
-        x = design(trajectory.observation, time)
-        x_next = design(trajectory.next_observation, time + 1)
+        x = design(mean, scale, trajectory.observation, time)
+        x_next = design(mean, scale, trajectory.next_observation, time + 1)
         # Σ over an episode of what is at its truncated step: x_L there, and the number of steps until it.
         cut = jnp.where(valid & trajectory.truncated, 1.0, 0.0)[..., None]
         x_cut = jnp.where(cut > 0, x_next, 0).sum(1, keepdims=True)
-        rest = discount ** (valid.sum(1, keepdims=True) - time)[..., None] * cut.sum(1, keepdims=True)
+        steps_left = jnp.maximum(valid.sum(1, keepdims=True) - time, 0)
+        rest = discount ** steps_left[..., None] * cut.sum(1, keepdims=True)
         rows = jnp.where(mask, x - rest * x_cut, 0).reshape(-1, x.shape[-1])
 
-        stacked = jnp.concatenate([rows, jnp.sqrt(ridge * count) * jnp.eye(x.shape[-1], dtype=x.dtype)])
-        q, r = jnp.linalg.qr(stacked)
-        targets = reward_to_go(trajectory, discount).reshape(-1)
-        weights = jax.scipy.linalg.solve_triangular(r, q[: len(targets)].T @ targets)
-        return jax.lax.stop_gradient((jnp.where(valid, x @ weights, 0), jnp.where(valid, x_next @ weights, 0)))
+        # R of the QR of [X y; √(ridge·n) I 0] holds Qᵀy in its last column, so that Q itself is never formed.
+        held = jnp.sqrt(ridge * count) * jnp.eye(x.shape[-1], dtype=x.dtype)
+        targets = reward_to_go(trajectory, discount).reshape(-1, 1)
+        stacked = jnp.block([[rows, targets], [held, jnp.zeros_like(held[:, :1])]])
+        r = jnp.linalg.qr(stacked, mode="r")
+        weights = jax.scipy.linalg.solve_triangular(r[:-1, :-1], r[:-1, -1])
+        return jax.lax.stop_gradient(LinearModel(weights, mean, scale))
 
-    return fit
+    def values(model: LinearModel, trajectory: Trajectory) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        time = _times(trajectory)
+
+        def score(observation, time):
+            x = design(model.mean, model.scale, observation, time)
+            return jnp.where(trajectory.valid[..., None], x, 0) @ model.weights
+
+        return score(trajectory.observation, time), score(trajectory.next_observation, time + 1)
+
+    return FittedBaseline(fit, values)

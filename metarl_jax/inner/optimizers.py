@@ -1,16 +1,43 @@
-"""Inner optimisers: update rules for the fast parameters that can be differentiated, at zero gradient too."""
+"""Inner optimisers: update rules for the fast parameters that can be differentiated, at zero gradient too.
 
-from collections.abc import Sequence
+A rule whose rates or preconditioners are learned keeps them in θ; see `metarl_jax.base.InnerOptimizer`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
+from metarl_jax.types import PyTree
+
+Rate = float | Sequence[float]
+"""α of the inner steps, or one rate per step, of which the last serves all further steps."""
+
+RATE_GAIN = 10.0
+"""κ of α = α_0 exp(κ ρ). An outer step of Adam moves ρ by its own rate, about 1e-3; this makes it 1 % of α, which is what
+the same step makes of a raw rate of 0.1."""
 
 
-def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
+def _rates(learning_rate: Rate, check: Callable[[str, object], float]) -> list[float]:
+    given = np.atleast_1d(np.asarray(learning_rate, dtype=object)).tolist()
+    rates = [check("inner_lr", rate) for rate in given]
+    if not rates:
+        raise ValueError(f"inner_lr is {learning_rate!r}; it must be a rate, or a sequence of at least one per step")
+    return rates
+
+
+def _single(name: str, learning_rate: Rate) -> float:
+    rates = _rates(learning_rate, checks.positive)
+    if len(rates) > 1:
+        raise ValueError(f"inner_lr is {learning_rate!r}; {name} takes one rate for all inner steps")
+    return rates[0]
+
+
+def sgd(learning_rate: Rate) -> InnerOptimizer:
     """φ ← φ − α_s ∇φ.
 
     Args:
@@ -19,22 +46,194 @@ def sgd(learning_rate: float | Sequence[float]) -> InnerOptimizer:
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
     """
-    given = np.atleast_1d(np.asarray(learning_rate, dtype=object)).tolist()
-    rates = [checks.non_negative("inner_lr", rate) for rate in given]
-    if not rates:
-        raise ValueError(f"inner_lr is {learning_rate!r}; it must be a rate, or a sequence of at least one per step")
+    rates = _rates(learning_rate, checks.non_negative)
 
-    def update(gradient, step, params):
+    def update(gradient, step, params, learned=()):
         rate = jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]
         return jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient), step + 1
 
     return InnerOptimizer(lambda params: jnp.zeros((), jnp.int32), update)
 
 
+def from_optax(transformation: optax.GradientTransformation) -> InnerOptimizer:
+    """An optax optimiser inside the inner loop. Its state goes from one inner step to the next.
+
+    The meta-gradient differentiates through it, so it must be smooth where it is used: `optax.adam` with
+    ``eps_root=0`` and `optax.clip_by_global_norm` give NaN at a zero gradient.
+    """
+
+    def update(gradient, state, params, learned=()):
+        steps, state = transformation.update(gradient, state, params)
+        return optax.apply_updates(params, steps), state
+
+    return InnerOptimizer(transformation.init, update)
+
+
+def momentum(learning_rate: Rate, decay: float = 0.9) -> InnerOptimizer:
+    """Heavy ball: m ← decay·m + ∇φ, φ ← φ − α m.
+
+    Args:
+        learning_rate: α > 0.
+        decay: in [0, 1]; 0 is `sgd`.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    rate = _single("momentum", learning_rate)
+    return from_optax(optax.sgd(rate, momentum=checks.share("decay", decay)))
+
+
+def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: float = 1e-6) -> InnerOptimizer:
+    """Adam whose derivative exists at zero gradient: φ ← φ − α m̂ / √(v̂ + eps_root).
+
+    The root's derivative is then at most 1/√eps_root; with the usual ε outside the root it is infinite at v̂ = 0, and
+    the meta-gradient NaN. A first step has about the size α in every parameter, whatever the gradient's.
+
+    Kingma, Ba (2015, arXiv:1412.6980).
+
+    Args:
+        learning_rate: α > 0.
+        b1: decay of m, in [0, 1].
+        b2: decay of v, in [0, 1].
+        eps_root: added under the root, > 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    rate = _single("adam", learning_rate)
+    b1, b2 = checks.share("b1", b1), checks.share("b2", b2)
+    return from_optax(optax.adam(rate, b1, b2, eps=0.0, eps_root=checks.positive("eps_root", eps_root)))
+
+
 def first_order(optimizer: InnerOptimizer) -> InnerOptimizer:
     """The same steps, taken as constant shifts of θ: no second derivative enters the meta-gradient."""
 
-    def update(gradient, state, params):
-        return optimizer.update(jax.lax.stop_gradient(gradient), state, params)
+    def update(gradient, state, params, learned=()):
+        return optimizer.update(jax.lax.stop_gradient(gradient), state, params, learned)
 
-    return InnerOptimizer(optimizer.init, update)
+    return optimizer._replace(update=update)
+
+
+def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptimizer:
+    """φ ← φ − α ∘ ∇φ with α = α_0 exp(κ ρ), ρ learned in the outer loop and 0 at its start; κ is `RATE_GAIN`.
+
+    α stays positive. One ρ per parameter is Meta-SGD, a diagonal preconditioner (Li et al. 2017, arXiv:1707.09835, whose
+    rates may change sign); one per tensor and step is MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
+
+    Args:
+        learning_rate: α_0 > 0: one rate, learned for all inner steps alike, or a sequence, so that each step learns
+            its own and the last serves all further steps.
+        per_parameter: one ρ for every parameter; otherwise one for every array of the policy.
+
+    Raises:
+        ValueError: a rate is not positive, or there is none.
+    """
+    rates = _rates(learning_rate, checks.positive)
+
+    def init_learned(params):
+        return jax.tree.map(lambda p: jnp.zeros((len(rates), *(p.shape if per_parameter else ())), p.dtype), params)
+
+    def update(gradient, step, params, learned):
+        step_rate = jnp.minimum(step, len(rates) - 1)
+
+        def move(p, g, rho):
+            rate = jnp.asarray(rates, p.dtype)[step_rate] * jnp.exp(RATE_GAIN * rho[step_rate])
+            return p - rate * g
+
+        return jax.tree.map(move, params, gradient, learned), step + 1
+
+    return InnerOptimizer(lambda params: jnp.zeros((), jnp.int32), update, init_learned)
+
+
+def curvature(learning_rate: Rate) -> InnerOptimizer:
+    """φ ← φ − α_s P_in ∇φ P_out for a matrix φ [I, O], with learned P_in [I, I] and P_out [O, O], identities at first.
+
+    A Kronecker-factored preconditioner (P_in ⊗ P_outᵀ); a vector has P_out alone, a scalar a factor, and an array of more
+    axes is a stack of matrices over its last two. Meta-curvature, Park, Oliva (2019, arXiv:1902.03356).
+
+    Args:
+        learning_rate: α, or one rate per inner step.
+
+    Raises:
+        ValueError: a rate is negative or not finite, or there is none.
+    """
+    steps = sgd(learning_rate)
+
+    def identities(p):
+        return [jnp.eye(size, dtype=p.dtype) for size in p.shape[-2:]] if p.ndim else [jnp.ones((), p.dtype)]
+
+    def precondition(g, factors):
+        if g.ndim == 0:
+            return g * factors[0]
+        g = g @ factors[-1]
+        return g if len(factors) == 1 else jnp.einsum("ij,...jo->...io", factors[0], g)
+
+    def update(gradient, step, params, learned):
+        leaves, tree = jax.tree.flatten(gradient)
+        leaves = [precondition(g, factors) for g, factors in zip(leaves, learned, strict=True)]
+        return steps.update(tree.unflatten(leaves), step, params)
+
+    def init_learned(params):
+        return [identities(p) for p in jax.tree.leaves(params)]
+
+    return InnerOptimizer(steps.init, update, init_learned)
+
+
+def frozen() -> InnerOptimizer:
+    """φ stays θ."""
+    return InnerOptimizer(lambda params: (), lambda gradient, state, params, learned=(): (params, state))
+
+
+def by_label(
+    labels: Callable[[PyTree], PyTree], optimizers: Mapping[str, InnerOptimizer], otherwise: InnerOptimizer
+) -> InnerOptimizer:
+    """Each parameter by the optimiser of its label; states and learned parts are dictionaries of the labels in use.
+
+    Args:
+        labels: ``φ → a tree like φ`` of strings, as `metarl_jax.base.Policy.labels`.
+        optimizers: label → optimiser.
+        otherwise: for every other label.
+    """
+    all_optimizers = dict(optimizers) | {"": otherwise}
+
+    def split(tree, params):
+        names = [label if label in optimizers else "" for label in jax.tree.leaves(labels(params))]
+        parts = {name: [] for name in all_optimizers}
+        for name, leaf in zip(names, jax.tree.leaves(tree), strict=True):
+            parts[name].append(leaf)
+        return parts, names
+
+    def init(params):
+        parts, _ = split(params, params)
+        return {name: optimizer.init(parts[name]) for name, optimizer in all_optimizers.items()}
+
+    def init_learned(params):
+        parts, _ = split(params, params)
+        return {
+            name: optimizer.init_learned(parts[name])
+            for name, optimizer in all_optimizers.items()
+            if optimizer.init_learned is not None
+        }
+
+    def update(gradient, state, params, learned=()):
+        (gradients, names), (parts, _) = split(gradient, params), split(params, params)
+        known = learned or {}
+        moved, after = {}, {}
+        for name, optimizer in all_optimizers.items():
+            moved[name], after[name] = optimizer.update(gradients[name], state[name], parts[name], known.get(name, ()))
+        rest = {name: iter(leaves) for name, leaves in moved.items()}
+        return jax.tree.unflatten(jax.tree.structure(params), [next(rest[name]) for name in names]), after
+
+    learns = any(optimizer.init_learned is not None for optimizer in all_optimizers.values())
+    return InnerOptimizer(init, update, init_learned if learns else None)
+
+
+INNER_OPTIMIZERS: dict[str, Callable[[Rate], InnerOptimizer]] = {
+    "sgd": sgd,
+    "momentum": momentum,
+    "adam": adam,
+    "parameter_rates": learned_rates,
+    "tensor_rates": lambda learning_rate: learned_rates(learning_rate, per_parameter=False),
+    "curvature": curvature,
+}
+"""Inner optimisers by name: ``inner_lr → InnerOptimizer``."""

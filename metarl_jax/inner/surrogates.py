@@ -1,13 +1,24 @@
 """Surrogate losses of one inner step, for ONE task: ``(policy, φ, trajectory, advantage) → scalar``.
 
-All have the same gradient at the behaviour policy, the policy gradient; they differ in the second derivative, which is
-what the meta-gradient sees. Arrays keep their [N, T] shape, since estimators to come need the order of time.
+All have the same gradient at the behaviour policy, the policy gradient Σ_t A_t g_t with g_t = ∇log π(a_t|s_t). They differ
+in the second derivative, which is what the meta-gradient sees. With H_t = ∇²log π(a_t|s_t) and w_t = Σ_{k≤t} g_k it is
+
+    score_function      Σ_t A_t H_t
+    likelihood_ratio    Σ_t A_t (H_t + g_t g_tᵀ)
+    dice                Σ_t A_t (H_t + w_t w_tᵀ − w_{t−1} w_{t−1}ᵀ)
+    loaded_dice         the same with w_t = λ w_{t−1} + g_t on the past
+
+The last three estimate the Hessian of the expected return, the second with the past's cross terms left out. Time runs along
+the last axis of [N, T]; nothing here may flatten it.
 """
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from metarl_jax.base import Policy
+from metarl_jax import checks
+from metarl_jax.base import Policy, Surrogate
+from metarl_jax.inner.returns import backward_sum
 from metarl_jax.policies.likelihood import log_prob, masked_mean, probability_ratio
 from metarl_jax.types import PyTree, Trajectory
 
@@ -32,5 +43,61 @@ def likelihood_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, adv
     return -masked_mean(probability_ratio(policy, params, trajectory) * advantage, trajectory.valid)
 
 
-SURROGATES = {"score_function": score_function, "likelihood_ratio": likelihood_ratio}
-"""Surrogates by name."""
+def _box(exponent: jax.Array) -> jax.Array:
+    """DiCE's magic box: exp(x − stop(x)), of value 1, whose derivatives are those of exp(x) at 1."""
+    return jnp.exp(exponent - jax.lax.stop_gradient(exponent))
+
+
+def _past_sum(terms: Float[Array, "N T"], factor: float) -> Float[Array, "N T"]:
+    """y_t = factor · y_{t−1} + terms_t, with y_{−1} = 0."""
+    return backward_sum(terms[:, ::-1], jnp.full_like(terms, factor))[:, ::-1]
+
+
+def dice(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+    """−E_t[□_t r̃_t] with □_t = Π_{k≤t} π_φ(a_k|s_k) / stop(π_φ(a_k|s_k)) and r̃_t = A_t − A_{t+1}.
+
+    r̃ are the rewards whose sum to go is A: with `returns()` the rewards themselves, and this is DiCE as published
+    (Foerster et al. 2018, arXiv:1802.05098). Where A = G − b, the sum is Σ_t □_t r_t + Σ_t (□_{t−1} − □_t) b_t, the
+    second term being the control variate that keeps every order of derivative unbiased (Mao et al. 2019,
+    arXiv:1906.02004, and TMAML, Liu et al. 2019, ICML).
+    """
+    valid = trajectory.valid
+    advantage = jnp.where(valid, advantage, 0)
+    following = jnp.concatenate([advantage[:, 1:], jnp.zeros_like(advantage[:, :1])], axis=1)
+    log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
+    return -masked_mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - following), valid)
+
+
+def loaded_dice(lambda_: float = 1.0) -> Surrogate:
+    """−E_t[(□(W_t) − □(W_t − log π_t)) A_t] with W_t = λ W_{t−1} + log π_φ(a_t|s_t) and □(x) = exp(x − stop(x)).
+
+    λ = 1 equals `dice`; λ = 0 equals `likelihood_ratio`; between, the second derivative forgets the past at the rate λ:
+    less variance, some bias. Its value is 0, only its derivatives mean something.
+
+    Farquhar, Whiteson, Foerster (2019, arXiv:1909.10549).
+
+    Args:
+        lambda_: λ per step, in [0, 1].
+
+    Raises:
+        ValueError: λ is out of range.
+    """
+    factor = checks.share("lambda_ of loaded_dice", lambda_)
+
+    def surrogate(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+        valid = trajectory.valid
+        log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
+        past_and_now = _past_sum(log_probs, factor)
+        dependence = _box(past_and_now) - _box(past_and_now - log_probs)
+        return -masked_mean(dependence * jnp.where(valid, advantage, 0), valid)
+
+    return surrogate
+
+
+SURROGATES = {
+    "score_function": score_function,
+    "likelihood_ratio": likelihood_ratio,
+    "dice": dice,
+    "loaded_dice": loaded_dice(),
+}
+"""Surrogates by name; `loaded_dice` with λ = 1, another λ by handing in ``loaded_dice(λ)``."""

@@ -1,10 +1,22 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
 
-from metarl_jax.outer.meta_gradient import Parts, adapt, collect, collect_tasks, describe, meta_objective, replay
-from metarl_jax.outer.objectives import add, clipped, inner_kl, kl_of_stages, ratio
+from metarl_jax.outer.meta_gradient import (
+    Memory,
+    Parts,
+    adapt,
+    collect,
+    collect_tasks,
+    describe,
+    exploration_credit,
+    meta_objective,
+    replay,
+    trial_of,
+)
+from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 
 __all__ = [
+    "Memory",
     "Parts",
     "adam",
     "adapt",
@@ -13,12 +25,16 @@ __all__ = [
     "collect",
     "collect_tasks",
     "conjugate_gradient",
+    "credit",
+    "critic_error",
     "describe",
+    "exploration_credit",
     "gradient_steps",
     "inner_kl",
     "kl_of_stages",
     "meta_objective",
     "ratio",
     "replay",
+    "trial_of",
     "trust_region",
 ]

@@ -4,17 +4,42 @@ Two phases. `collect` runs the trial, physics included, without gradients. `repl
 fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax.base import Adapter, AdvantageEstimator, MetaObjective, Objective, Policy, TaskEnv, Trial
+from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import masked_mean
 from metarl_jax.rollout import rollout
-from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage
+from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage, Trajectory
+
+
+class Memory(NamedTuple):
+    """What the outer loop trades time for memory with; neither changes a number by more than rounding.
+
+    The backward pass of J needs the activations of every inner step of every task. With both options it holds those of
+    one step of `task_chunk` tasks, beside φ of every step, and computes each about twice.
+    """
+
+    remat: bool = False
+    """recompute an inner step in the backward pass instead of storing its activations (`jax.checkpoint`)"""
+    task_chunk: int | None = None
+    """tasks at a time, one chunk after the other; None: all at once"""
+
+    def checkpoint(self, step: Callable) -> Callable:
+        """`step`, whose activations are recomputed where that was asked for."""
+        return jax.checkpoint(step) if self.remat else step
+
+    def over_tasks(self, function: Callable, batch: PyTree) -> PyTree:
+        """`function` of every task of a batch with leaves [B, ...]; the results likewise."""
+        if self.task_chunk is None:
+            return jax.vmap(function)(batch)
+        # Without the checkpoint a backward pass would keep what every chunk has computed.
+        return jax.lax.map(jax.checkpoint(function), batch, batch_size=self.task_chunk)
 
 
 class Parts(NamedTuple):
@@ -23,9 +48,12 @@ class Parts(NamedTuple):
     env: TaskEnv
     policy: Policy
     adapter: Adapter
-    advantage: AdvantageEstimator
+    advantage: ScaledEstimator
     objective: Objective
     trial: Trial
+    memory: Memory = Memory()
+    refit: Callable[[PyTree, Trajectory], PyTree] | None = None
+    """``(θ, trajectories [B·S·N, T]) → θ``: what is fitted to a meta-iteration's data instead of learned by gradient"""
 
 
 def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
@@ -38,22 +66,23 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
         task: M.
 
     Returns:
-        Leaves [S, N, T, ...].
+        Leaves [S, N, T, ...]; the credit is 0, since it takes other tasks to know it.
     """
-    env, policy, adapter, advantage_of, _, trial = parts
+    env, policy, adapter, trial = parts.env, parts.policy, parts.adapter, parts.trial
 
     def stage(fast, index):
         params = adapter.params(theta, fast)
         stage_key = jax.random.fold_in(key, index)
         trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
-        advantage = advantage_of(trajectory)
+        advantage, scale = parts.advantage(params, trajectory)
         # The last stage is there to be counted; no step follows it.
         fast = jax.lax.cond(
             index < trial.adaptation_steps,
             lambda: adapter.learn(theta, fast, trajectory, advantage),
             lambda: fast,
         )
-        return fast, Stage(trajectory=trajectory, advantage=advantage, params=params)
+        credit = jnp.zeros((), advantage.dtype)
+        return fast, Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
 
     _, data = jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
     return data
@@ -76,7 +105,7 @@ def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
         return adapter.learn(theta, fast, stage.trajectory, stage.advantage), adapter.params(theta, fast)
 
     learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
-    fast, params = jax.lax.scan(step, adapter.init(theta), learned_from)
+    fast, params = jax.lax.scan(parts.memory.checkpoint(step), adapter.init(theta), learned_from)
     last = adapter.params(theta, fast)
     params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
@@ -99,12 +128,34 @@ def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
     Returns:
         Leaves [B, S, N, T, ...].
     """
+    data = parts.memory.over_tasks(lambda index: trial_of(key, index, parts, theta), jnp.arange(parts.trial.tasks))
+    return data.replace(credit=exploration_credit(data, parts.trial))
 
-    def one_task(index):
-        task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
-        return collect(data_key, parts, theta, parts.env.sample_task(task_key))
 
-    return jax.vmap(one_task)(jnp.arange(parts.trial.tasks))
+def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
+    """The trial of task number `index` of a meta-iteration; leaves [S, N, T, ...]."""
+    task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
+    return collect(data_key, parts, theta, parts.env.sample_task(task_key))
+
+
+def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
+    """C_k = Σ_{s>k, s counted} (R_s − mean of R_s over the OTHER tasks) / (number of counted stages), leaves [B, S].
+
+    R_s is the mean return of stage s per step, in units of its advantages: the episodes' mean over (mean length × mean
+    scale). Weighing ∇log p(D_k) with C_k makes the gradient of the sampled update unbiased: the other tasks' data are
+    independent of D_k, so their mean is a baseline. Returns of one task's stage alone have no such baseline, and
+    advantages normalised per task would make the credit exactly 0.
+    """
+    trajectory = data.trajectory
+    episode_return = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean(-1)
+    length = trajectory.valid.sum(-1).mean((0, 2), dtype=episode_return.dtype)
+    per_step = episode_return / (length * data.scale.mean(0))
+    tasks = len(per_step)
+    if tasks > 1:
+        per_step = (per_step - per_step.mean(0)) * (tasks / (tasks - 1))
+    counted = jnp.arange(trial.stages) >= trial.first_counted
+    weighed = jnp.where(counted, per_step, 0) / counted.sum()
+    return jnp.cumsum(weighed[:, ::-1], axis=1)[:, ::-1] - weighed
 
 
 def _over_tasks(name: str, values: jax.Array) -> jax.Array:
@@ -116,11 +167,15 @@ def meta_objective(parts: Parts) -> MetaObjective:
     """The objective along every task's path, and its KL; means over tasks. See `MetaObjective`."""
 
     def loss(theta, data):
-        losses, metrics = jax.vmap(lambda d: parts.objective(parts.policy, replay(parts, theta, d)))(data)
+        losses, metrics = parts.memory.over_tasks(
+            lambda d: parts.objective(parts.policy, replay(parts, theta, d)), data
+        )
         return losses.mean(), {name: _over_tasks(name, values) for name, values in metrics.items()}
 
     def kl(theta, data):
-        per_stage = jax.vmap(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted))(data)
+        per_stage = parts.memory.over_tasks(
+            lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data
+        )
         return per_stage.mean()
 
     return MetaObjective(loss, kl)

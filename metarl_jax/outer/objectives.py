@@ -4,13 +4,15 @@ The counted stages' losses are averaged, so at the behaviour parameters the grad
 the gradient of the mean return per counted step.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Objective, Policy
-from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean, probability_ratio
-from metarl_jax.types import Path
+from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
+from metarl_jax.types import Path, PyTree, Trajectory
 
 
 def _importance_objective(weigh) -> Objective:
@@ -51,6 +53,21 @@ def clipped(clip: float = 0.3) -> Objective:
     return _importance_objective(weigh)
 
 
+def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Objective:
+    """w · E_s[loss(φ_s, D_s)], mean over all stages: what teaches a critic in θ, adapted or not.
+
+    Args:
+        loss: ``(φ, trajectory) → scalar``.
+        weight: w ≥ 0.
+    """
+
+    def objective(policy: Policy, path: Path):
+        error = jax.vmap(loss)(path.params, path.data.trajectory).mean()
+        return weight * error, {"critic_error": error}
+
+    return objective
+
+
 def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     """E_t KL(behaviour ‖ π_φs(θ)) in nats, the mean over valid steps of each of the given stages [S']."""
 
@@ -79,6 +96,33 @@ def inner_kl(weight: float = 5e-4) -> Objective:
         kl = kl_of_stages(policy, path.before_steps)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
         return weight * mean, {"inner_kl": mean}
+
+    return objective
+
+
+def credit(weight: float = 1.0) -> Objective:
+    """−w Σ_k C_k Σ_{n,t} log π_φk(θ)(a_t|s_t) over the stages that an inner step learned from: E-MAML's score term.
+
+    C_k is the stage's `credit`, what its data did for the counted stages after it. The path derivative of f_θ at fixed
+    data (with the surrogate `score_function`) plus this term, w = 1, is the unbiased gradient of the sampled update's
+    J(θ) = E_D[R(f_θ(D))]. The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias for
+    variance. Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
+
+    Args:
+        weight: w > 0.
+
+    Raises:
+        ValueError: w is not positive.
+    """
+    weight = checks.positive("credit", weight)
+
+    def objective(policy: Policy, path: Path):
+        def stage(params, data):
+            valid = data.trajectory.valid
+            return jnp.where(valid, log_prob(policy, params, data.trajectory), 0).sum() * data.credit
+
+        explored = path.before_steps
+        return -weight * jax.vmap(stage)(explored.params, explored.data).sum(), {}
 
     return objective
 

@@ -95,12 +95,15 @@ def trust_region(
 
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         start, unravel = ravel_pytree(theta)
+        kl_of = meta_objective.kl
+        if kl_of is None:
+            raise ValueError("a trust region needs an objective with a KL; choose an algorithm with gradient steps")
 
         def loss_at(flat):
             return meta_objective.loss(unravel(flat), data)
 
         def kl_at(flat):
-            return meta_objective.kl(unravel(flat), data)
+            return kl_of(unravel(flat), data)
 
         (loss, metrics), gradient = jax.value_and_grad(loss_at, has_aux=True)(start)
         # One linearisation of ∇KL serves all products.
@@ -137,4 +140,4 @@ def trust_region(
         }
         return unravel(start - fraction * full_step), opt_state, metrics
 
-    return OuterOptimizer(lambda theta: (), update)
+    return OuterOptimizer(lambda theta: (), update, needs_kl=True)

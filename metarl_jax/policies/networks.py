@@ -45,6 +45,32 @@ def _network(observation_size: int, output_size: int, hidden: Sequence[int], act
     return init, apply
 
 
+def _body(observation_size: int, output_size: int, hidden: Sequence[int], activation: str, context_size: int):
+    """A policy's network, with the context as further inputs where there is one, and the labels of its parameters."""
+    context_size = checks.integer("context_size", context_size, least=0)
+    init_network, apply_network = _network(observation_size + context_size, output_size, hidden, activation)
+
+    def init(key: jax.Array) -> dict[str, PyTree]:
+        context = {"context": jnp.zeros(context_size)} if context_size else {}
+        return {"network": init_network(key)} | context
+
+    def apply(params: PyTree, observation: jax.Array) -> jax.Array:
+        observation = jnp.asarray(observation, float)
+        if context_size:
+            observation = jnp.concatenate([observation, params["context"].astype(observation.dtype)])
+        return apply_network(params["network"], observation)
+
+    def labels(params: PyTree) -> PyTree:
+        network = {
+            layer: jax.tree.map(lambda _: "head" if layer == f"Dense_{len(hidden)}" else "body", weights)
+            for layer, weights in params["network"].items()
+        }
+        own = {"network": network, "log_std": "std", "context": "context"}
+        return {name: own[name] for name in params}
+
+    return init, apply, labels
+
+
 def _softplus_inverse(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
@@ -57,6 +83,7 @@ def gaussian_mlp(
     init_std: float = 1.0,
     min_std: float | None = None,
     learn_std: bool = True,
+    context_size: int = 0,
 ) -> Policy:
     """π(a|s) = N(MLP(s), σ²) with a state-independent σ [A].
 
@@ -70,6 +97,8 @@ def gaussian_mlp(
             σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales
             with 1/σ², so without a floor a shrinking σ ends in divergence.
         learn_std: False keeps σ at `init_std` in both loops.
+        context_size: components of a context that the network sees beside the observation; part of φ, zeros at
+            initialisation. 0 means none.
 
     The bound and the freezing happen in `apply`, hence alike in sampling and in every loss.
 
@@ -79,52 +108,85 @@ def gaussian_mlp(
     init_std = checks.positive("init_std", init_std)
     if min_std is not None and not 0 < checks.finite("min_std", min_std) < init_std:
         raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
-    init_network, apply_network = _network(observation_size, action_size, hidden, activation)
+    init_network, apply_network, labels = _body(observation_size, action_size, hidden, activation, context_size)
     floor = None if min_std is None else math.log(min_std)
 
     def init(key):
         log_std = math.log(init_std)
         if floor is not None:
             log_std = floor + _softplus_inverse(log_std - floor)
-        return {"network": init_network(key), "log_std": jnp.full(action_size, log_std, float)}
+        return init_network(key) | {"log_std": jnp.full(action_size, log_std, float)}
 
     def apply(params, observation):
         log_std = params["log_std"] if learn_std else jax.lax.stop_gradient(params["log_std"])
         if floor is not None:
             log_std = floor + jax.nn.softplus(log_std - floor)
-        return DiagonalGaussian(apply_network(params["network"], observation), log_std)
+        return DiagonalGaussian(apply_network(params, observation), log_std)
 
-    return Policy(init, apply)
+    return Policy(init, apply, labels)
 
 
 def categorical_mlp(
-    observation_size: int, num_actions: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
+    observation_size: int,
+    num_actions: int,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    context_size: int = 0,
 ) -> Policy:
-    """π(a|s) = softmax(MLP(s)) over `num_actions` discrete actions.
+    """π(a|s) = softmax(MLP(s)) over `num_actions` discrete actions; `context_size` as in `gaussian_mlp`.
 
     Raises:
         ValueError: a size is not positive or the activation is unknown.
     """
-    init, apply = _network(observation_size, num_actions, hidden, activation)
-    return Policy(init, lambda params, observation: Categorical(apply(params, observation)))
+    init, apply, labels = _body(observation_size, num_actions, hidden, activation, context_size)
+    return Policy(init, lambda params, observation: Categorical(apply(params, observation)), labels)
 
 
-def mlp(env: TaskEnv, hidden: Sequence[int] = (64, 64), activation: str = "tanh", **gaussian_options) -> Policy:
+def value_mlp(
+    input_size: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
+) -> tuple[Callable[[jax.Array], PyTree], Callable[[PyTree, jax.Array], jax.Array]]:
+    """A scalar function of its input: ``(init: key → w, apply: (w, x [..., input_size]) → [...])``.
+
+    The last layer starts with a hundredth of Glorot's weights, so the function starts near 0.
+
+    Raises:
+        ValueError: a size is not positive or the activation is unknown.
+    """
+    init_network, apply_network = _network(checks.integer("input_size", input_size), 1, hidden, activation)
+    last = f"Dense_{len(hidden)}"
+
+    def init(key: jax.Array) -> PyTree:
+        params = init_network(key)
+        return {**params, last: jax.tree.map(lambda leaf: 0.01 * leaf, params[last])}
+
+    return init, lambda params, x: apply_network(params, x)[..., 0]
+
+
+def mlp(
+    env: TaskEnv,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    context_size: int = 0,
+    **gaussian_options,
+) -> Policy:
     """The default policy of an environment: categorical where its actions are discrete, else Gaussian.
 
     Args:
         env: whose sizes to use.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
+        context_size: components of a context in φ that the network sees beside the observation, as CAVIA adapts it.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`.
 
     Raises:
         ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
     """
     if not env.discrete:
-        return gaussian_mlp(env.observation_size, env.action_size, hidden, activation, **gaussian_options)
+        return gaussian_mlp(
+            env.observation_size, env.action_size, hidden, activation, context_size=context_size, **gaussian_options
+        )
     if gaussian_options:
         raise ValueError(
             f"{env.name!r} has discrete actions, so its policy is categorical and takes no {sorted(gaussian_options)}"
         )
-    return categorical_mlp(env.observation_size, env.action_size, hidden, activation)
+    return categorical_mlp(env.observation_size, env.action_size, hidden, activation, context_size)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from metarl_jax.checks import integer, unknown
 
 if typing.TYPE_CHECKING:
-    from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
+    from metarl_jax.base import MetaAlgorithm, TaskEnv
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +47,26 @@ class AlgorithmConfig:
     """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1)"""
+    inner_optimizer: str | None = None
+    """update rule of the inner steps: sgd, momentum, adam, parameter_rates, tensor_rates or curvature (None: the
+    algorithm's own, mostly sgd)"""
+    fast_parameters: str | None = None
+    """what the inner steps move: all, head or context (None: the algorithm's own, mostly all)"""
     surrogate: str | None = None
-    """loss of an inner step: score_function or likelihood_ratio (None: the second in promp, else the first)"""
+    """loss of an inner step: score_function, likelihood_ratio, dice or loaded_dice (None: the algorithm's own)"""
+    credit: float | None = None
+    """weight of the sampled update's score term, 1 for the unbiased gradient (None: 1 in e-maml, else none)"""
     advantage: str | None = None
     """advantage estimator of both loops: gae or returns (None: gae)"""
+    baseline: str | None = None
+    """what gae subtracts: linear_feature, linear_time, leave_one_out, previous_fit, value_network or zero (None:
+    value_network in tmaml, else linear_feature)"""
     discount: float | None = None
     """γ of the advantage estimator (None: the estimator's own)"""
     lambda_: float | None = None
     """λ of generalised advantage estimation (None: the estimator's own)"""
     outer_lr: float | None = None
-    """Adam's rate in the outer loop (maml, fomaml, promp; None: 0.001)"""
+    """Adam's rate in the outer loop (all but maml-trpo; None: 0.001)"""
     epochs: int | None = None
     """Adam steps per meta-iteration (promp; None: 5)"""
     clip: float | None = None
@@ -65,6 +75,10 @@ class AlgorithmConfig:
     """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
     max_kl: float | None = None
     """trust region, in nats (maml-trpo; None: 0.01)"""
+    remat: bool | None = None
+    """recompute inner steps in the backward pass, to save memory (None: False)"""
+    task_chunk: int | None = None
+    """tasks at a time, to save memory (None: all at once)"""
     option: tuple[str, ...] = ()
     """further options of the algorithm, as NAME=VALUE"""
 
@@ -95,6 +109,8 @@ class TrainConfig:
     """physics of Brax tasks: spring, generalized, positional or mjx (None: the task's default)"""
     horizon: int | None = None
     """T, environment steps per episode (None: the task's default)"""
+    reveal_task: bool = False
+    """put the task into the observation: with the algorithm pretrain, the oracle to compare with"""
     env_option: tuple[str, ...] = ()
     """further options of the task family, as NAME=VALUE"""
     iterations: int = 200
@@ -135,11 +151,10 @@ class Built(NamedTuple):
     """What a configuration describes."""
 
     env: "TaskEnv"
-    policy: "Policy"
     algorithm: "MetaAlgorithm"
 
 
-def _parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -158,13 +173,13 @@ def _given(options: Any) -> dict[str, Any]:
 
 def algorithm_options(config: TrainConfig) -> dict[str, Any]:
     """The algorithm's options that differ from its own defaults; a single inner rate as a number."""
-    options = _given(config.algorithm_options) | _parse_options("option", config.algorithm_options.option)
+    options = _given(config.algorithm_options) | parse_options("option", config.algorithm_options.option)
     rates = options.get("inner_lr")
     return options | ({"inner_lr": rates[0]} if isinstance(rates, tuple) and len(rates) == 1 else {})
 
 
 def build(config: TrainConfig, **overrides: Any) -> Built:
-    """Environment, policy and algorithm of a configuration.
+    """Environment and algorithm of a configuration.
 
     Args:
         config: of the run.
@@ -173,15 +188,15 @@ def build(config: TrainConfig, **overrides: Any) -> Built:
     Raises:
         ValueError: a name is unknown or a value is out of range.
     """
-    from metarl_jax import algorithms, envs, policies  # heavy, and not needed to show a help text
+    from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
-    env_options = _parse_options("env-option", config.env_option)
+    env_options = parse_options("env-option", config.env_option)
     env = envs.make(config.task, backend=config.backend, horizon=config.horizon, **env_options)
-    policy = policies.mlp(env, **_given(config.policy))
+    env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides
     options = {name: value for name, value in options.items() if value is not None}
-    return Built(env, policy, algorithms.make(config.algorithm, env, policy=policy, **options))
+    return Built(env, algorithms.make(config.algorithm, env, policy=_given(config.policy), **options))
 
 
 def inner_rates(config: TrainConfig, steps: int) -> list[float]:

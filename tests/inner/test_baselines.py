@@ -1,11 +1,18 @@
-"""The linear-feature baseline against least squares in float64, and where the normal equations break."""
+"""Baselines against least squares in float64, where normal equations break, and with or without bias by enumeration."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.inner import linear_feature, reward_to_go
+from metarl_jax import Policy, policies
+from metarl_jax.inner import gae, reward_to_go
+from metarl_jax.inner.baselines import leave_one_out, linear_feature, linear_time, zero
+from metarl_jax.types import Trajectory
 from tests.data import random_trajectory
+from tests.inner import numpy_fit
 
 
 def features(observation, time):
@@ -90,7 +97,153 @@ def test_padding_is_not_fitted():
         assert (np.asarray(wanted)[~np.asarray(mask)] == 0).all()
 
 
+@pytest.mark.parametrize("build", [linear_feature, linear_time])
 @pytest.mark.parametrize("ridge", [0.0, -1.0, float("nan")])
-def test_ridge_out_of_range(ridge):
+def test_ridge_out_of_range(build, ridge):
     with pytest.raises(ValueError, match="ridge is"):
-        linear_feature(ridge)
+        build(ridge)
+
+
+# --- time only -------------------------------------------------------------------------------------------------------
+
+
+def test_linear_time_is_exact_where_returns_are_cubic_in_time():
+    """G_t = (20 − t)(3 + t/4 − t²/50), 0 at the horizon; cut episodes bootstrap it. Observations are never read."""
+    discount, horizon = 0.9, 20
+    with jax.enable_x64():
+        time = np.arange(horizon + 1.0)
+        value = (horizon - time) * (3 + time / 4 - time**2 / 50)
+        trajectory = random_trajectory(0, episodes=6, horizon=horizon)
+        lengths = np.array([20, 7, 20, 12, 20, 1])
+        valid = np.arange(horizon) < lengths[:, None]
+        trajectory = trajectory.replace(
+            reward=jnp.where(valid, value[:-1] - discount * value[1:], 0),
+            valid=jnp.asarray(valid),
+            truncated=jnp.asarray((np.arange(horizon) == lengths[:, None] - 1) & (lengths < horizon)[:, None]),
+            discount=jnp.ones((6, horizon)),
+            observation=jnp.full((6, horizon, 3), jnp.nan),
+            next_observation=jnp.full((6, horizon, 3), jnp.nan),
+        )
+        values, following = linear_time(1e-13)(trajectory, discount)
+    np.testing.assert_allclose(values, np.where(valid, value[:-1], 0), atol=1e-6)
+    np.testing.assert_allclose(following, np.where(valid, value[1:], 0), atol=1e-6)
+
+
+# --- leave one out ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("build", "features"), [(linear_feature, numpy_fit.all_features), (linear_time, numpy_fit.time_features)]
+)
+def test_leave_one_out_is_a_fit_to_the_other_episodes(build, features):
+    ridge, discount, episodes = 1e-3, 0.9, 6
+    with jax.enable_x64():
+        trajectory = random_trajectory(5, episodes)
+        got = np.stack(leave_one_out(build(ridge))(trajectory, discount), axis=1)  # [N, 2, T]
+        for n in range(episodes):
+            others = [m for m in range(episodes) if m != n]
+            fit = numpy_fit.Fit(trajectory, discount, ridge, features, others)
+            np.testing.assert_allclose(got[n], fit.values(trajectory, n), rtol=1e-8, atol=1e-8)
+
+
+def test_leave_one_out_ignores_the_episode_that_it_scores():
+    """Bit for bit: another reward of episode 3 moves V of the others only, another observation V of its own step too."""
+    trajectory = random_trajectory(6)
+    score = jax.jit(lambda data: leave_one_out()(data, 0.9))
+    values, following = score(trajectory)
+    moved_values, moved_following = score(trajectory.replace(reward=trajectory.reward.at[3, 2].add(5.0)))
+    np.testing.assert_array_equal(values[3], moved_values[3])
+    np.testing.assert_array_equal(following[3], moved_following[3])
+    assert all((moved_values[n] != values[n]).any() for n in range(12) if n != 3)
+    seen = score(trajectory.replace(observation=trajectory.observation.at[3, 2].add(5.0)))[0]
+    np.testing.assert_array_equal(seen[3] == values[3], np.arange(9) != 2)
+
+
+def test_episodes_without_steps_do_not_count_in_a_fit():
+    with jax.enable_x64():
+        trajectory = random_trajectory(7)
+        masked = trajectory.replace(valid=trajectory.valid.at[2].set(False).at[5].set(False))
+        kept = jax.tree.map(lambda leaf: jnp.delete(leaf, jnp.array([2, 5]), axis=0), trajectory)
+        for discount in (0.0, 0.9, 1.0):
+            expected = linear_feature().fit(kept, discount)
+            for got, wanted in zip(linear_feature().fit(masked, discount), expected, strict=True):
+                np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-10)
+        nothing = trajectory.replace(valid=jnp.zeros_like(trajectory.valid))
+        weights = linear_feature().fit(nothing, 0.9).weights
+        np.testing.assert_array_equal(weights, np.zeros_like(weights))
+
+
+# Two actions, two steps, three episodes: 4 paths, 64 data sets. The second state depends on the first action.
+REWARD = jnp.array([[1.0, -0.5], [0.3, 2.0]])  # of the first action, and of the second where the first was 1
+LATER = 0.4
+
+
+def episodes_of(actions, parameters):
+    """All steps of three two-step episodes with the given actions [3, 2]."""
+    first, second = actions[:, 0], actions[:, 1]
+    observation = jnp.stack([jnp.full(3, 0.5), 1.0 + first], axis=1)[..., None]
+    reward = jnp.stack([REWARD[0, first], jnp.where(first == 1, REWARD[1, second], -LATER * second)], axis=1)
+    trajectory = Trajectory(
+        observation=observation,
+        action=actions,
+        log_prob=jnp.zeros((3, 2)),
+        reward=reward,
+        discount=jnp.ones((3, 2)),
+        truncated=jnp.zeros((3, 2), bool),
+        valid=jnp.ones((3, 2), bool),
+        next_observation=jnp.concatenate([observation[:, 1:], 2 * observation[:, 1:]], axis=1),
+    )
+    return trajectory.replace(log_prob=policies.log_prob(LINEAR_POLICY, parameters, trajectory))
+
+
+LINEAR_POLICY = Policy(
+    init=lambda key: jnp.zeros((2, 2)), apply=lambda p, observation: policies.Categorical(p[0] + p[1] * observation)
+)
+
+
+def test_leave_one_out_keeps_the_policy_gradient_unbiased_and_the_fit_to_the_own_batch_does_not():
+    """Σ_D p(D) ĝ(D) over all 64 data sets of three episodes, against the gradient of the expected return."""
+    with jax.enable_x64():
+        parameters = jnp.array([[0.2, -0.1], [0.3, 0.1]])
+        data_sets = jnp.array(list(itertools.product(range(2), repeat=6))).reshape(-1, 3, 2)
+
+        def mean_return(p):  # E of Σ r per step, by the same enumeration: any episode of a data set is as good
+            def weighted(actions):
+                trajectory = episodes_of(actions, p)
+                return jnp.exp(trajectory.log_prob.sum()) * trajectory.reward.mean()
+
+            return jax.vmap(weighted)(data_sets).sum()
+
+        def expected_gradient(baseline):
+            estimator = gae(1.0, 1.0, baseline, normalized=False)
+
+            def weighted(actions):
+                trajectory = episodes_of(actions, parameters)
+                advantage = estimator(trajectory)
+                gradient = jax.grad(lambda p: (policies.log_prob(LINEAR_POLICY, p, trajectory) * advantage).mean())(
+                    parameters
+                )
+                return jnp.exp(trajectory.log_prob.sum()) * gradient, advantage.var()
+
+            gradients, variances = jax.jit(jax.vmap(weighted))(data_sets)
+            return gradients.sum(0), variances.mean()
+
+        exact = jax.grad(mean_return)(parameters)
+        np.testing.assert_allclose(expected_gradient(zero())[0], exact, atol=1e-12)
+        for baseline in (leave_one_out(), leave_one_out(linear_time())):
+            np.testing.assert_allclose(expected_gradient(baseline)[0], exact, atol=1e-12)
+        for baseline in (linear_feature(), linear_time()):
+            biased = expected_gradient(baseline)[0]
+            assert jnp.linalg.norm(biased - exact) > 0.2 * jnp.linalg.norm(exact)
+
+
+def test_leave_one_out_refuses_a_single_episode():
+    lonely = jax.tree.map(lambda leaf: leaf[:1], random_trajectory(0))
+    with pytest.raises(ValueError, match="episodes is 1; leave_one_out .* at least 2"):
+        leave_one_out()(lonely, 0.9)
+
+
+@pytest.mark.parametrize("baseline", [zero(), leave_one_out()])
+def test_leave_one_out_refuses_what_is_not_fitted(baseline):
+    with pytest.raises(ValueError, match="baseline is .* leave_one_out needs one that is fitted"):
+        leave_one_out(baseline)

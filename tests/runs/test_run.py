@@ -25,7 +25,7 @@ def stub(monkeypatch):
 
     def use(**options):
         algorithm = shared_stub(**options)
-        monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), None, algorithm))
+        monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), algorithm))
 
     use()
     return use
@@ -173,7 +173,7 @@ def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, m
     broken = algorithm._replace(
         adapt=lambda *a: algorithm.adapt(*a).replace(returns=np.full((STEPS + 1, EPISODES), np.nan))
     )
-    monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), None, broken))
+    monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), broken))
     with pytest.raises(UserError, match="NaN or infinite"):
         runs.evaluate_run(whole, console)
     assert (whole / "evaluation.json").read_bytes() == before

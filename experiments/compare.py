@@ -1,0 +1,194 @@
+"""All algorithms on one task family at equal environment steps: seeds trained together by vmap, one table at the end.
+
+python experiments/compare.py                                      # every algorithm on point-nav, three seeds
+python experiments/compare.py --algorithms maml promp --steps 2000000 --output runs/compare
+
+Rows are written as they are done, so a comparison that was cut off keeps what it has, and goes on there if started again.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl_jax.runs import cli
+
+ORACLE = "oracle"
+"""`pretrain` on the task made visible: what adaptation could reach at best, and no competitor."""
+
+# What an algorithm needs besides the common settings; everything else is its default. Chosen on seeds that the table
+# does not use (see docs/algorithms.md).
+OWN: dict[str, dict[str, Any]] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    task: str = "point-nav"
+    """task family"""
+    algorithms: tuple[str, ...] = ()
+    """which (none named: all registered, and the oracle)"""
+    seeds: int = 3
+    """independent runs, trained together in one program"""
+    first_seed: int = 0
+    """the first of them; the others follow"""
+    steps: int = 8_000_000
+    """environment steps of a training, equal for all"""
+    tasks: int = 20
+    """B"""
+    episodes: int = 20
+    """N"""
+    inner_lr: float = 0.1
+    """α of algorithms that do not set their own"""
+    outer_lr: float = 3e-3
+    """Adam's rate of algorithms that do not set their own"""
+    eval_tasks: int = 100
+    """held-out tasks, the same for all"""
+    eval_steps: int = 3
+    """inner steps on them"""
+    action_scale: float = 10.0
+    """of the task family: policy outputs are divided by it"""
+    horizon: int | None = None
+    """T (None: the family's)"""
+    option: tuple[str, ...] = ()
+    """options for every algorithm that has them, as NAME=VALUE"""
+    output: Path = Path("runs/compare")
+    """folder of comparison.json and comparison.md"""
+
+
+def settings(name: str, arguments: Arguments, accepted: dict[str, Any]) -> dict[str, Any]:
+    from metarl_jax.runs.config import parse_options
+
+    common = {
+        "tasks": arguments.tasks,
+        "episodes": arguments.episodes,
+        "inner_lr": arguments.inner_lr,
+        "outer_lr": arguments.outer_lr,
+        "policy": {"init_std": 0.5, "min_std": 0.1},
+    }
+    if name == "cavia":
+        common.pop("inner_lr")  # a context wants a larger rate than weights do
+    extra = parse_options("option", arguments.option)
+    chosen = common | OWN.get(name, {}) | extra
+    return {option: value for option, value in chosen.items() if option in accepted}
+
+
+def run(name: str, arguments: Arguments) -> dict[str, Any]:
+    """Trains all seeds of one algorithm and adapts them to the held-out tasks."""
+    import jax
+    import jax.numpy as jnp
+
+    import metarl_jax as mrl
+
+    env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
+    if name == ORACLE:
+        env = mrl.envs.reveal_task(env)
+    registered = "pretrain" if name == ORACLE else name
+    given = settings(name, arguments, mrl.algorithms.options(registered))
+    algorithm = mrl.algorithms.make(registered, env, **given)
+    roots = [jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)]
+    streams = [mrl.training.streams(root) for root in roots]
+    state = jax.jit(jax.vmap(algorithm.init))(jnp.stack([stream.init for stream in streams]))
+    train_keys = jnp.stack([stream.train for stream in streams])
+
+    @jax.jit
+    def advance(state):
+        def one(key, state):
+            return algorithm.update(jax.random.fold_in(key, state.iteration), state)
+
+        return jax.vmap(one)(train_keys, state)
+
+    stages = 4 if name == "es-maml" else 2  # two trials of two stages each against one
+    iterations = max(1, arguments.steps // (stages * arguments.tasks * arguments.episodes * env.horizon))
+    state, metrics = jax.block_until_ready(advance(state))  # compiles; counted apart
+    started = time.monotonic()
+    for iteration in range(1, iterations):
+        state, metrics = advance(state)
+        if iteration % 25 == 0:
+            now = np.asarray(metrics["return"]).mean(0).round(1)
+            print(f"\r{name}: iteration {iteration} of {iterations}, return {now}    ", end="", file=sys.stderr)
+            if not np.isfinite(now).all():
+                break
+    jax.block_until_ready(state)
+    minutes = (time.monotonic() - started) / 60
+    adapting = mrl.algorithms.make(registered, env, **given | {"adaptation_steps": arguments.eval_steps})
+    held_out = mrl.training.streams(jax.random.key(10**6)).evaluate
+
+    @jax.jit
+    def evaluate(theta):
+        keys = jax.random.split(held_out, arguments.eval_tasks)
+        tasks = jax.vmap(env.sample_task)(keys)
+        adapt = jax.vmap(lambda key, theta, task: adapting.adapt(key, theta, task).returns.mean(-1), (0, None, 0))
+        return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)
+
+    per_task = np.asarray(evaluate(state.params), np.float64)  # [seeds, tasks, L' + 1]
+    return {
+        "algorithm": name,
+        "options": {option: repr(value) for option, value in given.items()},
+        "iterations": iterations,
+        "minutes": minutes,
+        "per_task": per_task.round(4).tolist(),
+    }
+
+
+def interval(values: np.ndarray, draws: int = 4000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of values [seeds, tasks], both resampled."""
+    random = np.random.default_rng(0)
+    seeds = random.integers(len(values), size=(draws, len(values), 1))
+    tasks = random.integers(values.shape[1], size=(draws, 1, values.shape[1]))
+    low, high = np.percentile(values[seeds, tasks].mean((1, 2)), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def table(rows: list[dict[str, Any]], at: Sequence[int]) -> str:
+    lines = ["| algorithm | " + " | ".join(f"after {step}" for step in at) + " | minutes |", "| --- " * (len(at) + 2) + "|"]
+    for row in sorted(rows, key=lambda row: -np.mean(row["per_task"], (0, 1))[1]):
+        values = np.asarray(row["per_task"])
+        cells = []
+        for step in at:
+            low, high = interval(values[:, :, step])
+            cells.append(f"{values[:, :, step].mean():.1f} ({low:.1f} to {high:.1f})")
+        lines.append(f"| `{row['algorithm']}` | " + " | ".join(cells) + f" | {row['minutes']:.1f} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = cli.parse(Arguments, argv, prog="compare.py", description=__doc__)
+    cli.prepare_jax()
+    import jax
+
+    from metarl_jax import algorithms, checks
+
+    known = (*algorithms.names(), ORACLE)
+    for name in arguments.algorithms:
+        if name not in known:
+            raise cli.UserError(str(checks.unknown("algorithm", name, known)))
+    path = arguments.output / "comparison.json"
+    described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"arguments": described, "rows": []}
+    if stored["arguments"] != described:
+        raise cli.UserError(f"{path} holds a comparison with other arguments; choose another --output")
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+    stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]
+    for name in arguments.algorithms or known:
+        if any(row["algorithm"] == name for row in stored["rows"]):
+            continue
+        with cli.user_errors():
+            stored["rows"].append(run(name, arguments))
+        path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
+        (arguments.output / "comparison.md").write_text(table(stored["rows"], at) + "\n", encoding="utf-8")
+        print("\r" + table(stored["rows"][-1:], at).splitlines()[-1] + " " * 20, file=sys.stderr)
+    print(table(stored["rows"], at))
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

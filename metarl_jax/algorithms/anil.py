@@ -1,0 +1,15 @@
+"""ANIL: almost no inner loop."""
+
+from metarl_jax.algorithms.maml import maml
+from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.compose import FastParameters
+
+
+def anil(env: TaskEnv, *, fast_parameters: FastParameters = "head", outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
+    """θ ← Adam(∇_θ E_M[R(φ)]) where the inner steps move the last layer (and σ) only.
+
+    Objective: as `maml`.
+
+    Raghu, Raghu, Bengio, Vinyals (2020, arXiv:1909.09157).
+    """
+    return maml(env, fast_parameters=fast_parameters, outer_lr=outer_lr, **common)

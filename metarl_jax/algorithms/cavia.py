@@ -1,0 +1,29 @@
+"""CAVIA: fast context adaptation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from metarl_jax.algorithms.maml import maml
+from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
+from metarl_jax.compose import FastParameters, make_policy
+
+
+def cavia(
+    env: TaskEnv,
+    *,
+    fast_parameters: FastParameters = "context",
+    inner_lr: float | Sequence[float] = 1.0,
+    context_size: int = 5,
+    policy: Policy | Mapping[str, Any] | None = None,
+    outer_lr: float = 1e-3,
+    **common,
+) -> MetaAlgorithm:
+    """θ ← Adam(∇_θ E_M[R(π_θ(·|s, c))]), c = c_0 − α ∇_c surrogate: the inner steps move a context, an input beside s.
+
+    `context_size` is that of the policy made here; a policy of one's own brings its own context. c_0 is a part of θ that
+    starts at 0, where the paper keeps it: the first layer's bias says the same. Objective: as `maml`.
+
+    Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019, arXiv:1810.03642).
+    """
+    policy = make_policy(env, policy, context_size=context_size)
+    return maml(env, fast_parameters=fast_parameters, inner_lr=inner_lr, policy=policy, outer_lr=outer_lr, **common)

@@ -1,0 +1,14 @@
+"""MAML through DiCE, the infinitely differentiable Monte-Carlo estimator."""
+
+from metarl_jax.algorithms.maml import maml
+from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+
+
+def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
+    """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇DiCE(θ; D_0): the inner Hessian is that of the expected return, unbiased.
+
+    Objective: the expected update, φ = θ + α E[ĝ]; what is left of bias is that φ is computed from a finite D_0.
+
+    Foerster et al. (2018, arXiv:1802.05098).
+    """
+    return maml(env, surrogate=surrogate, outer_lr=outer_lr, **common)

@@ -1,0 +1,42 @@
+"""The oracle's view: the task as a part of the observation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from metarl_jax.base import TaskEnv
+from metarl_jax.types import PyTree
+
+
+@struct.dataclass
+class _Revealed:
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    inner: PyTree
+    """the environment's own state"""
+
+
+def reveal_task(env: TaskEnv) -> TaskEnv:
+    """The same MDPs, with the task's numbers appended to a flat observation: [observation_size + numbers in a task].
+
+    A policy trained on it is told what the others have to find out, an upper row for them to be compared with.
+    """
+    numbers = jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0)))
+    size = env.observation_size + sum(leaf.size for leaf in numbers)
+
+    def view(task, state):
+        told = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(task)]
+        observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *told])
+        return _Revealed(observation, state.reward, state.terminated, state.truncated, state)
+
+    return dataclasses.replace(
+        env,
+        reset=lambda key, task: view(task, env.reset(key, task)),
+        step=lambda task, state, action: view(task, env.step(task, state.inner, action)),
+        observation_size=size,
+        name=f"{env.name} with the task revealed",
+    )

@@ -1,0 +1,185 @@
+"""Critics: baselines V(s; w) whose parameters w are part of θ, so that they learn from more than one stage.
+
+V of a stage never depends on that stage's own actions, so with λ = 1, without normalisation and without truncated
+episodes the policy gradient stays unbiased, whatever w is.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarl_jax import checks
+from metarl_jax.inner.baselines import Baseline, LinearModel, leave_one_out, linear_feature, linear_time, zero
+from metarl_jax.inner.returns import reward_to_go
+from metarl_jax.policies.likelihood import masked_mean, pad_with_first
+from metarl_jax.policies.networks import value_mlp
+from metarl_jax.types import Key, PyTree, Trajectory
+
+
+class Critic(NamedTuple):
+    """V(s; w) and how w is learned: by gradient of `loss`, or by `refit` after every meta-iteration."""
+
+    init: Callable[[Key], PyTree]
+    """``key → w``"""
+    values: Callable[[PyTree, Trajectory, float], tuple[jax.Array, jax.Array]]
+    """``(w, trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``, as a `Baseline`, but differentiable in w: a caller
+    whose advantages are data cuts the gradient"""
+    loss: Callable[[PyTree, Trajectory, float], jax.Array] | None = None
+    """``(w, trajectory, γ) → scalar``, what both loops descend; None: w is not learned by gradient"""
+    refit: Callable[[PyTree, Trajectory, float], PyTree] | None = None
+    """``(w, trajectory, γ) → w``, from a whole meta-iteration's episodes of all tasks and stages, leaves [E, T, ...]"""
+    outer_weight: float = 0.0
+    """of the loss in the outer objective"""
+    inner_weight: float = 0.0
+    """of the loss in the inner step; 0: an inner step leaves w alone"""
+
+
+def value_network(
+    observation_size: int,
+    horizon: int,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    scale: float | None = None,
+    outer_weight: float = 1.0,
+    inner_weight: float = 0.0,
+) -> Critic:
+    """V(s_t) = scale · MLP(s_t, t/T), meta-learned with θ and, if `inner_weight` > 0, adapted by the inner steps.
+
+        loss(w) = E_t[(V(s_t) − G_t)²] / scale²,   G_t = Σ_{k=t}^{L−1} γ^{k−t} r_k + γ^{L−t} V̄(s_L)
+
+    over valid steps, for an episode of L steps; V̄, without gradient, only where the episode was truncated. Time is an
+    input because the horizon belongs to the task: what is left to gain shrinks as t grows.
+
+    `scale` makes rates and weights mean the same whatever the size of rewards: the network's output, its gradient and
+    the loss are of size 1 where returns are of size `scale`. With scale = 1 and returns of 100 the loss starts at 10⁴,
+    and a gradient step of the usual size overshoots.
+
+    A critic of θ alone knows only the mean over tasks; adapted by the same inner steps as the policy, it follows the
+    task. Liu, Socher, Xiong (2019, "Taming MAML", ICML) meta-learn and adapt their control variates so.
+
+    Args:
+        observation_size: components of one observation.
+        horizon: T, steps per episode.
+        hidden: sizes of the hidden layers.
+        activation: "tanh" or "relu".
+        scale: typical size of a discounted return, > 0; None means T, that of rewards of size 1 per step.
+        outer_weight: weight of the loss in the outer objective, ≥ 0.
+        inner_weight: weight of the loss in the inner step, ≥ 0; times α it is the inner rate of w.
+
+    Raises:
+        ValueError: an argument is out of range, or both weights are 0, so that nothing would learn w; at a call, an
+            observation has another size.
+    """
+    checks.integer("observation_size", observation_size)
+    checks.integer("horizon", horizon)
+    scale = float(horizon) if scale is None else checks.positive("scale", scale)
+    outer_weight = checks.non_negative("outer_weight", outer_weight)
+    inner_weight = checks.non_negative("inner_weight", inner_weight)
+    if not (outer_weight or inner_weight):
+        raise ValueError(
+            "outer_weight and inner_weight are both 0, so nothing would learn the value network; "
+            "make one of them positive, or choose another baseline"
+        )
+    init, network = value_mlp(observation_size + 1, hidden, activation)
+
+    def values(w: PyTree, trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        _check_size("value_network", observation_size, trajectory)
+        valid = trajectory.valid
+        episodes, steps = valid.shape
+        # What a step led to is what the next one saw, so the network needs only the last step's successor besides.
+        lengths = valid.sum(1, keepdims=True)
+        last = jnp.arange(steps) == jnp.maximum(lengths - 1, 0)
+        seen = pad_with_first(trajectory.observation, valid).reshape(episodes, steps, -1)
+        reached = trajectory.next_observation.reshape(episodes, steps, -1)
+        final = jnp.where(last[..., None], reached, 0).sum(1, keepdims=True)
+        time = jnp.broadcast_to(jnp.arange(steps), valid.shape)
+        time = jnp.concatenate([time, lengths], axis=1)[..., None] / horizon
+        all_values = scale * network(w, jnp.concatenate([jnp.concatenate([seen, final], axis=1), time], axis=-1))
+        following = jnp.where(last, all_values[:, -1:], all_values[:, 1:])
+        return jnp.where(valid, all_values[:, :-1], 0), jnp.where(valid, following, 0)
+
+    def loss(w: PyTree, trajectory: Trajectory, discount: float) -> Float[Array, ""]:
+        now, following = values(w, trajectory, discount)
+        bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(following), 0)
+        targets = reward_to_go(trajectory.replace(reward=trajectory.reward + discount * bootstrapped), discount)
+        return masked_mean(((now - targets) / scale) ** 2, trajectory.valid)
+
+    return Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
+
+
+def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
+    """`linear_feature`, fitted to all episodes of the PREVIOUS meta-iteration; V = 0 in the first.
+
+    V is independent of the data that it scores, at the price of one fit per meta-iteration. That fit pools tasks and
+    stages, so V is their mean: where tasks differ in their returns it explains less than a fit to the task's own stage.
+
+    Args:
+        observation_size: components of one observation.
+        ridge: weight of ‖w‖² against the mean squared error, for standardised features.
+
+    Raises:
+        ValueError: an argument is out of range; at a call, an observation has another size.
+    """
+    features = 2 * checks.integer("observation_size", observation_size) + 3
+    fit, score = linear_feature(ridge)
+
+    def init(key: Key) -> LinearModel:
+        del key
+        return LinearModel(jnp.zeros(features + 1), jnp.zeros(features), jnp.zeros(features))
+
+    def values(
+        w: LinearModel, trajectory: Trajectory, discount: float
+    ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        del discount  # that of the fit is in w
+        _check_size("previous_fit", observation_size, trajectory)
+        return score(w, trajectory)
+
+    def refit(w: LinearModel, trajectory: Trajectory, discount: float) -> LinearModel:
+        _check_size("previous_fit", observation_size, trajectory)
+        fitted = fit(trajectory, discount)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), fitted, w)
+
+    return Critic(init, values, refit=refit)
+
+
+def _check_size(name: str, observation_size: int, trajectory: Trajectory) -> None:
+    shape = trajectory.observation.shape[2:]
+    size = math.prod(shape)
+    if size != observation_size:
+        raise ValueError(
+            f"an observation has {size} components and {name} was made for {observation_size}; "
+            f"make it with observation_size={size}"
+        )
+
+
+BASELINES: dict[str, Callable[[int, int], Baseline | Critic]] = {
+    "linear_feature": lambda observation_size, horizon: linear_feature(),
+    "linear_time": lambda observation_size, horizon: linear_time(),
+    "zero": lambda observation_size, horizon: zero(),
+    "leave_one_out": lambda observation_size, horizon: leave_one_out(),
+    "previous_fit": lambda observation_size, horizon: previous_fit(observation_size),
+    "value_network": lambda observation_size, horizon: value_network(observation_size, horizon),
+}
+"""``(components of an observation, T) → baseline`` by name, each with its own defaults."""
+
+
+def make_baseline(baseline: str | Baseline | Critic | None, observation_size: int, horizon: int) -> Baseline | Critic:
+    """A baseline by its name, or the user's own, a `Baseline` or a `Critic`, as it is.
+
+    Args:
+        baseline: name of `BASELINES`, or the baseline itself; None means "linear_feature".
+        observation_size: components of one observation.
+        horizon: T, steps per episode.
+
+    Raises:
+        ValueError: the name is not registered.
+    """
+    if isinstance(baseline, Critic) or callable(baseline):
+        return baseline
+    return checks.choose("baseline", "linear_feature" if baseline is None else baseline, BASELINES)(
+        observation_size, horizon
+    )

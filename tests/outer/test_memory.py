@@ -1,0 +1,76 @@
+"""Recomputing and chunking change memory, not numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.compose import build_parts
+from metarl_jax.types import Stage, Trajectory
+from tests import toys
+
+SIZES = {"tasks": 5, "episodes": 3, "adaptation_steps": 2, "policy": {"hidden": (8,)}}
+
+
+@pytest.mark.parametrize("options", [{"remat": True}, {"task_chunk": 2}, {"task_chunk": 9}, {"remat": True, "task_chunk": 1}])
+@pytest.mark.parametrize("name", ["promp", "e-maml", "maml-trpo", "es-maml"])
+def test_the_same_update_whatever_is_stored(name, options):
+    plain, lean = (mrl.algorithms.make(name, toys.walk(), **SIZES, **extra) for extra in ({}, options))
+    state = plain.init(jax.random.key(0))
+    updates = [jax.jit(algorithm.update)(jax.random.key(1), state) for algorithm in (plain, lean)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *updates)
+
+
+def temporary_bytes(**options):
+    """Working memory of the compiled outer gradient, as XLA plans it; nothing is run."""
+    policy = mrl.policies.mlp(toys.walk(), hidden=(100, 100))
+    parts = build_parts(
+        toys.walk(50), objective=mrl.outer.ratio(), policy=policy, tasks=10, episodes=8, adaptation_steps=5, **options
+    )
+    theta = jax.eval_shape(parts.adapter.init_meta, jax.random.key(0))
+    data = jax.eval_shape(lambda theta: mrl.outer.collect_tasks(jax.random.key(0), parts, theta), theta)
+    loss = mrl.outer.meta_objective(parts).loss
+    compiled = jax.jit(jax.grad(lambda theta, data: loss(theta, data)[0])).lower(theta, data).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def test_both_options_save_memory():
+    full, remat, chunk, both = (
+        temporary_bytes(**options)
+        for options in ({}, {"remat": True}, {"task_chunk": 2}, {"remat": True, "task_chunk": 2})
+    )
+    assert remat < 0.5 * full
+    assert chunk < 0.5 * full
+    assert both < 0.5 * min(remat, chunk)
+
+
+def test_a_chunk_must_be_a_size():
+    with pytest.raises(ValueError, match="task_chunk is 0"):
+        mrl.algorithms.make("maml", toys.walk(), task_chunk=0)
+
+
+def test_exploration_credit_is_centred_on_the_other_tasks():
+    """Against a NumPy loop; lengths differ, so that the length in the denominator is seen."""
+    trial = mrl.Trial(tasks=4, episodes=3, adaptation_steps=2, burn_in=1, horizon=5)
+    random = np.random.default_rng(0)
+    reward = random.normal(size=(4, 3, 3, 5))
+    valid = np.arange(5) < random.integers(1, 6, (4, 3, 3, 1))
+    scale = random.uniform(1, 2, (4, 3))
+    data = Stage(
+        trajectory=Trajectory(
+            *[None] * 3, reward=jnp.asarray(reward), discount=None, truncated=None, valid=jnp.asarray(valid), next_observation=None
+        ),
+        advantage=None,
+        params=None,
+        scale=jnp.asarray(scale),
+        credit=None,
+    )
+    found = mrl.outer.exploration_credit(data, trial)
+    unit = valid.sum(-1).mean((0, 2)) * scale.mean(0)
+    per_stage = (reward * valid).sum(-1).mean(-1) / unit
+    for task in range(4):
+        others = [b for b in range(4) if b != task]
+        centred = per_stage[task] - per_stage[others].mean(0)
+        expected = [(centred[1] + centred[2]) / 2, centred[2] / 2, 0.0]
+        np.testing.assert_allclose(found[task], expected, rtol=1e-4, atol=1e-6)
