@@ -3,7 +3,7 @@
 Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. Everything is per step: R(φ) = E[G]/T with
 G the undiscounted return of an episode of T steps. Stage s collects a data set D_s of N episodes with φ_s, and
 
-    φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),   ĝ = 1/(N T) Σ_{n,t} A_t g_t,   A_t = Σ_{k≥t} r_k,   g_t = ∇log π(a_t|s_t)
+    φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),  ĝ = 1/(N T) Σ_{n,t} A_t g_t,  A_t = Σ_{k≥t} r_k − b(s_t),  g_t = ∇log π(a_t|s_t)
 
 The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default the last alone. There
 are L = len(rates) inner steps, so L + 1 stages; the last one's data are never enumerated, since R is exact.
@@ -39,6 +39,8 @@ class Problem:
     """T"""
     logits: np.ndarray
     """[X, A] θ to start from"""
+    baseline: np.ndarray | None = None
+    """[X] b; None means 0"""
 
 
 BANDIT = Problem(
@@ -73,13 +75,10 @@ class Episodes(NamedTuple):
     """[E, T]"""
     rewards: np.ndarray
     """[E, T]"""
+    advantages: np.ndarray
+    """[E, T] A_t = Σ_{k≥t} r_k − b(s_t)"""
     chance: np.ndarray
     """[E] probability of the transitions; the last one, which nobody sees, is left out"""
-
-    @property
-    def advantages(self) -> np.ndarray:
-        """A_t = Σ_{k≥t} r_k, [E, T]."""
-        return self.rewards[:, ::-1].cumsum(1)[:, ::-1]
 
     @property
     def returns(self) -> np.ndarray:
@@ -101,7 +100,11 @@ def all_episodes(problem: Problem) -> Episodes:
                     extended.append(([*states, int(following)], [*actions, action], chance * odds[following]))
         partial = extended
     states, actions, chance = (np.array(column) for column in zip(*partial, strict=True))
-    return Episodes(states, actions, problem.reward[states, actions], chance)
+    rewards = problem.reward[states, actions]
+    advantages = rewards[:, ::-1].cumsum(1)[:, ::-1]
+    if problem.baseline is not None:
+        advantages = advantages - problem.baseline[states]
+    return Episodes(states, actions, rewards, advantages, chance)
 
 
 def data_sets(kinds: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,13 +126,15 @@ def _first_counted(rates: Sequence[float], burn_in: int | None) -> int:
 
 
 def _mean_return(problem: Problem, theta: jax.Array) -> jax.Array:
+    # Copies: an array that is a constant of a float64 program stays float64 for jnp.array ever after (jax 0.10).
+    transition, reward = problem.transition.copy(), problem.reward.copy()
     policy = jax.nn.softmax(theta)
-    occupied = jnp.zeros(len(problem.reward)).at[0].set(1.0)
+    occupied = jnp.zeros(len(reward)).at[0].set(1.0)
     total = jnp.zeros(())
     for _ in range(problem.horizon):
         taken = occupied[:, None] * policy
-        total = total + (taken * problem.reward).sum()
-        occupied = jnp.einsum("xa,xay->y", taken, problem.transition)
+        total = total + (taken * reward).sum()
+        occupied = jnp.einsum("xa,xay->y", taken, transition)
     return total / problem.horizon
 
 
@@ -291,18 +296,19 @@ def _curvature(every: Episodes, policy: np.ndarray, estimator: str, lambda_: flo
 
     plain             Σ_t A_t H_t
     likelihood_ratio  Σ_t A_t (g_t g_tᵀ + H_t)
-    dice              Σ_t r_t (w_t w_tᵀ + Σ_{k≤t} H_k)
+    dice              Σ_t (A_t − A_{t+1}) (w_t w_tᵀ + Σ_{k≤t} H_k),  which is Σ_t r_t (…) without a baseline
     loaded_dice       Σ_t A_t (W_t W_tᵀ − V_t V_tᵀ + H_t),  W_t = λ W_{t−1} + g_t,  V_t = W_t − g_t
     first_order       0
     """
     score, hessian = _scores(every, policy), _hessians(every, policy)
-    advantages, rewards = every.advantages, every.rewards
+    advantages = every.advantages
     if estimator == "plain":
         return np.einsum("et,betij->beij", advantages, hessian)
     if estimator == "likelihood_ratio":
         return np.einsum("et,betij->beij", advantages, _outer(score) + hessian)
     if estimator == "dice":
-        return np.einsum("et,betij->beij", rewards, _outer(score.cumsum(2)) + hessian.cumsum(2))
+        freed = advantages - np.pad(advantages[:, 1:], ((0, 0), (0, 1)))
+        return np.einsum("et,betij->beij", freed, _outer(score.cumsum(2)) + hessian.cumsum(2))
     if estimator == "loaded_dice":
         total, now = np.zeros_like(hessian[:, :, 0]), np.zeros_like(score[:, :, 0])
         for t in range(score.shape[2]):

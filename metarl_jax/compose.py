@@ -100,7 +100,7 @@ def _inner_optimizer(
                 + ("make it with context_size=5" if fast_parameters == "context" else "use a policy with labels")
                 + ", or choose 'all'"
             )
-        groups |= {label: optimizer for label in moving & existing}
+        groups |= dict.fromkeys(moving & existing, optimizer)
         if critic is not None and critic.inner_weight:
             groups["critic"] = optimizer
         otherwise = inner.frozen()
@@ -274,6 +274,12 @@ def assemble(
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
     if objective.kl is None:
         raise ValueError("the outer optimizer is a trust region and the objective has no KL; choose gradient steps")
+    if "critic" in _labels(parts.policy) and parts.refit is None:
+        # The KL has no curvature in the critic's parameters, so a natural step along them is unbounded.
+        raise ValueError(
+            "the outer optimizer is a trust region, which cannot move a value network; "
+            "choose another baseline, such as previous_fit, or an algorithm with gradient steps, such as maml"
+        )
     found = []
 
     def distribution(key):

@@ -68,8 +68,8 @@ class Stage:
     scale: jax.Array
     """[] what the advantages were divided by, in units of return; 1 where they were not normalised"""
     credit: jax.Array
-    """[] what this stage's data did for the counted stages after it, as `metarl_jax.outer.exploration_credit` computes
-    it across tasks, in units of the advantage per step; 0 where nobody asked"""
+    """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
+    computes it across tasks, in units of the advantage per step"""
 
 
 @struct.dataclass

@@ -1,7 +1,11 @@
 """Fixtures that several test folders share."""
 
 import functools
+import os
 from typing import Any, NamedTuple
+
+# Most of the tests' time is compilation of programs that run for milliseconds; without LLVM's optimisations it halves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jax.numpy as jnp

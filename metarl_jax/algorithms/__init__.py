@@ -10,7 +10,8 @@ from metarl_jax.algorithms.e_maml import e_maml
 from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.loaded_dice import loaded_dice
-from metarl_jax.algorithms.maml import maml, maml_trpo
+from metarl_jax.algorithms.maml import maml
+from metarl_jax.algorithms.maml_trpo import maml_trpo
 from metarl_jax.algorithms.meta_curvature import meta_curvature
 from metarl_jax.algorithms.meta_sgd import meta_sgd
 from metarl_jax.algorithms.pretrain import pretrain

@@ -22,7 +22,11 @@ def pretrain(
     adapting = maml(env, inner_lr=inner_lr, outer_lr=outer_lr, **common)
     fixed = common | {"inner_optimizer": "sgd", "burn_in": 0, "std_lr": None}
     training = maml(env, inner_lr=0.0, outer_lr=outer_lr, **fixed)
-    shapes = [jax.tree.structure(jax.eval_shape(algorithm.init, jax.random.key(0))) for algorithm in (training, adapting)]
+    shapes = [
+        jax.tree.structure(jax.eval_shape(algorithm.init, jax.random.key(0))) for algorithm in (training, adapting)
+    ]
     if shapes[0] != shapes[1]:
-        raise ValueError("pretrain never adapts, so nothing of an inner update can be learned; choose inner_optimizer='sgd'")
+        raise ValueError(
+            "pretrain never adapts, so nothing of an inner update can be learned; choose inner_optimizer='sgd'"
+        )
     return training._replace(adapt=adapting.adapt)

@@ -28,7 +28,9 @@ def reptile(
 
     def loss(theta, data):
         # ½ ‖θ − φ_L‖² with φ_L fixed data: its gradient is θ − φ_L.
-        distance = jax.tree.map(lambda start, path: 0.5 * ((start - path[:, -1]) ** 2).mean(0).sum(), theta, data.params)
+        distance = jax.tree.map(
+            lambda start, path: 0.5 * ((start - path[:, -1]) ** 2).mean(0).sum(), theta, data.params
+        )
         return jnp.stack(jax.tree.leaves(distance)).sum(), {}
 
     return assemble(parts, gradient_steps(adam(outer_lr)), MetaObjective(loss, None))

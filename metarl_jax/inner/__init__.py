@@ -2,8 +2,8 @@
 
 from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic_loss
 from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy
-from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, normalize, returns
-from metarl_jax.inner.baselines import Baseline, leave_one_out, linear_feature, linear_time, zero
+from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, gae_of_values, normalize, returns
+from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.critics import BASELINES, Critic, make_baseline, previous_fit, value_network
 from metarl_jax.inner.optimizers import (
     INNER_OPTIMIZERS,
@@ -28,6 +28,7 @@ __all__ = [
     "Baseline",
     "Critic",
     "Fast",
+    "FittedBaseline",
     "actor_critic",
     "adam",
     "by_label",
@@ -39,6 +40,7 @@ __all__ = [
     "from_optax",
     "frozen",
     "gae",
+    "gae_of_values",
     "learned_rates",
     "leave_one_out",
     "likelihood_ratio",

@@ -61,7 +61,7 @@ def gae_of_values(
     following = jnp.where(goes_on | truncated, next_values, 0)
     continues = discount * trajectory.discount
     delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
-    return backward_sum(delta, jnp.where(truncated, 0, lambda_ * continues))
+    return backward_sum(delta, lambda_ * continues)
 
 
 def estimate(

@@ -4,6 +4,7 @@ Whether V may depend on the episodes that it scores decides about bias: see `lea
 that outlive a stage are in `metarl_jax.inner.critics`.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
 
         def one(n):
             others = trajectory.valid & (jnp.arange(episodes) != n)[:, None]
-            model = fit(trajectory.replace(valid=others), discount)
+            model = fit(dataclasses.replace(trajectory, valid=others), discount)
             own = values(model, jax.tree.map(lambda leaf: leaf[n][None], trajectory))
             return jax.tree.map(lambda leaf: leaf[0], own)
 

@@ -4,6 +4,7 @@ V of a stage never depends on that stage's own actions, so with λ = 1, without 
 episodes the policy gradient stays unbiased, whatever w is.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -105,8 +106,9 @@ def value_network(
     def loss(w: PyTree, trajectory: Trajectory, discount: float) -> Float[Array, ""]:
         now, following = values(w, trajectory, discount)
         bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(following), 0)
-        targets = reward_to_go(trajectory.replace(reward=trajectory.reward + discount * bootstrapped), discount)
-        return masked_mean(((now - targets) / scale) ** 2, trajectory.valid)
+        to_the_end = dataclasses.replace(trajectory, reward=trajectory.reward + discount * bootstrapped)
+        error = (now - reward_to_go(to_the_end, discount)) / scale
+        return masked_mean(error**2, trajectory.valid)
 
     return Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
 

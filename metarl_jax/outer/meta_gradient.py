@@ -81,7 +81,7 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
             lambda: adapter.learn(theta, fast, trajectory, advantage),
             lambda: fast,
         )
-        credit = jnp.zeros((), advantage.dtype)
+        credit = jnp.zeros(trial.episodes, advantage.dtype)
         return fast, Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
 
     _, data = jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
@@ -139,23 +139,41 @@ def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
 
 
 def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
-    """C_k = Σ_{s>k, s counted} (R_s − mean of R_s over the OTHER tasks) / (number of counted stages), leaves [B, S].
+    """C_kn = Y_k − b_kn: what episode n of stage k is credited with, leaves [B, S, N].
 
-    R_s is the mean return of stage s per step, in units of its advantages: the episodes' mean over (mean length × mean
-    scale). Weighing ∇log p(D_k) with C_k makes the gradient of the sampled update unbiased: the other tasks' data are
-    independent of D_k, so their mean is a baseline. Returns of one task's stage alone have no such baseline, and
-    advantages normalised per task would make the credit exactly 0.
+    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages), where R_s is the mean return of stage s per step, in units of
+    its advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
+    gradient of the sampled update unbiased, and any b_kn that is independent of episode n keeps it so.
+
+    b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a line fitted to the OTHER tasks' mean return
+    at stage k and Y_k. It tells easy tasks from hard ones, which is most of the variance. With one episode, or fewer
+    than five tasks, b is the other tasks' mean of Y_k; with one task it is 0.
     """
     trajectory = data.trajectory
-    episode_return = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean(-1)
-    length = trajectory.valid.sum(-1).mean((0, 2), dtype=episode_return.dtype)
-    per_step = episode_return / (length * data.scale.mean(0))
-    tasks = len(per_step)
-    if tasks > 1:
-        per_step = (per_step - per_step.mean(0)) * (tasks / (tasks - 1))
+    returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)  # [B, S, N]
+    tasks, _, episodes = returns.shape
+    length = trajectory.valid.sum(-1).mean((0, 2), dtype=returns.dtype)
+    per_step = returns.mean(-1) / (length * data.scale.mean(0))
     counted = jnp.arange(trial.stages) >= trial.first_counted
     weighed = jnp.where(counted, per_step, 0) / counted.sum()
-    return jnp.cumsum(weighed[:, ::-1], axis=1)[:, ::-1] - weighed
+    later = jnp.cumsum(weighed[:, ::-1], axis=1)[:, ::-1] - weighed
+    if tasks == 1:
+        return jnp.broadcast_to(later[..., None], returns.shape)
+
+    def of_others(values):  # mean over the other tasks
+        return (values.sum(0) - values) / (tasks - 1)
+
+    expected = of_others(later)[..., None]
+    if episodes > 1 and tasks > 4:
+        level = returns - returns.mean((0, 2))[:, None]  # centred, for the squares' sake only
+        x, y = level.mean(-1), later - later.mean(0)
+        x_others, y_others = of_others(x), of_others(y)
+        variance = of_others(x**2) - x_others**2
+        covariance = of_others(x * y) - x_others * y_others
+        slope = jnp.where(variance > 0, covariance / jnp.where(variance > 0, variance, 1), 0)
+        other_episodes = (level.sum(-1, keepdims=True) - level) / (episodes - 1)
+        expected = expected + slope[..., None] * (other_episodes - x_others[..., None])
+    return later[..., None] - expected
 
 
 def _over_tasks(name: str, values: jax.Array) -> jax.Array:
@@ -173,9 +191,7 @@ def meta_objective(parts: Parts) -> MetaObjective:
         return losses.mean(), {name: _over_tasks(name, values) for name, values in metrics.items()}
 
     def kl(theta, data):
-        per_stage = parts.memory.over_tasks(
-            lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data
-        )
+        per_stage = parts.memory.over_tasks(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data)
         return per_stage.mean()
 
     return MetaObjective(loss, kl)

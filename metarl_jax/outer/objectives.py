@@ -101,9 +101,9 @@ def inner_kl(weight: float = 5e-4) -> Objective:
 
 
 def credit(weight: float = 1.0) -> Objective:
-    """−w Σ_k C_k Σ_{n,t} log π_φk(θ)(a_t|s_t) over the stages that an inner step learned from: E-MAML's score term.
+    """−w Σ_k Σ_n C_kn Σ_t log π_φk(θ)(a_t|s_t) over the stages that inner steps learned from: E-MAML's score term.
 
-    C_k is the stage's `credit`, what its data did for the counted stages after it. The path derivative of f_θ at fixed
+    C_kn is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. The path derivative of f_θ at fixed
     data (with the surrogate `score_function`) plus this term, w = 1, is the unbiased gradient of the sampled update's
     J(θ) = E_D[R(f_θ(D))]. The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias for
     variance. Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
@@ -119,7 +119,7 @@ def credit(weight: float = 1.0) -> Objective:
     def objective(policy: Policy, path: Path):
         def stage(params, data):
             valid = data.trajectory.valid
-            return jnp.where(valid, log_prob(policy, params, data.trajectory), 0).sum() * data.credit
+            return (jnp.where(valid, log_prob(policy, params, data.trajectory), 0).sum(-1) * data.credit).sum()
 
         explored = path.before_steps
         return -weight * jax.vmap(stage)(explored.params, explored.data).sum(), {}

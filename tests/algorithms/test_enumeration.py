@@ -1,8 +1,10 @@
 """The exact values that estimators are compared with, against published figures, differences and identities."""
 
+import dataclasses
 import itertools
 from collections import Counter
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from benchmarks.exact import BANDIT, MDP
 
 PULLS, RATES = 3, (0.7,)
 EPISODES, TWO_RATES = 2, (1.0, 0.6)
+# Of no use as a baseline, so that it cannot do harm unseen.
+WITH_BASELINE = dataclasses.replace(MDP, baseline=np.array([1.0, -2.0, 0.5]))
 
 # The bandit's figures: an enumeration of its own, in float64, older than this file.
 PUBLISHED = {
@@ -94,7 +98,16 @@ def test_objectives_on_the_mdp_have_their_gradients_by_finite_differences(burn_i
         np.testing.assert_allclose(gradient(MDP, MDP.logits, *settings), differences, atol=1e-8)
 
 
-@pytest.mark.parametrize("problem", [BANDIT, MDP], ids=["bandit", "MDP"])
+def test_what_counts_all_stages_is_the_mean_over_trials_of_every_length():
+    shorter = [TWO_RATES[:steps] for steps in range(3)]
+    for objective, settings in ((exact.sampled_objective, (EPISODES,)), (exact.expected_objective, ())):
+        values = [objective(MDP, MDP.logits, rates, *settings) for rates in shorter]
+        assert objective(MDP, MDP.logits, TWO_RATES, *settings, 0) == pytest.approx(np.mean(values), abs=1e-14)
+        assert objective(MDP, MDP.logits, TWO_RATES, *settings, 1) == pytest.approx(np.mean(values[1:]), abs=1e-14)
+        assert min(np.diff(values)) > 0.05
+
+
+@pytest.mark.parametrize("problem", [BANDIT, MDP, WITH_BASELINE], ids=["bandit", "MDP", "baseline"])
 @pytest.mark.parametrize("burn_in", [None, 0, 1])
 def test_the_credited_plain_estimator_is_the_true_gradient(problem, burn_in):
     settings = problem, problem.logits, TWO_RATES, EPISODES
@@ -119,16 +132,25 @@ def test_one_step_episodes_have_no_past_to_tell_dice_from_likelihood_ratio():
         np.testing.assert_allclose(other, ratio, atol=1e-14)
 
 
-def test_dice_has_the_expected_updates_hessian_and_likelihood_ratio_has_not():
+@pytest.mark.parametrize("problem", [MDP, WITH_BASELINE], ids=["MDP", "baseline"])
+def test_dice_has_the_expected_updates_hessian_and_the_others_have_not(problem):
     """To first order in α the path derivative is ∇R + α (E[M] + ∇²R) ∇R, where the true one has E[M] = ∇²R."""
-    rate = 1e-4
-    true = exact.expected_gradient(MDP, MDP.logits, (rate,))
+    rate = 1e-6
+    true = exact.expected_gradient(problem, problem.logits, (rate,))
     error = {
-        estimator: norm(exact.path_derivative(MDP, MDP.logits, (rate,), 1, estimator) - true) / rate
+        estimator: norm(exact.path_derivative(problem, problem.logits, (rate,), 1, estimator) - true) / rate
         for estimator in exact.ESTIMATORS
     }
-    assert error["dice"] < 1e-3
+    assert error["dice"] < 1e-5
     assert min(error["plain"], error["likelihood_ratio"], error["first_order"]) > 0.03
+
+
+def test_a_baseline_changes_the_spread_of_updates_and_not_their_mean():
+    rate = TWO_RATES[:1]
+    shifts = [exact.mean_shift(problem, MDP.logits, rate, EPISODES) for problem in (MDP, WITH_BASELINE)]
+    np.testing.assert_allclose(*shifts, atol=1e-14)
+    values = [exact.sampled_objective(problem, MDP.logits, rate, EPISODES) for problem in (MDP, WITH_BASELINE)]
+    assert abs(values[0] - values[1]) > 0.003
 
 
 def test_with_many_episodes_dice_becomes_the_expected_updates_gradient():
@@ -162,6 +184,14 @@ def test_the_smoothed_gradient_reaches_through_the_inner_step():
     np.testing.assert_allclose(narrow, exact.sampled_gradient(BANDIT, BANDIT.logits, RATES, PULLS), atol=1e-6)
     wide = [exact.smoothed_gradient(BANDIT, BANDIT.logits, RATES, PULLS, 0.3, nodes=nodes) for nodes in (8, 12)]
     np.testing.assert_allclose(*wide, atol=1e-9)
+
+
+def test_the_callers_arrays_stay_float32_in_jax():
+    problem = dataclasses.replace(BANDIT, transition=BANDIT.transition.copy(), reward=BANDIT.reward.copy())
+    exact.sampled_gradient(problem, problem.logits, RATES, PULLS)
+    exact.expected_gradient(problem, problem.logits, RATES)
+    for array in (problem.transition, problem.reward, problem.logits):
+        assert jnp.array(array).dtype == jnp.float32
 
 
 def test_unknown_estimators_and_stages_are_refused():

@@ -100,7 +100,9 @@ def test_first_order_is_maml_behind_a_stop_gradient(maml):
 
 
 def test_tmaml_without_its_value_network_is_dice():
-    assert_equal(gradient("tmaml", advantage=mrl.inner.returns())[0], gradient("dice", advantage=mrl.inner.returns())[0])
+    assert_equal(
+        gradient("tmaml", advantage=mrl.inner.returns())[0], gradient("dice", advantage=mrl.inner.returns())[0]
+    )
     assert_equal(gradient("tmaml", baseline="linear_feature")[0], gradient("dice")[0])
 
 
@@ -151,7 +153,9 @@ def test_std_rate_is_its_own():
 
     (both, theta), (slow, _), (none, _) = adapted(), adapted(std_lr=0.01), adapted(std_lr=0.0)
     np.testing.assert_array_equal(none["log_std"], theta["log_std"])
-    np.testing.assert_allclose(slow["log_std"] - theta["log_std"], 0.1 * (both["log_std"] - theta["log_std"]), rtol=1e-3)
+    np.testing.assert_allclose(
+        slow["log_std"] - theta["log_std"], 0.1 * (both["log_std"] - theta["log_std"]), rtol=1e-3
+    )
     assert_equal(slow["network"], both["network"])
 
 
@@ -177,7 +181,11 @@ def test_es_maml_of_a_linear_objective_is_exact():
 
 
 REFUSED = [
-    ("cavia", {"policy": toys.small_policy(toys.walk())}, "labels none of its parameters so; make it with context_size"),
+    (
+        "cavia",
+        {"policy": toys.small_policy(toys.walk())},
+        "labels none of its parameters so; make it with context_size",
+    ),
     ("anil", {"policy": toys.gaussian_policy()}, "labels none of its parameters so; use a policy with labels"),
     ("maml", {"fast_parameters": "haed"}, "unknown fast_parameters 'haed': did you mean 'head'"),
     ("e-maml", {"adaptation_steps": 0}, "with adaptation_steps=0 there is one stage only; leave credit out"),
@@ -194,6 +202,13 @@ REFUSED = [
     ("maml", {"inner_optimizer": "adma"}, "unknown inner_optimizer 'adma': did you mean 'adam'"),
     ("loaded-dice", {"dice_lambda": 1.5}, r"lambda_ of loaded_dice is 1.5; it must lie in \[0, 1\]"),
     ("maml", {"advantage": mrl.inner.returns(), "baseline": "zero"}, r"takes no \['baseline'\]"),
+    (
+        "maml-trpo",
+        {"baseline": "value_network"},
+        "cannot move a value network; choose another baseline, such as previous_fit",
+    ),
+    ("maml", {"baseline": "linear"}, "unknown baseline 'linear': did you mean 'linear_"),
+    ("maml", {"baseline": "leave_one_out", "episodes": 1}, "leave"),
     ("maml", {"policy": {"context_size": -1}}, "context_size is -1"),
 ]
 

@@ -31,7 +31,7 @@ def update(algorithm):
 
 
 def shapes(tree):
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), jax.eval_shape(lambda: tree))
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype, leaf.weak_type), tree)
 
 
 def assert_equal(left, right, **tolerance):
@@ -47,17 +47,19 @@ def test_state_tree_is_stable_and_call_two_does_not_recompile(state, update):
     assert one.iteration == 1
 
 
-def test_a_weakly_typed_theta_does_not_recompile(request, algorithm):
+def test_a_weakly_typed_theta_does_not_recompile(request):
+    """Call two would compile again if call one returned other types than it was given; tracing is enough to see it."""
     name = request.node.callspec.params["algorithm"]
     policy = mrl.Policy(
         init=lambda key: {"mean": jnp.full(1, 0.1), "scale": 0.5},
         apply=lambda params, _: mrl.policies.DiagonalGaussian(params["mean"], jnp.log(params["scale"])),
         labels=lambda params: {"mean": "context", "scale": "head"},  # so that something moves in every inner loop
     )
-    update = jax.jit(mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=2, episodes=2).update)
-    one, _ = update(jax.random.key(1), mrl.algorithms.make(name, toys.walk(), policy=policy).init(jax.random.key(0)))
-    update(jax.random.key(2), one)
-    assert update._cache_size() == 1
+    algorithm = mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=2, episodes=2)
+    start = jax.eval_shape(algorithm.init, jax.random.key(0))
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(start))
+    after, _ = jax.eval_shape(algorithm.update, jax.random.key(1), start)
+    assert shapes(after) == shapes(start)
 
 
 def test_theta_moves(state, update):
@@ -85,22 +87,21 @@ def test_metrics_are_finite_and_documented(state, update):
     assert 0 < metrics["valid_share"] < 1, "episodes of this environment end early"
 
 
-def test_vmap_over_seeds_equals_a_loop(algorithm, update):
-    keys = jax.random.split(jax.random.key(3), 3)
-    states = jax.vmap(algorithm.init)(keys)
-    batched = jax.jit(jax.vmap(algorithm.update))(keys, states)
-    for seed in range(3):
-        single = update(keys[seed], jax.tree.map(lambda leaf, i=seed: leaf[i], states))
-        assert_equal(jax.tree.map(lambda leaf, i=seed: leaf[i], batched), single, rtol=2e-3, atol=1e-4)
-
-
-def test_scan_equals_a_loop(state, update):
-    keys = jax.random.split(jax.random.key(4), 3)
-    scanned, metrics = jax.jit(lambda s: jax.lax.scan(lambda c, k: update(k, c), s, keys))(state)
-    looped = state
-    for key in keys:
-        looped, last = update(key, looped)
-    assert_equal((scanned, jax.tree.map(lambda leaf: leaf[-1], metrics)), (looped, last), rtol=2e-3, atol=1e-4)
+def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update):
+    """Seeds and iterations in one program, as training runs them; and each seed's numbers are its own."""
+    roots = jax.random.split(jax.random.key(3), 2)
+    states = jax.vmap(algorithm.init)(roots)
+    keys = jax.vmap(lambda root: jax.random.split(root, 2))(roots)
+    run = jax.jit(jax.vmap(lambda state, keys: jax.lax.scan(lambda s, k: algorithm.update(k, s), state, keys)))
+    batched = run(states, keys)
+    for seed in range(2):
+        state = jax.tree.map(lambda leaf, i=seed: leaf[i], states)
+        metrics = []
+        for key in keys[seed]:
+            state, values = update(key, state)
+            metrics.append(values)
+        looped = (state, jax.tree.map(lambda *leaves: jnp.stack(leaves), *metrics))
+        assert_equal(jax.tree.map(lambda leaf, i=seed: leaf[i], batched), looped, rtol=2e-3, atol=1e-4)
 
 
 def test_gradient_is_shaped_as_theta_and_finite(algorithm, state):
@@ -127,8 +128,11 @@ def test_adapt_returns_the_documented_shapes(algorithm, state):
     assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
 
 
-def test_everything_runs_in_double_precision(algorithm):
+def test_everything_follows_double_precision(algorithm):
+    """Traced, not run: tests/algorithms and tests/outer compute in float64."""
     with jax.enable_x64():
-        after, metrics = jax.jit(algorithm.update)(jax.random.key(5), algorithm.init(jax.random.key(0)))
+        state = jax.eval_shape(algorithm.init, jax.random.key(0))
+        after, metrics = jax.eval_shape(algorithm.update, jax.random.key(5), state)
         assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(after.params))
+        assert shapes(after) == shapes(state)
         assert metrics["return"].dtype == jnp.float64

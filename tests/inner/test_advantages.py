@@ -1,10 +1,12 @@
 """Returns, GAE and normalisation against a second implementation in numpy, episode by episode."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from metarl_jax import inner
+from metarl_jax.inner import advantages
 from tests.data import random_trajectory
 
 DISCOUNT, LAMBDA = 0.9, 0.7
@@ -84,6 +86,53 @@ def test_normalize_divides_by_the_standard_deviation_of_the_valid_steps(trajecto
     chosen = np.asarray(advantage)[valid]
     np.testing.assert_allclose(result[valid], (chosen - chosen.mean()) / chosen.std(), atol=1e-5)
     assert (result[~valid] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def given_values():
+    random = np.random.default_rng(3)
+    return tuple(jnp.asarray(random.normal(size=(12, 9)), jnp.float32) for _ in range(2))
+
+
+def test_the_scale_is_what_normalised_advantages_were_divided_by(trajectory, given_values):
+    valid = np.asarray(trajectory.valid)
+    raw, one = advantages.estimate(trajectory, given_values, DISCOUNT, LAMBDA, normalized=False)
+    assert one == 1
+    np.testing.assert_array_equal(raw, advantages.gae_of_values(trajectory, *given_values, DISCOUNT, LAMBDA))
+    advantage, scale = advantages.estimate(trajectory, given_values, DISCOUNT, LAMBDA, normalized=True)
+    chosen = np.asarray(raw)[valid]
+    np.testing.assert_allclose(scale, chosen.std(), rtol=1e-3)  # but for the floor under it
+    np.testing.assert_allclose(np.asarray(advantage * scale)[valid], chosen - chosen.mean(), atol=1e-5)
+    np.testing.assert_array_equal(advantage, inner.gae(DISCOUNT, LAMBDA, given_baseline(*given_values))(trajectory))
+
+
+@pytest.mark.parametrize("noise", [0.0, 2.5])
+def test_scale_of(trajectory, given_values, noise):
+    chosen = np.asarray(given_values[0])[np.asarray(trajectory.valid)]
+    scale = advantages.scale_of(given_values[0], trajectory.valid, noise)
+    np.testing.assert_allclose(scale, chosen.std() + noise, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_estimates_are_data_and_their_formula_is_not(trajectory, given_values, normalized):
+    def of_estimate(values):
+        advantage, scale = advantages.estimate(trajectory, values, DISCOUNT, LAMBDA, normalized)
+        return (advantage**2).sum() + scale
+
+    def of_formula(values):
+        return advantages.gae_of_values(trajectory, *values, 1.0, 1.0).sum()
+
+    assert all((gradient == 0).all() for gradient in jax.grad(of_estimate)(given_values))
+    # With γ = λ = 1 every V(s_t) is subtracted once; later ones cancel, up to V(s_L) of a cut episode.
+    now, following = jax.grad(of_formula)(given_values)
+    valid, lengths = np.asarray(trajectory.valid), np.asarray(trajectory.valid.sum(1, keepdims=True))
+    np.testing.assert_allclose(now.sum(1) + following.sum(1), (valid * np.where(of_cut(trajectory), 0, -1)).sum(1))
+    cut_last = of_cut(trajectory) & (np.arange(9) == lengths - 1)
+    np.testing.assert_allclose(following[cut_last], np.broadcast_to(lengths, (12, 9))[cut_last])
+
+
+def of_cut(trajectory):
+    return np.asarray((trajectory.truncated & trajectory.valid).any(1, keepdims=True))
 
 
 @pytest.mark.parametrize("reward", [0.1, -0.3, 1000.1])

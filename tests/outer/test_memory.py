@@ -1,19 +1,19 @@
 """Recomputing and chunking change memory, not numbers."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import metarl_jax as mrl
 from metarl_jax.compose import build_parts
-from metarl_jax.types import Stage, Trajectory
 from tests import toys
 
 SIZES = {"tasks": 5, "episodes": 3, "adaptation_steps": 2, "policy": {"hidden": (8,)}}
 
 
-@pytest.mark.parametrize("options", [{"remat": True}, {"task_chunk": 2}, {"task_chunk": 9}, {"remat": True, "task_chunk": 1}])
+@pytest.mark.parametrize(
+    "options", [{"remat": True}, {"task_chunk": 2}, {"task_chunk": 9}, {"remat": True, "task_chunk": 1}]
+)
 @pytest.mark.parametrize("name", ["promp", "e-maml", "maml-trpo", "es-maml"])
 def test_the_same_update_whatever_is_stored(name, options):
     plain, lean = (mrl.algorithms.make(name, toys.walk(), **SIZES, **extra) for extra in ({}, options))
@@ -48,29 +48,3 @@ def test_both_options_save_memory():
 def test_a_chunk_must_be_a_size():
     with pytest.raises(ValueError, match="task_chunk is 0"):
         mrl.algorithms.make("maml", toys.walk(), task_chunk=0)
-
-
-def test_exploration_credit_is_centred_on_the_other_tasks():
-    """Against a NumPy loop; lengths differ, so that the length in the denominator is seen."""
-    trial = mrl.Trial(tasks=4, episodes=3, adaptation_steps=2, burn_in=1, horizon=5)
-    random = np.random.default_rng(0)
-    reward = random.normal(size=(4, 3, 3, 5))
-    valid = np.arange(5) < random.integers(1, 6, (4, 3, 3, 1))
-    scale = random.uniform(1, 2, (4, 3))
-    data = Stage(
-        trajectory=Trajectory(
-            *[None] * 3, reward=jnp.asarray(reward), discount=None, truncated=None, valid=jnp.asarray(valid), next_observation=None
-        ),
-        advantage=None,
-        params=None,
-        scale=jnp.asarray(scale),
-        credit=None,
-    )
-    found = mrl.outer.exploration_credit(data, trial)
-    unit = valid.sum(-1).mean((0, 2)) * scale.mean(0)
-    per_stage = (reward * valid).sum(-1).mean(-1) / unit
-    for task in range(4):
-        others = [b for b in range(4) if b != task]
-        centred = per_stage[task] - per_stage[others].mean(0)
-        expected = [(centred[1] + centred[2]) / 2, centred[2] / 2, 0.0]
-        np.testing.assert_allclose(found[task], expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,257 @@
+"""Every estimator's mean, through the public interface, against its exact value by enumeration (`benchmarks.exact`).
+
+On a bandit (one step, one inner step) and on an MDP of three states and three steps with two inner steps, where credit
+over time and over stages matters. Means are over many keys; what is unbiased must meet the true gradient, what is
+biased its own expectation. MAML, its first-order version and ProMP on the bandit are in `test_exact_gradients`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+import metarl_jax as mrl
+from benchmarks import exact
+
+
+class Setting(NamedTuple):
+    """A problem and the sizes of a trial in it."""
+
+    problem: exact.Problem
+    rates: tuple[float, ...]
+    episodes: int
+    draws: int
+    """trials that a mean is taken over, of cases that do not say otherwise"""
+
+    def exact(self, function, *arguments):
+        return function(self.problem, self.problem.logits, self.rates, self.episodes, *arguments)
+
+
+SETTINGS = {
+    "bandit": Setting(exact.BANDIT, (0.7,), 3, draws=128_000),
+    "MDP": Setting(exact.MDP, (1.0, 0.6), 2, draws=128_000),
+}
+
+
+@struct.dataclass
+class State:
+    observation: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    key: jax.Array
+
+
+def environment(problem):
+    """The problem as an environment: the observation is the state, one-hot; chance is drawn from a key in the state."""
+    states, actions = problem.reward.shape
+
+    def reset(key, task):
+        return State(jax.nn.one_hot(0, states), 0.0, False, False, key)
+
+    def step(task, state, action):
+        key, chance = jax.random.split(state.key)
+        here = state.observation.argmax()
+        following = jax.random.categorical(chance, jnp.log(task["transition"][here, action]))
+        return State(jax.nn.one_hot(following, states), task["reward"][here, action], False, False, key)
+
+    return mrl.TaskEnv(
+        name="enumerated",
+        sample_task=lambda key: {"transition": jnp.array(problem.transition), "reward": jnp.array(problem.reward)},
+        reset=reset,
+        step=step,
+        observation_size=states,
+        action_size=actions,
+        discrete=True,
+        horizon=problem.horizon,
+    )
+
+
+def logits_policy(problem):
+    return mrl.Policy(
+        init=lambda key: jnp.array(problem.logits),
+        apply=lambda params, observation: mrl.policies.Categorical(observation @ params),
+    )
+
+
+def split_policy(problem, label):
+    """Logits are the sum of two arrays, so that both have one gradient; one of them has the label and starts at 0."""
+    return mrl.Policy(
+        init=lambda key: {"body": jnp.array(problem.logits), label: jnp.zeros(problem.logits.shape)},
+        apply=lambda params, observation: mrl.policies.Categorical(observation @ (params["body"] + params[label])),
+        labels=lambda params: {name: name for name in params},
+    )
+
+
+def make(name, setting, **options):
+    settings = {
+        "episodes": setting.episodes,
+        "adaptation_steps": len(setting.rates),
+        "inner_lr": setting.rates,
+        "policy": logits_policy(setting.problem),
+        "advantage": mrl.inner.returns(),
+    }
+    return mrl.algorithms.make(name, environment(setting.problem), **(settings | options))
+
+
+def mean_gradient(name, setting, tasks=64, draws=None, leaf=lambda gradient: gradient, **options):
+    """Mean over keys of the public `gradient`, and its standard error, both [X, A]."""
+    algorithm = make(name, setting, tasks=tasks, **options)
+    theta = algorithm.init(jax.random.key(0)).params
+    keys = jax.random.split(jax.random.key(1), (draws or setting.draws) // tasks)
+    over_keys = jax.vmap(lambda key: leaf(algorithm.gradient(key, theta)[0]))
+    # Most of the time goes into compiling; a less optimised program is compiled and run in less time than a better one.
+    compiled = jax.jit(over_keys, compiler_options={"xla_backend_optimization_level": 1})
+    values = np.asarray(compiled(keys), np.float64)
+    return values.mean(0), values.std(0, ddof=1) / np.sqrt(len(keys))
+
+
+def assert_agrees(mean, error, expected, noise=0.02):
+    relative = np.linalg.norm(error) / np.linalg.norm(expected)
+    assert 0 < relative < noise, f"relative standard error {relative:.4f}"
+    np.testing.assert_array_less(np.abs(mean - expected), 4 * error)
+
+
+def assert_differs(mean, error, other):
+    assert (np.abs(mean - other) > 10 * error).any()
+
+
+# Name of the algorithm, options, and the burn-in of the true gradient J(θ) = E_D[R(f_θ(D))]. With few tasks a baseline
+# that a task's own return entered would show: by a quarter of the credit with four.
+UNBIASED = {
+    "e-maml": ("e-maml", {"tasks": 4}, None),
+    "e-maml, all stages counted": ("e-maml", {"tasks": 4, "burn_in": 0}, 0),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("case", UNBIASED)
+def test_with_credit_the_gradient_of_the_sampled_update_is_unbiased(setting, case):
+    name, options, burn_in = UNBIASED[case]
+    true = setting.exact(exact.sampled_gradient, burn_in)
+    assert_agrees(*mean_gradient(name, setting, **options), true)
+
+
+def test_credit_without_other_tasks_has_no_baseline_and_is_unbiased_too():
+    setting = SETTINGS["MDP"]
+    mean, error = mean_gradient("maml", setting, tasks=1, credit=True)
+    assert_agrees(mean, error, setting.exact(exact.sampled_gradient))
+
+
+def half_credited(*arguments):
+    return (exact.path_derivative(*arguments) + exact.credited(*arguments)) / 2
+
+
+# Name of the algorithm, options, its own expectation.
+OWN = {
+    "plain": ("maml", {}, (exact.path_derivative, "plain")),
+    "plain, all stages counted": ("maml", {"burn_in": 0}, (exact.path_derivative, "plain", 0)),
+    "first order": ("fomaml", {}, (exact.path_derivative, "first_order")),
+    "likelihood ratio": ("promp", {}, (exact.path_derivative, "likelihood_ratio")),
+    "dice": ("dice", {}, (exact.path_derivative, "dice")),
+    "loaded dice": ("loaded-dice", {"dice_lambda": 0.5}, (exact.path_derivative, "loaded_dice", None, 0.5)),
+    "dice with half the credit": ("dice", {"credit": 0.5}, (half_credited, "dice")),
+}
+IN_THE_BANDIT = {"dice", "loaded dice"}
+
+
+@pytest.mark.parametrize(
+    ("case", "where"), [(case, "MDP") for case in OWN] + [(case, "bandit") for case in IN_THE_BANDIT]
+)
+def test_a_biased_estimator_has_its_own_expectation(case, where):
+    setting, (name, options, (function, estimator, *arguments)) = SETTINGS[where], OWN[case]
+    mean, error = mean_gradient(name, setting, **options)
+    assert_agrees(mean, error, setting.exact(function, estimator, *arguments))
+    if where == "MDP":  # In the bandit, without a past, these two are nearly unbiased, and one.
+        assert_differs(mean, error, setting.exact(exact.sampled_gradient, options.get("burn_in")))
+        for other in {"plain", "first_order", "likelihood_ratio", "dice"} - {estimator}:
+            assert_differs(mean, error, setting.exact(function, other, options.get("burn_in")))
+
+
+def test_dice_with_a_critic_as_control_variate_has_its_own_expectation():
+    """TMAML with a V that nobody learns, and one of no use, so that a wrong sign or index would show."""
+    setting, baseline = SETTINGS["MDP"], np.array([1.0, -2.0, 0.5])
+
+    def values(w, trajectory, discount):
+        return trajectory.observation @ w, trajectory.next_observation @ w
+
+    mean, error = mean_gradient(
+        "tmaml",
+        setting,
+        advantage="gae",
+        discount=1.0,
+        lambda_=1.0,
+        normalized=False,
+        baseline=mrl.inner.Critic(init=lambda key: jnp.array(baseline), values=values),
+        leaf=lambda gradient: gradient["policy"],
+    )
+    without = setting.exact(exact.path_derivative, "dice")
+    setting = setting._replace(problem=dataclasses.replace(setting.problem, baseline=baseline))
+    assert_agrees(mean, error, setting.exact(exact.path_derivative, "dice"))
+    assert_differs(mean, error, without)
+
+
+def test_evolution_strategies_follow_the_smoothed_objective():
+    setting, sigma = SETTINGS["bandit"], 0.5
+    mean, error = mean_gradient("es-maml", setting, sigma=sigma)
+    assert_agrees(mean, error, setting.exact(exact.smoothed_gradient, sigma))
+    assert_differs(mean, error, setting.exact(exact.sampled_gradient))
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_pretraining_follows_the_return_without_adaptation(setting):
+    assert_agrees(*mean_gradient("pretrain", setting), exact.return_gradient(setting.problem, setting.problem.logits))
+
+
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+def test_reptile_follows_the_mean_shift(setting):
+    assert_agrees(*mean_gradient("reptile", setting), setting.exact(exact.mean_shift))
+
+
+# What equals MAML at the start of training: name, options, and where its gradient has MAML's.
+AS_MAML: dict[str, tuple[str, dict[str, Any], list[Callable[[Any], Any]]]] = {
+    "trust region": ("maml-trpo", {}, [lambda gradient: gradient]),
+    "meta-sgd": ("meta-sgd", {}, [lambda gradient: gradient.policy]),
+    "rates per tensor": ("meta-sgd", {"inner_optimizer": "tensor_rates"}, [lambda gradient: gradient.policy]),
+    "meta-curvature": ("meta-curvature", {}, [lambda gradient: gradient.policy]),
+    "anil": ("anil", {"policy": "head"}, [lambda gradient: gradient["body"], lambda gradient: gradient["head"]]),
+    "cavia": (
+        "cavia",
+        {"policy": "context"},
+        [lambda gradient: gradient["body"], lambda gradient: gradient["context"]],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def same_draws():
+    """Algorithm → its gradients [K, ...] for the same keys, with two inner steps of different rates in the bandit."""
+    setting = SETTINGS["bandit"]._replace(rates=(0.7, 0.4))
+
+    @functools.cache
+    def draw(case):
+        name, options, _ = ("maml", {}, None) if case == "maml" else AS_MAML[case]
+        options = {
+            key: split_policy(setting.problem, value) if key == "policy" else value for key, value in options.items()
+        }
+        algorithm = make(name, setting, tasks=2, **options)
+        theta = algorithm.init(jax.random.key(0)).params
+        keys = jax.random.split(jax.random.key(3), 8)
+        over_keys = jax.vmap(lambda key: algorithm.gradient(key, theta)[0])
+        return jax.jit(over_keys, compiler_options={"xla_backend_optimization_level": 0})(keys)
+
+    return draw
+
+
+@pytest.mark.parametrize("case", AS_MAML)
+def test_at_the_start_its_gradient_is_that_of_maml_draw_by_draw(same_draws, case):
+    expected = same_draws("maml")
+    assert np.abs(expected).min() > 1e-4
+    for leaf in AS_MAML[case][2]:
+        np.testing.assert_allclose(leaf(same_draws(case)), expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,87 @@
+"""The exploration credit, and the property that matters: what it subtracts knows nothing of the episode it is for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.outer import exploration_credit
+from metarl_jax.types import Stage, Trajectory
+
+TASKS, EPISODES, HORIZON = 7, 3, 5
+
+
+def collected(seed=0, tasks=TASKS, episodes=EPISODES, stages=3):
+    """Rewards, lengths and scales of a meta-iteration; a task's stages share its difficulty, so there is a slope to fit."""
+    random = np.random.default_rng(seed)
+    difficulty = 3 * random.normal(size=(tasks, 1, 1, 1))
+    reward = random.normal(size=(tasks, stages, episodes, HORIZON)) + difficulty
+    valid = np.arange(HORIZON) < random.integers(1, HORIZON + 1, (tasks, stages, episodes, 1))
+    return reward, valid, random.uniform(1, 2, (tasks, stages))
+
+
+def as_stage(reward, valid, scale):
+    fields = dict.fromkeys(Trajectory.__dataclass_fields__)
+    trajectory = Trajectory(**fields | {"reward": jnp.asarray(reward), "valid": jnp.asarray(valid)})
+    return Stage(trajectory=trajectory, advantage=None, params=None, scale=jnp.asarray(scale), credit=None)
+
+
+def credit(reward, valid, scale, burn_in):
+    tasks, stages, episodes, _ = reward.shape
+    trial = mrl.Trial(tasks=tasks, episodes=episodes, adaptation_steps=stages - 1, burn_in=burn_in, horizon=HORIZON)
+    with jax.enable_x64():
+        return np.asarray(exploration_credit(as_stage(reward, valid, scale), trial))
+
+
+def later_returns(reward, valid, scale, burn_in):
+    """Y [B, S] in NumPy, by the definition."""
+    returns = (reward * valid).sum(-1)
+    per_step = returns.mean(-1) / (valid.sum(-1).mean((0, 2)) * scale.mean(0))
+    stages = reward.shape[1]
+    return returns, np.stack(
+        [per_step[:, [s for s in range(stages) if s > k and s >= burn_in]].sum(1) for k in range(stages)], 1
+    ) / (stages - burn_in)
+
+
+@pytest.mark.parametrize("burn_in", [0, 1, 2])
+def test_against_a_fit_by_numpy_for_every_task_and_episode(burn_in):
+    data = collected()
+    returns, later = later_returns(*data, burn_in)
+    found = credit(*data, burn_in)
+    assert found.shape == returns.shape
+    for b in range(TASKS):
+        others = [i for i in range(TASKS) if i != b]
+        for k in range(3):
+            line = np.polyfit(returns[others, k].mean(-1), later[others, k], 1)
+            for n in range(EPISODES):
+                rest = np.delete(returns[b, k], n).mean()
+                np.testing.assert_allclose(found[b, k, n], later[b, k] - np.polyval(line, rest), atol=1e-9)
+    np.testing.assert_allclose(found[:, -1], 0, atol=1e-12)  # nothing comes after the last stage
+
+
+@pytest.mark.parametrize(("tasks", "episodes"), [(4, 3), (7, 1), (1, 3)])
+def test_few_tasks_or_one_episode_leave_the_other_tasks_mean(tasks, episodes):
+    data = collected(tasks=tasks, episodes=episodes)
+    _, later = later_returns(*data, 2)
+    others = (later.sum(0) - later) / (tasks - 1) if tasks > 1 else 0
+    np.testing.assert_allclose(credit(*data, 2), np.broadcast_to((later - others)[..., None], credit(*data, 2).shape))
+
+
+def test_what_is_subtracted_is_independent_of_the_episode():
+    """Another return of episode n in the stage before leaves b_kn as it was; everybody else's prediction moves."""
+    reward, valid, scale = collected()
+    valid[...] = True
+    changed = reward.copy()
+    changed[2, 0, 1] += 5.0
+    before, after = credit(reward, valid, scale, 2), credit(changed, valid, scale, 2)
+    np.testing.assert_allclose(after[2, 0, 1], before[2, 0, 1], atol=1e-12)
+    assert (np.abs(after - before)[2, 0, [0, 2]] > 1e-3).all()
+    assert (np.abs(after - before)[[0, 1, 3], 0] > 1e-6).any()
+
+
+def test_telling_hard_tasks_from_easy_ones_removes_most_of_the_spread():
+    reward, valid, scale = collected(tasks=40)
+    valid[...] = True
+    _, later = later_returns(reward, valid, scale, 2)
+    assert credit(reward, valid, scale, 2)[:, 0].std() < 0.4 * later[:, 0].std()
