@@ -3,7 +3,7 @@
 python experiments/compare.py                                      # every algorithm on point-nav, three seeds
 python experiments/compare.py --algorithms maml promp --steps 2000000 --output runs/compare
 
-Rows are written as they are done, so a comparison that was cut off keeps what it has, and goes on there if started again.
+Rows are written as they are done; a comparison that was cut off goes on where it stopped if it is started again.
 """
 
 import dataclasses

@@ -89,8 +89,8 @@ AdvantageEstimator = Callable[[Trajectory], jax.Array]
 """``trajectory → advantage [N, T]``: what a user may hand in."""
 
 ScaledEstimator = Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
-"""``(φ, trajectory) → (advantage [N, T], scale [])``: what the assembly runs. φ may hold a critic; the scale is what the
-advantages were divided by, in units of return."""
+"""``(φ, trajectory) → (advantage [N, T], scale [])``: what the assembly runs. φ may hold a critic; the scale is what
+the advantages were divided by, in units of return."""
 
 Objective = Callable[[Policy, Path], tuple[jax.Array, Metrics]]
 """``(policy, path) → (loss, metrics)`` of one task: the outer loss along its adaptation path."""

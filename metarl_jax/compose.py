@@ -42,7 +42,8 @@ def _advantage(env, horizon, advantage, baseline, **settings) -> _Advantage:
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        return _Advantage(lambda params, trajectory: (advantage(trajectory), jnp.ones(())), None, 1.0)
+        given_estimate: AdvantageEstimator = advantage
+        return _Advantage(lambda params, trajectory: (given_estimate(trajectory), jnp.ones(())), None, 1.0)
     parameters = inspect.signature(choose("advantage", advantage, inner.ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:
@@ -57,10 +58,10 @@ def _advantage(env, horizon, advantage, baseline, **settings) -> _Advantage:
     critic = source if isinstance(source, inner.Critic) else None
 
     def estimate(params: PyTree, trajectory: Trajectory):
-        if critic is None:
-            values = source(trajectory, discount)
+        if isinstance(source, inner.Critic):
+            values = source.values(params["critic"], trajectory, discount)
         else:
-            values = critic.values(params["critic"], trajectory, discount)
+            values = source(trajectory, discount)
         return inner.estimate(trajectory, values, discount, lambda_, normalized)
 
     return _Advantage(estimate, critic, discount)
@@ -83,14 +84,16 @@ def _inner_optimizer(
     """One optimiser for every parameter, or one by label where something moves differently or not at all."""
     optimizer, existing = build(inner_lr), _labels(policy)
     groups: dict[str, InnerOptimizer] = {}
-    labels, otherwise = policy.labels, optimizer
+    labels: Callable[[PyTree], PyTree] | None = policy.labels
+    otherwise = optimizer
     if callable(fast_parameters):
         chosen = fast_parameters
 
-        def labels(params):
+        def chosen_labels(params):
             names = policy.labels(params) if policy.labels else jax.tree.map(lambda _: "", params)
             return jax.tree.map(lambda name, moves: name if moves else "frozen", names, chosen(params))
 
+        labels = chosen_labels
         groups["frozen"] = inner.frozen()
     elif fast_parameters != "all":
         moving = choose("fast_parameters", fast_parameters, {"all": None, **MOVING})
@@ -146,11 +149,12 @@ def build_parts(
         env: p(M) and its MDPs.
         objective: the outer loss along the path.
         surrogate: the inner loss, a name of `metarl_jax.inner.SURROGATES` or a function.
-        inner_optimizer: the update rule, a name of `metarl_jax.inner.INNER_OPTIMIZERS` or ``inner_lr → InnerOptimizer``.
+        inner_optimizer: the update rule, a name of `metarl_jax.inner.INNER_OPTIMIZERS`, or a function
+            ``inner_lr → InnerOptimizer``.
         inner_lr: α, one rate, or one per inner step, of which the last serves all further steps.
         std_lr: α of the standard deviation; None means `inner_lr`.
-        fast_parameters: what the inner loop moves: "all", "head" (the last layer and the standard deviation), "context",
-            or a function ``φ → a tree like φ`` of booleans.
+        fast_parameters: what the inner loop moves: "all", "head" (the last layer and the standard deviation),
+            "context", or a function ``φ → a tree like φ`` of booleans.
         credit: adds the score term of the sampled update; a number weighs it, True is 1.
         tasks: B, tasks per meta-iteration.
         episodes: N, episodes per stage.
@@ -180,7 +184,7 @@ def build_parts(
     estimator = _advantage(
         env, trial.horizon, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
     )
-    surrogate = choose("surrogate", surrogate, inner.SURROGATES)
+    loss_of_step: Surrogate = choose("surrogate", surrogate, inner.SURROGATES)
     critic, refit = estimator.critic, None
     if critic is not None:
         policy = inner.actor_critic(policy, critic)
@@ -188,7 +192,7 @@ def build_parts(
             loss = inner.critic_loss(critic, estimator.discount)
             objective = outer.add(objective, outer.critic_error(loss, critic.outer_weight))
             if critic.inner_weight:
-                surrogate = inner.with_critic_loss(surrogate, loss, critic.inner_weight)
+                loss_of_step = inner.with_critic_loss(loss_of_step, loss, critic.inner_weight)
         refit = _refit(critic, estimator.discount)
     if credit:
         if adaptation_steps == 0:
@@ -204,7 +208,7 @@ def build_parts(
     return outer.Parts(
         env=env,
         policy=policy,
-        adapter=inner.policy_gradient(policy, surrogate, optimizer),
+        adapter=inner.policy_gradient(policy, loss_of_step, optimizer),
         advantage=estimator.estimate,
         objective=objective,
         trial=trial,
@@ -290,8 +294,8 @@ def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
     jax.eval_shape(distribution, jax.random.key(0))
     if not hasattr(found[0], "kl"):
         raise ValueError(
-            f"the outer optimizer is a trust region and the policy's {type(found[0]).__name__} has no method kl(other); "
-            "give it one, or choose an algorithm with gradient steps, such as maml"
+            f"the outer optimizer is a trust region and the policy's {type(found[0]).__name__} has no method "
+            "kl(other); give it one, or choose an algorithm with gradient steps, such as maml"
         )
 
 

@@ -105,13 +105,11 @@ def evaluate(
 
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
     fresh = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
-    for path, new in jax.tree_util.tree_leaves_with_path(
-        jax.tree.map(lambda n, o: n.shape[1:] == jnp.shape(o), fresh, params)
-    ):
-        if not new:
-            raise ValueError(
-                f"θ{jax.tree_util.keystr(path)} has another shape than the algorithm's: another number of learned inner rates?"
-            )
+    fits = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), fresh, params)
+    for path, fit in jax.tree_util.tree_leaves_with_path(fits):
+        if not fit:
+            leaf = jax.tree_util.keystr(path)
+            raise ValueError(f"θ{leaf} has another shape than this algorithm's; learned inner rates keep their number")
     # The dtypes of both rows are made equal, weak types included: they have to be one program.
     trained = jax.tree.map(lambda new, old: jnp.broadcast_to(old, new.shape).astype(new.dtype), fresh, params)
     fresh = jax.tree.map(lambda new: new.astype(new.dtype), fresh)

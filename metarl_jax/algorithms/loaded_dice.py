@@ -13,7 +13,7 @@ def loaded_dice(
     outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
-    """θ ← Adam(∇_θ E_M[R(φ)]) through Loaded DiCE, whose second derivative forgets past actions at the rate dice_lambda.
+    """θ ← Adam(∇_θ E_M[R(φ)]) through Loaded DiCE, whose second derivative forgets the past at the rate dice_lambda.
 
     Objective: the expected update. dice_lambda = 1 is `dice`, 0 is `maml` with the likelihood ratio. A surrogate
     of one's own takes its place.

@@ -24,14 +24,14 @@ def policy_of(theta: PyTree) -> PyTree:
 
 def with_policy(theta: PyTree, params: PyTree) -> PyTree:
     """θ with another φ_0."""
-    return theta.replace(policy=params) if isinstance(theta, Theta) else params
+    return Theta(policy=params, inner=theta.inner) if isinstance(theta, Theta) else params
 
 
 def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimizer) -> Adapter:
     """φ_0 = θ, φ_{s+1} = φ_s − U(∇_φ surrogate(φ_s; D_s)), with the optimiser's update U.
 
-    Each task's gradient is of its own loss alone; nothing is averaged over tasks here. Where the optimiser has something
-    to learn, θ is a `metarl_jax.types.Theta`; otherwise the policy's parameters.
+    Each task's gradient is of its own loss alone; nothing is averaged over tasks here. Where the optimiser has
+    something to learn, θ is a `metarl_jax.types.Theta`; otherwise the policy's parameters.
 
     Finn et al. (2017, arXiv:1703.03400).
     """

@@ -18,8 +18,8 @@ Rate = float | Sequence[float]
 """α of the inner steps, or one rate per step, of which the last serves all further steps."""
 
 RATE_GAIN = 10.0
-"""κ of α = α_0 exp(κ ρ). An outer step of Adam moves ρ by its own rate, about 1e-3; this makes it 1 % of α, which is what
-the same step makes of a raw rate of 0.1."""
+"""κ of α = α_0 exp(κ ρ). An outer step of Adam moves ρ by its own rate, about 1e-3; this makes it 1 % of α, which is
+what the same step makes of a raw rate of 0.1."""
 
 
 def _rates(learning_rate: Rate, check: Callable[[str, object], float]) -> list[float]:
@@ -117,8 +117,8 @@ def first_order(optimizer: InnerOptimizer) -> InnerOptimizer:
 def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptimizer:
     """φ ← φ − α ∘ ∇φ with α = α_0 exp(κ ρ), ρ learned in the outer loop and 0 at its start; κ is `RATE_GAIN`.
 
-    α stays positive. One ρ per parameter is Meta-SGD, a diagonal preconditioner (Li et al. 2017, arXiv:1707.09835, whose
-    rates may change sign); one per tensor and step is MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
+    α stays positive. One ρ per parameter is Meta-SGD, a diagonal preconditioner (Li et al. 2017, arXiv:1707.09835,
+    whose rates may change sign); one per tensor and step is MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
         learning_rate: α_0 > 0: one rate, learned for all inner steps alike, or a sequence, so that each step learns
@@ -148,8 +148,8 @@ def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptim
 def curvature(learning_rate: Rate) -> InnerOptimizer:
     """φ ← φ − α_s P_in ∇φ P_out for a matrix φ [I, O], with learned P_in [I, I] and P_out [O, O], identities at first.
 
-    A Kronecker-factored preconditioner (P_in ⊗ P_outᵀ); a vector has P_out alone, a scalar a factor, and an array of more
-    axes is a stack of matrices over its last two. Meta-curvature, Park, Oliva (2019, arXiv:1902.03356).
+    A Kronecker-factored preconditioner (P_in ⊗ P_outᵀ); a vector has P_out alone, a scalar a factor, and an array of
+    more axes is a stack of matrices over its last two. Meta-curvature, Park, Oliva (2019, arXiv:1902.03356).
 
     Args:
         learning_rate: α, or one rate per inner step.

@@ -1,15 +1,16 @@
 """Surrogate losses of one inner step, for ONE task: ``(policy, φ, trajectory, advantage) → scalar``.
 
-All have the same gradient at the behaviour policy, the policy gradient Σ_t A_t g_t with g_t = ∇log π(a_t|s_t). They differ
-in the second derivative, which is what the meta-gradient sees. With H_t = ∇²log π(a_t|s_t) and w_t = Σ_{k≤t} g_k it is
+All have the same gradient at the behaviour policy, the policy gradient Σ_t A_t g_t with g_t = ∇log π(a_t|s_t). They
+differ in the second derivative, which is what the meta-gradient sees. With H_t = ∇²log π(a_t|s_t) and
+w_t = Σ_{k≤t} g_k it is
 
     score_function      Σ_t A_t H_t
     likelihood_ratio    Σ_t A_t (H_t + g_t g_tᵀ)
     dice                Σ_t A_t (H_t + w_t w_tᵀ − w_{t−1} w_{t−1}ᵀ)
     loaded_dice         the same with w_t = λ w_{t−1} + g_t on the past
 
-The last three estimate the Hessian of the expected return, the second with the past's cross terms left out. Time runs along
-the last axis of [N, T]; nothing here may flatten it.
+The last three estimate the Hessian of the expected return, the second with the past's cross terms left out. Time runs
+along the last axis of [N, T]; nothing here may flatten it.
 """
 
 import jax

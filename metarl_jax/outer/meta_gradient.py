@@ -141,13 +141,13 @@ def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
 def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     """C_kn = Y_k − b_kn: what episode n of stage k is credited with, leaves [B, S, N].
 
-    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages), where R_s is the mean return of stage s per step, in units of
-    its advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
+    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return of stage s per step in units of its
+    advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
     gradient of the sampled update unbiased, and any b_kn that is independent of episode n keeps it so.
 
     b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a line fitted to the OTHER tasks' mean return
-    at stage k and Y_k. It tells easy tasks from hard ones, which is most of the variance. With one episode, or fewer
-    than five tasks, b is the other tasks' mean of Y_k; with one task it is 0.
+    at stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
+    other tasks' mean of Y_k; with one task it is 0.
     """
     trajectory = data.trajectory
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)  # [B, S, N]

@@ -105,8 +105,8 @@ def credit(weight: float = 1.0) -> Objective:
 
     C_kn is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. The path derivative of f_θ at fixed
     data (with the surrogate `score_function`) plus this term, w = 1, is the unbiased gradient of the sampled update's
-    J(θ) = E_D[R(f_θ(D))]. The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias for
-    variance. Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
+    J(θ) = E_D[R(f_θ(D))]. The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias
+    for variance. Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
 
     Args:
         weight: w > 0.

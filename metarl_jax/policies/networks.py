@@ -61,8 +61,9 @@ def _body(observation_size: int, output_size: int, hidden: Sequence[int], activa
         return apply_network(params["network"], observation)
 
     def labels(params: PyTree) -> PyTree:
+        last = f"Dense_{len(hidden)}"
         network = {
-            layer: jax.tree.map(lambda _: "head" if layer == f"Dense_{len(hidden)}" else "body", weights)
+            layer: dict.fromkeys(weights, "head" if layer == last else "body")
             for layer, weights in params["network"].items()
         }
         own = {"network": network, "log_std": "std", "context": "context"}

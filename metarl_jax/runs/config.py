@@ -155,6 +155,11 @@ class Built(NamedTuple):
 
 
 def parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+    """Options given as NAME=VALUE, values read as Python literals or, failing that, as words.
+
+    Raises:
+        ValueError: a pair is no such pair.
+    """
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -158,7 +158,7 @@ OWN = {
     "loaded dice": ("loaded-dice", {"dice_lambda": 0.5}, (exact.path_derivative, "loaded_dice", None, 0.5)),
     "dice with half the credit": ("dice", {"credit": 0.5}, (half_credited, "dice")),
 }
-IN_THE_BANDIT = {"dice", "loaded dice"}
+IN_THE_BANDIT = ("dice", "loaded dice")
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def test_learned_rates_start_at_the_given_ones_and_stay_positive():
         gradients = [GRADIENT] * 4
         equal(steps(rule, gradients), steps(inner.sgd((0.3, 0.1)), gradients))
         learned = jax.tree.map(lambda rho: rho - 0.7, rule.init_learned(PARAMS))
-        factor = np.exp(-0.7 * inner.optimizers.RATE_GAIN)
-        expected = jax.tree.map(lambda p, g: p - factor * (0.3 + 3 * 0.1) * g, PARAMS, GRADIENT)
+        total = np.exp(-0.7 * inner.optimizers.RATE_GAIN) * (0.3 + 3 * 0.1)
+        expected = jax.tree.map(lambda p, g, total=total: p - total * g, PARAMS, GRADIENT)
         equal(steps(rule, gradients, learned=learned), expected)
 
 

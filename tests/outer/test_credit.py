@@ -13,7 +13,7 @@ TASKS, EPISODES, HORIZON = 7, 3, 5
 
 
 def collected(seed=0, tasks=TASKS, episodes=EPISODES, stages=3):
-    """Rewards, lengths and scales of a meta-iteration; a task's stages share its difficulty, so there is a slope to fit."""
+    """Rewards, lengths and scales; a task's stages share its difficulty, so there is a slope to fit."""
     random = np.random.default_rng(seed)
     difficulty = 3 * random.normal(size=(tasks, 1, 1, 1))
     reward = random.normal(size=(tasks, stages, episodes, HORIZON)) + difficulty
