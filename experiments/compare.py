@@ -48,7 +48,7 @@ class Arguments:
     """independent runs, trained together in one program"""
     first_seed: int = 0
     """the first of them; the others follow"""
-    steps: int = 6_000_000
+    steps: int = 4_000_000
     """environment steps of a training, equal for all"""
     tasks: int = 20
     """B"""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,8 @@ def _advantage(env, horizon, advantage, baseline, **settings) -> _Advantage:
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        given_estimate: AdvantageEstimator = advantage
-        return _Advantage(lambda params, trajectory: (given_estimate(trajectory), jnp.ones(())), None, 1.0)
+        own = cast(AdvantageEstimator, advantage)
+        return _Advantage(lambda params, trajectory: (own(trajectory), jnp.ones(())), None, 1.0)
     parameters = inspect.signature(choose("advantage", advantage, inner.ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:

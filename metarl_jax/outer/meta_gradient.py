@@ -141,8 +141,8 @@ def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
 def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     """C_kn = Y_k − b_kn: what episode n of stage k is credited with, leaves [B, S, N].
 
-    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return of stage s per step in units of its
-    advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
+    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return of stage s per step, in units of
+    its advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
     gradient of the sampled update unbiased, and any b_kn that is independent of episode n keeps it so.
 
     b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a line fitted to the OTHER tasks' mean return
