@@ -74,6 +74,8 @@ class Problem(NamedTuple):
     """where the exact gradients come from; None: from large batches"""
     large: tuple[int, int] = (0, 0)
     """episodes per stage and keys of the large batches"""
+    others: Any = OTHERS
+    """the leave-one-out baseline"""
     evolution: bool = True
     """whether ES-MAML is estimated too"""
 
@@ -97,7 +99,7 @@ class Problem(NamedTuple):
             tasks=self.tasks,
             episodes=self.episodes,
             inner_lr=self.inner_lr,
-            baseline=self.critic() if learner == NETWORK else learner,
+            baseline={ZERO: ZERO, OTHERS: self.others, NETWORK: self.critic()}[learner],
             **advantage,
             **options,
         )

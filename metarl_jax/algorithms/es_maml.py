@@ -28,45 +28,22 @@ def es_maml(
     """
     if common.get("credit"):
         raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
-    sigma, transformation = checks.positive("sigma", sigma), outer.adam(outer_lr)
+    sigma, adam = checks.positive("sigma", sigma), outer.adam(outer_lr)
     parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)
     if parts.refit is not None:
         raise ValueError("es-maml does not fit critics; choose another baseline than 'previous_fit'")
-    trial = parts.trial
-
-    def antithetic(key, theta):
-        """ε [B, ...], the trials' data [B, 2, S, ...] and F [B, 2] for θ + σε and θ − σε."""
-
-        def pair(index):
-            noise = optax.tree.random_like(jax.random.fold_in(jax.random.fold_in(key, trial.tasks), index), theta)
-            starts = jax.tree.map(lambda t, e: jnp.stack([t + sigma * e, t - sigma * e]), theta, noise)
-            return noise, jax.vmap(lambda start: outer.trial_of(key, index, parts, start))(starts)
-
-        noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
-        reward = jnp.where(data.trajectory.valid, data.trajectory.reward, 0)
-        per_stage = reward.sum(-1).mean(-1) / trial.horizon
-        return noise, data, per_stage[..., trial.first_counted :].mean(-1)
 
     def estimate(key, theta, shaped):
-        noise, data, fitness = antithetic(key, theta)
-        score = _centred_ranks(fitness) if shaped else fitness
-        difference = (score[:, 0] - score[:, 1]) / (2 * sigma * trial.tasks)
-        ascent = jax.tree.map(lambda e: jnp.tensordot(difference, e, 1), noise)
+        noise, data, fitness = outer.antithetic(key, parts, theta, sigma)
+        ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness) if shaped else fitness, sigma)
         metrics = outer.describe(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data))
         return ascent, metrics | {"loss": -fitness.mean(), "meta_gradient_norm": optax.tree.norm(ascent)}
 
     def update(key, state):
         ascent, metrics = estimate(key, state.params, rank_shaping)
-        descent = jax.tree.map(jnp.negative, ascent)
-        steps, opt_state = transformation.update(descent, state.opt_state, state.params)
+        steps, opt_state = adam.update(jax.tree.map(jnp.negative, ascent), state.opt_state, state.params)
         theta = optax.apply_updates(state.params, steps)
         return state.replace(params=theta, opt_state=opt_state, iteration=state.iteration + 1), metrics
 
-    composed = assemble(parts, outer.gradient_steps(transformation))
+    composed = assemble(parts, outer.gradient_steps(adam))
     return composed._replace(update=update, gradient=lambda key, theta: estimate(key, theta, shaped=False))
-
-
-def _centred_ranks(values: jax.Array) -> jax.Array:
-    """Ranks among all values, spread evenly over [−½, ½]."""
-    ranks = jnp.argsort(jnp.argsort(values.reshape(-1))).reshape(values.shape)
-    return ranks / (values.size - 1) - 0.5

@@ -1,5 +1,6 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
 
+from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
 from metarl_jax.outer.meta_gradient import (
     Memory,
     Parts,
@@ -16,11 +17,14 @@ from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inne
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 
 __all__ = [
+    "Antithetic",
     "Memory",
     "Parts",
     "adam",
     "adapt",
     "add",
+    "antithetic",
+    "centred_ranks",
     "clipped",
     "collect",
     "collect_tasks",
@@ -35,6 +39,7 @@ __all__ = [
     "meta_objective",
     "ratio",
     "replay",
+    "smoothed_gradient",
     "trial_of",
     "trust_region",
 ]

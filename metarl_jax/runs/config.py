@@ -46,7 +46,7 @@ class AlgorithmConfig:
     burn_in: int | None = None
     """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1)"""
+    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1)"""
     inner_optimizer: str | None = None
     """update rule of the inner steps: sgd, momentum, adam, parameter_rates, tensor_rates or curvature (None: the
     algorithm's own, mostly sgd)"""

@@ -14,11 +14,19 @@ SIZES = {"tasks": 3, "episodes": 4, "adaptation_steps": 2, "policy": {"hidden": 
 KEY = jax.random.key(1)
 
 
-def gradient(name, env=None, **options):
-    """The public gradient, and θ, of a fresh algorithm."""
-    algorithm = mrl.algorithms.make(name, toys.walk() if env is None else env, **{**SIZES, **options})
-    theta = algorithm.init(jax.random.key(0)).params
-    return jax.jit(algorithm.gradient)(KEY, theta)[0], theta
+RETURNS = mrl.inner.returns()
+WALK, GAUSSIAN = toys.walk(), toys.gaussian_bandit()
+_DONE = {}
+
+
+def gradient(name, env=WALK, **options):
+    """The public gradient, and θ, of a fresh algorithm; asked for twice, it is computed once."""
+    question = (name, id(env), repr(sorted(options.items())))
+    if question not in _DONE:
+        algorithm = mrl.algorithms.make(name, env, **{**SIZES, **options})
+        theta = algorithm.init(jax.random.key(0)).params
+        _DONE[question] = jax.jit(algorithm.gradient)(KEY, theta)[0], theta
+    return _DONE[question]
 
 
 def assert_equal(left, right, rtol=2e-4, atol=1e-6):
@@ -71,7 +79,7 @@ def test_cavia_moves_the_context_and_its_gradient_reaches_every_leaf():
 
 
 def test_loaded_dice_at_the_ends_of_lambda():
-    for advantage in (mrl.inner.returns(), "gae"):
+    for advantage in (RETURNS, "gae"):
         dice = gradient("dice", advantage=advantage)[0]
         ratio = gradient("maml", surrogate="likelihood_ratio", advantage=advantage)[0]
         assert_equal(gradient("loaded-dice", dice_lambda=1.0, advantage=advantage)[0], dice)
@@ -82,8 +90,7 @@ def test_loaded_dice_at_the_ends_of_lambda():
 
 
 def test_dice_of_one_step_episodes_is_the_likelihood_ratio():
-    env = toys.gaussian_bandit()
-    assert_equal(gradient("dice", env)[0], gradient("maml", env, surrogate="likelihood_ratio")[0])
+    assert_equal(gradient("dice", GAUSSIAN)[0], gradient("maml", GAUSSIAN, surrogate="likelihood_ratio")[0])
 
 
 def test_first_order_is_maml_behind_a_stop_gradient(maml):
@@ -100,9 +107,7 @@ def test_first_order_is_maml_behind_a_stop_gradient(maml):
 
 
 def test_tmaml_without_its_value_network_is_dice():
-    assert_equal(
-        gradient("tmaml", advantage=mrl.inner.returns())[0], gradient("dice", advantage=mrl.inner.returns())[0]
-    )
+    assert_equal(gradient("tmaml", advantage=RETURNS)[0], gradient("dice", advantage=RETURNS)[0])
     assert_equal(gradient("tmaml", baseline="linear_feature")[0], gradient("dice")[0])
 
 
@@ -201,7 +206,7 @@ REFUSED = [
     ("meta-sgd", {"inner_lr": 0.0}, "inner_lr is 0.0; it must be a positive"),
     ("maml", {"inner_optimizer": "adma"}, "unknown inner_optimizer 'adma': did you mean 'adam'"),
     ("loaded-dice", {"dice_lambda": 1.5}, r"lambda_ of loaded_dice is 1.5; it must lie in \[0, 1\]"),
-    ("maml", {"advantage": mrl.inner.returns(), "baseline": "zero"}, r"takes no \['baseline'\]"),
+    ("maml", {"advantage": RETURNS, "baseline": "zero"}, r"takes no \['baseline'\]"),
     (
         "maml-trpo",
         {"baseline": "value_network"},

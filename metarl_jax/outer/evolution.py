@@ -1,0 +1,52 @@
+"""Evolution strategies: a gradient of the smoothed objective from returns alone."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metarl_jax.outer.meta_gradient import Parts, trial_of
+from metarl_jax.types import Key, PyTree, Stage
+
+
+class Antithetic(NamedTuple):
+    """What B pairs of trials found out about θ."""
+
+    noise: PyTree
+    """ε, leaves [B, ...]"""
+    data: Stage
+    """trials of θ + σε and θ − σε, leaves [B, 2, S, ...]"""
+    fitness: jax.Array
+    """F [B, 2], mean return per step of the counted stages"""
+
+
+def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antithetic:
+    """B pairs θ ± σ ε_i, ε_i ~ N(0, I); the two trials of a pair share their task and every random draw."""
+    trial = parts.trial
+
+    def pair(index):
+        noise_key = jax.random.fold_in(jax.random.fold_in(key, trial.tasks), index)
+        noise = optax.tree.random_like(noise_key, theta)
+        starts = jax.tree.map(lambda t, e: jnp.stack([t + sigma * e, t - sigma * e]), theta, noise)
+        return noise, jax.vmap(lambda start: trial_of(key, index, parts, start))(starts)
+
+    noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
+    reward = jnp.where(data.trajectory.valid, data.trajectory.reward, 0)
+    per_stage = reward.sum(-1).mean(-1) / trial.horizon
+    return Antithetic(noise, data, per_stage[..., trial.first_counted :].mean(-1))
+
+
+def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
+    """1/(2σB) Σ_i (F_i⁺ − F_i⁻) ε_i for scores F [B, 2]: an unbiased gradient of E_ε[F(θ + σε)].
+
+    Salimans et al. (2017, arXiv:1703.03864).
+    """
+    difference = (score[:, 0] - score[:, 1]) / (2 * sigma * len(score))
+    return jax.tree.map(lambda e: jnp.tensordot(difference, e, 1), noise)
+
+
+def centred_ranks(values: jax.Array) -> jax.Array:
+    """Ranks among all values, spread evenly over [−½, ½]: the largest is ½, whatever its distance to the next."""
+    ranks = jnp.argsort(jnp.argsort(values.reshape(-1))).reshape(values.shape)
+    return ranks / (values.size - 1) - 0.5
