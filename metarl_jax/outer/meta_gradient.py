@@ -145,8 +145,8 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     its advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
     gradient of the sampled update unbiased, and any b_kn that is independent of episode n keeps it so.
 
-    b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a line fitted to the OTHER tasks' mean return
-    at stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
+    b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a ridge fit to the OTHER tasks' mean return at
+    stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
     other tasks' mean of Y_k; with one task it is 0.
     """
     trajectory = data.trajectory
@@ -168,9 +168,13 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
         level = returns - returns.mean((0, 2))[:, None]  # centred, for the squares' sake only
         x, y = level.mean(-1), later - later.mean(0)
         x_others, y_others = of_others(x), of_others(y)
-        variance = of_others(x**2) - x_others**2
         covariance = of_others(x * y) - x_others * y_others
-        slope = jnp.where(variance > 0, covariance / jnp.where(variance > 0, variance, 1), 0)
+        square = of_others((level**2).mean(-1))
+        # Shrunk by the spread of single episodes, and none where what is left of it is rounding: means that differ in
+        # the last digit must not make a slope.
+        spread = of_others(x**2) - x_others**2 + 0.1 * jnp.maximum(square - x_others**2, 0)
+        fits = spread > 1e-6 * square
+        slope = jnp.where(fits, covariance / jnp.where(fits, spread, 1), 0)
         other_episodes = (level.sum(-1, keepdims=True) - level) / (episodes - 1)
         expected = expected + slope[..., None] * (other_episodes - x_others[..., None])
     return later[..., None] - expected
