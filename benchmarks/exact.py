@@ -8,8 +8,8 @@ G the undiscounted return of an episode of T steps. Stage s collects a data set 
 The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default the last alone. There
 are L = len(rates) inner steps, so L + 1 stages; the last one's data are never enumerated, since R is exact.
 
-Two ways that check each other: the objectives are differentiated by autodiff, with R from the state distribution; the
-estimators' expectations are closed formulas in NumPy, with ∇R from the enumerated episodes.
+The objectives are differentiated by autodiff, with R from the state distribution. benchmarks/expectations.py has the
+estimators' expectations by closed formulas in NumPy, with ∇R from the enumerated episodes; the two check each other.
 """
 
 import dataclasses
@@ -17,14 +17,12 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-ESTIMATORS = ("plain", "likelihood_ratio", "dice", "loaded_dice", "first_order")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +113,7 @@ def data_sets(kinds: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
     return counts, np.array(orderings)
 
 
-def _first_counted(rates: Sequence[float], burn_in: int | None) -> int:
+def first_counted(rates: Sequence[float], burn_in: int | None) -> int:
     first = len(rates) if burn_in is None else burn_in
     if not 0 <= first <= len(rates):
         raise ValueError(f"burn_in is {burn_in!r}; with {len(rates)} inner steps it must lie in 0..{len(rates)}")
@@ -215,7 +213,7 @@ def sampled_objective(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int, burn_in: int | None = None
 ) -> float:
     """J(θ) = Σ_D p_θ(D) mean_s R(φ_s(θ, D)) over all D = (D_0, …, D_{L−1}), with φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s)."""
-    settings = tuple(rates), episodes, _first_counted(rates, burn_in)
+    settings = tuple(rates), episodes, first_counted(rates, burn_in)
     return float(_evaluate(_sampled_objective, problem, theta, *settings))
 
 
@@ -223,7 +221,7 @@ def sampled_gradient(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int, burn_in: int | None = None
 ) -> np.ndarray:
     """∇J(θ) [X, A] of `sampled_objective`: p_θ(D) is differentiated too, so all data's score terms are in it."""
-    settings = tuple(rates), episodes, _first_counted(rates, burn_in)
+    settings = tuple(rates), episodes, first_counted(rates, burn_in)
     return _evaluate(_sampled_objective, problem, theta, *settings, derivative=True)
 
 
@@ -231,14 +229,14 @@ def expected_objective(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], burn_in: int | None = None
 ) -> float:
     """J(θ) = mean_s R(φ_s) with the exact inner gradient, φ_{s+1} = φ_s + α_s ∇R(φ_s)."""
-    return float(_evaluate(_expected_objective, problem, theta, tuple(rates), _first_counted(rates, burn_in)))
+    return float(_evaluate(_expected_objective, problem, theta, tuple(rates), first_counted(rates, burn_in)))
 
 
 def expected_gradient(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], burn_in: int | None = None
 ) -> np.ndarray:
     """∇J(θ) [X, A] of `expected_objective`: Π_s (I + α_s ∇²R(φ_s)) ∇R(φ_L) where the last stage alone counts."""
-    settings = tuple(rates), _first_counted(rates, burn_in)
+    settings = tuple(rates), first_counted(rates, burn_in)
     return _evaluate(_expected_objective, problem, theta, *settings, derivative=True)
 
 
@@ -252,172 +250,5 @@ def smoothed_gradient(
     nodes: int = 12,
 ) -> np.ndarray:
     """∇J_σ(θ) = E_ε[∇J(θ + σ ε)] [X, A], ε ~ N(0, I), of `sampled_objective`, by Gauss–Hermite with nodes^d points."""
-    settings = tuple(rates), episodes, _first_counted(rates, burn_in), sigma, nodes
+    settings = tuple(rates), episodes, first_counted(rates, burn_in), sigma, nodes
     return _evaluate(_smoothed_gradient, problem, theta, *settings)
-
-
-# Expectations of estimators, by closed formulas in NumPy.
-
-
-def _outer(vectors: np.ndarray) -> np.ndarray:
-    return vectors[..., :, None] * vectors[..., None, :]
-
-
-def _policy(phi: np.ndarray) -> np.ndarray:
-    """π [B, X, A] of φ [B, X, A]."""
-    odds = np.exp(phi - phi.max(-1, keepdims=True))
-    return odds / odds.sum(-1, keepdims=True)
-
-
-def _probabilities(every: Episodes, policy: np.ndarray) -> np.ndarray:
-    """p(episode | φ), [B, E]."""
-    return every.chance * policy[:, every.states, every.actions].prod(-1)
-
-
-def _scores(every: Episodes, policy: np.ndarray) -> np.ndarray:
-    """g_t = e_x ⊗ (e_a − π_x) at x = s_t and a = a_t, [B, E, T, d]."""
-    batch, states, actions = policy.shape
-    away = np.eye(actions)[every.actions] - policy[:, every.states]
-    scores = np.einsum("etx,beta->betxa", np.eye(states)[every.states], away)
-    return scores.reshape(batch, *every.states.shape, states * actions)
-
-
-def _hessians(every: Episodes, policy: np.ndarray) -> np.ndarray:
-    """H_t = ∇²log π(a_t|s_t) = −e_x e_xᵀ ⊗ (diag π_x − π_x π_xᵀ) at x = s_t, [B, E, T, d, d]."""
-    batch, states, actions = policy.shape
-    spread = policy[..., None] * np.eye(actions) - _outer(policy)
-    here = np.eye(states)[every.states]
-    hessians = -np.einsum("etx,ety,betac->betxayc", here, here, spread[:, every.states])
-    return hessians.reshape(batch, *every.states.shape, states * actions, states * actions)
-
-
-def _curvature(every: Episodes, policy: np.ndarray, estimator: str, lambda_: float) -> np.ndarray:
-    """M [B, E, d, d], the Jacobian of Σ_t A_t g_t as the estimator has it, with w_t = Σ_{k≤t} g_k.
-
-    plain             Σ_t A_t H_t
-    likelihood_ratio  Σ_t A_t (g_t g_tᵀ + H_t)
-    dice              Σ_t (A_t − A_{t+1}) (w_t w_tᵀ + Σ_{k≤t} H_k),  which is Σ_t r_t (…) without a baseline
-    loaded_dice       Σ_t A_t (W_t W_tᵀ − V_t V_tᵀ + H_t),  W_t = λ W_{t−1} + g_t,  V_t = W_t − g_t
-    first_order       0
-    """
-    score, hessian = _scores(every, policy), _hessians(every, policy)
-    advantages = every.advantages
-    if estimator == "plain":
-        return np.einsum("et,betij->beij", advantages, hessian)
-    if estimator == "likelihood_ratio":
-        return np.einsum("et,betij->beij", advantages, _outer(score) + hessian)
-    if estimator == "dice":
-        freed = advantages - np.pad(advantages[:, 1:], ((0, 0), (0, 1)))
-        return np.einsum("et,betij->beij", freed, _outer(score.cumsum(2)) + hessian.cumsum(2))
-    if estimator == "loaded_dice":
-        total, now = np.zeros_like(hessian[:, :, 0]), np.zeros_like(score[:, :, 0])
-        for t in range(score.shape[2]):
-            past, now = lambda_ * now, lambda_ * now + score[:, :, t]
-            total += advantages[:, t, None, None] * (_outer(now) - _outer(past) + hessian[:, :, t])
-        return total
-    if estimator == "first_order":
-        return np.zeros_like(hessian[:, :, 0])
-    raise ValueError(f"unknown estimator {estimator!r}; there are {', '.join(ESTIMATORS)}")
-
-
-class _Stage(NamedTuple):
-    """All B paths that lead to one stage."""
-
-    phi: np.ndarray
-    """[B, X, A]"""
-    weight: np.ndarray
-    """[B] probability of the data on the way"""
-    jacobian: np.ndarray
-    """[B, d, d] ∂φ/∂θ as the estimator has it"""
-    score: np.ndarray
-    """[B, d] Σ_k ∇_θ log p(D_k|φ_k(θ)) of the data on the way, through the same Jacobians"""
-
-
-def _stages(
-    problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int, estimator: str, lambda_: float
-) -> Iterator[_Stage]:
-    every = all_episodes(problem)
-    counts, orderings = data_sets(len(every.chance), episodes)
-    size = theta.size
-    stage = _Stage(np.asarray(theta, float)[None], np.ones(1), np.eye(size)[None], np.zeros((1, size)))
-    yield stage
-    for rate in rates:
-        policy = _policy(stage.phi)
-        score, curvature = _scores(every, policy), _curvature(every, policy, estimator, lambda_)
-        gradient = np.einsum("et,betd->bed", every.advantages, score)
-        scale = rate / (episodes * problem.horizon)
-        moved = stage.phi.reshape(-1, 1, size) + scale * np.einsum("me,bed->bmd", counts, gradient)
-        growth = np.eye(size) + scale * np.einsum("me,beij->bmij", counts, curvature)
-        odds = orderings * np.exp(np.log(_probabilities(every, policy)) @ counts.T)
-        of_data = np.einsum("me,bed->bmd", counts, score.sum(2))
-        stage = _Stage(
-            phi=moved.reshape(-1, *theta.shape),
-            weight=(stage.weight[:, None] * odds).reshape(-1),
-            jacobian=(growth @ stage.jacobian[:, None]).reshape(-1, size, size),
-            score=(stage.score[:, None] + of_data @ stage.jacobian).reshape(-1, size),
-        )
-        yield stage
-
-
-def _returns(problem: Problem, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R [B] and ∇R [B, d] at φ [B, X, A]: Σ_e p(e) G(e)/T and Σ_e p(e) G(e)/T Σ_t g_t."""
-    every = all_episodes(problem)
-    values, gradients = [], []
-    for some in np.array_split(phi, -(-len(phi) // 4096)):  # bounds the memory for scores
-        policy = _policy(some)
-        gained = _probabilities(every, policy) * every.returns / problem.horizon
-        values.append(gained.sum(1))
-        gradients.append(np.einsum("be,betd->bd", gained, _scores(every, policy)))
-    return np.concatenate(values), np.concatenate(gradients)
-
-
-def _estimate(problem, theta, rates, episodes, estimator, burn_in, lambda_, credit: bool) -> np.ndarray:
-    first = _first_counted(rates, burn_in)
-    counted = []
-    for index, stage in enumerate(_stages(problem, theta, rates, episodes, estimator, lambda_)):
-        if index >= first:
-            value, gradient = _returns(problem, stage.phi)
-            total = np.einsum("bi,bij->bj", gradient, stage.jacobian)
-            if credit:
-                total += value[:, None] * stage.score
-            counted.append(stage.weight @ total)
-    return np.mean(counted, 0).reshape(theta.shape)
-
-
-def path_derivative(
-    problem: Problem,
-    theta: np.ndarray,
-    rates: Sequence[float],
-    episodes: int,
-    estimator: str,
-    burn_in: int | None = None,
-    lambda_: float = 1.0,
-) -> np.ndarray:
-    """E_D[mean_s (∂φ_s/∂θ)ᵀ ∇R(φ_s)] [X, A] with ∂φ_s/∂θ = Π_{k<s} (I + α_k M_k): the data's odds are held fixed.
-
-    M_k = 1/(N T) Σ_n M(episode n) of D_k, where `estimator` says what M is (`ESTIMATORS`, formulas in `_curvature`).
-    λ is that of loaded_dice.
-    """
-    return _estimate(problem, theta, rates, episodes, estimator, burn_in, lambda_, credit=False)
-
-
-def credited(
-    problem: Problem,
-    theta: np.ndarray,
-    rates: Sequence[float],
-    episodes: int,
-    estimator: str,
-    burn_in: int | None = None,
-    lambda_: float = 1.0,
-) -> np.ndarray:
-    """`path_derivative` + E_D[mean_s R(φ_s) Σ_{k<s} (∂φ_k/∂θ)ᵀ ∇log p(D_k|φ_k)] [X, A]: earlier data credited too.
-
-    With `plain`, whose Jacobians are those of the sampled update, this is `sampled_gradient`.
-    """
-    return _estimate(problem, theta, rates, episodes, estimator, burn_in, lambda_, credit=True)
-
-
-def mean_shift(problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int) -> np.ndarray:
-    """E_D[φ_L − θ] [X, A]: how far L inner steps move the policy on average, which is what Reptile follows."""
-    *_, last = _stages(problem, theta, rates, episodes, "first_order", 1.0)
-    return np.tensordot(last.weight, last.phi - theta, 1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import exact
+from benchmarks import exact, expectations
 from benchmarks.exact import BANDIT, MDP
 
 PULLS, RATES = 3, (0.7,)
@@ -38,13 +38,13 @@ def test_the_bandit_has_the_published_gradients(case):
     elif case == "expected update":
         gradient = exact.expected_gradient(BANDIT, BANDIT.logits, RATES)
     else:
-        gradient = exact.path_derivative(BANDIT, BANDIT.logits, RATES, PULLS, case)
+        gradient = expectations.path_derivative(BANDIT, BANDIT.logits, RATES, PULLS, case)
     np.testing.assert_allclose(gradient[0], PUBLISHED[case], atol=2e-8)
 
 
 def test_episodes_are_all_that_can_happen():
     every = exact.all_episodes(MDP)
-    odds = exact._probabilities(every, exact._policy(MDP.logits[None]))[0]
+    odds = expectations._probabilities(every, expectations._policy(MDP.logits[None]))[0]
     assert odds.sum() == pytest.approx(1, abs=1e-14)
     assert len(np.unique(np.concatenate([every.states, every.actions], 1), axis=0)) == len(odds)
     # By hand: 2 actions lead to 3 pairs of action and next state, then 2 · 2 actions without chance.
@@ -61,7 +61,9 @@ def test_data_sets_are_multisets_with_their_orderings():
 def test_the_policy_gradient_of_both_ways_is_the_same():
     autodiff = exact.return_gradient(MDP, MDP.logits)
     assert norm(autodiff) > 0.1
-    np.testing.assert_allclose(exact.path_derivative(MDP, MDP.logits, (), EPISODES, "plain"), autodiff, atol=1e-14)
+    np.testing.assert_allclose(
+        expectations.path_derivative(MDP, MDP.logits, (), EPISODES, "plain"), autodiff, atol=1e-14
+    )
 
 
 def test_the_sampled_objective_is_that_of_ordered_data_written_out():
@@ -112,23 +114,25 @@ def test_what_counts_all_stages_is_the_mean_over_trials_of_every_length():
 def test_the_credited_plain_estimator_is_the_true_gradient(problem, burn_in):
     settings = problem, problem.logits, TWO_RATES, EPISODES
     true = exact.sampled_gradient(*settings, burn_in)
-    np.testing.assert_allclose(exact.credited(*settings, "plain", burn_in), true, atol=1e-12)
-    assert norm(exact.path_derivative(*settings, "plain", burn_in) - true) > 0.01
+    np.testing.assert_allclose(expectations.credited(*settings, "plain", burn_in), true, atol=1e-12)
+    assert norm(expectations.path_derivative(*settings, "plain", burn_in) - true) > 0.01
 
 
 def test_loaded_dice_lies_between_likelihood_ratio_and_dice():
     settings = MDP, MDP.logits, TWO_RATES, EPISODES
-    ratio, half, dice = (exact.path_derivative(*settings, "loaded_dice", lambda_=value) for value in (0.0, 0.5, 1.0))
-    np.testing.assert_allclose(ratio, exact.path_derivative(*settings, "likelihood_ratio"), atol=1e-14)
-    np.testing.assert_allclose(dice, exact.path_derivative(*settings, "dice"), atol=1e-14)
+    ratio, half, dice = (
+        expectations.path_derivative(*settings, "loaded_dice", lambda_=value) for value in (0.0, 0.5, 1.0)
+    )
+    np.testing.assert_allclose(ratio, expectations.path_derivative(*settings, "likelihood_ratio"), atol=1e-14)
+    np.testing.assert_allclose(dice, expectations.path_derivative(*settings, "dice"), atol=1e-14)
     assert min(norm(half - ratio), norm(half - dice), norm(dice - ratio) / 2) > 0.03
 
 
 def test_one_step_episodes_have_no_past_to_tell_dice_from_likelihood_ratio():
     settings = BANDIT, BANDIT.logits, TWO_RATES, EPISODES
-    ratio = exact.path_derivative(*settings, "likelihood_ratio")
+    ratio = expectations.path_derivative(*settings, "likelihood_ratio")
     for estimator, lambda_ in (("dice", 1.0), ("loaded_dice", 1.0), ("loaded_dice", 0.5)):
-        other = exact.path_derivative(*settings, estimator, lambda_=lambda_)
+        other = expectations.path_derivative(*settings, estimator, lambda_=lambda_)
         np.testing.assert_allclose(other, ratio, atol=1e-14)
 
 
@@ -138,8 +142,8 @@ def test_dice_has_the_expected_updates_hessian_and_the_others_have_not(problem):
     rate = 1e-6
     true = exact.expected_gradient(problem, problem.logits, (rate,))
     error = {
-        estimator: norm(exact.path_derivative(problem, problem.logits, (rate,), 1, estimator) - true) / rate
-        for estimator in exact.ESTIMATORS
+        estimator: norm(expectations.path_derivative(problem, problem.logits, (rate,), 1, estimator) - true) / rate
+        for estimator in expectations.ESTIMATORS
     }
     assert error["dice"] < 1e-5
     assert min(error["plain"], error["likelihood_ratio"], error["first_order"]) > 0.03
@@ -147,7 +151,7 @@ def test_dice_has_the_expected_updates_hessian_and_the_others_have_not(problem):
 
 def test_a_baseline_changes_the_spread_of_updates_and_not_their_mean():
     rate = TWO_RATES[:1]
-    shifts = [exact.mean_shift(problem, MDP.logits, rate, EPISODES) for problem in (MDP, WITH_BASELINE)]
+    shifts = [expectations.mean_shift(problem, MDP.logits, rate, EPISODES) for problem in (MDP, WITH_BASELINE)]
     np.testing.assert_allclose(*shifts, atol=1e-14)
     values = [exact.sampled_objective(problem, MDP.logits, rate, EPISODES) for problem in (MDP, WITH_BASELINE)]
     assert abs(values[0] - values[1]) > 0.003
@@ -155,15 +159,15 @@ def test_a_baseline_changes_the_spread_of_updates_and_not_their_mean():
 
 def test_with_many_episodes_dice_becomes_the_expected_updates_gradient():
     true = exact.expected_gradient(BANDIT, BANDIT.logits, RATES)
-    few, many = (norm(exact.path_derivative(BANDIT, BANDIT.logits, RATES, n, "dice") - true) for n in (6, 60))
+    few, many = (norm(expectations.path_derivative(BANDIT, BANDIT.logits, RATES, n, "dice") - true) for n in (6, 60))
     assert many == pytest.approx(few / 10, rel=0.1)
 
 
 def test_the_mean_shift_adds_up_the_mean_policy_gradients():
     first, second = TWO_RATES
     before = exact.return_gradient(MDP, MDP.logits)
-    after = exact.path_derivative(MDP, MDP.logits, (first,), EPISODES, "first_order")
-    shift = exact.mean_shift(MDP, MDP.logits, TWO_RATES, EPISODES)
+    after = expectations.path_derivative(MDP, MDP.logits, (first,), EPISODES, "first_order")
+    shift = expectations.mean_shift(MDP, MDP.logits, TWO_RATES, EPISODES)
     np.testing.assert_allclose(shift, first * before + second * after, atol=1e-14)
 
 
@@ -173,7 +177,7 @@ def test_the_smoothed_gradient_is_the_mean_of_return_times_noise():
     points, weights = np.polynomial.hermite.hermgauss(20)
     noise = np.sqrt(2) * np.stack(np.meshgrid(points, points, points), -1).reshape(-1, 3)
     odds = np.einsum("i,j,k->jik", weights, weights, weights).reshape(-1) / np.pi**1.5
-    values = exact._policy(BANDIT.logits + sigma * noise) @ BANDIT.reward[0]
+    values = expectations._policy(BANDIT.logits + sigma * noise) @ BANDIT.reward[0]
     smoothed = exact.smoothed_gradient(BANDIT, BANDIT.logits, (), 1, sigma)
     np.testing.assert_allclose(smoothed[0], (odds * values) @ noise / sigma, atol=1e-9)
     assert norm(smoothed - exact.return_gradient(BANDIT, BANDIT.logits)) > 0.01
@@ -196,6 +200,6 @@ def test_the_callers_arrays_stay_float32_in_jax():
 
 def test_unknown_estimators_and_stages_are_refused():
     with pytest.raises(ValueError, match="unknown estimator 'lvc'; there are plain"):
-        exact.path_derivative(BANDIT, BANDIT.logits, RATES, PULLS, "lvc")
+        expectations.path_derivative(BANDIT, BANDIT.logits, RATES, PULLS, "lvc")
     with pytest.raises(ValueError, match="burn_in is 2; with 1 inner steps"):
         exact.sampled_gradient(BANDIT, BANDIT.logits, RATES, PULLS, burn_in=2)

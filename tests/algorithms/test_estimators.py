@@ -17,7 +17,7 @@ import pytest
 from flax import struct
 
 import metarl_jax as mrl
-from benchmarks import exact
+from benchmarks import exact, expectations
 
 
 class Setting(NamedTuple):
@@ -148,16 +148,16 @@ def test_credit_without_other_tasks_has_no_baseline_and_is_unbiased_too():
 
 
 def half_credited(*arguments):
-    return (exact.path_derivative(*arguments) + exact.credited(*arguments)) / 2
+    return (expectations.path_derivative(*arguments) + expectations.credited(*arguments)) / 2
 
 
 # Name of the algorithm, options, its own expectation.
 OWN = {
-    "plain": ("maml", {}, (exact.path_derivative, "plain")),
-    "first order": ("fomaml", {}, (exact.path_derivative, "first_order")),
-    "likelihood ratio": ("promp", {}, (exact.path_derivative, "likelihood_ratio")),
-    "dice": ("dice", {}, (exact.path_derivative, "dice")),
-    "loaded dice": ("loaded-dice", {"dice_lambda": 0.5}, (exact.path_derivative, "loaded_dice", None, 0.5)),
+    "plain": ("maml", {}, (expectations.path_derivative, "plain")),
+    "first order": ("fomaml", {}, (expectations.path_derivative, "first_order")),
+    "likelihood ratio": ("promp", {}, (expectations.path_derivative, "likelihood_ratio")),
+    "dice": ("dice", {}, (expectations.path_derivative, "dice")),
+    "loaded dice": ("loaded-dice", {"dice_lambda": 0.5}, (expectations.path_derivative, "loaded_dice", None, 0.5)),
     "dice with half the credit": ("dice", {"credit": 0.5}, (half_credited, "dice")),
 }
 IN_THE_BANDIT = ("dice", "loaded dice")
@@ -193,9 +193,9 @@ def test_dice_with_a_critic_as_control_variate_has_its_own_expectation():
         baseline=mrl.inner.Critic(init=lambda key: jnp.array(baseline), values=values),
         leaf=lambda gradient: gradient["policy"],
     )
-    without = setting.exact(exact.path_derivative, "dice")
+    without = setting.exact(expectations.path_derivative, "dice")
     setting = setting._replace(problem=dataclasses.replace(setting.problem, baseline=baseline))
-    assert_agrees(mean, error, setting.exact(exact.path_derivative, "dice"))
+    assert_agrees(mean, error, setting.exact(expectations.path_derivative, "dice"))
     assert_differs(mean, error, without)
 
 
@@ -213,7 +213,7 @@ def test_pretraining_follows_the_return_without_adaptation(setting):
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_reptile_follows_the_mean_shift(setting):
-    assert_agrees(*mean_gradient("reptile", setting), setting.exact(exact.mean_shift))
+    assert_agrees(*mean_gradient("reptile", setting), setting.exact(expectations.mean_shift))
 
 
 # What equals MAML at the start of training: name, options, and where its gradient has MAML's.
