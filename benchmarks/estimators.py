@@ -9,24 +9,31 @@ they are collected once, and each estimator differentiates its own loss on them.
 """
 
 import dataclasses
+import json
+import os
+import platform
+import shlex
+import sys
+import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 
 import metarl_jax as mrl
-from benchmarks import exact
-from metarl_jax.compose import build_parts
+from benchmarks import estimator_report, exact
+from benchmarks.estimator_problems import LEARNERS, NETWORK, OTHERS, ZERO, Problem, make, sampled_gradient, simulated
+from benchmarks.estimator_report import EXPECTED, NOISE_OF, SAMPLED, against, length, standard_error
+from benchmarks.meta_iteration import alternate
 
-ZERO, OTHERS, NETWORK = "zero", "leave_one_out", "value_network"
-LEARNERS = (ZERO, OTHERS, NETWORK)
-"""Baselines. Advantages enter the inner step, so each makes a learner f, and a sampled update, of its own."""
-
-ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
+Estimators = dict[str, tuple[str, dict[str, Any]]]
+ESTIMATORS: Estimators = {
     "first order": (OTHERS, {"inner_optimizer": lambda rate: mrl.inner.first_order(mrl.inner.sgd(rate))}),
     "plain": (OTHERS, {"surrogate": "score_function"}),
     "LVC": (OTHERS, {"surrogate": "likelihood_ratio"}),
@@ -39,7 +46,6 @@ ESTIMATORS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Name → baseline and options of `build_parts`. ES-MAML, which has no loss to differentiate, stands beside them."""
 EVOLUTION, UNBIASED = "ES-MAML", "plain + credit"
-OBJECTIVES = ("sampled update", "expected update")
 STAGES = 2
 
 
@@ -50,110 +56,11 @@ class Arguments:
     quick: bool = False
     """a rehearsal of about a minute, too noisy to read"""
     repeats: int = 9
-    """measurements of each estimator's time"""
+    """measurements of each estimator's time; 0 leaves times and memory out"""
     seed: int = 0
     """of θ and of all data"""
     output: Path | None = None
     """where to write the figures as JSON; the picture goes beside it"""
-
-
-class Problem(NamedTuple):
-    """What is estimated, and how often. One inner step, and only what follows it counts."""
-
-    name: str
-    env: mrl.TaskEnv
-    policy: mrl.Policy
-    tasks: int
-    episodes: int
-    inner_lr: float
-    keys: int
-    """estimates by each estimator"""
-    chunk: int
-    """of them at a time"""
-    truth: exact.Problem | None = None
-    """where the exact gradients come from; None: from large batches"""
-    large: tuple[int, int] = (0, 0)
-    """episodes per stage and keys of the large batches"""
-    others: Any = OTHERS
-    """the leave-one-out baseline"""
-    evolution: bool = True
-    """whether ES-MAML is estimated too"""
-
-    @property
-    def estimate_episodes(self) -> int:
-        """Episodes that one estimate consumes."""
-        return STAGES * self.tasks * self.episodes
-
-    def critic(self) -> mrl.inner.Critic:
-        """TMAML's value network, which the inner step adapts at the paper's rate of 0.02."""
-        sizes = self.env.observation_size, self.env.horizon, (32,)
-        return mrl.inner.value_network(*sizes, inner_weight=0.02 / self.inner_lr)
-
-    def parts(self, learner: str, **options) -> mrl.outer.Parts:
-        """The algorithm with one of `LEARNERS`, in units of return: A_t = Σ_{k≥t} r_k − V(s_t)."""
-        advantage = {"advantage": "gae", "discount": 1.0, "lambda_": 1.0, "normalized": False}
-        return build_parts(
-            self.env,
-            objective=mrl.outer.ratio(),
-            policy=self.policy,
-            tasks=self.tasks,
-            episodes=self.episodes,
-            inner_lr=self.inner_lr,
-            baseline={ZERO: ZERO, OTHERS: self.others, NETWORK: self.critic()}[learner],
-            **advantage,
-            **options,
-        )
-
-
-def finite(name: str, problem: exact.Problem, **settings) -> Problem:
-    """A problem whose only task is the given MDP, and whose θ are the logits [X, A]."""
-    states, actions = problem.reward.shape
-    sizes = {"horizon": problem.horizon, "states": states, "actions": actions, "reward_std": 0.0}
-    task = mrl.envs.MDPTask(jnp.asarray(problem.transition, float), jnp.asarray(problem.reward, float))
-    env = dataclasses.replace(mrl.envs.make("tabular-mdp", **sizes), sample_task=lambda key: task)
-    policy = mrl.Policy(
-        init=lambda key: jnp.asarray(problem.logits, float),
-        apply=lambda logits, observation: mrl.policies.Categorical(observation @ logits),
-    )
-    return Problem(name, env, policy, truth=problem, **settings)
-
-
-def problems(quick: bool) -> dict[str, Callable[[], Problem]]:
-    def simulated(name: str, env_options: dict[str, Any], policy_options: dict[str, Any], **settings) -> Problem:
-        env = mrl.envs.make(name, **env_options)
-        return Problem(name, env, mrl.policies.mlp(env, hidden=(32,), **policy_options), **settings)
-
-    def size(full, small):
-        return small if quick else full
-
-    enumerable = {"tasks": 20, "episodes": 3, "keys": size(8000, 500), "chunk": 500}
-    return {
-        "bandit": lambda: finite("bandit", exact.BANDIT, inner_lr=1.5, **enumerable),
-        "MDP": lambda: finite("MDP", exact.MDP, inner_lr=1.0, **enumerable),
-        "point-nav": lambda: simulated(
-            "point-nav",
-            {"horizon": 50},
-            {},
-            tasks=10,
-            episodes=10,
-            inner_lr=0.1,
-            keys=size(1000, 20),
-            chunk=20,
-            large=size((100, 200), (20, 4)),
-        ),
-        "cheetah-vel": lambda: simulated(
-            "cheetah-vel",
-            {"horizon": size(50, 10)},
-            {},
-            tasks=size(5, 2),
-            episodes=size(10, 2),
-            inner_lr=0.1,
-            keys=size(100, 4),
-            chunk=size(10, 4),
-            large=size((100, 20), (4, 4)),
-            evolution=False,
-        ),
-    }
 
 
 # Estimates.
@@ -174,51 +81,198 @@ def collector(problem: Problem) -> Callable[..., Any]:
     return jax.jit(jax.vmap(collect, (None, 0, None)))
 
 
-def differentiator(problem: Problem, estimators: dict[str, tuple[str, dict[str, Any]]]) -> Callable[..., Any]:
-    """``(θ, data) → {name: ascent direction [d]}`` of the policy's parameters, from the data of one key."""
+def differentiator(problem: Problem, name: str, estimators: Estimators = ESTIMATORS) -> Callable[..., jax.Array]:
+    """``(θ, data of one key) → ∇ [d]``, the ascent direction of the policy's parameters."""
+    learner, own = estimators[name]
+    loss = mrl.outer.meta_objective(problem.parts(learner, **own)).loss
 
-    def gradients(theta, data):
-        found = {}
-        for name, (learner, options) in estimators.items():
-            own = (theta, data) if learner == NETWORK else (theta["policy"], without_critic(data))
-            loss = mrl.outer.meta_objective(problem.parts(learner, **options)).loss
-            descent = jax.grad(lambda t, d, loss=loss: loss(t, d)[0])(*own)
-            leaves = jax.tree.leaves(descent["policy"] if learner == NETWORK else descent)
-            found[name] = -jnp.concatenate([leaf.ravel() for leaf in leaves])
-        return found
+    def gradient(theta, data):
+        if learner == NETWORK:
+            descent = jax.grad(lambda t: loss(t, data)[0])(theta)["policy"]
+        else:
+            data = data.replace(params=data.params["policy"])
+            descent = jax.grad(lambda t: loss(t, data)[0])(theta["policy"])
+        return -jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(descent)])
 
-    return gradients
-
-
-def without_critic(data):
-    return data.replace(params=data.params["policy"])
+    return gradient
 
 
 def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: int = 500) -> Any:
     """A random θ, whose critic has been fitted to episodes that no estimate sees."""
     init_key, data_key = jax.random.split(key)
-    theta, critic = problem.parts(NETWORK).adapter.init_meta(init_key), problem.critic()
-    loss, optimizer = critic.loss, optax.adam(3e-3)
+    theta, loss = problem.parts(NETWORK).adapter.init_meta(init_key), problem.critic().loss
     assert loss is not None
     data = collect(0, jax.random.split(data_key, problem.chunk), theta)
     episodes = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[4:])[:1000], data.trajectory)
+    optimizer = optax.adam(3e-3)
 
     def step(carry, _):
         w, state = carry
-        error, descent = jax.value_and_grad(loss)(w, episodes, 1.0)
-        change, state = optimizer.update(descent, state)
-        return (optax.apply_updates(w, change), state), error
+        change, state = optimizer.update(jax.grad(loss)(w, episodes, 1.0), state)
+        return (optax.apply_updates(w, change), state), None
 
-    fit = jax.jit(lambda w: jax.lax.scan(step, (w, optimizer.init(w)), None, steps))
-    (w, _), errors = fit(theta["critic"])
-    return theta | {"critic": w}
+    w = theta["critic"]
+    (w, _), _ = jax.jit(lambda w: jax.lax.scan(step, (w, optimizer.init(w)), None, steps))(w)
+    return jax.block_until_ready(theta | {"critic": w})
 
 
-def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators) -> dict[str, np.ndarray]:
+def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators: Estimators) -> dict[str, np.ndarray]:
     """Every estimator's gradients [K, d], one a key. All have the same baseline."""
     (which,) = {LEARNERS.index(learner) for learner, _ in estimators.values()}
-    gradients = jax.jit(jax.vmap(differentiator(problem, estimators), (None, 0)))
-    chunks = []
-    for some in keys.reshape(-1, problem.chunk):
-        chunks.append(jax.device_get(gradients(theta, collect(which, some, theta))))
+    each = {name: differentiator(problem, name, estimators) for name in estimators}
+    over_keys = jax.vmap(lambda theta, data: {name: one(theta, data) for name, one in each.items()}, (None, 0))
+    gradients = jax.jit(over_keys)
+    chunks = [jax.device_get(gradients(theta, collect(which, some, theta))) for some in keys.reshape(-1, problem.chunk)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]).astype(float) for name in estimators}
+
+
+def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
+    """ES-MAML's gradients [K, d] of the leave-one-out learner, from trials of its own."""
+    algorithm = mrl.algorithms.make("es-maml", problem.env, **problem.options(OTHERS))
+
+    def gradient(key):
+        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(algorithm.gradient(key, theta["policy"])[0])])
+
+    gradients = jax.jit(jax.vmap(gradient))
+    return np.concatenate([np.asarray(gradients(some), float) for some in keys.reshape(-1, problem.chunk)])
+
+
+# References.
+
+
+def credited(learner: str) -> str:
+    """The estimates that are the sampled update's reference where none is exact: unbiased, and of the learner's data."""
+    return UNBIASED if learner == OTHERS else f"{UNBIASED}, {learner}"
+
+
+def references(problem: Problem, key: jax.Array, theta: Any, samples: dict[str, np.ndarray]) -> dict[str, Any]:
+    """``objective → learner → gradient``: exact ones [d], or estimates [K, d] whose mean is the reference."""
+    if problem.truth is not None:
+        truth, rate = problem.truth, problem.inner_lr
+        expected = exact.expected_gradient(truth, truth.logits, (rate,)).ravel()
+        parts = {learner: problem.parts(learner) for learner in LEARNERS}
+        sampled = {
+            learner: sampled_gradient(truth, rate, problem.episodes, lambda d, own=own: own.advantage(theta, d)[0])
+            for learner, own in parts.items()
+        }
+        return {SAMPLED: sampled, EXPECTED: dict.fromkeys(LEARNERS, expected)}
+    # DiCE's inner Hessian alone is that of the expected return, whatever the baseline, and N = 10 N cuts what is left.
+    episodes, keys = problem.large
+    chunk = min(keys, max(1, problem.chunk * problem.episodes // episodes))
+    baseline = mrl.inner.leave_one_out(mrl.inner.linear_time())  # N fits, so cheap ones
+    large = problem._replace(episodes=episodes, keys=keys, chunk=chunk, others=baseline)
+    kind = {"DiCE": ESTIMATORS["DiCE"], "LVC": ESTIMATORS["LVC"]}
+    found = estimate(large, collector(large), jax.random.split(key, keys), theta, kind)
+    sampled = {learner: samples[credited(learner)] for learner in LEARNERS}
+    return {SAMPLED: sampled, EXPECTED: dict.fromkeys(LEARNERS, found["DiCE"]), "LVC": found["LVC"]}
+
+
+def measure(problem: Problem, seed: int) -> dict[str, Any]:
+    """All estimators on one problem."""
+    began = time.perf_counter()
+    theta_key, key, large_key = jax.random.split(jax.random.key(seed), 3)
+    keys, collect = jax.random.split(key, problem.keys), collector(problem)
+    theta = start(problem, collect, theta_key)
+    samples: dict[str, np.ndarray] = {}
+    for learner in LEARNERS:
+        chosen = {name: own for name, own in ESTIMATORS.items() if own[0] == learner}
+        if problem.truth is None:
+            chosen |= {credited(learner): (learner, ESTIMATORS[UNBIASED][1])}
+        samples |= estimate(problem, collect, keys, theta, chosen)
+    rows = {name: (samples[name], learner, 1) for name, (learner, _) in ESTIMATORS.items()}
+    if problem.evolution:
+        rows[EVOLUTION] = evolve(problem, keys, theta), OTHERS, 2
+    known = references(problem, large_key, theta, samples)
+    norm = length(known[EXPECTED][OTHERS])
+    found = {}
+    for name, (values, learner, trials) in rows.items():
+        per_episode = values.var(0, ddof=1).sum() * trials * STAGES * problem.tasks * problem.episodes
+        found[name] = {"baseline": learner, "variance_per_episode": float(per_episode)}
+        found[name] |= {"relative_noise": float(np.sqrt(per_episode / NOISE_OF)) / norm}
+        for objective in (SAMPLED, EXPECTED):
+            reference = known[objective][learner]
+            # Without an exact one, the sampled update's gradient is too noisy to measure shares of.
+            share = norm if problem.truth is None else length(reference)
+            paired = objective == SAMPLED and name != EVOLUTION
+            found[name][objective] = against(values, reference, share, paired)
+    trial = data_return(collect(1, keys[: problem.chunk], theta).trajectory)
+    report = {
+        "sizes": {name: getattr(problem, name) for name in ("tasks", "episodes", "inner_lr", "keys", "hidden")},
+        "environment": problem.env.name,
+        "horizon": problem.env.horizon,
+        "parameters": int(samples["plain"].shape[1]),
+        "return": trial,
+        "norm": {SAMPLED: length(known[SAMPLED][OTHERS]), EXPECTED: norm},
+        "reference_error": {
+            SAMPLED: standard_error(known[SAMPLED][OTHERS]) / norm,
+            EXPECTED: standard_error(known[EXPECTED][OTHERS]) / norm,
+        },
+        "estimators": found,
+    }
+    if problem.truth is None:
+        report["large"] = dict(zip(("episodes", "keys"), problem.large, strict=True))
+        report["LVC at large batches"] = against(known["LVC"], known[EXPECTED][OTHERS], norm, paired=True)
+    return report | {"seconds": time.perf_counter() - began}
+
+
+def data_return(trajectory: mrl.Trajectory) -> list[float]:
+    """Mean return of an episode, before and after the inner step."""
+    return jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean((0, 1, 3)).tolist()
+
+
+def costs(arguments: Arguments) -> dict[str, Any]:
+    """Milliseconds and working memory of one outer gradient on given data, at a usual size."""
+    tasks, horizon = (2, 5) if arguments.quick else (20, 100)
+    env = mrl.envs.make("point-nav", horizon=horizon, action_scale=10.0)
+    problem = simulated("point-nav", env, (64, 64), tasks=tasks, episodes=tasks, inner_lr=0.1)
+    collect, theta = collector(problem), problem.parts(NETWORK).adapter.init_meta(jax.random.key(arguments.seed))
+    key = jax.random.split(jax.random.key(arguments.seed), 1)
+    data = {
+        learner: jax.tree.map(lambda leaf: leaf[0], collect(which, key, theta))
+        for which, learner in enumerate(LEARNERS)
+    }
+    run = {name: jax.jit(differentiator(problem, name)) for name in ESTIMATORS}
+    inputs = {name: (theta, data[learner]) for name, (learner, _) in ESTIMATORS.items()}
+    compiled = {name: function.lower(*inputs[name]).compile() for name, function in run.items()}
+    calls = [lambda name=name: compiled[name](*inputs[name]) for name in compiled]
+    seconds = alternate(arguments.repeats, *calls)
+    rows = {}
+    for index, (name, program) in enumerate(compiled.items()):
+        memory, (wall, cpu) = program.memory_analysis(), np.median(seconds[:, index], axis=0)
+        relative = float(np.median(seconds[:, index, 1] / seconds[:, 0, 1]))
+        rows[name] = {
+            "milliseconds": 1e3 * wall,
+            "cpu_milliseconds": 1e3 * cpu,
+            "cpu_times_first_order": relative,
+            "megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
+        }
+    return {"sizes": f"point-nav, {tasks} × {tasks} × {horizon}, one inner step, 64 × 64", "estimators": rows}
+
+
+def main(arguments: Arguments) -> None:
+    began = time.perf_counter()
+    machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    command = shlex.join(["python", "benchmarks/estimators.py", *sys.argv[1:]])
+    results: dict[str, Any] = {"machine": f"{machine}, jax {jax.__version__}", "date": str(date.today())}
+    results |= {"command": command, "seed": arguments.seed, "problems": {}}
+    print(f"{results['machine']}; {results['date']}; seed {arguments.seed}")
+    for name in arguments.problems:
+        results["problems"][name] = report = measure(make(name, arguments.quick), arguments.seed)
+        print(f"\n{estimator_report.describe(name, report)} ({report['seconds']:.0f} s)\n")
+        print(estimator_report.table(report), flush=True)
+    if arguments.repeats:
+        results["costs"] = costs(arguments)
+        print(f"\none outer gradient on given data, {results['costs']['sizes']}; medians of {arguments.repeats}\n")
+        print(estimator_report.table_of_costs(results["costs"]))
+    results["seconds"] = time.perf_counter() - began
+    print(f"\n{results['seconds']:.0f} s in all")
+    if arguments.output:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        picture = arguments.output.with_suffix(".png")
+        estimator_report.draw(results["problems"], picture)
+        print(f"written to {arguments.output} and {picture}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Arguments, description=__doc__))

@@ -42,6 +42,13 @@ def integer(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def boolean(name: str, value: Any) -> bool:
+    """`value` if it is True or False, else a ValueError; a word such as "no" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False")
+    return value
+
+
 def finite(name: str, value: Any) -> float:
     """`value` if it is a finite number, else a ValueError."""
     if not _number(value):

@@ -1,8 +1,7 @@
 """What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,106 +16,13 @@ from metarl_jax.base import (
     Objective,
     OuterOptimizer,
     Policy,
-    ScaledEstimator,
     Surrogate,
     TaskEnv,
     Trial,
 )
 from metarl_jax.checks import choose
+from metarl_jax.inner.resolve import FastParameters, labels_of, resolve_advantage, resolve_optimizer
 from metarl_jax.types import MetaState, PyTree, Trajectory, strongly_typed
-
-FastParameters = str | Callable[[PyTree], PyTree]
-MOVING = {"head": {"head", "std"}, "context": {"context"}}
-"""What an inner loop that does not move everything moves, by the labels of `metarl_jax.base.Policy.labels`."""
-
-
-class _Advantage(NamedTuple):
-    estimate: ScaledEstimator
-    critic: inner.Critic | None
-    discount: float
-
-
-def _advantage(env, horizon, advantage, baseline, **settings) -> _Advantage:
-    """The estimator that the assembly runs, and the critic that it needs, if any."""
-    given = {name: value for name, value in (settings | {"baseline": baseline}).items() if value is not None}
-    if callable(advantage):
-        if given:
-            raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        own = cast(AdvantageEstimator, advantage)
-        return _Advantage(lambda params, trajectory: (own(trajectory), jnp.ones(())), None, 1.0)
-    parameters = inspect.signature(choose("advantage", advantage, inner.ADVANTAGES)).parameters
-    for setting in given:
-        if setting not in parameters:
-            raise ValueError(f"advantage {advantage!r} takes no {setting}")
-    settings = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
-    if advantage == "returns":
-        estimator = inner.returns(**settings)
-        return _Advantage(lambda params, trajectory: (estimator(trajectory), jnp.ones(())), None, settings["discount"])
-    discount, lambda_ = checks.share("discount", settings["discount"]), checks.share("lambda_", settings["lambda_"])
-    normalized = settings["normalized"]
-    source = inner.make_baseline(settings["baseline"], env.observation_size, horizon)
-    critic = source if isinstance(source, inner.Critic) else None
-
-    def estimate(params: PyTree, trajectory: Trajectory):
-        if isinstance(source, inner.Critic):
-            values = source.values(params["critic"], trajectory, discount)
-        else:
-            values = source(trajectory, discount)
-        return inner.estimate(trajectory, values, discount, lambda_, normalized)
-
-    return _Advantage(estimate, critic, discount)
-
-
-def _labels(policy: Policy) -> set[str]:
-    if policy.labels is None:
-        return set()
-    return set(jax.tree.leaves(policy.labels(jax.eval_shape(policy.init, jax.random.key(0)))))
-
-
-def _inner_optimizer(
-    policy: Policy,
-    build: Callable[[float | Sequence[float]], InnerOptimizer],
-    inner_lr: float | Sequence[float],
-    fast_parameters: FastParameters,
-    std_lr: float | Sequence[float] | None,
-    critic: inner.Critic | None,
-) -> InnerOptimizer:
-    """One optimiser for every parameter, or one by label where something moves differently or not at all."""
-    optimizer, existing = build(inner_lr), _labels(policy)
-    groups: dict[str, InnerOptimizer] = {}
-    labels: Callable[[PyTree], PyTree] | None = policy.labels
-    otherwise = optimizer
-    if callable(fast_parameters):
-        chosen = fast_parameters
-
-        def chosen_labels(params):
-            names = policy.labels(params) if policy.labels else jax.tree.map(lambda _: "", params)
-            return jax.tree.map(lambda name, moves: name if moves else "frozen", names, chosen(params))
-
-        labels = chosen_labels
-        groups["frozen"] = inner.frozen()
-    elif fast_parameters != "all":
-        moving = choose("fast_parameters", fast_parameters, {"all": None, **MOVING})
-        if fast_parameters not in existing:
-            raise ValueError(
-                f"fast_parameters is {fast_parameters!r}, but the policy labels none of its parameters so; "
-                + ("make it with context_size=5" if fast_parameters == "context" else "use a policy with labels")
-                + ", or choose 'all'"
-            )
-        groups |= dict.fromkeys(moving & existing, optimizer)
-        if critic is not None and critic.inner_weight:
-            groups["critic"] = optimizer
-        otherwise = inner.frozen()
-    if std_lr is not None:
-        if "std" not in existing:
-            raise ValueError(
-                f"std_lr is {std_lr!r}, but the policy has no standard deviation of its own, as a categorical one has "
-                "none; leave std_lr out"
-            )
-        groups["std"] = build(std_lr)
-    if critic is not None and not critic.inner_weight:
-        groups["critic"] = inner.frozen()
-    return inner.by_label(labels, groups, otherwise) if groups and labels else optimizer
 
 
 def build_parts(
@@ -181,7 +87,7 @@ def build_parts(
         burn_in=burn_in,
         horizon=env.horizon if horizon is None else horizon,
     )
-    estimator = _advantage(
+    estimator = resolve_advantage(
         env, trial.horizon, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
     )
     loss_of_step: Surrogate = choose("surrogate", surrogate, inner.SURROGATES)
@@ -201,8 +107,12 @@ def build_parts(
                 "leave credit out, or take at least one inner step"
             )
         objective = outer.add(objective, outer.credit(1.0 if credit is True else credit))
+    if baseline == "leave_one_out" and episodes < 2:
+        raise ValueError("baseline 'leave_one_out' fits to the other episodes, and episodes is 1; take at least 2")
+    if isinstance(inner_optimizer, InnerOptimizer):
+        raise ValueError("inner_optimizer is an optimizer already; hand in a function inner_lr → InnerOptimizer")
     build = choose("inner_optimizer", inner_optimizer, inner.INNER_OPTIMIZERS)
-    optimizer = _inner_optimizer(policy, build, inner_lr, fast_parameters, std_lr, critic)
+    optimizer = resolve_optimizer(policy, build, inner_lr, fast_parameters, std_lr, critic)
     if task_chunk is not None:
         checks.integer("task_chunk", task_chunk)
     return outer.Parts(
@@ -212,7 +122,7 @@ def build_parts(
         advantage=estimator.estimate,
         objective=objective,
         trial=trial,
-        memory=outer.Memory(remat, task_chunk),
+        memory=outer.Memory(checks.boolean("remat", remat), task_chunk),
         refit=refit,
     )
 
@@ -278,7 +188,7 @@ def assemble(
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
     if objective.kl is None:
         raise ValueError("the outer optimizer is a trust region and the objective has no KL; choose gradient steps")
-    if "critic" in _labels(parts.policy) and parts.refit is None:
+    if "critic" in labels_of(parts.policy) and parts.refit is None:
         # The KL has no curvature in the critic's parameters, so a natural step along them is unbounded.
         raise ValueError(
             "the outer optimizer is a trust region, which cannot move a value network; "

@@ -105,6 +105,10 @@ def evaluate(
 
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
     fresh = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
+    if jax.tree.structure(params) != jax.tree.structure(fresh):
+        raise ValueError(
+            "θ has another structure than this algorithm's; evaluate it with the algorithm that trained it"
+        )
     fits = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), fresh, params)
     for path, fit in jax.tree_util.tree_leaves_with_path(fits):
         if not fit:

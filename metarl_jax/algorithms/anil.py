@@ -2,7 +2,7 @@
 
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.compose import FastParameters
+from metarl_jax.inner.resolve import FastParameters
 
 
 def anil(env: TaskEnv, *, fast_parameters: FastParameters = "head", outer_lr: float = 1e-3, **common) -> MetaAlgorithm:

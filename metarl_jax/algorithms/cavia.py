@@ -5,7 +5,8 @@ from typing import Any
 
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
-from metarl_jax.compose import FastParameters, make_policy
+from metarl_jax.compose import make_policy
+from metarl_jax.inner.resolve import FastParameters
 
 
 def cavia(

@@ -5,9 +5,10 @@ from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 
 
 def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
-    """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇DiCE(θ; D_0): the inner Hessian is that of the expected return, unbiased.
+    """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇DiCE(θ; D_0): the inner Hessian estimates that of the expected return.
 
-    Objective: the expected update, φ = θ + α E[ĝ]; what is left of bias is that φ is computed from a finite D_0.
+    Objective: the expected update, φ = θ + α E[ĝ]. The Hessian is unbiased for unnormalised advantages whose baseline
+    is independent of the episodes; what is left of bias is that φ is computed from a finite D_0.
 
     Foerster et al. (2018, arXiv:1802.05098).
     """

@@ -7,6 +7,7 @@ import optax
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
+from metarl_jax.inner import Critic
 
 
 def es_maml(
@@ -29,9 +30,10 @@ def es_maml(
     if common.get("credit"):
         raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
     sigma, adam = checks.positive("sigma", sigma), outer.adam(outer_lr)
+    rank_shaping = checks.boolean("rank_shaping", rank_shaping)
     parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)
-    if parts.refit is not None:
-        raise ValueError("es-maml does not fit critics; choose another baseline than 'previous_fit'")
+    if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
+        raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
 
     def estimate(key, theta, shaped):
         noise, data, fitness = outer.antithetic(key, parts, theta, sigma)

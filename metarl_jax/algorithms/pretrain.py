@@ -4,6 +4,7 @@ import jax
 
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.inner import frozen
 
 
 def pretrain(
@@ -20,8 +21,8 @@ def pretrain(
     if common.get("burn_in") is not None:
         raise ValueError("burn_in means nothing in pretrain, where every stage counts and none adapts; leave it out")
     adapting = maml(env, inner_lr=inner_lr, outer_lr=outer_lr, **common)
-    fixed = common | {"inner_optimizer": "sgd", "burn_in": 0, "std_lr": None}
-    training = maml(env, inner_lr=0.0, outer_lr=outer_lr, **fixed)
+    fixed = common | {"inner_optimizer": lambda rate: frozen(), "burn_in": 0, "std_lr": None}
+    training = maml(env, outer_lr=outer_lr, **fixed)
     shapes = [
         jax.tree.structure(jax.eval_shape(algorithm.init, jax.random.key(0))) for algorithm in (training, adapting)
     ]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from metarl_jax.base import MetaAlgorithm, MetaObjective, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
+from metarl_jax.inner import Critic
 from metarl_jax.outer import adam, gradient_steps, ratio
 from metarl_jax.types import Theta
 
@@ -22,6 +23,18 @@ def reptile(
     """
     if common.get("credit"):
         raise ValueError("credit belongs to an outer loss, and reptile has none; choose e-maml, or leave credit out")
+    if common.get("burn_in") is not None:
+        raise ValueError("burn_in belongs to an outer loss, and reptile has none; leave it out")
+    if common.get("adaptation_steps") == 0:
+        raise ValueError("adaptation_steps is 0, so φ is θ and reptile would learn nothing; take at least one step")
+    if common.get("fast_parameters", "all") != "all":
+        raise ValueError("reptile moves θ only where the inner steps move φ; leave fast_parameters out, or choose anil")
+    baseline = common.get("baseline")
+    if baseline == "value_network" or (isinstance(baseline, Critic) and baseline.loss and not baseline.inner_weight):
+        raise ValueError(
+            "reptile has no outer loss to learn a critic with; give it inner_weight > 0, as in "
+            "mrl.inner.value_network(observation_size, horizon, inner_weight=0.2), or choose another baseline"
+        )
     parts = build_parts(env, objective=ratio(), surrogate=surrogate, **common)
     if isinstance(jax.eval_shape(parts.adapter.init_meta, jax.random.key(0)), Theta):
         raise ValueError("reptile has no gradient to learn the inner update with; choose inner_optimizer='sgd'")

@@ -16,14 +16,14 @@ def tmaml(
 ) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]) through DiCE with the control variate Σ_t (□_{t−1} − □_t) V(s_t), V learned and adapted.
 
-    V is a value network in θ that the inner steps adapt too; it is independent of the episodes that it scores, so that
-    every order of derivative stays unbiased; None means this one, unless the advantage is one without baseline.
-    Objective: the expected update.
+    V is a value network in θ that the inner steps adapt too, independent of the episodes that it scores: without
+    normalisation every order of derivative stays unbiased. `baseline=None` means this one, unless the advantage has
+    none. Objective: the expected update.
 
     Liu, Socher, Xiong (2019, ICML, "Taming MAML"). The control variate is the telescoped one of Mao et al. (2019,
     arXiv:1906.02004), which is unbiased at every order.
     """
-    if baseline is None and advantage == "gae":
+    if advantage == "gae" and baseline in (None, "value_network"):
         # With the usual α = 0.1 that adapts V at the rate of 0.02, the paper's.
         baseline = value_network(env.observation_size, common.get("horizon") or env.horizon, inner_weight=0.2)
     return maml(env, surrogate=surrogate, advantage=advantage, baseline=baseline, outer_lr=outer_lr, **common)

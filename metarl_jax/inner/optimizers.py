@@ -87,7 +87,7 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
     """Adam whose derivative exists at zero gradient: φ ← φ − α m̂ / √(v̂ + eps_root).
 
     The root's derivative is then at most 1/√eps_root; with the usual ε outside the root it is infinite at v̂ = 0, and
-    the meta-gradient NaN. A first step has about the size α in every parameter, whatever the gradient's.
+    the meta-gradient NaN. A first step has about the size α in every parameter whose gradient exceeds √eps_root.
 
     Kingma, Ba (2015, arXiv:1412.6980).
 
@@ -137,7 +137,9 @@ def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptim
         step_rate = jnp.minimum(step, len(rates) - 1)
 
         def move(p, g, rho):
-            rate = jnp.asarray(rates, p.dtype)[step_rate] * jnp.exp(RATE_GAIN * rho[step_rate])
+            # Evaluation may give further steps rates of their own; they are scaled as the last learned one.
+            scale = jnp.exp(RATE_GAIN * rho[jnp.minimum(step_rate, len(rho) - 1)])
+            rate = jnp.asarray(rates, p.dtype)[step_rate] * scale
             return p - rate * g
 
         return jax.tree.map(move, params, gradient, learned), step + 1

@@ -7,7 +7,7 @@ w_t = Σ_{k≤t} g_k it is
     score_function      Σ_t A_t H_t
     likelihood_ratio    Σ_t A_t (H_t + g_t g_tᵀ)
     dice                Σ_t A_t (H_t + w_t w_tᵀ − w_{t−1} w_{t−1}ᵀ)
-    loaded_dice         the same with w_t = λ w_{t−1} + g_t on the past
+    loaded_dice         Σ_t A_t (H_t + w_t w_tᵀ − λ² w_{t−1} w_{t−1}ᵀ), w_t = λ w_{t−1} + g_t
 
 The last three estimate the Hessian of the expected return, the second with the past's cross terms left out. Time runs
 along the last axis of [N, T]; nothing here may flatten it.

@@ -47,6 +47,7 @@ def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
 
 
 def centred_ranks(values: jax.Array) -> jax.Array:
-    """Ranks among all values, spread evenly over [−½, ½]: the largest is ½, whatever its distance to the next."""
-    ranks = jnp.argsort(jnp.argsort(values.reshape(-1))).reshape(values.shape)
-    return ranks / (values.size - 1) - 0.5
+    """Ranks among all values, over [−½, ½]: (smaller ones − larger ones) / 2(n − 1), so that ties share theirs."""
+    flat = values.reshape(-1)
+    sign = jnp.sign(flat[:, None] - flat)
+    return (sign.sum(1) / (2 * (flat.size - 1))).reshape(values.shape)

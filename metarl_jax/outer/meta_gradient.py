@@ -142,33 +142,37 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     """C_kn = Y_k − b_kn: what episode n of stage k is credited with, leaves [B, S, N].
 
     Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return of stage s per step, in units of
-    its advantages: the mean over episodes / (mean length · mean scale). Weighing ∇log p(τ_kn) with Y_k makes the
-    gradient of the sampled update unbiased, and any b_kn that is independent of episode n keeps it so.
+    its advantages: the mean over episodes / (mean length · mean scale), these two of the OTHER tasks. Weighing
+    ∇log p(τ_kn) with Y_k makes the gradient of the sampled update unbiased, and any b_kn that is independent of episode
+    n keeps it so.
 
     b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a ridge fit to the OTHER tasks' mean return at
     stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
-    other tasks' mean of Y_k; with one task it is 0.
+    other tasks' mean of Y_k; with one task it is 0, and the units are its own.
     """
     trajectory = data.trajectory
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)  # [B, S, N]
+    lengths = trajectory.valid.sum(-1).mean(-1, dtype=returns.dtype)
     tasks, _, episodes = returns.shape
-    length = trajectory.valid.sum(-1).mean((0, 2), dtype=returns.dtype)
-    per_step = returns.mean(-1) / (length * data.scale.mean(0))
     counted = jnp.arange(trial.stages) >= trial.first_counted
+
+    def of_others(values):  # mean over the other tasks, [B, ...]
+        return (values.sum(0) - values) / (tasks - 1) if tasks > 1 else values
+
+    # Whose units (axis 0), of which task (axis 1): task b is compared with the others in units that it has no part in.
+    per_step = returns.mean(-1) / (of_others(lengths) * of_others(data.scale))[:, None]
     weighed = jnp.where(counted, per_step, 0) / counted.sum()
-    later = jnp.cumsum(weighed[:, ::-1], axis=1)[:, ::-1] - weighed
+    later = jnp.cumsum(weighed[..., ::-1], axis=-1)[..., ::-1] - weighed  # [B, B, S]
+    own = jnp.diagonal(later).T
     if tasks == 1:
-        return jnp.broadcast_to(later[..., None], returns.shape)
+        return jnp.broadcast_to(own[..., None], returns.shape)
 
-    def of_others(values):  # mean over the other tasks
-        return (values.sum(0) - values) / (tasks - 1)
-
-    expected = of_others(later)[..., None]
+    expected = ((later.sum(1) - own) / (tasks - 1))[..., None]
     if episodes > 1 and tasks > 4:
         level = returns - returns.mean((0, 2))[:, None]  # centred, for the squares' sake only
-        x, y = level.mean(-1), later - later.mean(0)
-        x_others, y_others = of_others(x), of_others(y)
-        covariance = of_others(x * y) - x_others * y_others
+        x = level.mean(-1)
+        x_others, y_others = of_others(x), expected[..., 0]
+        covariance = ((x * later).sum(1) - x * own) / (tasks - 1) - x_others * y_others
         square = of_others((level**2).mean(-1))
         # Shrunk by the spread of single episodes, and none where what is left of it is rounding: means that differ in
         # the last digit must not make a slope.
@@ -177,7 +181,7 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
         slope = jnp.where(fits, covariance / jnp.where(fits, spread, 1), 0)
         other_episodes = (level.sum(-1, keepdims=True) - level) / (episodes - 1)
         expected = expected + slope[..., None] * (other_episodes - x_others[..., None])
-    return later[..., None] - expected
+    return own[..., None] - expected
 
 
 def _over_tasks(name: str, values: jax.Array) -> jax.Array:

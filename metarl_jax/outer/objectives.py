@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Objective, Policy
-from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
+from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean, probability_ratio
 from metarl_jax.types import Path, PyTree, Trajectory
 
 
@@ -100,26 +100,34 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     return objective
 
 
-def credit(weight: float = 1.0) -> Objective:
-    """−w Σ_k Σ_n C_kn Σ_t log π_φk(θ)(a_t|s_t) over the stages that inner steps learned from: E-MAML's score term.
+def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
+    """−w Σ_kn Σ_t min(r C, clip(r, 1−ε, 1+ε) C), C = C_kn: E-MAML's score term.
 
-    C_kn is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. The path derivative of f_θ at fixed
-    data (with the surrogate `score_function`) plus this term, w = 1, is the unbiased gradient of the sampled update's
-    J(θ) = E_D[R(f_θ(D))]. The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias
-    for variance. Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
+    r = π_φk(θ)(a_t|s_t) / π_behaviour(a_t|s_t); k runs over the stages that inner steps learned from, n over their
+    episodes; C_kn is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. At the behaviour policy the
+    gradient is Σ C ∇log p(τ): with the path derivative of f_θ at fixed data (surrogate `score_function`) and w = 1 it
+    makes the unbiased gradient of the sampled update's J(θ) = E_D[R(f_θ(D))]. The clip matters from a second outer step
+    on the same data on.
+
+    The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias for variance.
+    Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
 
     Args:
         weight: w > 0.
+        clip: ε > 0.
 
     Raises:
-        ValueError: w is not positive.
+        ValueError: an argument is not positive.
     """
-    weight = checks.positive("credit", weight)
+    weight, clip = checks.positive("credit", weight), checks.positive("clip", clip)
 
     def objective(policy: Policy, path: Path):
         def stage(params, data):
             valid = data.trajectory.valid
-            return (jnp.where(valid, log_prob(policy, params, data.trajectory), 0).sum(-1) * data.credit).sum()
+            ratio = probability_ratio(policy, params, data.trajectory)
+            worth = data.credit[:, None]
+            limited = jnp.minimum(ratio * worth, jnp.clip(ratio, 1 - clip, 1 + clip) * worth)
+            return jnp.where(valid, limited, 0).sum()
 
         explored = path.before_steps
         return -weight * jax.vmap(stage)(explored.params, explored.data).sum(), {}

@@ -97,11 +97,11 @@ def gaussian_mlp(
         min_std: a floor under σ: log σ = log min_std + softplus(ρ − log min_std) in the parameter ρ. Smooth, so that a
             σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales
             with 1/σ², so without a floor a shrinking σ ends in divergence.
-        learn_std: False keeps σ at `init_std` in both loops.
+        learn_std: False keeps σ at `init_std` in both loops; φ then holds no log_std.
         context_size: components of a context that the network sees beside the observation; part of φ, zeros at
             initialisation. 0 means none.
 
-    The bound and the freezing happen in `apply`, hence alike in sampling and in every loss.
+    The bound is applied in `apply`, hence alike in sampling and in every loss.
 
     Raises:
         ValueError: a size is not positive, the activation is unknown, or not 0 < min_std < init_std.
@@ -111,15 +111,14 @@ def gaussian_mlp(
         raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
     init_network, apply_network, labels = _body(observation_size, action_size, hidden, activation, context_size)
     floor = None if min_std is None else math.log(min_std)
+    start = math.log(init_std) if floor is None else floor + _softplus_inverse(math.log(init_std) - floor)
 
     def init(key):
-        log_std = math.log(init_std)
-        if floor is not None:
-            log_std = floor + _softplus_inverse(log_std - floor)
-        return init_network(key) | {"log_std": jnp.full(action_size, log_std, float)}
+        # A σ that is not learned is no parameter: evolution strategies would move whatever stands in φ.
+        return init_network(key) | ({"log_std": jnp.full(action_size, start, float)} if learn_std else {})
 
     def apply(params, observation):
-        log_std = params["log_std"] if learn_std else jax.lax.stop_gradient(params["log_std"])
+        log_std = params["log_std"] if learn_std else jnp.full(action_size, start, float)
         if floor is not None:
             log_std = floor + jax.nn.softplus(log_std - floor)
         return DiagonalGaussian(apply_network(params, observation), log_std)

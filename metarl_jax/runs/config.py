@@ -31,6 +31,9 @@ class PolicyConfig:
     """smooth floor under that standard deviation (None: no floor)"""
     learn_std: bool | None = None
     """whether both loops move the standard deviation (None: True)"""
+    context_size: int | None = None
+    """components of a context beside the observation, which --fast-parameters context adapts (None: 5 in cavia, else
+    none)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

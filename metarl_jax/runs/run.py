@@ -229,8 +229,8 @@ def evaluate_run(
         if inner_lr is not None:
             options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
             config = dataclasses.replace(config, algorithm_options=options)
-        # The burn-in shapes training's objective and nothing of the adaptation, and may exceed L'.
-        built = configs.build(config, adaptation_steps=steps, burn_in=None)
+        # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
+        built = configs.build(config, adaptation_steps=steps, burn_in=None, credit=False)
         rates = configs.inner_rates(config, steps)
     for note in checkpoints.notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)

@@ -35,13 +35,17 @@ def credit(reward, valid, scale, burn_in):
 
 
 def later_returns(reward, valid, scale, burn_in):
-    """Y [B, S] in NumPy, by the definition."""
+    """Returns [B, S, N] and Y [B (whose units), B, S] in NumPy, by the definition."""
     returns = (reward * valid).sum(-1)
-    per_step = returns.mean(-1) / (valid.sum(-1).mean((0, 2)) * scale.mean(0))
-    stages = reward.shape[1]
-    return returns, np.stack(
-        [per_step[:, [s for s in range(stages) if s > k and s >= burn_in]].sum(1) for k in range(stages)], 1
-    ) / (stages - burn_in)
+    stages, every = reward.shape[1], np.arange(len(reward))
+    later = np.empty((len(reward), len(reward), stages))
+    for b in every:  # in units of the other tasks
+        others = every != b if len(every) > 1 else every == b
+        per_step = returns.mean(-1) / (valid[others].sum(-1).mean((0, 2)) * scale[others].mean(0))
+        for k in range(stages):
+            after = [s for s in range(stages) if s > k and s >= burn_in]
+            later[b, :, k] = per_step[:, after].sum(1) / (stages - burn_in)
+    return returns, later
 
 
 @pytest.mark.parametrize("burn_in", [0, 1, 2])
@@ -53,11 +57,11 @@ def test_against_a_fit_by_numpy_for_every_task_and_episode(burn_in):
     for b in range(TASKS):
         others = [i for i in range(TASKS) if i != b]
         for k in range(3):
-            x, y = returns[others, k].mean(-1), later[others, k]
+            x, y = returns[others, k].mean(-1), later[b, others, k]
             slope = np.cov(x, y, bias=True)[0, 1] / (x.var() + 0.1 * returns[others, k].var())
             for n in range(EPISODES):
                 rest = np.delete(returns[b, k], n).mean()
-                expected = later[b, k] - y.mean() - slope * (rest - x.mean())
+                expected = later[b, b, k] - y.mean() - slope * (rest - x.mean())
                 np.testing.assert_allclose(found[b, k, n], expected, atol=1e-9)
     np.testing.assert_allclose(found[:, -1], 0, atol=1e-12)  # nothing comes after the last stage
 
@@ -66,8 +70,9 @@ def test_against_a_fit_by_numpy_for_every_task_and_episode(burn_in):
 def test_few_tasks_or_one_episode_leave_the_other_tasks_mean(tasks, episodes):
     data = collected(tasks=tasks, episodes=episodes)
     _, later = later_returns(*data, 2)
-    others = (later.sum(0) - later) / (tasks - 1) if tasks > 1 else 0
-    np.testing.assert_allclose(credit(*data, 2), np.broadcast_to((later - others)[..., None], credit(*data, 2).shape))
+    own = np.stack([later[b, b] for b in range(tasks)])
+    others = (later.sum(1) - own) / (tasks - 1) if tasks > 1 else 0
+    np.testing.assert_allclose(credit(*data, 2), np.broadcast_to((own - others)[..., None], credit(*data, 2).shape))
 
 
 def test_what_is_subtracted_is_independent_of_the_episode():
@@ -82,11 +87,23 @@ def test_what_is_subtracted_is_independent_of_the_episode():
     assert (np.abs(after - before)[[0, 1, 3], 0] > 1e-6).any()
 
 
+def test_a_tasks_own_later_lengths_and_scales_do_not_move_what_it_is_compared_with():
+    """Y_b changes with its own later return alone; the prediction and the units are the others'."""
+    reward, valid, scale = collected()
+    longer, larger = valid.copy(), scale.copy()
+    reward[2, 2] *= valid[2, 2]  # what the longer episodes add is nothing
+    longer[2, 2] = True
+    larger[2, 2] *= 3
+    before = credit(reward, valid, scale, 2)[2, 0]
+    np.testing.assert_allclose(credit(reward, longer, scale, 2)[2, 0], before, atol=1e-12)
+    np.testing.assert_allclose(credit(reward, valid, larger, 2)[2, 0], before, atol=1e-12)
+
+
 def test_telling_hard_tasks_from_easy_ones_removes_most_of_the_spread():
     reward, valid, scale = collected(tasks=40)
     valid[...] = True
     _, later = later_returns(reward, valid, scale, 2)
-    assert credit(reward, valid, scale, 2)[:, 0].std() < 0.4 * later[:, 0].std()
+    assert credit(reward, valid, scale, 2)[:, 0].std() < 0.4 * later[0, :, 0].std()
 
 
 def test_equal_returns_make_no_slope():

@@ -1,0 +1,139 @@
+"""What `benchmarks/estimators.py` estimates gradients of: two problems with exact gradients, two without."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import metarl_jax as mrl
+from benchmarks import exact
+
+ZERO, OTHERS, NETWORK = "zero", "leave_one_out", "value_network"
+LEARNERS = (ZERO, OTHERS, NETWORK)
+"""Baselines. Advantages enter the inner step, so each makes a learner f, and a sampled update, of its own."""
+
+
+class Problem(NamedTuple):
+    """What is estimated, and how often. One inner step, and only what follows it counts."""
+
+    name: str
+    env: mrl.TaskEnv
+    policy: mrl.Policy
+    tasks: int
+    episodes: int
+    inner_lr: float
+    keys: int = 1
+    """estimates by each estimator"""
+    chunk: int = 1
+    """of them at a time"""
+    truth: exact.Problem | None = None
+    """what the exact gradients are of; None: the references are large batches"""
+    large: tuple[int, int] = (0, 0)
+    """episodes per stage and keys of the expected update's reference"""
+    others: Any = OTHERS
+    """the leave-one-out baseline"""
+    hidden: tuple[int, ...] = (32,)
+    evolution: bool = True
+    """whether ES-MAML is estimated too"""
+
+    def critic(self) -> "mrl.inner.Critic":
+        """TMAML's value network, which the inner step adapts at the paper's rate of 0.02."""
+        sizes = self.env.observation_size, self.env.horizon, self.hidden
+        return mrl.inner.value_network(*sizes, inner_weight=0.02 / self.inner_lr)
+
+    def options(self, learner: str) -> dict[str, Any]:
+        """Common options of the algorithms, with advantages in units of return: A_t = Σ_{k≥t} r_k − V(s_t)."""
+        baseline = {ZERO: ZERO, OTHERS: self.others, NETWORK: self.critic()}[learner]
+        sizes = {"tasks": self.tasks, "episodes": self.episodes, "inner_lr": self.inner_lr, "policy": self.policy}
+        return sizes | {"baseline": baseline, "discount": 1.0, "lambda_": 1.0, "normalized": False}
+
+    def parts(self, learner: str, **own) -> "mrl.outer.Parts":
+        return mrl.algorithms.build_parts(self.env, objective=mrl.outer.ratio(), **self.options(learner), **own)
+
+
+def finite(name: str, problem: exact.Problem, **settings) -> Problem:
+    """A problem whose only task is the given MDP, and whose θ are the logits [X, A]."""
+    states, actions = problem.reward.shape
+    sizes = {"horizon": problem.horizon, "states": states, "actions": actions, "reward_std": 0.0}
+    task = mrl.envs.MDPTask(jnp.asarray(problem.transition, float), jnp.asarray(problem.reward, float))
+    env = dataclasses.replace(mrl.envs.make("tabular-mdp", **sizes), sample_task=lambda key: task)
+    policy = mrl.Policy(
+        init=lambda key: jnp.asarray(problem.logits, float),
+        apply=lambda logits, observation: mrl.policies.Categorical(observation @ logits),
+    )
+    return Problem(name, env, policy, truth=problem, **settings)
+
+
+def simulated(
+    name: str, env: mrl.TaskEnv, hidden: tuple[int, ...] = (32,), init_std: float = 1.0, **settings
+) -> Problem:
+    return Problem(name, env, mrl.policies.mlp(env, hidden, init_std=init_std), hidden=hidden, **settings)
+
+
+def make(name: str, quick: bool) -> Problem:
+    """A problem at the size of the report, or of its rehearsal.
+
+    Raises:
+        ValueError: there is no such problem.
+    """
+
+    def size(full, small):
+        return small if quick else full
+
+    if name in ("bandit", "MDP"):
+        sizes = {"tasks": 20, "episodes": 3, "keys": size(10000, 500), "chunk": 500}
+        return (
+            finite("bandit", exact.BANDIT, inner_lr=1.5, **sizes)
+            if name == "bandit"
+            else finite("MDP", exact.MDP, inner_lr=1.0, **sizes)
+        )
+    if name == "point-nav":
+        # Goals of one quadrant: towards goals all around, the tasks' gradients at a random θ cancel.
+        env = mrl.envs.make(name, horizon=50, action_scale=10.0, goal_range=(0.0, 0.5))
+        sizes = {"tasks": 10, "episodes": 10, "keys": size(1600, 20), "chunk": 20, "large": size((100, 120), (20, 20))}
+        return simulated(name, env, init_std=0.5, inner_lr=0.04, **sizes)
+    if name == "cheetah-vel":
+        env = mrl.envs.make("cheetah-vel@promp2019", horizon=10)
+        sizes = {"tasks": 5, "episodes": size(20, 4), "keys": size(240, 8), "chunk": size(40, 4)}
+        sizes |= {"large": size((200, 40), (10, 4))}
+        others = mrl.inner.leave_one_out(mrl.inner.linear_time())  # 38 features would explain 190 steps by chance
+        return simulated(name, env, inner_lr=0.5, others=others, evolution=False, **sizes)
+    raise ValueError(f"unknown problem {name!r}; there are bandit, MDP, point-nav and cheetah-vel")
+
+
+def sampled_gradient(
+    problem: exact.Problem, rate: float, episodes: int, advantage: Callable[[mrl.Trajectory], jax.Array]
+) -> np.ndarray:
+    """∇J(θ) [d] of the sampled update, by enumeration of D: `exact.sampled_gradient` for any advantage of D."""
+    every = exact.all_episodes(problem)
+    counts, orderings = exact.data_sets(len(every.chance), episodes)
+    members = np.stack([np.repeat(np.arange(len(row)), row) for row in counts])
+    with jax.enable_x64():
+        states, actions, rewards = jnp.asarray(every.states), jnp.asarray(every.actions), jnp.asarray(every.rewards)
+        log_chance, seen = jnp.log(every.chance), jax.nn.one_hot(states, len(problem.reward), dtype=float)
+
+        def value(theta, chosen):
+            def log_prob(phi):
+                return jax.nn.log_softmax(phi)[states[chosen], actions[chosen]]
+
+            taken = jnp.ones(rewards[chosen].shape, bool)
+            trajectory = mrl.Trajectory(
+                observation=seen[chosen],
+                next_observation=jnp.roll(seen[chosen], -1, axis=1),  # nothing is read of the last one
+                action=actions[chosen],
+                log_prob=log_prob(theta),
+                reward=rewards[chosen],
+                discount=taken.astype(float),
+                truncated=~taken,
+                valid=taken,
+            )
+            weights = jax.lax.stop_gradient(advantage(trajectory))
+            phi = theta + rate * jax.grad(lambda phi: (log_prob(phi) * weights).mean())(theta)
+            odds = jnp.exp(log_prob(theta).sum() + log_chance[chosen].sum())
+            return odds * exact._mean_return(problem, phi)
+
+        mean = jax.jit(jax.grad(lambda theta: orderings @ jax.vmap(value, (None, 0))(theta, members)))
+        return np.asarray(mean(jnp.asarray(problem.logits))).ravel()

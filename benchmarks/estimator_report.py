@@ -1,0 +1,186 @@
+"""What the estimates of `benchmarks/estimators.py` say: bias without the bias of noise, a table and a picture."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SAMPLED, EXPECTED = "sampled update", "expected update"
+NOISE_OF = 1000
+"""episodes that relative noise is given for"""
+
+
+def squared_norm(*groups: np.ndarray, replicates: int = 1000) -> tuple[float, float, float]:
+    """‖b‖² without the bias that noise adds, and its 95 % interval, for b the sum of the groups' expectations.
+
+    ‖mean‖² − Σ tr(C)/K. The bootstrap draws keys of each group [K, d] anew, around a b of the debiased length: around
+    the mean as it is, whose length is noise where b is small, no interval would cover 0. The wide upper tail is taken
+    for both sides.
+    """
+    random = np.random.default_rng(0)
+    mean, noise, shift = np.zeros(groups[0].shape[1]), 0.0, np.zeros((replicates, groups[0].shape[1]))
+    for group in groups:
+        keys, away = len(group), group - group.mean(0)
+        mean, noise = mean + group.mean(0), noise + (away**2).sum() / (keys * (keys - 1))
+        weights = random.multinomial(keys, np.full(keys, 1 / keys), size=replicates) / keys
+        shift += np.sqrt(keys / (keys - 1)) * (weights @ away)
+    square = mean @ mean
+    value = square - noise
+    true = max(value, 0.0)
+    drawn = ((mean * np.sqrt(true / square) + shift) ** 2).sum(1) - noise if square else np.zeros(replicates)
+    width = float(np.quantile(drawn, 0.975)) - true
+    return float(value), float(value - width), float(value + width)
+
+
+def root(value: float) -> float:
+    return float(np.sqrt(max(value, 0.0)))
+
+
+def length(reference: np.ndarray) -> float:
+    """‖E[reference]‖, of an exact gradient [d] or of estimates [K, d]."""
+    return float(np.linalg.norm(reference)) if reference.ndim == 1 else root(squared_norm(reference)[0])
+
+
+def standard_error(samples: np.ndarray) -> float:
+    """√(tr(C)/K): the size of the mean's noise."""
+    return float(np.sqrt(samples.var(0, ddof=1).sum() / len(samples))) if samples.ndim == 2 else 0.0
+
+
+def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: bool) -> dict[str, Any]:
+    """Cosine and bias of estimates [K, d].
+
+    Args:
+        samples: the estimates.
+        reference: what they estimate [d], or independent estimates of it [K', d].
+        norm: what biases are given in shares of.
+        paired: row k of both comes from the same data.
+    """
+    paired = paired or reference.ndim == 1
+    square, low, high = squared_norm(samples - reference) if paired else squared_norm(samples, -reference)
+    own, other = length(samples), length(reference)
+    return {
+        "itself": samples is reference,
+        "cosine": min(1.0, (own**2 + other**2 - square) / (2 * own * other)) if own and other else None,
+        "bias": root(square),
+        "interval": [root(low), root(high)],
+        "distinguishable": low > 0,
+        "relative_bias": root(square) / norm,
+        "relative_interval": [root(low) / norm, root(high) / norm],
+    }
+
+
+def describe(name: str, report: dict[str, Any]) -> str:
+    """One line on a problem."""
+    sizes, (before, after) = report["sizes"], report["return"]
+    errors = [f"{objective} {100 * error:.2g} %" for objective, error in report["reference_error"].items()]
+    return (
+        f"{name}: {sizes['tasks']} tasks × {sizes['episodes']} episodes × {report['horizon']} steps, "
+        f"α = {sizes['inner_lr']}, {report['parameters']} parameters, {sizes['keys']} estimates, "
+        f"return {before:.3g} → {after:.3g}; "
+        + (f"s.e. of the references: {', '.join(errors)}" if "large" in report else "references exact")
+    )
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown, one row an estimator; % of the gradient's norm, and < where the interval reaches 0."""
+
+    def cells(found):
+        if found["itself"]:
+            return "reference", "reference"
+        low, high = (100 * bound for bound in found["relative_interval"])
+        size = (
+            f"{100 * found['relative_bias']:.3g} [{low:.3g}, {high:.3g}]"
+            if found["distinguishable"]
+            else f"< {high:.3g}"
+        )
+        return "–" if found["cosine"] is None else f"{found['cosine']:.4f}", size
+
+    lines = [
+        f"| estimator | cosine, {SAMPLED} | bias % | cosine, {EXPECTED} | bias % | noise of {NOISE_OF} episodes % |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in report["estimators"].items():
+        columns = [name, *cells(row[SAMPLED]), *cells(row[EXPECTED]), f"{100 * row['relative_noise']:.3g}"]
+        lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines)
+
+
+def table_of_costs(costs: dict[str, Any]) -> str:
+    lines = ["| estimator | ms | CPU-ms | × first order | MB |", "| --- | --- | --- | --- | --- |"]
+    for name, row in costs["estimators"].items():
+        memory = "–" if row["megabytes"] is None else f"{row['megabytes']:.0f}"
+        lines.append(
+            f"| {name} | {row['milliseconds']:.0f} | {row['cpu_milliseconds']:.0f} "
+            f"| {row['cpu_times_first_order']:.2f} | {memory} |"
+        )
+    return "\n".join(lines)
+
+
+# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour.
+MARKS = {
+    "first order": ("#000000", "s"),
+    "plain": ("#d55e00", "o"),
+    "LVC": ("#0072b2", "^"),
+    "DiCE, no baseline": ("#999999", "D"),
+    "DiCE": ("#009e73", "D"),
+    "Loaded DiCE 0.9": ("#56b4e9", "v"),
+    "TMAML": ("#cc79a7", "P"),
+    "plain + credit": ("#e69f00", "o"),
+    "LVC + credit": ("#e69f00", "^"),
+    "ES-MAML": ("#000000", "x"),
+}
+
+
+def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
+    """Relative bias against relative noise: a column for each problem, a row for each objective."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figure = Figure(figsize=(3.3 * len(reports) + 1.2, 7.4), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(reports), squeeze=False)
+    shown = set()
+    for column, (problem, report) in enumerate(reports.items()):
+        for row, objective in enumerate((SAMPLED, EXPECTED)):
+            axes = panels[row, column]
+            points = {
+                name: (own["relative_noise"], own[objective])
+                for name, own in report["estimators"].items()
+                if not own[objective]["itself"]
+            }
+            seen = [found["relative_interval"][0] for _, found in points.values() if found["distinguishable"]]
+            upper = [found["relative_interval"][1] for _, found in points.values()]
+            floor = 0.4 * min([*seen, *upper])
+            for name, (noise, found) in points.items():
+                color, marker = MARKS[name]
+                low, high = found["relative_interval"]
+                clear = found["distinguishable"]
+                height = found["relative_bias"] if clear else floor
+                axes.plot([noise, noise], [low if clear else floor, high], color=color, linewidth=1.2, alpha=0.7)
+                axes.plot(noise, height, marker, color=color, markersize=7, fillstyle="full" if clear else "none")
+                shown.add(name)
+            axes.axhline(floor, color="#777777", linestyle=":", linewidth=1)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.grid(alpha=0.25, linewidth=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_title(f"{problem}: {objective}", loc="left", fontsize=10)
+            error = report["reference_error"][objective]
+            if error:
+                axes.set_title(f"reference ± {100 * error:.2g} %", loc="right", fontsize=8)
+            if column == 0:
+                axes.set_ylabel("‖bias‖ / ‖gradient‖")
+            if row == 1:
+                axes.set_xlabel(f"noise of {NOISE_OF} episodes / ‖gradient‖")
+    handles = [
+        Line2D([], [], color=color, marker=marker, linestyle="", label=name)
+        for name, (color, marker) in MARKS.items()
+        if name in shown
+    ]
+    handles.append(
+        Line2D([], [], color="#777777", linestyle=":", label="hollow, on this line: not distinguishable from 0")
+    )
+    handles.append(Line2D([], [], color="#777777", label="95 % interval"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.savefig(path)
