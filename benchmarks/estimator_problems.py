@@ -92,9 +92,9 @@ def make(name: str, quick: bool) -> Problem:
         )
     if name == "point-nav":
         # Goals of one quadrant: towards goals all around, the tasks' gradients at a random θ cancel.
-        env = mrl.envs.make(name, horizon=50, action_scale=10.0, goal_range=(0.0, 0.5))
+        env = mrl.envs.make(name, horizon=20, action_scale=10.0, goal_range=(0.0, 0.5))
         sizes = {"tasks": 10, "episodes": 10, "keys": size(1600, 20), "chunk": 20, "large": size((100, 120), (20, 20))}
-        return simulated(name, env, init_std=0.5, inner_lr=0.04, **sizes)
+        return simulated(name, env, init_std=0.5, inner_lr=0.05, **sizes)
     if name == "cheetah-vel":
         env = mrl.envs.make("cheetah-vel@promp2019", horizon=10)
         sizes = {"tasks": 5, "episodes": size(20, 4), "keys": size(240, 8), "chunk": size(40, 4)}

@@ -49,9 +49,9 @@ class Arguments:
     """independent runs, trained together in one program"""
     first_seed: int = 0
     """the first of them; the others follow"""
-    steps: int = 4_800_000
+    steps: int = 2_400_000
     """environment steps of a training, equal for all"""
-    tasks: int = 20
+    tasks: int = 10
     """B"""
     episodes: int = 20
     """N"""

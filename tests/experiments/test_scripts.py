@@ -126,6 +126,20 @@ def test_train_evaluates_and_says_where_everything_is(trained):
     assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--algorithm", "meta-sgd"], ["--baseline", "value_network"], ["--algorithm", "e-maml", "--eval-steps", "0"]],
+)
+def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):
+    """Learned rates and a critic are checkpointed, resumed and evaluated; credit does not ask evaluation for steps."""
+    folder = tmp_path / "run"
+    assert script("train", *TINY, *options, "--folder", folder)[0] == 0
+    assert script("train", "--resume", "--folder", folder, "--iterations", "4")[0] == 0
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 5
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
+
+
 def test_evaluate_takes_more_steps_at_other_rates(script, trained):
     status, out, err = script("evaluate", trained, "--steps", "4", "--inner-lr", "0.2", "0.1", "--tasks", "2")
     assert status == 0, err

@@ -41,16 +41,40 @@ def test_the_floor_under_std_holds_and_keeps_a_gradient():
     np.testing.assert_allclose(log_std(5.0), 5.0, rtol=1e-3)
 
 
-def test_frozen_std_has_no_gradient_and_the_same_value():
-    frozen, free = (policies.gaussian_mlp(3, 2, learn_std=learn) for learn in (False, True))
+def test_a_std_that_is_not_learned_is_constant_and_no_parameter():
+    frozen, free = (policies.gaussian_mlp(3, 2, init_std=0.5, min_std=0.1, learn_std=learn) for learn in (False, True))
     params = free.init(KEY)
+    assert frozen.init(KEY).keys() == params.keys() - {"log_std"}
+    assert "std" not in jax.tree.leaves(frozen.labels(frozen.init(KEY)))
+    observation = jnp.ones(3)
+    fixed, learned = frozen.apply(frozen.init(KEY), observation), free.apply(params, observation)
+    np.testing.assert_allclose(fixed.log_std, np.log(0.5) * np.ones(2), rtol=1e-5)
+    np.testing.assert_array_equal(fixed.log_std, learned.log_std)
+    np.testing.assert_array_equal(fixed.mean, learned.mean)
 
-    def entropy(policy):
-        return lambda p: policy.apply(p, jnp.zeros(3)).entropy()
 
-    assert entropy(frozen)(params) == entropy(free)(params)
-    assert (jax.grad(entropy(frozen))(params)["log_std"] == 0).all()
-    assert (jax.grad(entropy(free))(params)["log_std"] == 1).all()
+def test_labels_name_every_parameter():
+    policy = policies.gaussian_mlp(3, 2, hidden=(4, 4), context_size=5)
+    layer = {"kernel": "body", "bias": "body"}
+    assert policy.labels(policy.init(KEY)) == {
+        "network": {"Dense_0": layer, "Dense_1": layer, "Dense_2": {"kernel": "head", "bias": "head"}},
+        "log_std": "std",
+        "context": "context",
+    }
+
+
+def test_the_context_is_an_input_beside_the_observation():
+    """A context of zeros leaves the network's answer to the observation; another one shifts the first layer."""
+    policy = policies.categorical_mlp(3, 4, hidden=(6,), context_size=2)
+    params = policy.init(KEY)
+    kernel = params["network"]["Dense_0"]["kernel"]
+    assert kernel.shape == (5, 6)
+    observation, context = jnp.array([0.3, -1.0, 0.5]), jnp.array([0.7, -0.2])
+    hidden = jnp.tanh(jnp.concatenate([observation, context]) @ kernel)
+    expected = hidden @ params["network"]["Dense_1"]["kernel"]
+    found = policy.apply(params | {"context": context}, observation).logits
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert not np.allclose(found, policy.apply(params, observation).logits)
 
 
 def test_the_default_policy_follows_the_action_space():
