@@ -116,18 +116,19 @@ def table_of_costs(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour.
+# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour. Sizes differ, so that estimators that
+# coincide (all surrogates of one-step episodes but the plain one) are seen inside each other.
 MARKS = {
-    "first order": ("#000000", "s"),
-    "plain": ("#d55e00", "o"),
-    "LVC": ("#0072b2", "^"),
-    "DiCE, no baseline": ("#999999", "D"),
-    "DiCE": ("#009e73", "D"),
-    "Loaded DiCE 0.9": ("#56b4e9", "v"),
-    "TMAML": ("#cc79a7", "P"),
-    "plain + credit": ("#e69f00", "o"),
-    "LVC + credit": ("#e69f00", "^"),
-    "ES-MAML": ("#000000", "x"),
+    "first order": ("#000000", "s", 10),
+    "plain": ("#d55e00", "o", 6),
+    "LVC": ("#0072b2", "^", 12),
+    "DiCE, no baseline": ("#999999", "D", 7),
+    "DiCE": ("#009e73", "D", 7),
+    "Loaded DiCE 0.9": ("#56b4e9", "v", 5),
+    "TMAML": ("#cc79a7", "P", 8),
+    "plain + credit": ("#e69f00", "o", 8),
+    "LVC + credit": ("#e69f00", "^", 8),
+    "ES-MAML": ("#000000", "x", 7),
 }
 
 
@@ -136,8 +137,9 @@ def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    figure = Figure(figsize=(3.3 * len(reports) + 1.2, 7.4), dpi=130, layout="constrained")
+    figure = Figure(figsize=(3.2 * max(len(reports), 2) + 0.4, 7.2), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(reports), squeeze=False)
     shown = set()
@@ -153,34 +155,42 @@ def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
             upper = [found["relative_interval"][1] for _, found in points.values()]
             floor = 0.4 * min([*seen, *upper])
             for name, (noise, found) in points.items():
-                color, marker = MARKS[name]
+                color, marker, size = MARKS[name]
                 low, high = found["relative_interval"]
                 clear = found["distinguishable"]
                 height = found["relative_bias"] if clear else floor
                 axes.plot([noise, noise], [low if clear else floor, high], color=color, linewidth=1.2, alpha=0.7)
-                axes.plot(noise, height, marker, color=color, markersize=7, fillstyle="full" if clear else "none")
+                fill = "full" if clear else "none"
+                axes.plot(noise, height, marker, color=color, markersize=size, fillstyle=fill)
                 shown.add(name)
             axes.axhline(floor, color="#777777", linestyle=":", linewidth=1)
             axes.set_xscale("log")
             axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+                axis.set_minor_formatter(NullFormatter())
+                axis.set_tick_params(labelsize=8)
+            axes.tick_params(axis="x", rotation=45)
             axes.grid(alpha=0.25, linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_title(f"{problem}: {objective}", loc="left", fontsize=10)
             error = report["reference_error"][objective]
             if error:
-                axes.set_title(f"reference ± {100 * error:.2g} %", loc="right", fontsize=8)
+                note = f"reference: s.e. {100 * error:.2g} %"
+                axes.text(0.98, 0.98, note, transform=axes.transAxes, ha="right", va="top", fontsize=8)
             if column == 0:
                 axes.set_ylabel("‖bias‖ / ‖gradient‖")
             if row == 1:
                 axes.set_xlabel(f"noise of {NOISE_OF} episodes / ‖gradient‖")
     handles = [
         Line2D([], [], color=color, marker=marker, linestyle="", label=name)
-        for name, (color, marker) in MARKS.items()
+        for name, (color, marker, _) in MARKS.items()
         if name in shown
     ]
     handles.append(
         Line2D([], [], color="#777777", linestyle=":", label="hollow, on this line: not distinguishable from 0")
     )
     handles.append(Line2D([], [], color="#777777", label="95 % interval"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3 * max(len(reports), 2) // 2, frameon=False, fontsize=9)
     figure.savefig(path)
