@@ -4,7 +4,7 @@ import jax
 from flax import struct
 
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, Surrogate
-from metarl_jax.types import PyTree, Theta
+from metarl_jax.types import PyTree, Theta, strongly_typed
 
 
 @struct.dataclass
@@ -38,7 +38,7 @@ def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimi
     init_learned = optimizer.init_learned
 
     def init_meta(key):
-        params = policy.init(key)
+        params = strongly_typed(policy.init(key))  # a leaf may be a number, and a learned rate needs its shape
         return params if init_learned is None else Theta(policy=params, inner=init_learned(params))
 
     def init(theta):

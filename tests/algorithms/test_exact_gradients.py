@@ -70,7 +70,8 @@ def stage_of(actions, logits):
         valid=jnp.ones(shape, bool),
         next_observation=jnp.zeros((*shape, 1)),
     )
-    return Stage(trajectory=trajectory, advantage=reward, params=logits)
+    zeros = jnp.zeros(len(actions))
+    return Stage(trajectory=trajectory, advantage=reward, params=logits, scale=jnp.ones(()), credit=zeros)
 
 
 @pytest.mark.parametrize("case", ["plain", "likelihood ratio", "first order"])
@@ -86,7 +87,7 @@ def test_bandit_gradient_by_enumeration_of_all_data(case):
             env=toys.bandit(),
             policy=policy,
             adapter=policy_gradient(policy, surrogate, optimizer),
-            advantage=mrl.inner.returns(),
+            advantage=toys.unscaled(mrl.inner.returns()),
             objective=mrl.outer.ratio(),
             trial=mrl.Trial(tasks=1, episodes=PULLS, horizon=1),
         )

@@ -47,9 +47,9 @@ def test_state_tree_is_stable_and_call_two_does_not_recompile(state, update):
     assert one.iteration == 1
 
 
-def test_a_weakly_typed_theta_does_not_recompile(request):
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_a_weakly_typed_theta_does_not_recompile(name):
     """Call two would compile again if call one returned other types than it was given; tracing is enough to see it."""
-    name = request.node.callspec.params["algorithm"]
     policy = mrl.Policy(
         init=lambda key: {"mean": jnp.full(1, 0.1), "scale": 0.5},
         apply=lambda params, _: mrl.policies.DiagonalGaussian(params["mean"], jnp.log(params["scale"])),

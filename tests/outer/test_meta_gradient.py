@@ -18,7 +18,7 @@ def make_parts(objective=None, horizon=6, rate=0.1, **trial):
     adapter = inner.policy_gradient(policy, inner.likelihood_ratio, inner.sgd(rate))
     sizes = {"tasks": TASKS, "episodes": EPISODES, "adaptation_steps": STEPS, "horizon": horizon, **trial}
     objective = outer.add(outer.ratio(), outer.inner_kl(0.1)) if objective is None else objective
-    return outer.Parts(env, policy, adapter, inner.gae(), objective, mrl.Trial(**sizes))
+    return outer.Parts(env, policy, adapter, toys.unscaled(inner.gae()), objective, mrl.Trial(**sizes))
 
 
 def collect(parts, theta):

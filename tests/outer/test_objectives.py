@@ -28,7 +28,8 @@ def problem():
         init=lambda key: params, apply=lambda p, _: mrl.policies.DiagonalGaussian(p["mean"], p["log_std"])
     )
     behavior = jax.tree.map(lambda leaf: leaf + jnp.asarray(random.normal(size=leaf.shape) * 0.2, leaf.dtype), params)
-    return policy, Path(params=params, data=Stage(trajectory, advantage, behavior), burn_in=1)
+    stages = Stage(trajectory, advantage, behavior, jnp.ones(len(advantage)), jnp.zeros(advantage.shape[:2]))
+    return policy, Path(params=params, data=stages, burn_in=1)
 
 
 def numpy_ratio(path, stage):

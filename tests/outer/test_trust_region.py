@@ -28,7 +28,7 @@ def test_the_step_is_the_dense_natural_gradient_through_the_adaptation():
         env, policy = toys.walk(4), linear_policy()
         adapter = inner.policy_gradient(policy, inner.likelihood_ratio, inner.sgd(0.3))
         trial = mrl.Trial(tasks=3, episodes=6, adaptation_steps=2, burn_in=1, horizon=4)
-        parts = outer.Parts(env, policy, adapter, inner.gae(), outer.ratio(), trial)
+        parts = outer.Parts(env, policy, adapter, toys.unscaled(inner.gae()), outer.ratio(), trial)
         theta = policy.init(jax.random.key(0))
         data = jax.jit(lambda key: outer.collect_tasks(key, parts, theta))(jax.random.key(5))
         objective = outer.meta_objective(parts)
