@@ -84,23 +84,19 @@ def make(name: str, quick: bool) -> Problem:
         return small if quick else full
 
     if name in ("bandit", "MDP"):
-        sizes = {"tasks": 20, "episodes": 3, "keys": size(10000, 500), "chunk": 500}
-        return (
-            finite("bandit", exact.BANDIT, inner_lr=1.5, **sizes)
-            if name == "bandit"
-            else finite("MDP", exact.MDP, inner_lr=1.0, **sizes)
-        )
+        truth, rate = (exact.BANDIT, 1.5) if name == "bandit" else (exact.MDP, 1.0)
+        return finite(name, truth, inner_lr=rate, tasks=20, episodes=3, keys=size(8000, 500), chunk=500)
     if name == "point-nav":
         # Goals of one quadrant: towards goals all around, the tasks' gradients at a random θ cancel.
         env = mrl.envs.make(name, horizon=20, action_scale=10.0, goal_range=(0.0, 0.5))
-        sizes = {"tasks": 10, "episodes": 10, "keys": size(1600, 20), "chunk": 20, "large": size((100, 120), (20, 20))}
+        sizes = {"tasks": 10, "episodes": 10, "keys": size(2000, 20), "chunk": 20, "large": size((100, 200), (20, 20))}
         return simulated(name, env, init_std=0.5, inner_lr=0.05, **sizes)
     if name == "cheetah-vel":
         env = mrl.envs.make("cheetah-vel@promp2019", horizon=10)
-        sizes = {"tasks": 5, "episodes": size(20, 4), "keys": size(240, 8), "chunk": size(40, 4)}
-        sizes |= {"large": size((200, 40), (10, 4))}
+        sizes: dict[str, Any] = {"tasks": 5, "episodes": size(20, 4), "keys": size(240, 8), "chunk": size(40, 4)}
+        sizes |= {"large": size((200, 40), (10, 4)), "inner_lr": 0.5}
         others = mrl.inner.leave_one_out(mrl.inner.linear_time())  # 38 features would explain 190 steps by chance
-        return simulated(name, env, inner_lr=0.5, others=others, evolution=False, **sizes)
+        return simulated(name, env, others=others, evolution=False, **sizes)
     raise ValueError(f"unknown problem {name!r}; there are bandit, MDP, point-nav and cheetah-vel")
 
 

@@ -47,7 +47,7 @@ def standard_error(samples: np.ndarray) -> float:
 
 
 def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: bool) -> dict[str, Any]:
-    """Cosine and bias of estimates [K, d].
+    """Cosine, None where noise is more than half of a mean, and bias of estimates [K, d].
 
     Args:
         samples: the estimates.
@@ -58,9 +58,10 @@ def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: boo
     paired = paired or reference.ndim == 1
     square, low, high = squared_norm(samples - reference) if paired else squared_norm(samples, -reference)
     own, other = length(samples), length(reference)
+    clear = own > 2 * standard_error(samples) and other > 2 * standard_error(reference)
     return {
         "itself": samples is reference,
-        "cosine": min(1.0, (own**2 + other**2 - square) / (2 * own * other)) if own and other else None,
+        "cosine": min(1.0, (own**2 + other**2 - square) / (2 * own * other)) if clear else None,
         "bias": root(square),
         "interval": [root(low), root(high)],
         "distinguishable": low > 0,
@@ -72,7 +73,7 @@ def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: boo
 def describe(name: str, report: dict[str, Any]) -> str:
     """One line on a problem."""
     sizes, (before, after) = report["sizes"], report["return"]
-    errors = [f"{objective} {100 * error:.2g} %" for objective, error in report["reference_error"].items()]
+    errors = [f"{objective} {100 * error:.3g} %" for objective, error in report["reference_error"].items()]
     return (
         f"{name}: {sizes['tasks']} tasks × {sizes['episodes']} episodes × {report['horizon']} steps, "
         f"α = {sizes['inner_lr']}, {report['parameters']} parameters, {sizes['keys']} estimates, "
@@ -93,7 +94,7 @@ def table(report: dict[str, Any]) -> str:
             if found["distinguishable"]
             else f"< {high:.3g}"
         )
-        return "–" if found["cosine"] is None else f"{found['cosine']:.4f}", size
+        return "–" if found["cosine"] is None else f"{found['cosine']:.3f}", size
 
     lines = [
         f"| estimator | cosine, {SAMPLED} | bias % | cosine, {EXPECTED} | bias % | noise of {NOISE_OF} episodes % |",
@@ -116,8 +117,8 @@ def table_of_costs(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour. Sizes differ, so that estimators that
-# coincide (all surrogates of one-step episodes but the plain one) are seen inside each other.
+# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour. Sizes differ, so that estimators
+# that coincide, as many do where episodes have one step, are seen inside each other.
 MARKS = {
     "first order": ("#000000", "s", 10),
     "plain": ("#d55e00", "o", 6),
@@ -177,7 +178,7 @@ def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
             axes.set_title(f"{problem}: {objective}", loc="left", fontsize=10)
             error = report["reference_error"][objective]
             if error:
-                note = f"reference: s.e. {100 * error:.2g} %"
+                note = f"reference: s.e. {100 * error:.3g} %"
                 axes.text(0.98, 0.98, note, transform=axes.transAxes, ha="right", va="top", fontsize=8)
             if column == 0:
                 axes.set_ylabel("‖bias‖ / ‖gradient‖")
@@ -192,5 +193,7 @@ def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
         Line2D([], [], color="#777777", linestyle=":", label="hollow, on this line: not distinguishable from 0")
     )
     handles.append(Line2D([], [], color="#777777", label="95 % interval"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3 * max(len(reports), 2) // 2, frameon=False, fontsize=9)
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=3 * max(len(reports), 2) // 2, frameon=False, fontsize=9
+    )
     figure.savefig(path)

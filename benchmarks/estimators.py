@@ -81,20 +81,21 @@ def collector(problem: Problem) -> Callable[..., Any]:
     return jax.jit(jax.vmap(collect, (None, 0, None)))
 
 
-def differentiator(problem: Problem, name: str, estimators: Estimators = ESTIMATORS) -> Callable[..., jax.Array]:
-    """``(θ, data of one key) → ∇ [d]``, the ascent direction of the policy's parameters."""
+def differentiator(problem: Problem, name: str, estimators: Estimators = ESTIMATORS) -> Callable[..., Any]:
+    """``(θ, data of one key) → ∇``, the descent direction of all that the algorithm's θ holds."""
     learner, own = estimators[name]
     loss = mrl.outer.meta_objective(problem.parts(learner, **own)).loss
 
     def gradient(theta, data):
-        if learner == NETWORK:
-            descent = jax.grad(lambda t: loss(t, data)[0])(theta)["policy"]
-        else:
-            data = data.replace(params=data.params["policy"])
-            descent = jax.grad(lambda t: loss(t, data)[0])(theta["policy"])
-        return -jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(descent)])
+        if learner != NETWORK:
+            theta, data = theta["policy"], data.replace(params=data.params["policy"])
+        return jax.grad(lambda theta: loss(theta, data)[0])(theta)
 
     return gradient
+
+
+def flat(tree: Any) -> jax.Array:
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(tree)])
 
 
 def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: int = 500) -> Any:
@@ -117,23 +118,23 @@ def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: 
 
 
 def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators: Estimators) -> dict[str, np.ndarray]:
-    """Every estimator's gradients [K, d], one a key. All have the same baseline."""
-    (which,) = {LEARNERS.index(learner) for learner, _ in estimators.values()}
+    """Every estimator's ascent directions [K, d] of the policy's parameters, one a key. All have the same baseline."""
+    (learner,) = {learner for learner, _ in estimators.values()}
     each = {name: differentiator(problem, name, estimators) for name in estimators}
-    over_keys = jax.vmap(lambda theta, data: {name: one(theta, data) for name, one in each.items()}, (None, 0))
-    gradients = jax.jit(over_keys)
-    chunks = [jax.device_get(gradients(theta, collect(which, some, theta))) for some in keys.reshape(-1, problem.chunk)]
+
+    def ascent(data):
+        descents = {name: gradient(theta, data) for name, gradient in each.items()}
+        return {name: -flat(found["policy"] if learner == NETWORK else found) for name, found in descents.items()}
+
+    gradients, which = jax.jit(jax.vmap(ascent)), LEARNERS.index(learner)
+    chunks = [jax.device_get(gradients(collect(which, some, theta))) for some in keys.reshape(-1, problem.chunk)]
     return {name: np.concatenate([chunk[name] for chunk in chunks]).astype(float) for name in estimators}
 
 
 def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
     """ES-MAML's gradients [K, d] of the leave-one-out learner, from trials of its own."""
     algorithm = mrl.algorithms.make("es-maml", problem.env, **problem.options(OTHERS))
-
-    def gradient(key):
-        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(algorithm.gradient(key, theta["policy"])[0])])
-
-    gradients = jax.jit(jax.vmap(gradient))
+    gradients = jax.jit(jax.vmap(lambda key: flat(algorithm.gradient(key, theta["policy"])[0])))
     return np.concatenate([np.asarray(gradients(some), float) for some in keys.reshape(-1, problem.chunk)])
 
 
@@ -141,7 +142,7 @@ def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
 
 
 def credited(learner: str) -> str:
-    """The estimates that are the sampled update's reference where none is exact: unbiased, and of the learner's data."""
+    """The estimates that stand for the sampled update where nothing is exact: unbiased, of the learner's own data."""
     return UNBIASED if learner == OTHERS else f"{UNBIASED}, {learner}"
 
 
@@ -178,7 +179,8 @@ def measure(problem: Problem, seed: int) -> dict[str, Any]:
         chosen = {name: own for name, own in ESTIMATORS.items() if own[0] == learner}
         if problem.truth is None:
             chosen |= {credited(learner): (learner, ESTIMATORS[UNBIASED][1])}
-        samples |= estimate(problem, collect, keys, theta, chosen)
+        if chosen:
+            samples |= estimate(problem, collect, keys, theta, chosen)
     rows = {name: (samples[name], learner, 1) for name, (learner, _) in ESTIMATORS.items()}
     if problem.evolution:
         rows[EVOLUTION] = evolve(problem, keys, theta), OTHERS, 2
@@ -200,7 +202,7 @@ def measure(problem: Problem, seed: int) -> dict[str, Any]:
         "sizes": {name: getattr(problem, name) for name in ("tasks", "episodes", "inner_lr", "keys", "hidden")},
         "environment": problem.env.name,
         "horizon": problem.env.horizon,
-        "parameters": int(samples["plain"].shape[1]),
+        "parameters": next(iter(samples.values())).shape[1],
         "return": trial,
         "norm": {SAMPLED: length(known[SAMPLED][OTHERS]), EXPECTED: norm},
         "reference_error": {

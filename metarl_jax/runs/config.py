@@ -50,6 +50,8 @@ class AlgorithmConfig:
     """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1)"""
+    std_lr: float | None = None
+    """rate of the inner steps for the standard deviation (None: that of the others)"""
     inner_optimizer: str | None = None
     """update rule of the inner steps: sgd, momentum, adam, parameter_rates, tensor_rates or curvature (None: the
     algorithm's own, mostly sgd)"""
@@ -64,6 +66,8 @@ class AlgorithmConfig:
     baseline: str | None = None
     """what gae subtracts: linear_feature, linear_time, leave_one_out, previous_fit, value_network or zero (None:
     value_network in tmaml, else linear_feature)"""
+    normalized: bool | None = None
+    """whether gae brings each task's stage to mean 0 and standard deviation 1 (None: True)"""
     discount: float | None = None
     """γ of the advantage estimator (None: the estimator's own)"""
     lambda_: float | None = None
@@ -76,6 +80,12 @@ class AlgorithmConfig:
     """range ε of the clipped ratio (promp; None: 0.3)"""
     inner_kl_weight: float | None = None
     """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
+    dice_lambda: float | None = None
+    """how fast the second derivative forgets the past, 1 for never (loaded-dice; None: 0.9)"""
+    sigma: float | None = None
+    """standard deviation of the perturbations of θ (es-maml; None: 0.1)"""
+    rank_shaping: bool | None = None
+    """whether returns are replaced by their ranks (es-maml; None: True)"""
     max_kl: float | None = None
     """trust region, in nats (maml-trpo; None: 0.01)"""
     remat: bool | None = None

@@ -9,16 +9,21 @@ from benchmarks import estimator_problems, estimator_report, estimators, exact
 from benchmarks.estimator_report import EXPECTED, SAMPLED
 
 
+CHOSEN = ("plain", "LVC", "DiCE", "plain + credit")  # each takes seconds to compile
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "folder" / "estimators.json"
-    estimators.main(estimators.Arguments(problems=("bandit",), quick=True, repeats=1, output=path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimators, "ESTIMATORS", {name: estimators.ESTIMATORS[name] for name in CHOSEN})
+        estimators.main(estimators.Arguments(problems=("bandit",), quick=True, repeats=1, output=path))
     return path
 
 
 def test_the_bandit_tells_the_biased_from_the_unbiased(written):
     found = json.loads(written.read_text())["problems"]["bandit"]["estimators"]
-    assert set(found) == {*estimators.ESTIMATORS, "ES-MAML"}
+    assert set(found) == {*CHOSEN, "ES-MAML"}
     unbiased, plain = found["plain + credit"][SAMPLED], found["plain"][SAMPLED]
     assert not unbiased["distinguishable"]
     assert unbiased["relative_interval"][0] == 0
@@ -33,11 +38,11 @@ def test_everything_is_on_disk(written):
     results = json.loads(written.read_text())
     assert {"machine", "date", "command", "seed", "seconds"} <= set(results)
     assert results["problems"]["bandit"]["reference_error"] == {SAMPLED: 0, EXPECTED: 0}
-    assert set(results["costs"]["estimators"]) == set(estimators.ESTIMATORS)
+    assert set(results["costs"]["estimators"]) == set(CHOSEN)
     assert min(row["milliseconds"] for row in results["costs"]["estimators"].values()) > 0
     assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     text = estimator_report.table(results["problems"]["bandit"])
-    assert len(text.splitlines()) == 2 + len(estimators.ESTIMATORS) + 1
+    assert len(text.splitlines()) == 2 + len(CHOSEN) + 1
 
 
 @pytest.mark.parametrize("name", ["bandit", "MDP"])
