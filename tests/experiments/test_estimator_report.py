@@ -8,7 +8,6 @@ import pytest
 from benchmarks import estimator_problems, estimator_report, estimators, exact
 from benchmarks.estimator_report import EXPECTED, SAMPLED
 
-
 CHOSEN = ("plain", "LVC", "DiCE", "plain + credit")  # each takes seconds to compile
 
 
