@@ -6,45 +6,36 @@
 from typing import Any
 
 from metarl_jax.base import TaskEnv
+from metarl_jax.envs import ant, bandits, cheetah, grid, humanoid, perturbed, point, pusher, reacher, tabular, walker
 from metarl_jax.envs import registry as _registry
-from metarl_jax.envs.bandits import BERNOULLI_BANDIT, GAUSSIAN_BANDIT
-from metarl_jax.envs.cheetah import CHEETAH_DIR, CHEETAH_VEL
-from metarl_jax.envs.point import POINT_NAV
-from metarl_jax.envs.reacher import REACHER_GOAL
-from metarl_jax.envs.registry import Card, Family
+from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
-from metarl_jax.envs.tabular import TABULAR_MDP
-from metarl_jax.envs.tasks import BanditTask, DirectionTask, GoalTask, MDPTask, VelocityTask
+from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, VelocityTask
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        GAUSSIAN_BANDIT,
-        BERNOULLI_BANDIT,
-        TABULAR_MDP,
-        POINT_NAV,
-        REACHER_GOAL,
-        CHEETAH_DIR,
-        CHEETAH_VEL,
-    )
-}
+_MODULES = (bandits, tabular, grid, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
+FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
 
 
-def make(name: str, *, backend: str | None = None, horizon: int | None = None, **options: Any) -> TaskEnv:
+def make(
+    name: str, *, split: str = "train", backend: str | None = None, horizon: int | None = None, **options: Any
+) -> TaskEnv:
     """The environment of a name.
 
     Args:
         name: a family, such as "cheetah-vel", which means the first of its `versions`; or a full name with version,
             such as "cheetah-vel@promp2019".
+        split: whose tasks `sample_task` draws: "train"; "test", other draws from the same distribution, for every key;
+            or "ood", tasks outside of it. ``card(name).splits`` says what they are. Families with finitely many tasks
+            have the same ones in train and test.
         backend: the physics of a Brax family: "spring" (default), "generalized", "positional" or "mjx".
         horizon: environment steps per episode; the version's own if None.
         **options: the family's own, see ``card(name).options``.
 
     Raises:
-        ValueError: a name, option, backend or value is not allowed; the line says which are.
+        ValueError: a name, option, split, backend or value is not allowed; the line says which are.
     """
-    return _registry.build(*_registry.find(FAMILIES, name), backend, horizon, options)
+    return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
 
 
 def names() -> tuple[str, ...]:
@@ -71,9 +62,11 @@ def card(name: str) -> Card:
 
 
 __all__ = [
+    "SPLITS",
     "BanditTask",
     "Card",
     "DirectionTask",
+    "DynamicsTask",
     "Family",
     "GoalTask",
     "MDPTask",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs.registry import Family
+from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import BanditTask, GoalTask
 
@@ -40,21 +40,26 @@ def gaussian_bandit(*, name: str, horizon: int, goal_mean: float, goal_std: floa
     )
 
 
-def bernoulli_bandit(*, name: str, horizon: int, arms: int) -> TaskEnv:
+def bernoulli_bandit(*, name: str, horizon: int, arms: int, gap: float | None) -> TaskEnv:
     """K arms; pulling arm a, one step, pays 1 with probability p_a, else 0. Hidden p_k ~ U(0, 1), independent.
 
     Args:
         name: of the environment.
         horizon: pulls per episode.
         arms: K.
+        gap: if given, one arm, each with equal odds, has p = (1 + gap)/2, and the others have p = (1 − gap)/2.
 
     Raises:
-        ValueError: `arms` is not a positive integer.
+        ValueError: `arms` is not a positive integer, or `gap` lies outside [0, 1].
     """
     checks.integer("arms", arms)
+    gap = gap if gap is None else checks.share("gap", gap)
 
     def sample_task(key):
-        return BanditTask(jax.random.uniform(key, (arms,)))
+        if gap is None:
+            return BanditTask(jax.random.uniform(key, (arms,)))
+        best = jnp.arange(arms) == jax.random.randint(key, (), 0, arms)
+        return BanditTask(jnp.where(best, 1 + gap, 1 - gap) / 2)
 
     def reset(key, task):
         return first(jnp.zeros(1), internal=key)
@@ -87,18 +92,30 @@ GAUSSIAN_BANDIT = Family(
     random_start=False,
     source="this library; its gradients are known in closed form",
     differences="none: not a benchmark of the literature",
+    ood=Ood(
+        "g ~ N(4, 1): four standard deviations away",
+        lambda options: {"goal_mean": options["goal_mean"] + 4 * options["goal_std"]},
+    ),
 )
 
 BERNOULLI_BANDIT = Family(
     name="bernoulli-bandit",
     build=bernoulli_bandit,
-    versions={"duan2016": {"horizon": 10, "arms": 5}},
+    versions={
+        "duan2016": {"horizon": 10, "arms": 5, "gap": None},
+        "duan2016-10-arms": {"horizon": 100, "arms": 10, "gap": None},
+        "duan2016-50-arms": {"horizon": 500, "arms": 50, "gap": None},
+    },
     formula="1 with probability p_a, else 0; never ends early",
-    tasks="p_k ~ U(0, 1) for each of K = 5 arms",
+    tasks="p_k ~ U(0, 1) for each of K = 5, 10 or 50 arms",
     observation="a constant 0",
     start="fixed (the outcome of every pull is drawn)",
     random_start=False,
     source="RL², Duan et al. 2016, arXiv:1611.02779",
-    differences="RL² has 5, 10 or 50 arms and 10, 100 or 500 pulls: set arms and horizon. A policy without memory sees "
+    differences="RL² has 5, 10 or 50 arms, each with 10, 100 or 500 pulls: set the horizon for the other pairs. "
+    "A policy without memory sees "
     "no history, so it learns from the n pulls of an episode only through the inner step.",
+    ood=Ood("one arm of p = 0.55, all others of p = 0.45", lambda options: {"gap": 0.1}),
 )
+
+FAMILIES = (GAUSSIAN_BANDIT, BERNOULLI_BANDIT)

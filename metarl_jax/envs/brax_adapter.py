@@ -6,6 +6,7 @@ Importing this module does not import Brax; `simulator` does, and quietly.
 """
 
 import contextlib
+import copy
 import functools
 import importlib
 import io
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import State, first, like
@@ -49,6 +51,8 @@ class Behavior(NamedTuple):
     """``(task, before, after, control, dt) → reward``, with the control that the simulator received"""
     terminated: Callable[[PyTree], jax.Array] | None = None
     """``pipeline state → bool``; None where episodes never end early"""
+    system: Callable[[PyTree, PyTree], PyTree] | None = None
+    """``(task, Brax's system) → system`` that this task is simulated with; None where all tasks share the physics"""
 
 
 @contextlib.contextmanager
@@ -90,8 +94,18 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
         from brax import envs
 
         env: Any = envs.get_environment(robot, backend=backend)
-        advance = _with_current_positions(env) if backend == "mjx" else env.pipeline_step
-        return Simulator(env, jax.jit(env.pipeline_init), jax.jit(advance), float(env.dt))
+        return Simulator(env, jax.jit(env.pipeline_init), jax.jit(_advance(env)), float(env.dt))
+
+
+def _advance(env: Any) -> Callable[[PyTree, jax.Array], PyTree]:
+    return _with_current_positions(env) if env.backend == "mjx" else env.pipeline_step
+
+
+def with_system(physics: Simulator, system: PyTree) -> Simulator:
+    """The same robot with another model, which may be traced: nothing is compiled here."""
+    env = copy.copy(physics.env)
+    env.sys = system
+    return physics._replace(env=env, init=env.pipeline_init, advance=_advance(env))
 
 
 def _with_current_positions(env: Any) -> Callable[[PyTree, jax.Array], PyTree]:
@@ -117,20 +131,29 @@ def brax_env(*, name: str, robot: str, backend: str, horizon: int, action_scale:
         robot: Brax's name of the robot.
         backend: one of `BACKENDS`.
         horizon: control steps per episode.
-        action_scale: the simulator gets control = clip(action / action_scale, ±1), the actuators' range.
+        action_scale: the simulator gets control = clip(action / action_scale, ±1) · c, where ±c is the actuators' range
+            (1 for most robots).
         behavior: of the family.
     """
     physics = simulator(robot, backend)
+    # Brax's robots have symmetric ranges; where they are ±1 nothing is multiplied.
+    limit = np.asarray(physics.env.sys.actuator.ctrl_range)[:, 1]
+    limit = None if np.all(limit == 1) else limit
+
+    def physics_of(task):
+        system = behavior.system
+        return physics if system is None else with_system(physics, system(task, physics.env.sys))
 
     def reset(key, task):
         q, qd = behavior.start(key, task, physics)
-        pipeline_state = physics.init(q, qd)
+        pipeline_state = physics_of(task).init(q, qd)
         return first(behavior.observe(pipeline_state), internal=pipeline_state)
 
     def step(task, state: State, action):
         before = state.internal
         control = jnp.clip(action / action_scale, -1, 1)
-        after = like(before, physics.advance(before, control))
+        control = control if limit is None else control * limit
+        after = like(before, physics_of(task).advance(before, control))
         reward = behavior.reward(task, before, after, control, physics.dt)
         terminated = None if behavior.terminated is None else behavior.terminated(after)
         return state.following(behavior.observe(after), reward, internal=after, terminated=terminated)

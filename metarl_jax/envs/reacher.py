@@ -5,8 +5,9 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
+from metarl_jax.envs import dynamics, sampling
 from metarl_jax.envs.brax_adapter import BACKENDS, Behavior, Simulator, brax_env
-from metarl_jax.envs.registry import Family
+from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import GoalTask
 from metarl_jax.types import PyTree
 
@@ -39,7 +40,14 @@ def _start(key, task: GoalTask, physics: Simulator):
 
 
 def reacher_goal(
-    *, name: str, backend: str, horizon: int, action_scale: float, control_cost: float, goal_radius: float
+    *,
+    name: str,
+    backend: str,
+    horizon: int,
+    action_scale: float,
+    control_cost: float,
+    goal_radius: float,
+    mass_scale: float,
 ) -> TaskEnv:
     """r = −‖tip − g‖₂ − control_cost·‖u‖₂² with a hidden g, uniform in a disk, and u = clip(a / action_scale, ±1) [2].
 
@@ -54,6 +62,7 @@ def reacher_goal(
             still the best policy for every goal; at 0.01 even full torque costs a tenth of a typical distance.
         goal_radius: of the disk, metres. The arm reaches 0.1 + 0.11 = 0.21; 0.2 keeps every goal inside (but for the
             2 cm around the shoulder, 1 % of the disk, from which the elbow's limit of 3 rad keeps the tip).
+        mass_scale: factor on mass and inertia of every link.
 
     Raises:
         ValueError: an option is out of its range.
@@ -61,17 +70,15 @@ def reacher_goal(
     action_scale = checks.positive("action_scale", action_scale)
     control_cost = checks.non_negative("control_cost", control_cost)
     goal_radius = checks.positive("goal_radius", goal_radius)
+    mass_scale = checks.positive("mass_scale", mass_scale)
 
     def sample_task(key):
-        radius_key, angle_key = jax.random.split(key)
-        radius = goal_radius * jnp.sqrt(jax.random.uniform(radius_key))  # √U makes the disk's density uniform
-        angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
-        return GoalTask(radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)]))
+        return GoalTask(sampling.in_ring(key, 0.0, goal_radius))
 
     def reward(task: GoalTask, before, after, control, dt):
         return -jnp.linalg.norm(_tip(after) - task.goal) - control_cost * (control**2).sum()
 
-    behavior = Behavior(sample_task, _start, _observe, reward)
+    behavior = Behavior(sample_task, _start, _observe, reward, system=dynamics.heavier(backend, mass_scale))
     return brax_env(
         name=name, robot="reacher", backend=backend, horizon=horizon, action_scale=action_scale, behavior=behavior
     )
@@ -80,7 +87,7 @@ def reacher_goal(
 REACHER_GOAL = Family(
     name="reacher-goal",
     build=reacher_goal,
-    versions={"v1": {"horizon": 50, "action_scale": 1.0, "control_cost": 0.01, "goal_radius": 0.2}},
+    versions={"v1": {"horizon": 50, "action_scale": 1.0, "control_cost": 0.01, "goal_radius": 0.2, "mass_scale": 1.0}},
     formula="−‖tip − g‖₂ − 0.01·‖u‖²; never ends early",
     tasks="g uniform in the disk of radius 0.2 m that the tip can reach",
     observation="cos θ, sin θ, θ̇, tip [8]",
@@ -89,5 +96,8 @@ REACHER_GOAL = Family(
     source="this library, on Brax's reacher (arXiv:2106.13281)",
     differences="Gym's reacher shows the target, charges 1·‖u‖² and draws the target's radius uniformly; here the "
     "target is hidden, the charge is 0.01 and the disk's density is uniform.",
+    ood=Ood("the training tasks with an arm twice as heavy", sampling.times("mass_scale", 2.0)),
     backends=BACKENDS,
 )
+
+FAMILIES = (REACHER_GOAL,)

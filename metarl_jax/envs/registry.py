@@ -6,10 +6,24 @@ cost and action scale. So a family has versions, and its card says how ours diff
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.checks import integer, unknown
+
+SPLITS = ("train", "test", "ood")
+"""Names of the splits, in the order of their random streams."""
+
+
+class Ood(NamedTuple):
+    """The split of tasks outside the training distribution."""
+
+    tasks: str
+    """in words"""
+    shift: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """``options → those that it changes``, computed from the user's own"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,8 +42,20 @@ class Family:
     random_start: bool
     source: str
     differences: str
+    ood: Ood
+    finite: int | None = None
+    """how many tasks there are; None: infinitely many"""
     shared_dynamics: bool = True
     backends: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, str]:
+        """Split → its tasks, in words."""
+        if self.finite is None:
+            test = f"other draws of the same: {self.tasks}"
+        else:
+            test = f"the {self.finite} tasks of train, since there are no others"
+        return {"train": self.tasks, "test": test, "ood": self.ood.tasks}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +68,8 @@ class Card:
     """reward of one step, and when an episode ends"""
     tasks: str
     """p(M)"""
+    splits: Mapping[str, str]
+    """split → its tasks, in words: what the option `split` of `make` takes"""
     observation: str
     """what the policy sees; never the task"""
     start: str
@@ -84,12 +112,16 @@ def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
     return family, version if at else next(iter(family.versions))
 
 
-def build(family: Family, version: str, backend: str | None, horizon: int | None, options: dict[str, Any]) -> TaskEnv:
+def build(
+    family: Family, version: str, split: str, backend: str | None, horizon: int | None, options: dict[str, Any]
+) -> TaskEnv:
     """Builds one version of a family with a user's choices.
 
     Raises:
-        ValueError: an option or the backend does not exist, or a value is out of its range.
+        ValueError: an option, the split or the backend does not exist, or a value is out of its range.
     """
+    if split not in SPLITS:
+        raise unknown(f"split of {family.name!r}", split, SPLITS)
     settings = dict(family.versions[version])
     for option in options:
         if option == "horizon" or option not in settings:
@@ -102,7 +134,18 @@ def build(family: Family, version: str, backend: str | None, horizon: int | None
         settings["backend"] = family.backends[0] if backend is None else backend
     elif backend is not None:
         raise ValueError(f"backend is {backend!r}; {family.name!r} does not run on Brax and takes none (leave it out)")
-    return family.build(name=f"{family.name}@{version}", **settings)
+    if split == "ood":
+        settings |= family.ood.shift(settings)
+    name = f"{family.name}@{version}"
+    env = family.build(name=name, **settings)
+    draw = env.sample_task
+    if split == "train":
+        return env
+    # A stream of its own: a key that was used in training draws other tasks here.
+    stream = SPLITS.index(split)
+    return dataclasses.replace(
+        env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{name} ({split})"
+    )
 
 
 def make_card(family: Family, version: str) -> Card:

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs.registry import Family
+from metarl_jax.envs import sampling
+from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import MDPTask
 
 
-def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_std: float) -> TaskEnv:
+def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_std: float, sharpness: float) -> TaskEnv:
     """x' ~ P(·|x, a), r ~ N(R(x, a), reward_std²), from x_0 = 0; P(·|x, a) ~ Dirichlet(1), R(x, a) ~ N(1, 1).
 
     The observation is the one-hot state [states]. The key of transitions and rewards lives in the state.
@@ -21,18 +22,21 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
         states: number of states.
         actions: number of actions.
         reward_std: standard deviation of the reward's noise.
+        sharpness: P(x'|x, a) ∝ E^sharpness with unit exponentials E; 1 is Dirichlet(1), more is less random.
 
     Raises:
-        ValueError: a size is not a positive integer or `reward_std` is negative.
+        ValueError: a size is not a positive integer, `reward_std` is negative or `sharpness` is not positive.
     """
     checks.integer("states", states)
     checks.integer("actions", actions)
     reward_std = checks.non_negative("reward_std", reward_std)
+    sharpness = checks.positive("sharpness", sharpness)
 
     def sample_task(key):
         transition_key, reward_key = jax.random.split(key)
         # Dirichlet(1) is a vector of unit exponentials over its sum: no rejection loop of a gamma sampler to compile.
         weight = jax.random.exponential(transition_key, (states, actions, states))
+        weight = weight if sharpness == 1 else weight**sharpness
         transition = weight / weight.sum(-1, keepdims=True)
         return MDPTask(transition, 1.0 + jax.random.normal(reward_key, (states, actions)))
 
@@ -61,7 +65,7 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
 TABULAR_MDP = Family(
     name="tabular-mdp",
     build=tabular_mdp,
-    versions={"duan2016": {"horizon": 10, "states": 10, "actions": 5, "reward_std": 1.0}},
+    versions={"duan2016": {"horizon": 10, "states": 10, "actions": 5, "reward_std": 1.0, "sharpness": 1.0}},
     formula="N(R(x, a), 1); never ends early",
     tasks="P(·|x, a) ~ Dirichlet(1), R(x, a) ~ N(1, 1); 10 states, 5 actions",
     observation="the state, one-hot",
@@ -70,4 +74,10 @@ TABULAR_MDP = Family(
     shared_dynamics=False,
     source="RL², Duan et al. 2016, arXiv:1611.02779",
     differences="none known",
+    ood=Ood(
+        "transitions that are nearly deterministic: P ∝ E⁴ with unit exponentials E, where Dirichlet(1) is P ∝ E",
+        sampling.times("sharpness", 4.0),
+    ),
 )
+
+FAMILIES = (TABULAR_MDP,)

@@ -25,7 +25,7 @@ class DirectionTask:
     """A direction to run in."""
 
     direction: jax.Array
-    """[] +1 forwards or −1 backwards"""
+    """[] +1 forwards or −1 backwards; [2] a unit vector on the plane"""
 
 
 @struct.dataclass
@@ -44,3 +44,11 @@ class MDPTask:
     """[X, A, X] P(x'|x, a); the last axis sums to 1"""
     mean_reward: jax.Array
     """[X, A] E[r|x, a]"""
+
+
+@struct.dataclass
+class DynamicsTask:
+    """Physics that differs from Brax's model."""
+
+    scale: dict[str, jax.Array]
+    """knob → factors on the model's own values: [] for all elements alike, or [elements]"""

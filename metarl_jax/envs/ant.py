@@ -1,0 +1,282 @@
+"""The ant: run in a hidden direction, at a hidden velocity, or to a hidden place.
+
+Defined by Finn et al. 2017 (MAML, arXiv:1703.03400), Rothfuss et al. 2019 (ProMP, arXiv:1810.06784), Rakelly et al.
+2019 (PEARL, arXiv:1903.08254) and Gupta et al. 2018 (MAESN, arXiv:1802.07245). Positions and velocities are those of
+the torso after the step; the control u = clip(a / action_scale, ±1) [8] is what the simulator receives. Brax has no
+contact forces to charge for on its faster backends, so the papers' contact cost is left out on all of them.
+"""
+
+import math
+from typing import Any, Unpack
+
+import jax.numpy as jnp
+
+from metarl_jax import checks
+from metarl_jax.base import TaskEnv
+from metarl_jax.envs import sampling
+from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.locomotion import ANT, Body, height_outside, locomotion_env, torso, velocity
+from metarl_jax.envs.registry import Family, Ood
+from metarl_jax.envs.tasks import DirectionTask, GoalTask, VelocityTask
+
+
+def ant_dir(
+    *, name: str, control_cost: float, alive: float, height_range: tuple[float, float], **body: Unpack[Body]
+) -> TaskEnv:
+    """r = d·v_x − control_cost·‖u‖₂² + alive with a hidden d ∈ {−1, +1}, equal odds.
+
+    Args:
+        name: of the environment.
+        control_cost: weight of ‖u‖².
+        alive: reward of every step.
+        height_range: (low, high) of the torso, metres; outside, the episode ends.
+        **body: see `Body`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    alive = checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+
+    def reward(task: DirectionTask, before, after, control, dt):
+        return task.direction * velocity(before, after, dt)[0] - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(name, ANT, lambda key: DirectionTask(sampling.sign(key)), reward, terminated, **body)
+
+
+def ant_dir_2d(
+    *, name: str, control_cost: float, alive: float, height_range: tuple[float, float], **body: Unpack[Body]
+) -> TaskEnv:
+    """r = ⟨v_xy, u*⟩ − control_cost·‖u‖₂² + alive with a hidden u*, uniform on the unit circle; else as `ant_dir`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    alive = checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+
+    def reward(task: DirectionTask, before, after, control, dt):
+        return task.direction @ velocity(before, after, dt)[:2] - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(name, ANT, lambda key: DirectionTask(sampling.on_circle(key)), reward, terminated, **body)
+
+
+def ant_vel(
+    *,
+    name: str,
+    control_cost: float,
+    alive: float,
+    height_range: tuple[float, float],
+    target_range: tuple[float, float],
+    **body: Unpack[Body],
+) -> TaskEnv:
+    """r = 1 − |v_x − v*| − control_cost·‖u‖₂² + alive with a hidden v* ~ U(target_range) m/s; else as `ant_dir`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    alive = checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+    target_range = checks.interval("target_range", target_range)
+
+    def reward(task: VelocityTask, before, after, control, dt):
+        miss = jnp.abs(velocity(before, after, dt)[0] - task.target)
+        return 1 - miss - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(
+        name, ANT, lambda key: VelocityTask(sampling.uniform(key, target_range)), reward, terminated, **body
+    )
+
+
+def ant_goal(*, name: str, control_cost: float, radius_range: tuple[float, float], **body: Unpack[Body]) -> TaskEnv:
+    """r = −‖xy − g‖₁ − control_cost·‖u‖₂² with a hidden g, uniform in a ring around the start. Never ends early.
+
+    Args:
+        name: of the environment.
+        control_cost: weight of ‖u‖².
+        radius_range: (inner, outer) of the ring, metres; (0, 3) is the papers' disk.
+        **body: see `Body`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    inner, outer = checks.interval("radius_range", radius_range)
+    checks.non_negative("the inner radius of radius_range", inner)
+
+    def reward(task: GoalTask, before, after, control, dt):
+        return -jnp.abs(torso(after)[:2] - task.goal).sum() - control_cost * (control**2).sum()
+
+    return locomotion_env(name, ANT, lambda key: GoalTask(sampling.in_ring(key, inner, outer)), reward, **body)
+
+
+def ant_goal_box(
+    *,
+    name: str,
+    control_cost: float,
+    alive: float,
+    height_range: tuple[float, float],
+    goal_range: tuple[float, float],
+    goal_hole: float,
+    **body: Unpack[Body],
+) -> TaskEnv:
+    """r = 4 − ‖xy − g‖₁ − control_cost·‖u‖₂² + alive with a hidden g ~ U[goal_range]²; else as `ant_dir`.
+
+    `goal_hole` is the share of that square's width, around its middle, which holds no goals.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    alive = checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+    goal_range, goal_hole = checks.interval("goal_range", goal_range), checks.share("goal_hole", goal_hole)
+
+    def reward(task: GoalTask, before, after, control, dt):
+        return 4 - jnp.abs(torso(after)[:2] - task.goal).sum() - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(
+        name, ANT, lambda key: GoalTask(sampling.in_square(key, goal_range, goal_hole)), reward, terminated, **body
+    )
+
+
+def ant_ring(
+    *,
+    name: str,
+    control_cost: float,
+    alive: float,
+    height_range: tuple[float, float],
+    angle_range: tuple[float, float],
+    radius: float,
+    goal_radius: float,
+    **body: Unpack[Body],
+) -> TaskEnv:
+    """As `ant_goal_box`, but sparse: farther than `goal_radius` from g the distance counts as ‖g‖₁, wherever xy is.
+
+    r = 4 − ‖xy − g‖₁ − control_cost·‖u‖₂² + alive where ‖xy − g‖₂ ≤ goal_radius, else with ‖g‖₁ for ‖xy − g‖₁; hidden g
+    on an arc of the circle of `radius` metres, its angle uniform in `angle_range` (radians).
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    alive = checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+    angle_range = checks.interval("angle_range", angle_range)
+    radius, goal_radius = checks.positive("radius", radius), checks.positive("goal_radius", goal_radius)
+
+    def reward(task: GoalTask, before, after, control, dt):
+        offset = torso(after)[:2] - task.goal
+        near = jnp.linalg.norm(offset) <= goal_radius
+        distance = jnp.where(near, jnp.abs(offset).sum(), jnp.abs(task.goal).sum())
+        return 4 - distance - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(
+        name, ANT, lambda key: GoalTask(sampling.on_circle(key, angle_range, radius)), reward, terminated, **body
+    )
+
+
+_BODY = {"horizon": 200, "action_scale": 1.0, "observation": "joints", "mass_scale": 1.0}
+_SEES_PLACE = _BODY | {"observation": "joints+torso"}
+_FINN = {"control_cost": 0.005, "alive": 0.05, "height_range": (0.2, 1.0)}
+_GYM = {"control_cost": 0.5, "alive": 1.0, "height_range": (0.2, 1.0)}
+_FALLS = "ends when the torso's height leaves"
+_DIFFERENCES = (
+    "Brax physics instead of MuJoCo's, so absolute returns differ, and no contact cost (5e-4·contact in the papers), "
+    "which Brax cannot compute on every backend; the papers' observation holds 84 contact forces besides."
+)
+_MAML, _PROMP = "MAML, Finn et al. 2017, arXiv:1703.03400", "ProMP, Rothfuss et al. 2019, arXiv:1810.06784"
+_PEARL = "PEARL, Rakelly et al. 2019, arXiv:1903.08254"
+_COMMON: dict[str, Any] = {
+    "observation": "q without the torso's place, and q̇ [27]",
+    "start": "q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
+    "random_start": True,
+    "backends": BACKENDS,
+}
+_PLACE = _COMMON | {"observation": "q without the torso's place, q̇, and the torso's position [30]"}
+HEAVIER = Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5))
+
+ANT_DIR = Family(
+    name="ant-dir",
+    build=ant_dir,
+    versions={
+        "finn2017": _BODY | _FINN,
+        "promp2019": _BODY | _GYM | {"action_scale": 10.0, "height_range": (0.0, 1.0)},
+    },
+    formula=f"d·v_x − c·‖u‖² + s, (c, s) = (0.005, 0.05) in finn2017 and (0.5, 1) in promp2019; {_FALLS} [0.2, 1] m, "
+    "in promp2019 [0, 1]",
+    tasks="d ∈ {−1, +1}, equal odds",
+    source=f"{_MAML}; {_PROMP}",
+    differences=_DIFFERENCES,
+    ood=HEAVIER,
+    finite=2,
+    **_COMMON,
+)
+
+ANT_DIR_2D = Family(
+    name="ant-dir-2d",
+    build=ant_dir_2d,
+    versions={"promp2019": _BODY | _GYM | {"action_scale": 10.0}, "pearl2019": _BODY | _GYM},
+    formula=f"⟨v_xy, u*⟩ − 0.5·‖u‖² + 1; {_FALLS} [0.2, 1] m",
+    tasks="u* uniform on the unit circle",
+    source=f"{_PROMP}; {_PEARL}",
+    differences=_DIFFERENCES,
+    ood=HEAVIER,
+    **_COMMON,
+)
+
+ANT_VEL = Family(
+    name="ant-vel",
+    build=ant_vel,
+    versions={"finn2017": _BODY | _FINN | {"target_range": (0.0, 3.0)}},
+    formula=f"1 − |v_x − v*| − 0.005·‖u‖² + 0.05; {_FALLS} [0.2, 1] m",
+    tasks="v* ~ U(0, 3) m/s",
+    source=_MAML,
+    differences=_DIFFERENCES,
+    ood=Ood("v* in the half range above: U(3, 4.5) m/s", sampling.above("target_range")),
+    **_COMMON,
+)
+
+ANT_GOAL = Family(
+    name="ant-goal",
+    build=ant_goal,
+    versions={
+        "promp2019": _SEES_PLACE | {"action_scale": 10.0, "control_cost": 0.1, "radius_range": (0.0, 3.0)},
+        "pearl2019": _SEES_PLACE | {"control_cost": 0.1, "radius_range": (0.0, 3.0)},
+    },
+    formula="−‖xy − g‖₁ − 0.1·‖u‖²; never ends early",
+    tasks="g uniform in the disk of radius 3 m",
+    source=f"{_PROMP}; {_PEARL}",
+    differences=_DIFFERENCES,
+    ood=Ood("g uniform in the ring from 3 to 4.5 m", sampling.above("radius_range")),
+    **_PLACE,
+)
+
+ANT_GOAL_BOX = Family(
+    name="ant-goal-box",
+    build=ant_goal_box,
+    versions={"finn2017": _SEES_PLACE | _FINN | {"goal_range": (-3.0, 3.0), "goal_hole": 0.0}},
+    formula=f"4 − ‖xy − g‖₁ − 0.005·‖u‖² + 0.05; {_FALLS} [0.2, 1] m",
+    tasks="g ~ U[−3, 3]²",
+    source=_MAML,
+    differences=_DIFFERENCES,
+    ood=Ood("g uniform in [−4.5, 4.5]² outside [−3, 3]²", sampling.around("goal_range")),
+    **_PLACE,
+)
+
+ANT_RING = Family(
+    name="ant-ring",
+    build=ant_ring,
+    versions={"maesn2018": _SEES_PLACE | _FINN | {"angle_range": (0.0, math.pi), "radius": 2.0, "goal_radius": 0.8}},
+    formula=f"4 − ‖xy − g‖₁ − 0.005·‖u‖² + 0.05 within 0.8 m of g, else with ‖g‖₁ for ‖xy − g‖₁; {_FALLS} [0.2, 1] m",
+    tasks="g on a half circle of radius 2 m, its angle ~ U(0, π)",
+    source="MAESN, Gupta et al. 2018, arXiv:1802.07245",
+    differences=_DIFFERENCES,
+    ood=Ood("g on the other half circle, its angle ~ U(π, 2π)", sampling.opposite("angle_range")),
+    **_PLACE,
+)
+
+FAMILIES = (ANT_DIR, ANT_DIR_2D, ANT_VEL, ANT_GOAL, ANT_GOAL_BOX, ANT_RING)

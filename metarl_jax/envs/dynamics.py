@@ -1,0 +1,128 @@
+"""Tasks that change the physics: factors on Brax's parameters, applied inside the compiled program.
+
+A task holds the factors, not the model. Which array of the model a knob means depends on the backend, and an array of
+the other backends' family is silently without effect, so a table says what acts where, and any other pair is refused.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax import checks
+from metarl_jax.envs.tasks import DynamicsTask
+from metarl_jax.types import Key, PyTree
+
+_RIGID = ("generalized", "spring", "positional")
+_SOFT = ("spring", "positional")
+
+_MASS = dict.fromkeys(_RIGID, ("link.inertia.mass",)) | {"mjx": ("body_mass",)}
+_INERTIA = dict.fromkeys(_RIGID, ("link.inertia.i",)) | {"mjx": ("body_inertia",)}
+
+FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "mass": _MASS,
+    "inertia": _INERTIA,
+    "density": {backend: _MASS[backend] + _INERTIA[backend] for backend in _MASS},
+    "friction": dict.fromkeys((*_RIGID, "mjx"), ("geom_friction",)),
+    "damping": dict.fromkeys(_SOFT, ("link.constraint_ang_damping",))
+    | {"generalized": ("dof.damping",), "mjx": ("dof_damping",)},
+    "stiffness": dict.fromkeys(_SOFT, ("link.constraint_stiffness",)),
+    "armature": {"generalized": ("dof.armature",), "mjx": ("dof_armature",)},
+    "gear": dict.fromkeys(_RIGID, ("actuator.gear",)) | {"mjx": ("actuator_gear",)},
+    "gravity": dict.fromkeys(_RIGID, ("gravity",)) | {"mjx": ("opt.gravity",)},
+}
+"""knob → backend → the arrays of Brax's `System` that act there. Mass and inertia are arrays of their own; a density
+scales both, as a body that is heavier throughout."""
+
+WHOLE = ("gravity",)
+"""knobs without elements: one factor whatever is asked for"""
+
+BASE = {"damping": 1.3}
+"""the base b of a knob's factors b^u where it is not 1.5, as in the papers of `walker-params`"""
+
+
+def fields(knob: str, backend: str) -> tuple[str, ...]:
+    """The arrays of Brax's `System` that a knob scales on a backend, as dotted paths.
+
+    Raises:
+        ValueError: there is no such knob, or it does not act on this backend.
+    """
+    if knob not in FIELDS:
+        raise checks.unknown("dynamics knob", knob, FIELDS)
+    if backend not in FIELDS[knob]:
+        acts = " or ".join(FIELDS[knob])
+        able = ", ".join(name for name, where in FIELDS.items() if backend in where)
+        raise ValueError(
+            f"knob {knob!r} has no effect on the backend {backend!r}; it acts on {acts} ({backend}: {able})"
+        )
+    return FIELDS[knob][backend]
+
+
+def _array(system: PyTree, path: str) -> jax.Array:
+    for name in path.split("."):
+        system = getattr(system, name)
+    return jnp.asarray(system, float)  # some gears are integers, which a factor would be cut to
+
+
+def elements(system: PyTree, backend: str, knob: str) -> int:
+    """How many factors a knob takes element by element: links, bodies, geoms, degrees of freedom or actuators."""
+    return 1 if knob in WHOLE else len(_array(system, fields(knob, backend)[0]))
+
+
+def scaled(system: PyTree, backend: str, scale: Mapping[str, jax.Array]) -> PyTree:
+    """Brax's `System` with each knob's array multiplied by its factors, element by element.
+
+    Args:
+        system: Brax's model.
+        backend: that runs it.
+        scale: knob → factors, [] for all elements alike or [elements].
+
+    Raises:
+        ValueError: a knob does not exist or does not act on this backend.
+    """
+    changes = {}
+    for knob, factor in scale.items():
+        for path in fields(knob, backend):
+            value = changes.get(path, _array(system, path))
+            trailing = [1] * (value.ndim - jnp.ndim(factor))
+            changes[path] = value * jnp.reshape(factor, (*jnp.shape(factor), *trailing))
+    return system.tree_replace(changes)
+
+
+def sample_scales(
+    key: Key,
+    system: PyTree,
+    backend: str,
+    knobs: Sequence[str],
+    *,
+    per_element: bool,
+    exponent_range: tuple[float, float],
+) -> DynamicsTask:
+    """Factors b^u, u ~ U(exponent_range), independent between knobs and elements; b = 1.5, for damping 1.3.
+
+    Args:
+        key: of the draw.
+        system: Brax's model.
+        backend: that runs it.
+        knobs: what to scale.
+        per_element: one factor for every element, or one for all.
+        exponent_range: (low, high) of u.
+
+    Raises:
+        ValueError: a knob does not exist or does not act on this backend.
+    """
+    low, high = exponent_range
+    scale: dict[str, Any] = {}
+    for knob, knob_key in zip(knobs, jax.random.split(key, len(knobs)), strict=True):
+        count = elements(system, backend, knob)
+        shape = (count,) if per_element and knob not in WHOLE else ()
+        scale[knob] = BASE.get(knob, 1.5) ** jax.random.uniform(knob_key, shape, minval=low, maxval=high)
+    return DynamicsTask(scale)
+
+
+def heavier(backend: str, factor: float) -> Callable[[PyTree, PyTree], PyTree] | None:
+    """``(task, system) → system`` with mass and inertia of every link times `factor`; None for 1: nothing to do."""
+    if factor == 1:
+        return None
+    return lambda task, system: scaled(system, backend, {"density": factor})

@@ -1,0 +1,79 @@
+"""The humanoid must run in a hidden direction (Rothfuss et al. 2019, arXiv:1810.06784; Rakelly et al. 2019)."""
+
+from typing import Unpack
+
+from metarl_jax import checks
+from metarl_jax.base import TaskEnv
+from metarl_jax.envs import sampling
+from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.locomotion import HUMANOID, Body, height_outside, locomotion_env, velocity
+from metarl_jax.envs.registry import Family, Ood
+from metarl_jax.envs.tasks import DirectionTask
+
+
+def humanoid_dir(
+    *,
+    name: str,
+    control_cost: float,
+    velocity_weight: float,
+    alive: float,
+    height_range: tuple[float, float],
+    **body: Unpack[Body],
+) -> TaskEnv:
+    """r = velocity_weight·⟨v_xy, u*⟩ − control_cost·‖c‖₂² + alive with a hidden u*, uniform on the unit circle.
+
+    v is the torso's velocity in m/s, and c = 0.4·clip(a / action_scale, ±1) [17] is what the simulator receives.
+
+    Args:
+        name: of the environment.
+        control_cost: weight of ‖c‖².
+        velocity_weight: of the velocity.
+        alive: reward of every step.
+        height_range: (low, high) of the torso, metres; outside, the episode ends.
+        **body: see `Body`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost = checks.non_negative("control_cost", control_cost)
+    velocity_weight, alive = checks.positive("velocity_weight", velocity_weight), checks.finite("alive", alive)
+    terminated = height_outside(checks.interval("height_range", height_range))
+
+    def reward(task: DirectionTask, before, after, control, dt):
+        along = task.direction @ velocity(before, after, dt)[:2]
+        return velocity_weight * along - control_cost * (control**2).sum() + alive
+
+    return locomotion_env(
+        name, HUMANOID, lambda key: DirectionTask(sampling.on_circle(key)), reward, terminated, **body
+    )
+
+
+_BODY = {
+    "horizon": 200,
+    "action_scale": 1.0,
+    "control_cost": 0.1,
+    "velocity_weight": 1.0,
+    "alive": 5.0,
+    "height_range": (1.0, 2.0),
+    "observation": "joints",
+    "mass_scale": 1.0,
+}
+
+HUMANOID_DIR = Family(
+    name="humanoid-dir",
+    build=humanoid_dir,
+    versions={"pearl2019": _BODY, "promp2019": _BODY | {"action_scale": 10.0}},
+    formula="⟨v_xy, u*⟩ − 0.1·‖c‖² + 5; ends when the torso's height leaves [1, 2] m",
+    tasks="u* uniform on the unit circle",
+    observation="q without the torso's place, and q̇ [45]",
+    start="q = q_0 + U(±0.01), q̇ ~ U(±0.01)",
+    random_start=True,
+    source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784; PEARL, Rakelly et al. 2019, arXiv:1903.08254",
+    differences="Brax physics instead of MuJoCo's, so absolute returns differ. The torso's velocity where the papers "
+    "take the centre of mass; no contact cost (5e-7·contact there); the papers' 376 observations add inertias, forces "
+    "and contacts, which are functions of the state seen here.",
+    ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
+    backends=BACKENDS,
+)
+
+FAMILIES = (HUMANOID_DIR,)

@@ -1,0 +1,90 @@
+"""Distributions that several families draw their tasks from, and the ranges that their shifted splits draw from."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.types import Key
+
+FULL_CIRCLE = (0.0, 2 * math.pi)
+
+
+def sign(key: Key) -> jax.Array:
+    """[] −1 or +1, equal odds."""
+    return 2.0 * jnp.asarray(jax.random.bernoulli(key), float) - 1.0
+
+
+def uniform(key: Key, bounds: tuple[float, float]) -> jax.Array:
+    """[] in [low, high)."""
+    return jax.random.uniform(key, (), minval=bounds[0], maxval=bounds[1])
+
+
+def on_circle(key: Key, angle_range: tuple[float, float] = FULL_CIRCLE, radius: float = 1.0) -> jax.Array:
+    """[2] on an arc of the circle around (0, 0), its angle uniform in radians."""
+    angle = uniform(key, angle_range)
+    return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+
+
+def in_ring(key: Key, inner: float, outer: float) -> jax.Array:
+    """[2] uniform in the ring inner ≤ ‖g‖₂ < outer, a disk where inner = 0."""
+    radius_key, angle_key = jax.random.split(key)
+    hole = (inner / outer) ** 2
+    # The share of the area within radius r grows with r², hence the root.
+    radius = outer * jnp.sqrt(hole + (1 - hole) * jax.random.uniform(radius_key))
+    return radius * on_circle(angle_key)
+
+
+def in_square(key: Key, bounds: tuple[float, float], hole: float = 0.0) -> jax.Array:
+    """[2] uniform in [low, high]², without the concentric square of `hole` times its width."""
+    if hole == 0:
+        return jax.random.uniform(key, (2,), minval=bounds[0], maxval=bounds[1])
+    direction_key, scale_key = jax.random.split(key)
+    direction = jax.random.uniform(direction_key, (2,), minval=-1, maxval=1)
+    # Where a ray of a uniform draw meets the boundary is distributed as the square's area is; along it, as the square.
+    edge = direction / jnp.abs(direction).max()
+    scale = jnp.sqrt(hole**2 + (1 - hole**2) * jax.random.uniform(scale_key))
+    center, half = (bounds[1] + bounds[0]) / 2, (bounds[1] - bounds[0]) / 2
+    return center + half * scale * edge
+
+
+Shift = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""``options of a family → those that another split changes``"""
+
+
+def above(option: str) -> Shift:
+    """The half range that follows the one in `option`: (low, high) becomes (high, high + (high − low)/2)."""
+
+    def shift(options):
+        low, high = options[option]
+        return {option: (high, high + (high - low) / 2)}
+
+    return shift
+
+
+def around(option: str, hole: str = "goal_hole") -> Shift:
+    """The square one and a half times as wide as the one in `option`, without that one."""
+
+    def shift(options):
+        low, high = options[option]
+        margin = (high - low) / 4
+        return {option: (low - margin, high + margin), hole: 2 / 3}
+
+    return shift
+
+
+def opposite(option: str) -> Shift:
+    """The range of angles in `option`, half a turn further."""
+    return lambda options: {option: tuple(angle + math.pi for angle in options[option])}
+
+
+def times(option: str, factor: float) -> Shift:
+    """The number in `option` multiplied."""
+    return lambda options: {option: factor * options[option]}
+
+
+def beyond(option: str, width: float) -> Shift:
+    """The range of `width` that follows the one in `option`."""
+    return lambda options: {option: (options[option][1], options[option][1] + width)}

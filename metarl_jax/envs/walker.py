@@ -1,0 +1,128 @@
+"""The planar walker: run in a hidden direction, or at a hidden velocity (Rothfuss et al. 2019, arXiv:1810.06784).
+
+The control u = clip(a / action_scale, ±1) [6] is what the simulator receives; velocity and height are the torso's. As
+Gym's walker does, an episode ends when the height leaves (0.8, 2) m or the torso leans more than 1 rad.
+"""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax import checks
+from metarl_jax.base import TaskEnv
+from metarl_jax.envs import sampling
+from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.locomotion import WALKER, Body, locomotion_env, torso, velocity
+from metarl_jax.envs.registry import Family, Ood
+from metarl_jax.envs.tasks import DirectionTask, VelocityTask
+from metarl_jax.types import PyTree
+
+
+def fallen(
+    height_range: tuple[float, float], max_angle: float, max_speed: float = jnp.inf
+) -> Callable[[PyTree], jax.Array]:
+    """``pipeline state → bool``: as Gym says of its planar runners.
+
+    Args:
+        height_range: (low, high) of the torso, metres.
+        max_angle: of the torso, either way, radians.
+        max_speed: bound of every other coordinate of q and q̇.
+    """
+    low, high = height_range
+
+    def terminated(pipeline_state):
+        height, angle = torso(pipeline_state)[2], pipeline_state.q[2]
+        rest = jnp.concatenate([pipeline_state.q[2:], pipeline_state.qd])
+        upright = (height > low) & (height < high) & (jnp.abs(angle) < max_angle)
+        return ~(upright & (jnp.abs(rest) < max_speed).all())
+
+    return terminated
+
+
+WALKER_FALLEN = fallen((0.8, 2.0), 1.0)
+
+
+def walker_dir(*, name: str, control_cost: float, alive: float, **body: Unpack[Body]) -> TaskEnv:
+    """r = d·v + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds.
+
+    Args:
+        name: of the environment.
+        control_cost: weight of ‖u‖².
+        alive: reward of every step.
+        **body: see `Body`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost, alive = checks.non_negative("control_cost", control_cost), checks.finite("alive", alive)
+
+    def reward(task: DirectionTask, before, after, control, dt):
+        return task.direction * velocity(before, after, dt)[0] + alive - control_cost * (control**2).sum()
+
+    return locomotion_env(name, WALKER, lambda key: DirectionTask(sampling.sign(key)), reward, WALKER_FALLEN, **body)
+
+
+def walker_vel(
+    *, name: str, control_cost: float, alive: float, target_range: tuple[float, float], **body: Unpack[Body]
+) -> TaskEnv:
+    """r = −|v − v*| + alive − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s; else as `walker_dir`.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+    control_cost, alive = checks.non_negative("control_cost", control_cost), checks.finite("alive", alive)
+    target_range = checks.interval("target_range", target_range)
+
+    def reward(task: VelocityTask, before, after, control, dt):
+        miss = jnp.abs(velocity(before, after, dt)[0] - task.target)
+        return -miss + alive - control_cost * (control**2).sum()
+
+    def sample_task(key):
+        return VelocityTask(sampling.uniform(key, target_range))
+
+    return locomotion_env(name, WALKER, sample_task, reward, WALKER_FALLEN, **body)
+
+
+_BODY = {
+    "horizon": 200,
+    "action_scale": 10.0,
+    "control_cost": 1e-3,
+    "observation": "joints",
+    "mass_scale": 1.0,
+}
+_COMMON: dict[str, Any] = {
+    "observation": "q without x, and q̇ within ±10 [17]",
+    "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
+    "random_start": True,
+    "source": "ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
+    "backends": BACKENDS,
+}
+_FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
+
+WALKER_DIR = Family(
+    name="walker-dir",
+    build=walker_dir,
+    versions={"promp2019": _BODY | {"alive": 1.0}},
+    formula=f"d·v + 1 − 0.001·‖u‖²; {_FALLS}",
+    tasks="d ∈ {−1, +1}, equal odds",
+    differences="Brax physics instead of MuJoCo's, so absolute returns differ.",
+    ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
+    finite=2,
+    **_COMMON,
+)
+
+WALKER_VEL = Family(
+    name="walker-vel",
+    build=walker_vel,
+    versions={"promp2019": _BODY | {"alive": 10.0, "target_range": (0.0, 10.0)}},
+    formula=f"−|v − v*| + 10 − 0.001·‖u‖²; {_FALLS}",
+    tasks="v* ~ U(0, 10) m/s",
+    differences="Brax physics instead of MuJoCo's, so absolute returns differ. The reward of a step alive is an "
+    "option; 10 keeps every step's reward positive for 0 ≤ v ≤ 10, so that falling never pays.",
+    ood=Ood("v* in the half range above: U(10, 15) m/s", sampling.above("target_range")),
+    **_COMMON,
+)
+
+FAMILIES = (WALKER_DIR, WALKER_VEL)
