@@ -2,6 +2,7 @@
 
 python experiments/evaluate.py runs/mine
 python experiments/evaluate.py runs/mine --steps 10 --inner-lr 0.5 0.25   # more steps, the rate halved after the first
+python experiments/evaluate.py runs/mine --split ood                      # tasks outside of the training distribution
 """
 
 import dataclasses
@@ -29,6 +30,9 @@ class Arguments:
     """rate of the inner steps, or one per step, of which the last repeats (None: that of training)"""
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
+    split: str | None = None
+    """whose tasks: test, ood or train; files of the others are named after them (None: the run's --eval-split, test
+    unless set)"""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -43,6 +47,7 @@ def main(argv: Sequence[str]) -> None:
         steps=arguments.steps,
         inner_lr=arguments.inner_lr,
         seed=arguments.seed,
+        split=arguments.split,
     )
 
 

@@ -8,10 +8,12 @@ from typing import Any
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import ant, bandits, cheetah, grid, humanoid, perturbed, point, pusher, reacher, tabular, walker
 from metarl_jax.envs import registry as _registry
+from metarl_jax.envs.contract import faults as _faults
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, VelocityTask
+from metarl_jax.types import Key
 
 _MODULES = (bandits, tabular, grid, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
@@ -52,6 +54,27 @@ def versions(name: str) -> tuple[str, ...]:
     return _registry.full_names(_registry.find(FAMILIES, name)[0])
 
 
+def check(
+    env: Any, *, random_start: bool | None = None, shared_dynamics: bool | None = None, key: Key | None = None
+) -> tuple[str, ...]:
+    """The faults of an environment, one sentence each; empty if there are none. See `metarl_jax.envs.contract.faults`.
+
+    Args:
+        env: a `TaskEnv` of any origin.
+        random_start: whether episodes are meant to start differently; None: what the card of a registered family says,
+            else True.
+        shared_dynamics: True if tasks are meant to differ in their rewards only, so that no observation may depend on
+            the task; None: what the card of a registered family says, else nothing.
+        key: of the random draws.
+    """
+    name = str(getattr(env, "name", "")).split(" ")[0]
+    if name.split("@")[0] in FAMILIES:
+        family = _registry.find(FAMILIES, name)[0]
+        random_start = family.random_start if random_start is None else random_start
+        shared_dynamics = family.shared_dynamics if shared_dynamics is None else shared_dynamics
+    return _faults(env, random_start is not False, shared_dynamics, key)
+
+
 def card(name: str) -> Card:
     """What to know of an environment before comparing curves: definition, defaults, source, differences.
 
@@ -73,6 +96,7 @@ __all__ = [
     "State",
     "VelocityTask",
     "card",
+    "check",
     "make",
     "names",
     "reveal_task",

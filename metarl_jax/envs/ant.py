@@ -196,7 +196,7 @@ _COMMON: dict[str, Any] = {
     "random_start": True,
     "backends": BACKENDS,
 }
-_PLACE = _COMMON | {"observation": "q without the torso's place, q̇, and the torso's position [30]"}
+_PLACE: dict[str, Any] = _COMMON | {"observation": "q without the torso's place, q̇, and the torso's position [30]"}
 HEAVIER = Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5))
 
 ANT_DIR = Family(

@@ -11,14 +11,16 @@ import functools
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax import checks
 from metarl_jax.base import TaskEnv
+from metarl_jax.envs.dynamics import Changes, scaled
 from metarl_jax.envs.state import State, first, like
 from metarl_jax.types import Key, PyTree
 
@@ -31,10 +33,10 @@ class Simulator(NamedTuple):
 
     env: Any
     """the Brax environment that holds the model; `env.sys` is what Brax's renderers want"""
-    init: Callable[[jax.Array, jax.Array], PyTree]
-    """``(q, qd) → pipeline state``"""
-    advance: Callable[[PyTree, jax.Array], PyTree]
-    """``(pipeline state, control) → pipeline state`` one control step later"""
+    init: Callable[[Changes, jax.Array, jax.Array], PyTree]
+    """``(changes, q, qd) → pipeline state``"""
+    advance: Callable[[Changes, PyTree, jax.Array], PyTree]
+    """``(changes, pipeline state, control) → pipeline state`` one control step later"""
     dt: float
     """seconds per control step"""
 
@@ -51,8 +53,8 @@ class Behavior(NamedTuple):
     """``(task, before, after, control, dt) → reward``, with the control that the simulator received"""
     terminated: Callable[[PyTree], jax.Array] | None = None
     """``pipeline state → bool``; None where episodes never end early"""
-    system: Callable[[PyTree, PyTree], PyTree] | None = None
-    """``(task, Brax's system) → system`` that this task is simulated with; None where all tasks share the physics"""
+    scale: Callable[[PyTree], Mapping[str, jax.Array]] = lambda task: {}
+    """``task → {knob: factors}`` on the robot's physics, see `metarl_jax.envs.dynamics`"""
 
 
 @contextlib.contextmanager
@@ -94,36 +96,40 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
         from brax import envs
 
         env: Any = envs.get_environment(robot, backend=backend)
-        return Simulator(env, jax.jit(env.pipeline_init), jax.jit(_advance(env)), float(env.dt))
+
+    def init(changes, q, qd):
+        return changed(env, changes).pipeline_init(q, qd)
+
+    def advance(changes, pipeline_state, control):
+        model = changed(env, changes)
+        after = model.pipeline_step(pipeline_state, control)
+        return _with_current_positions(model, after) if backend == "mjx" else after
+
+    return Simulator(env, jax.jit(init), jax.jit(advance), float(env.dt))
 
 
-def _advance(env: Any) -> Callable[[PyTree, jax.Array], PyTree]:
-    return _with_current_positions(env) if env.backend == "mjx" else env.pipeline_step
+def changed(env: Any, changes: Changes) -> Any:
+    """The Brax environment with another model, whose arrays may be traced: nothing is compiled here."""
+    if changes:
+        env = copy.copy(env)
+        env.sys = env.sys.tree_replace(dict(changes))
+    return env
 
 
-def with_system(physics: Simulator, system: PyTree) -> Simulator:
-    """The same robot with another model, which may be traced: nothing is compiled here."""
-    env = copy.copy(physics.env)
-    env.sys = system
-    return physics._replace(env=env, init=env.pipeline_init, advance=_advance(env))
-
-
-def _with_current_positions(env: Any) -> Callable[[PyTree, jax.Array], PyTree]:
-    """The control step on mjx, with link positions `x` that belong to `q`.
+def _with_current_positions(env: Any, pipeline_state: PyTree) -> PyTree:
+    """A state of mjx after a control step, with link positions `x` that belong to its `q`.
 
     MuJoCo integrates last, so its link positions are those before the last of a control step's substeps, but current at
     reset: the first velocity of an episode would come out a fifth too small, and a tip 2 cm from where it is.
     """
     from brax import kinematics
 
-    def advance(pipeline_state, control):
-        after = env.pipeline_step(pipeline_state, control)
-        return after.replace(x=kinematics.forward(env.sys, after.q, after.qd)[0])
-
-    return advance
+    return pipeline_state.replace(x=kinematics.forward(env.sys, pipeline_state.q, pipeline_state.qd)[0])
 
 
-def brax_env(*, name: str, robot: str, backend: str, horizon: int, action_scale: float, behavior: Behavior) -> TaskEnv:
+def brax_env(
+    *, name: str, robot: str, backend: str, horizon: int, action_scale: float, mass_scale: float, behavior: Behavior
+) -> TaskEnv:
     """A `TaskEnv` of one behaviour on Brax physics; `State.internal` is Brax's pipeline state.
 
     Args:
@@ -133,27 +139,32 @@ def brax_env(*, name: str, robot: str, backend: str, horizon: int, action_scale:
         horizon: control steps per episode.
         action_scale: the simulator gets control = clip(action / action_scale, ±1) · c, where ±c is the actuators' range
             (1 for most robots).
+        mass_scale: factor on mass and inertia of every link.
         behavior: of the family.
+
+    Raises:
+        ValueError: a scale is not positive.
     """
+    action_scale = checks.positive("action_scale", action_scale)
+    heavier = {} if checks.positive("mass_scale", mass_scale) == 1 else {"density": mass_scale}
     physics = simulator(robot, backend)
     # Brax's robots have symmetric ranges; where they are ±1 nothing is multiplied.
     limit = np.asarray(physics.env.sys.actuator.ctrl_range)[:, 1]
     limit = None if np.all(limit == 1) else limit
 
-    def physics_of(task):
-        system = behavior.system
-        return physics if system is None else with_system(physics, system(task, physics.env.sys))
+    def changes(task):
+        return scaled(physics.env.sys, backend, heavier, behavior.scale(task))
 
     def reset(key, task):
         q, qd = behavior.start(key, task, physics)
-        pipeline_state = physics_of(task).init(q, qd)
+        pipeline_state = physics.init(changes(task), q, qd)
         return first(behavior.observe(pipeline_state), internal=pipeline_state)
 
     def step(task, state: State, action):
         before = state.internal
         control = jnp.clip(action / action_scale, -1, 1)
         control = control if limit is None else control * limit
-        after = like(before, physics_of(task).advance(before, control))
+        after = like(before, physics.advance(changes(task), before, control))
         reward = behavior.reward(task, before, after, control, physics.dt)
         terminated = None if behavior.terminated is None else behavior.terminated(after)
         return state.following(behavior.observe(after), reward, internal=after, terminated=terminated)

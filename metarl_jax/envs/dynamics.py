@@ -4,7 +4,7 @@ A task holds the factors, not the model. Which array of the model a knob means d
 the other backends' family is silently without effect, so a table says what acts where, and any other pair is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.envs.tasks import DynamicsTask
 from metarl_jax.types import Key, PyTree
+
+Changes = Mapping[str, jax.Array]
+"""dotted path in Brax's `System` → the array to put there"""
 
 _RIGID = ("generalized", "spring", "positional")
 _SOFT = ("spring", "positional")
@@ -70,24 +73,24 @@ def elements(system: PyTree, backend: str, knob: str) -> int:
     return 1 if knob in WHOLE else len(_array(system, fields(knob, backend)[0]))
 
 
-def scaled(system: PyTree, backend: str, scale: Mapping[str, jax.Array]) -> PyTree:
-    """Brax's `System` with each knob's array multiplied by its factors, element by element.
+def scaled(system: PyTree, backend: str, *scales: Mapping[str, jax.Array | float]) -> Changes:
+    """Each knob's arrays multiplied by its factors, element by element: {path: array}.
 
     Args:
         system: Brax's model.
         backend: that runs it.
-        scale: knob → factors, [] for all elements alike or [elements].
+        *scales: knob → factors, [] for all elements alike or [elements]; one after the other.
 
     Raises:
         ValueError: a knob does not exist or does not act on this backend.
     """
-    changes = {}
-    for knob, factor in scale.items():
+    changes: dict[str, jax.Array] = {}
+    for knob, factor in (item for scale in scales for item in scale.items()):
         for path in fields(knob, backend):
-            value = changes.get(path, _array(system, path))
+            value = changes[path] if path in changes else _array(system, path)
             trailing = [1] * (value.ndim - jnp.ndim(factor))
             changes[path] = value * jnp.reshape(factor, (*jnp.shape(factor), *trailing))
-    return system.tree_replace(changes)
+    return changes
 
 
 def sample_scales(
@@ -119,10 +122,3 @@ def sample_scales(
         shape = (count,) if per_element and knob not in WHOLE else ()
         scale[knob] = BASE.get(knob, 1.5) ** jax.random.uniform(knob_key, shape, minval=low, maxval=high)
     return DynamicsTask(scale)
-
-
-def heavier(backend: str, factor: float) -> Callable[[PyTree, PyTree], PyTree] | None:
-    """``(task, system) → system`` with mass and inertia of every link times `factor`; None for 1: nothing to do."""
-    if factor == 1:
-        return None
-    return lambda task, system: scaled(system, backend, {"density": factor})

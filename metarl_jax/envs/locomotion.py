@@ -3,8 +3,7 @@
 Velocities are finite differences of the torso's position over one control step, in m/s, as in the papers.
 """
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypedDict, Unpack
 
 import jax
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import dynamics
 from metarl_jax.envs.brax_adapter import Behavior, Simulator, brax_env
 from metarl_jax.types import Key, PyTree
 
@@ -91,7 +89,7 @@ def locomotion_env(
     sample_task: Callable[[Key], PyTree],
     reward: Callable[[PyTree, PyTree, PyTree, jax.Array, float], jax.Array],
     terminated: Callable[[PyTree], jax.Array] | None = None,
-    system: Callable[[PyTree, PyTree], PyTree] | None = None,
+    scale: Callable[[PyTree], Mapping[str, jax.Array]] = lambda task: {},
     **body: Unpack[Body],
 ) -> TaskEnv:
     """A family of one running robot; see `Behavior` for the functions and `Body` for the options.
@@ -99,8 +97,6 @@ def locomotion_env(
     Raises:
         ValueError: an option is out of its range.
     """
-    action_scale = checks.positive("action_scale", body["action_scale"])
-    mass_scale = checks.positive("mass_scale", body["mass_scale"])
     if body["observation"] not in OBSERVATIONS:
         raise checks.unknown("observation", body["observation"], OBSERVATIONS)
     sees_torso = body["observation"] == "joints+torso"
@@ -118,17 +114,12 @@ def locomotion_env(
         place = [torso(pipeline_state)] if sees_torso else []
         return jnp.concatenate([pipeline_state.q[robot.horizontal :], speed, *place])
 
-    heavier = dynamics.heavier(body["backend"], mass_scale)
-    steps = [change for change in (system, heavier) if change is not None]
-
-    def changed(task, model):
-        return functools.reduce(lambda model, change: change(task, model), steps, model)
-
     return brax_env(
         name=name,
         robot=robot.name,
         backend=body["backend"],
         horizon=body["horizon"],
-        action_scale=action_scale,
-        behavior=Behavior(sample_task, start, observe, reward, terminated, changed if steps else None),
+        action_scale=body["action_scale"],
+        mass_scale=body["mass_scale"],
+        behavior=Behavior(sample_task, start, observe, reward, terminated, scale),
     )

@@ -72,10 +72,7 @@ def _perturbed(name: str, robot: Robot, terminated: Callable[[PyTree], jax.Array
     def reward(task, before, after, control, dt):
         return velocity(before, after, dt)[0] + alive - control_cost * (control**2).sum()
 
-    def system(task, model):
-        return dynamics.scaled(model, backend, task.scale)
-
-    return locomotion_env(name, robot, sample_task, reward, terminated, system, **body)
+    return locomotion_env(name, robot, sample_task, reward, terminated, lambda task: task.scale, **body)
 
 
 def walker_params(*, name: str, **options: Unpack[_Options]) -> TaskEnv:
@@ -107,13 +104,13 @@ _ALL: dict[str, Any] = {
 _RUNNER = _BODY | {"control_cost": 1e-3, "alive": 1.0} | _ALL
 _FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) for every link and geom"
 _COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "backends": BACKENDS}
-_PLANAR = _COMMON | {
+_PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
     "differences": "Brax physics instead of MuJoCo's, so absolute returns differ. Inertia has one factor a link where "
     "the papers draw one for each of its axes. On spring and positional, whose joints have no damping of their own, "
-    "that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped onto "
-    "them.",
+    "that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped "
+    "onto them.",
     "ood": Ood(
         "every factor above the training range: u ~ U(3, 4), the knobs and elements as in training",
         sampling.beyond("exponent_range", 1.0),

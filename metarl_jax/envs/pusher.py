@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import dynamics, sampling
+from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS, Behavior, Simulator, brax_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import GoalTask
@@ -73,11 +73,9 @@ def pusher_goal(
     Raises:
         ValueError: an option is out of its range.
     """
-    action_scale = checks.positive("action_scale", action_scale)
     control_cost = checks.non_negative("control_cost", control_cost)
     near_weight = checks.non_negative("near_weight", near_weight)
     goal_range, goal_hole = checks.interval("goal_range", goal_range), checks.share("goal_hole", goal_hole)
-    mass_scale = checks.positive("mass_scale", mass_scale)
 
     def sample_task(key):
         return GoalTask(jnp.array(CENTER) + sampling.in_square(key, goal_range, goal_hole))
@@ -88,9 +86,15 @@ def pusher_goal(
         near = jnp.linalg.norm(_place(after, WRIST) - cylinder)
         return -far - near_weight * near - control_cost * (control**2).sum()
 
-    behavior = Behavior(sample_task, _start, _observe, reward, system=dynamics.heavier(backend, mass_scale))
+    behavior = Behavior(sample_task, _start, _observe, reward)
     return brax_env(
-        name=name, robot="pusher", backend=backend, horizon=horizon, action_scale=action_scale, behavior=behavior
+        name=name,
+        robot="pusher",
+        backend=backend,
+        horizon=horizon,
+        action_scale=action_scale,
+        mass_scale=mass_scale,
+        behavior=behavior,
     )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import dynamics, sampling
+from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS, Behavior, Simulator, brax_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import GoalTask
@@ -67,10 +67,8 @@ def reacher_goal(
     Raises:
         ValueError: an option is out of its range.
     """
-    action_scale = checks.positive("action_scale", action_scale)
     control_cost = checks.non_negative("control_cost", control_cost)
     goal_radius = checks.positive("goal_radius", goal_radius)
-    mass_scale = checks.positive("mass_scale", mass_scale)
 
     def sample_task(key):
         return GoalTask(sampling.in_ring(key, 0.0, goal_radius))
@@ -78,9 +76,15 @@ def reacher_goal(
     def reward(task: GoalTask, before, after, control, dt):
         return -jnp.linalg.norm(_tip(after) - task.goal) - control_cost * (control**2).sum()
 
-    behavior = Behavior(sample_task, _start, _observe, reward, system=dynamics.heavier(backend, mass_scale))
+    behavior = Behavior(sample_task, _start, _observe, reward)
     return brax_env(
-        name=name, robot="reacher", backend=backend, horizon=horizon, action_scale=action_scale, behavior=behavior
+        name=name,
+        robot="reacher",
+        backend=backend,
+        horizon=horizon,
+        action_scale=action_scale,
+        mass_scale=mass_scale,
+        behavior=behavior,
     )
 
 

@@ -17,6 +17,10 @@ if typing.TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
 
 
+SPLITS = ("train", "test", "ood")
+"""Those of `metarl_jax.envs.SPLITS`, which takes JAX to import."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
     """Policy network; None is the library's default."""
@@ -106,6 +110,8 @@ class EvaluationConfig:
     """adaptation steps, may exceed those of training (None: the larger of 3 and L)"""
     eval_seed: int = 0
     """seed of the held-out tasks, of a random stream that training never draws from"""
+    eval_split: str = "test"
+    """whose tasks: test, the training distribution; ood, tasks outside of it; or train"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,6 +153,8 @@ class TrainConfig:
             integer(name, getattr(self, name), least)
         integer("eval_tasks", self.evaluation.eval_tasks, 2)
         integer("eval_seed", self.evaluation.eval_seed, 0)
+        if self.evaluation.eval_split not in SPLITS:
+            raise unknown("eval_split", self.evaluation.eval_split, SPLITS)
         if self.evaluation.eval_steps is not None:
             integer("eval_steps", self.evaluation.eval_steps, 0)
 
@@ -196,11 +204,12 @@ def algorithm_options(config: TrainConfig) -> dict[str, Any]:
     return options | ({"inner_lr": rates[0]} if isinstance(rates, tuple) and len(rates) == 1 else {})
 
 
-def build(config: TrainConfig, **overrides: Any) -> Built:
+def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     """Environment and algorithm of a configuration.
 
     Args:
         config: of the run.
+        split: whose tasks the environment draws.
         **overrides: algorithm options that replace the configuration's; None goes back to the default.
 
     Raises:
@@ -210,7 +219,7 @@ def build(config: TrainConfig, **overrides: Any) -> Built:
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
     env_options = parse_options("env-option", config.env_option)
-    env = envs.make(config.task, backend=config.backend, horizon=config.horizon, **env_options)
+    env = envs.make(config.task, split=split, backend=config.backend, horizon=config.horizon, **env_options)
     env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides
     options = {name: value for name, value in options.items() if value is not None}

@@ -16,6 +16,7 @@ def to_report(
     *,
     task: str,
     algorithm: str,
+    split: str,
     episodes_per_step: int,
     inner_lr: Sequence[float],
     trained_steps: int,
@@ -28,6 +29,7 @@ def to_report(
         rows: of `metarl_jax.evaluation.evaluate`.
         task: the family.
         algorithm: its name.
+        split: whose tasks.
         episodes_per_step: N, episodes that each step learns from and each return is the mean of.
         inner_lr: rate of each of the L' steps.
         trained_steps: L of training.
@@ -38,7 +40,7 @@ def to_report(
     return {
         "task": task,
         "algorithm": algorithm,
-        "split": "held-out",
+        "split": split,
         "num_tasks": len(per_task),
         "episodes_per_step": episodes_per_step,
         "adaptation_steps_in_training": trained_steps,
@@ -72,7 +74,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 def table(report: dict[str, Any]) -> Table:
     """Mean, standard error, median and interquartile mean per step, and the gain over step 0."""
     result = Table(
-        title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} held-out tasks "
+        title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
         f"({report['episodes_per_step']} episodes per step and task)",
         caption="s.e.: standard error over tasks; gain: over step 0 of the same task; IQM: interquartile mean",
         caption_justify="left",

@@ -196,8 +196,11 @@ def evaluate_run(
     steps: int | None = None,
     inner_lr: tuple[float, ...] | None = None,
     seed: int | None = None,
+    split: str | None = None,
 ) -> dict[str, Any]:
     """Evaluates the newest checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
+
+    Those of another split than "test" are named after it: evaluation-ood.json, adaptation-ood.png.
 
     Args:
         folder: of the run.
@@ -206,6 +209,7 @@ def evaluate_run(
         steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training.
         inner_lr: rates of the inner steps, the last repeated; None is those of training.
         seed: of the held-out tasks; None is the run's `eval_seed`.
+        split: whose tasks, "test", "ood" or "train"; None is the run's `eval_split`.
 
     Returns:
         The content of evaluation.json.
@@ -215,7 +219,7 @@ def evaluate_run(
     """
     with user_errors(), console.status("setting up the evaluation"):
         config = read_config(folder)
-        given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed}
+        given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
         given = {name: value for name, value in given.items() if value is not None}
         # `replace` runs the checks of the configuration on what was given here.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
@@ -230,17 +234,19 @@ def evaluate_run(
             options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
             config = dataclasses.replace(config, algorithm_options=options)
         # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
-        built = configs.build(config, adaptation_steps=steps, burn_in=None, credit=False)
+        split = config.evaluation.eval_split
+        built = configs.build(config, split=split, adaptation_steps=steps, burn_in=None, credit=False)
         rates = configs.inner_rates(config, steps)
     for note in checkpoints.notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    with console.status(f"adapting to {config.evaluation.eval_tasks} held-out tasks, {steps} inner steps each"):
+    with console.status(f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"):
         results = evaluate(built.algorithm, built.env, key, state.params, num_tasks=config.evaluation.eval_tasks)
     report = reports.to_report(
         results,
-        task=built.env.name,
+        task=trained.env.name,
         algorithm=config.algorithm,
+        split=split,
         episodes_per_step=configs.algorithm_value(config, "episodes"),
         inner_lr=rates,
         trained_steps=trained_steps,
@@ -248,13 +254,14 @@ def evaluate_run(
         seed=config.evaluation.eval_seed,
     )
     with user_errors():
-        reports.write_report(report, folder / "evaluation.json")
+        suffix = "" if split == "test" else f"-{split}"
+        reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
-    title = f"{built.env.name}, {config.algorithm}: {config.evaluation.eval_tasks} held-out tasks"
+    title = f"{trained.env.name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
     plots.adaptation(
         report["rows"],
-        folder / "adaptation.png",
+        folder / f"adaptation{suffix}.png",
         title=title,
         horizon=built.env.horizon,
         trained_steps=trained_steps,
@@ -271,7 +278,9 @@ _FILES = {
     "checkpoints": "θ and the optimiser's state",
     "learning_curve.png": "return before and after adaptation, during training",
     "adaptation.png": "return per inner step on held-out tasks",
-    "evaluation.json": "the table above, and every task's return",
+    "evaluation.json": "every task's return, and their statistics",
+    "adaptation-ood.png": "the same outside of the training distribution",
+    "evaluation-ood.json": "the same outside of the training distribution",
 }
 
 

@@ -155,7 +155,7 @@ def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
     report = runs.evaluate_run(whole, console)
     assert report == first == json.loads((whole / "evaluation.json").read_text())
     assert {"task", "algorithm", "split", "num_tasks", "episodes_per_step", "rows", "inner_lr"} <= first.keys()
-    assert (first["task"], first["algorithm"], first["split"], first["num_tasks"]) == ("stub", "maml", "held-out", 40)
+    assert (first["task"], first["algorithm"], first["split"], first["num_tasks"]) == ("stub", "maml", "test", 40)
     assert first["rows"].keys() == {"adapted", "random_init"}
     for row in first["rows"].values():
         assert row["steps"] == list(range(STEPS + 1))

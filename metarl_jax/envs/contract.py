@@ -1,0 +1,282 @@
+"""The environment contract, run on any object: what is wrong with it, in words.
+
+A fault of an environment is seldom an error message. It is a goal left in the observation, a task that is drawn again,
+a simulation that breaks where no one looks; and then a curve that goes up for the wrong reason.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metarl_jax.types import PyTree, strongly_typed
+
+LANES, LEAST_STEPS, MOST_STEPS = 16, 24, 1000
+FIELDS = ("observation", "reward", "terminated", "truncated")
+
+_compiled = jax.jit  # one program steps all lanes
+
+
+def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.Array | None) -> tuple[str, ...]:
+    """The faults of an environment, one sentence each; empty if there are none.
+
+    It traces `sample_task`, `reset` and `step`, then runs 16 pairs of tasks twice, with random and extreme actions, for
+    up to an episode: the same keys and actions in different tasks show what the task changes, and the same tasks with
+    other keys and actions show what it changes whatever happens.
+
+    Args:
+        env: a `metarl_jax.TaskEnv`, or anything with its fields.
+        random_start: whether episodes are meant to start differently.
+        shared_dynamics: True if tasks are meant to differ in their rewards only, so that no observation may depend on
+            the task; None or False if they may differ in their physics.
+        key: of the random draws; None is ``jax.random.key(0)``.
+    """
+    key = jax.random.key(0) if key is None else key
+    for stage in (_interface(env), _traced(env, key)):
+        found = tuple(stage)
+        if found:  # what follows could not run
+            return found
+    return (*_tasks(env, key), *_behavior(_run(env, key), random_start, shared_dynamics))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+
+
+def _interface(env: Any) -> Iterator[str]:
+    for name in ("sample_task", "reset", "step"):
+        if not callable(getattr(env, name, None)):
+            yield f"it has no function {name!r}"
+    for name in ("observation_size", "action_size", "horizon"):
+        value = getattr(env, name, None)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            yield f"{name} is {value!r}; it must be a positive integer"
+
+
+def _action(env: Any) -> jax.Array:
+    return jnp.zeros((), int) if getattr(env, "discrete", False) else jnp.zeros(env.action_size)
+
+
+def _traced(env: Any, key: jax.Array) -> Iterator[str]:
+    """Faults that tracing shows, without a run: what cannot be compiled, wrong shapes, hidden inputs."""
+    try:
+        task = jax.eval_shape(env.sample_task, key)
+    except Exception as error:
+        yield f"sample_task cannot be traced by jax.jit: {_first_line(error)}"
+        return
+    if not jax.tree.leaves(task):
+        yield "a task has no arrays, so that all tasks are the same"
+        return
+    states, arguments = {}, (key, task)
+    for name in ("reset", "step"):
+        spoilt: list[bool] = []
+        function = _watching_its_task(getattr(env, name), spoilt, position=1 if name == "reset" else 0)
+        try:
+            states[name] = state = jax.eval_shape(function, *arguments)
+            batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), arguments)
+            constants = [_constants(jax.make_jaxpr(jax.vmap(getattr(env, name)))(*batch)) for _ in range(2)]
+        except Exception as error:
+            yield f"{name} cannot be traced by jax.jit and jax.vmap (a Python `if` on an array?): {_first_line(error)}"
+            return
+        if any(spoilt):
+            yield f"{name} changes the task that it is given: the task must stay fixed for the whole trial"
+        if not _same(*constants):
+            yield f"{name} draws random numbers that its key does not know of: the same call gives another result"
+        wrong = tuple(_fields(name, state, env.observation_size))
+        yield from wrong
+        if wrong:
+            return
+        arguments = (task, state, _action(env))
+    yield from _same_tree(states["reset"], states["step"])
+
+
+def _watching_its_task(function: Callable, spoilt: list[bool], position: int) -> Callable:
+    def watched(*arguments):
+        before = jax.tree.flatten(arguments[position])
+        result = function(*arguments)
+        after = jax.tree.flatten(arguments[position])
+        same = before[1] == after[1] and all(a is b for a, b in zip(before[0], after[0], strict=True))
+        spoilt.append(not same)
+        return result
+
+    return watched
+
+
+def _constants(jaxpr: Any) -> list[np.ndarray]:
+    """Every number that a traced program holds: what NumPy's random numbers turn into."""
+    found = [np.asarray(c) for c in jaxpr.consts if not jnp.issubdtype(jnp.result_type(c), jax.dtypes.prng_key)]
+
+    def visit(inner):
+        for equation in inner.eqns:
+            found.extend(np.asarray(v.val) for v in equation.invars if hasattr(v, "val"))
+            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+                if hasattr(value, "jaxpr"):
+                    consts = getattr(value, "consts", ())
+                    found.extend(np.asarray(c) for c in consts if np.dtype(getattr(c, "dtype", float)).kind != "V")
+                    visit(value.jaxpr)
+                elif hasattr(value, "eqns"):
+                    visit(value)
+
+    visit(jaxpr.jaxpr)
+    return found
+
+
+def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return len(first) == len(second) and all(
+        a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _fields(name: str, state: Any, observation_size: int) -> Iterator[str]:
+    for field in FIELDS:
+        if not hasattr(state, field):
+            yield f"the state of {name} has no field {field!r}"
+            continue
+        value = getattr(state, field)
+        shape, dtype = jnp.shape(value), jnp.result_type(value)
+        expected = (observation_size,) if field == "observation" else ()
+        if shape != expected:
+            yield f"{field} of {name} has shape {shape}; it must be {expected}"
+        kind, word = (jnp.bool_, "bool") if field in ("terminated", "truncated") else (jnp.floating, "float")
+        weak_zero = name == "reset" and getattr(value, "weak_type", False)  # `reward=0` follows the type of step's
+        if not jnp.issubdtype(dtype, kind) and not (weak_zero and field == "reward"):
+            yield f"{field} of {name} has dtype {dtype}; it must be {word}"
+
+
+def _same_tree(start: PyTree, following: PyTree) -> Iterator[str]:
+    if jax.tree.structure(start) != jax.tree.structure(following):
+        yield "reset and step return states of different structure"
+        return
+    for (path, first), second in zip(
+        jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(following), strict=True
+    ):
+        if first.shape != second.shape:
+            leaf = jax.tree_util.keystr(path)
+            yield f"state{leaf} has shape {first.shape} at reset and {second.shape} after a step"
+
+
+def _tasks(env: Any, key: jax.Array) -> Iterator[str]:
+    draw = jax.jit(jax.vmap(env.sample_task))
+    tasks = [np.asarray(leaf).reshape(64, -1) for leaf in jax.tree.leaves(draw(jax.random.split(key, 64)))]
+    if all(len(np.unique(leaf, axis=0)) == 1 for leaf in tasks):
+        yield "sample_task gives the same task for every key"
+    if not all(np.isfinite(leaf).all() for leaf in tasks if leaf.dtype.kind == "f"):
+        yield "sample_task gives tasks that are NaN or infinite"
+
+
+class _Runs(NamedTuple):
+    """Groups of 16 lanes: tasks A and B with the same keys and actions; both with others; A with extreme actions."""
+
+    observation: np.ndarray
+    """[group, lane, t, ...] from reset on"""
+    reward: np.ndarray
+    """[group, lane, t]; 0 at reset"""
+    reached: np.ndarray
+    """[group, lane, t] whether the episode had not ended before"""
+    start: list[np.ndarray]
+    """leaves of the states at reset, of group A"""
+    own_task: bool
+    """whether a state's own field `task` differs from the task that the function was given"""
+    over: bool
+    """whether an episode is over at reset"""
+
+
+A, B, OTHER_A, OTHER_B, EXTREME = range(5)
+
+
+def _run(env: Any, key: jax.Array) -> _Runs:
+    keys = jax.random.split(key, 7)
+    first, second = (jax.vmap(env.sample_task)(jax.random.split(k, LANES)) for k in keys[:2])
+    tasks = jax.tree.map(lambda a, b: jnp.concatenate([a, b, a, b, a]), first, second)
+    starts, others = jax.random.split(keys[2], LANES), jax.random.split(keys[3], LANES)
+    resets = jnp.concatenate([starts, starts, others, others, starts])
+
+    def by_group(draw):  # the same actions in both tasks of a pair
+        one, other, extreme = (draw(k) for k in keys[4:])
+        return jnp.concatenate([one, one, other, other, 1e6 * extreme])
+
+    def actions(t):
+        if getattr(env, "discrete", False):
+            last = env.action_size - 1
+            one, other = (jax.random.randint(jax.random.fold_in(k, t), (LANES,), 0, last + 1) for k in keys[4:6])
+            return jnp.concatenate([one, one, other, other, jnp.full(LANES, last)])
+        # Half of the noise lasts, so that a walk gets somewhere and meets sparse rewards.
+        shape = (LANES, env.action_size)
+        return by_group(lambda k: jax.random.normal(k, shape) + jax.random.normal(jax.random.fold_in(k, t), shape))
+
+    reset, step = (_compiled(jax.vmap(function)) for function in (env.reset, env.step))
+    state = strongly_typed(reset(resets, tasks))
+    start = [np.asarray(leaf)[:LANES] for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.number)]
+    own_task = _own_task_differs(state, tasks)
+    running = ~np.asarray(state.terminated | state.truncated, bool)
+    over = not running.all()
+    observations, rewards, reached = [np.asarray(state.observation)], [np.zeros(len(running))], [running | True]
+    for t in range(min(env.horizon, MOST_STEPS)):
+        state = step(tasks, state, actions(t))
+        reached.append(running.copy())
+        observations.append(np.where(running[:, None], np.asarray(state.observation), 0))
+        rewards.append(np.where(running, np.asarray(state.reward), 0))
+        own_task |= _own_task_differs(state, tasks)
+        running &= ~np.asarray(state.terminated | state.truncated, bool)
+        depends = not np.array_equal(rewards[-1][:LANES], rewards[-1][LANES : 2 * LANES])
+        if t + 1 >= LEAST_STEPS and depends:
+            break
+
+    def groups(record):
+        return np.stack(record, 1).reshape(5, LANES, len(record), *record[0].shape[1:])
+
+    return _Runs(groups(observations), groups(rewards), groups(reached), start, own_task, over)
+
+
+def _own_task_differs(state: Any, tasks: PyTree) -> bool:
+    own = getattr(state, "task", None)
+    if own is None or jax.tree.structure(own) != jax.tree.structure(tasks):
+        return False
+    return not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(tasks), strict=True))
+
+
+def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> Iterator[str]:
+    observation, reward = runs.observation, runs.reward
+    if runs.over:
+        yield "an episode is over at its reset: terminated or truncated is True there"
+    if runs.own_task:
+        yield "reset draws the task anew: the state's task is not the task that reset was given"
+    for group, kind in ((slice(A, EXTREME), "random"), (slice(EXTREME, EXTREME + 1), "extreme (±1e6)")):
+        for name, values in (("observation", observation[group]), ("reward", reward[group])):
+            broken = ~np.isfinite(values).reshape(*values.shape[:3], -1).all(-1)
+            if broken.any():
+                when = int(np.argwhere(broken)[:, 2].min())
+                yield f"{kind} actions make the {name} NaN or infinite, first after {when} steps"
+    alike = all((leaf == leaf[:1]).all() for leaf in runs.start)
+    if random_start and alike:
+        yield "every episode starts alike, whatever key reset is given (if that is meant: random_start=False)"
+
+    difference, elsewhere = (
+        np.where((runs.reached[one] & runs.reached[two])[..., None], observation[one] - observation[two], 0)
+        for one, two in ((A, B), (OTHER_A, OTHER_B))
+    )
+    if (difference[:, 0] != 0).any():
+        yield "the observation at reset shows the task: it differs between tasks for the same key"
+    elif shared_dynamics and (difference != 0).any():
+        yield "the observation depends on the task, which was meant to change rewards only"
+    elif _constant_offset(difference, elsewhere):
+        yield "the observation shows the task after the first step: it differs between tasks whatever is done"
+    if np.array_equal(reward[A], reward[B], equal_nan=True) and not (difference != 0).any():
+        yield (
+            "rewards ignore the task: the same key and actions give the same rewards and observations in every task "
+            "(does the environment draw a task of its own?)"
+        )
+
+
+def _constant_offset(difference: np.ndarray, elsewhere: np.ndarray) -> bool:
+    """Whether a component differs between two tasks by what neither keys, nor actions, nor time change."""
+    first = difference[:, 1:2]
+    steps = difference.shape[1] - 1
+    varies = np.zeros(difference.shape[2:], bool)
+    for values in (difference[:, 1:], elsewhere[:, 1:]):
+        short = (values == 0).all(-1)  # an ended episode has no difference left
+        varies |= (np.where(short[..., None], 0, np.abs(values - first)) > 1e-5 * (1 + np.abs(first))).any((0, 1))
+    return bool((~varies & (np.abs(first) > 1e-3).any((0, 1))).any()) and steps > 1
