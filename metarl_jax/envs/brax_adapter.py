@@ -102,6 +102,10 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
 
     def advance(changes, pipeline_state, control):
         model = changed(env, changes)
+        if "link.inertia.mass" in changes and hasattr(pipeline_state, "mass"):
+            # spring and positional keep the masses of the reset in the state; a step takes its own task's.
+            mass = jnp.broadcast_to(changes["link.inertia.mass"], pipeline_state.mass.shape)
+            pipeline_state = pipeline_state.replace(mass=mass)
         after = model.pipeline_step(pipeline_state, control)
         return _with_current_positions(model, after) if backend == "mjx" else after
 

@@ -68,13 +68,31 @@ def _array(system: PyTree, path: str) -> jax.Array:
     return jnp.asarray(system, float)  # some gears are integers, which a factor would be cut to
 
 
+# On spring and positional Brax reads m^(1 − s) for a mass m and likewise for inertias, with an s of each robot's model.
+# Where s is 1 (ant, hopper) the masses of the model have no effect, and a factor on them had none either.
+_EXPONENTS = {"link.inertia.mass": "spring_mass_scale", "link.inertia.i": "spring_inertia_scale"}
+
+
+def _as_simulated(system: PyTree, backend: str, path: str) -> Changes:
+    """The array at `path` as the physics reads it, and what makes it read just that."""
+    value = _array(system, path)
+    if backend not in _SOFT or path not in _EXPONENTS:
+        return {path: value}
+    exponent = 1 - _array(system, _EXPONENTS[path])
+    if path == "link.inertia.i":  # only the diagonals are read; a power of the zeros beside them would be 1
+        value = jax.vmap(lambda matrix: jnp.diag(jnp.diagonal(matrix) ** exponent))(value)
+    else:
+        value = value**exponent
+    return {path: value, _EXPONENTS[path]: jnp.zeros(())}
+
+
 def elements(system: PyTree, backend: str, knob: str) -> int:
     """How many factors a knob takes element by element: links, bodies, geoms, degrees of freedom or actuators."""
     return 1 if knob in WHOLE else len(_array(system, fields(knob, backend)[0]))
 
 
 def scaled(system: PyTree, backend: str, *scales: Mapping[str, jax.Array | float]) -> Changes:
-    """Each knob's arrays multiplied by its factors, element by element: {path: array}.
+    """Each knob's arrays, as the physics reads them, times its factors, element by element: {path: array}.
 
     Args:
         system: Brax's model.
@@ -87,9 +105,10 @@ def scaled(system: PyTree, backend: str, *scales: Mapping[str, jax.Array | float
     changes: dict[str, jax.Array] = {}
     for knob, factor in (item for scale in scales for item in scale.items()):
         for path in fields(knob, backend):
-            value = changes[path] if path in changes else _array(system, path)
-            trailing = [1] * (value.ndim - jnp.ndim(factor))
-            changes[path] = value * jnp.reshape(factor, (*jnp.shape(factor), *trailing))
+            if path not in changes:
+                changes |= _as_simulated(system, backend, path)
+            trailing = [1] * (changes[path].ndim - jnp.ndim(factor))
+            changes[path] *= jnp.reshape(factor, (*jnp.shape(factor), *trailing))
     return changes
 
 

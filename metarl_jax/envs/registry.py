@@ -76,6 +76,8 @@ class Card:
     """how an episode starts"""
     random_start: bool
     """whether starts differ between keys"""
+    finite: int | None
+    """how many tasks there are in training; None: infinitely many"""
     shared_dynamics: bool
     """whether the task changes rewards only"""
     horizon: int
