@@ -1,0 +1,421 @@
+"""Simulations that diverge: they end in their own episode, and what is left is as if that episode had not been."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+import metarl_jax as mrl
+from metarl_jax import inner, outer
+from metarl_jax.compose import build_parts
+from metarl_jax.evaluation import evaluate, summarize
+from metarl_jax.inner.advantages import estimate
+from metarl_jax.inner.critics import previous_fit, value_network
+from metarl_jax.rollout import rollout
+from metarl_jax.runs import reports
+from metarl_jax.types import Adaptation, Trajectory
+from tests import toys
+from tests.data import random_trajectory
+from tests.runs.stub import stub_algorithm, stub_env
+
+HORIZON, NEVER, AT_RESET = 6, 99, -1
+
+
+@struct.dataclass
+class Task:
+    goal: jax.Array  # [1]
+    keys: jax.Array  # uint32 [K, 2], data of the reset keys of the episodes that break
+    at: jax.Array  # [K] the step that breaks each
+    rate: jax.Array  # of all other episodes, those that break in step 1
+    reward: jax.Array  # whether a broken step has an infinite reward rather than a NaN position
+
+
+@struct.dataclass
+class State(toys.State):
+    time: jax.Array
+    length: jax.Array
+    breaks: jax.Array
+
+
+def fragile(rates=(0.0,)):
+    """A walk of 3 steps at least, which ends by termination or the horizon, or breaks; a task draws one of the rates."""
+
+    def sample_task(key):
+        goal, rate = jax.random.normal(key, (1,)), jnp.array(rates)[jax.random.randint(key, (), 0, len(rates))]
+        return Task(goal, jnp.zeros((1, 2), jnp.uint32), jnp.array([NEVER]), rate, jnp.array(False))
+
+    def reset(key, task):
+        chosen = (task.keys == jax.random.key_data(key)).all(-1)
+        start, length, luck = jax.random.split(key, 3)
+        at_random = jnp.where(jax.random.uniform(luck) < task.rate, 1, NEVER)
+        breaks = jnp.minimum(jnp.where(chosen, task.at, NEVER).min(), at_random)
+        position = jax.random.normal(start, (1,)) + jnp.where(breaks == AT_RESET, jnp.nan, 0)
+        return State(position, 0.0, False, False, 0, jax.random.randint(length, (), 3, HORIZON + 3), breaks)
+
+    def step(task, state, action):
+        broken = state.time == state.breaks
+        position = state.observation + action
+        reward = jnp.where(broken & task.reward, jnp.inf, -((position - task.goal) ** 2).sum())
+        position = jnp.where(broken & ~task.reward, jnp.nan, position)
+        time = state.time + 1
+        return State(position, reward, time == state.length, False, time, state.length, state.breaks)
+
+    return mrl.TaskEnv(
+        sample_task=sample_task, reset=reset, step=step, observation_size=1, action_size=1, horizon=HORIZON
+    )
+
+
+def reset_keys(key, episodes):
+    """Key data [N, 2] of the resets that `rollout` draws from `key`."""
+    per_episode = jax.vmap(lambda n: jax.random.split(jax.random.fold_in(key, n))[0])
+    return jax.random.key_data(per_episode(jnp.arange(episodes)))
+
+
+def all_finite(tree):
+    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
+
+
+def take(tree, index):
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+# --- one rollout -----------------------------------------------------------------------------------------------------
+
+EPISODES = 8
+
+
+@pytest.fixture(scope="module")
+def roll():
+    """``(at [N], reward) → trajectory``: what breaks each of the episodes, by one program."""
+    env = fragile()
+    policy = toys.small_policy(env)
+    params, key = policy.init(jax.random.key(0)), jax.random.key(1)
+    goal, keys = jnp.ones(1), reset_keys(key, EPISODES)
+    run = jax.jit(lambda params, task: rollout(key, env, policy, params, task, EPISODES, HORIZON))
+
+    def rolled(at, reward=False, params=params):
+        return run(params, Task(goal, keys, jnp.asarray(at), jnp.array(0.0), jnp.array(reward)))
+
+    rolled.params = params
+    return rolled
+
+
+@pytest.mark.parametrize("reward", [False, True])
+def test_a_broken_episode_is_void_and_finite_and_its_neighbours_do_not_notice(roll, reward):
+    whole = roll([NEVER] * EPISODES)
+    assert not whole.void.any()
+    data = roll([NEVER, AT_RESET, 0, 1, NEVER, 2, NEVER, NEVER], reward)
+    np.testing.assert_array_equal(data.void, [False, True, True, True, False, True, False, False])
+    assert not data.valid[data.void].any()
+    assert not data.reward[data.void].any()
+    assert all_finite(data)
+    sound = np.flatnonzero(~data.void)
+    jax.tree.map(np.testing.assert_array_equal, take(data, sound), take(whole, sound))
+    for leaf in (data.observation, data.action, data.log_prob, data.next_observation):
+        np.testing.assert_array_equal(leaf[data.void], np.broadcast_to(leaf[data.void, :1], leaf[data.void].shape))
+    # The policy saw zeros where the reset was broken, and the reset elsewhere.
+    assert (data.observation[1] == 0).all()
+    np.testing.assert_array_equal(data.observation[[2, 3, 5], 0], whole.observation[[2, 3, 5], 0])
+
+
+def test_what_breaks_after_the_end_breaks_nothing(roll):
+    """Padding may diverge: an episode that has ended is not void."""
+    whole = roll([NEVER] * EPISODES)
+    data = roll([HORIZON - 1] * EPISODES)
+    np.testing.assert_array_equal(data.void, whole.valid[:, -1])
+    assert data.void.any()
+    assert not data.void.all()
+    assert all_finite(data)
+
+
+def test_a_policy_that_fails_is_not_taken_for_a_simulation_that_does(roll):
+    """φ = NaN must reach the metrics, not vanish as so many void episodes."""
+    data = roll([NEVER] * EPISODES, params=jax.tree.map(lambda leaf: leaf * jnp.nan, roll.params))
+    assert not data.void.any()
+    assert np.isnan(data.reward).any()
+
+
+# --- a batch of 256 environments -------------------------------------------------------------------------------------
+
+TASKS, STAGES, BROKEN = 32, 2, 4
+FEWER, HALF, NONE = slice(0, 4), 4, 5  # tasks that keep half their episodes, one that loses a stage, one that loses all
+UNAFFECTED = slice(6, None)
+VARIANTS = {
+    "maml": (outer.ratio(), {"surrogate": "score_function"}),
+    "promp": (outer.add(outer.clipped(), outer.inner_kl()), {"surrogate": "likelihood_ratio"}),
+    "dice": (outer.ratio(), {"surrogate": "dice", "baseline": "leave_one_out"}),
+}
+
+
+def batch():
+    """Keys [B], whole tasks, tasks of which some break, and which episodes do [B, S, N]: 26 and 32 of 256.
+
+    They break at reset, in the first step or later.
+    """
+    keys = jax.random.split(jax.random.key(3), TASKS)
+    random = np.random.default_rng(0)
+    broken = np.zeros((TASKS, STAGES, EPISODES), bool)
+    for b in range(FEWER.stop):
+        for s in range(STAGES):
+            broken[b, s, random.choice(EPISODES, BROKEN, replace=False)] = True
+    broken[HALF, 0, :2] = broken[HALF, 1] = broken[NONE] = True
+    at = np.where(broken, random.integers(AT_RESET, 3, broken.shape), NEVER)
+    of_stages = jax.vmap(
+        lambda key: jax.vmap(lambda s: reset_keys(jax.random.fold_in(key, s), EPISODES))(jnp.arange(2))
+    )
+    tasks = Task(
+        jax.random.normal(jax.random.key(4), (TASKS, 1)),
+        of_stages(keys).reshape(TASKS, -1, 2),
+        jnp.asarray(at.reshape(TASKS, -1)),
+        jnp.zeros(TASKS),
+        jnp.arange(TASKS) % 3 == 2,
+    )
+    return keys, tasks.replace(at=jnp.full_like(tasks.at, NEVER)), tasks, broken
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def trials(request):
+    """What every task does to the meta-gradient, in a batch that is whole and in one that is not; one program."""
+    objective, options = VARIANTS[request.param]
+    sizes = {"tasks": TASKS, "episodes": EPISODES, "policy": {"hidden": (8,)}}
+    parts = build_parts(fragile(), objective=objective, **options, **sizes)
+    theta = parts.adapter.init_meta(jax.random.key(0))
+    moved = jax.tree.map(lambda leaf: leaf + 0.03, theta)  # where ratios differ from 1 and the KL from 0
+
+    def contribution(data):
+        def loss(theta):
+            path = outer.replay(parts, theta, data)
+            return parts.objective(parts.policy, path)[0], path.params
+
+        (value, params), gradient = jax.value_and_grad(loss, has_aux=True)(moved)
+        return {"φ": params, "loss": value, "gradient": gradient}
+
+    def run(key, task):
+        data = outer.collect(key, parts, theta, task)
+        return data, contribution(data)
+
+    keys, whole, tasks, broken = batch()
+    program = jax.jit(jax.vmap(run))
+    out = {"whole": program(keys, whole), "disturbed": program(keys, tasks)}
+    assert program._cache_size() == 1
+    return parts, moved, contribution, out, broken
+
+
+def test_other_tasks_do_not_notice(trials):
+    *_, out, broken = trials
+    data = out["disturbed"][0]
+    np.testing.assert_array_equal(data.trajectory.void, broken)
+    assert broken.mean((0, 2)).min() > 0.1
+    assert all_finite(out["disturbed"])
+    jax.tree.map(np.testing.assert_array_equal, *(take(batch, UNAFFECTED) for batch in out.values()))
+    for a, b in zip(*(jax.tree.leaves(contribution["gradient"]) for _, contribution in out.values()), strict=True):
+        assert (np.asarray(a) != b)[: UNAFFECTED.start].any(tuple(range(1, a.ndim))).all()
+
+
+def test_an_affected_task_is_one_with_fewer_episodes(trials):
+    """φ, loss and gradient, advantages included, are those of the same stages with the void episodes deleted."""
+    parts, _, contribution, out, broken = trials
+    data, found = take(out["disturbed"], FEWER)
+    kept = np.argsort(broken[FEWER], axis=-1, kind="stable")[..., : EPISODES - BROKEN]
+    task, stage, _ = np.ogrid[FEWER, :STAGES, :1]
+
+    def alone(data, trajectory):
+        advantage, scale = jax.vmap(parts.advantage)(data.params, trajectory)
+        return advantage, contribution(data.replace(trajectory=trajectory, advantage=advantage, scale=scale))
+
+    advantage, expected = jax.jit(jax.vmap(alone))(data, take(data.trajectory, (task, stage, kept)))
+    np.testing.assert_allclose(data.advantage[task, stage, kept], advantage, atol=1e-3)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4), found, expected)
+
+
+def test_void_stages_contribute_nothing_and_the_mean_stays_one_over_all_tasks(trials):
+    parts, moved, _, out, _ = trials
+    data, found = out["disturbed"]
+    assert found["loss"][NONE] == 0
+    assert not any(leaf[NONE].any() for leaf in jax.tree.leaves(found["gradient"]))
+    start, end = (take(found["φ"], (NONE, s)) for s in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, start, end)  # nothing was learned of nothing
+    loss, metrics = jax.jit(outer.meta_objective(parts).loss)(moved, data)
+    np.testing.assert_allclose(loss, found["loss"].sum() / TASKS, rtol=1e-4)
+    assert all_finite(metrics)
+
+
+def test_metrics_and_returns_leave_void_episodes_out_and_count_them(trials):
+    *_, out, broken = trials
+    data = out["disturbed"][0]
+    metrics = outer.describe(data)
+    assert metrics["diverged_episodes"] == broken.sum()
+    assert outer.describe(out["whole"][0])["diverged_episodes"] == 0
+    returns = np.where(broken, np.nan, np.asarray(data.trajectory.reward).sum(-1))
+    np.testing.assert_allclose(metrics["return"], np.nanmean(returns, (0, 2)), rtol=1e-5)
+    assert metrics["environment_steps"] == data.trajectory.valid.sum()
+
+
+# --- every algorithm -------------------------------------------------------------------------------------------------
+
+RATES = {"none, some and all": (0.0, 0.5, 1.0), "all": (1.0, 1.0, 1.0)}
+
+
+def key_that_draws(rates):
+    """A key of `update` whose three tasks have exactly these rates, in any order."""
+    sample = fragile((0.0, 0.5, 1.0)).sample_task
+
+    @jax.jit
+    def drawn(key):
+        return jax.vmap(lambda i: sample(jax.random.split(jax.random.fold_in(key, i))[0]).rate)(jnp.arange(3))
+
+    return next(key for key in map(jax.random.key, range(500)) if sorted(drawn(key).tolist()) == list(rates))
+
+
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_every_algorithm_survives(name):
+    env = fragile((0.0, 0.5, 1.0))
+    algorithm = mrl.algorithms.make(name, env, tasks=3, episodes=4, policy={"hidden": (4,)})
+    update, state = jax.jit(algorithm.update), algorithm.init(jax.random.key(0))
+    after, metrics = update(key_that_draws(RATES["none, some and all"]), state)
+    assert all_finite((after, metrics))
+    assert 2 * 4 < metrics["diverged_episodes"] < 2 * 2 * 2 * 4
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True))
+    # Where nothing is left, nothing is learned, and nobody is told of a NaN.
+    after, metrics = update(key_that_draws(RATES["all"]), state)
+    assert all_finite(metrics)
+    assert metrics["environment_steps"] == 0
+    assert not metrics["return"].any()
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+
+
+def test_adapt_has_no_return_for_a_void_episode():
+    algorithm = mrl.algorithms.make("maml", fragile(), episodes=4, policy={"hidden": (4,)})
+    task = fragile((0.5,)).sample_task(jax.random.key(0))
+    out = jax.jit(algorithm.adapt)(jax.random.key(1), algorithm.init(jax.random.key(0)).params, task)
+    void = np.asarray(out.trajectory.void)
+    assert void.any()
+    assert not void.all(-1).any()
+    np.testing.assert_array_equal(np.isnan(out.returns), void)
+    np.testing.assert_allclose(out.returns[~void], out.trajectory.reward.sum(-1)[~void], rtol=1e-6)
+
+
+def test_an_antithetic_pair_counts_where_both_its_trials_are_known():
+    parts = build_parts(fragile((0.0, 0.5, 1.0)), objective=outer.ratio(), tasks=3, episodes=4, policy={"hidden": (4,)})
+    theta = parts.adapter.init_meta(jax.random.key(0))
+    key = key_that_draws(RATES["none, some and all"])
+    out = jax.jit(lambda theta: outer.antithetic(key, parts, theta, 0.1))(theta)
+    reward, void = np.asarray(out.data.trajectory.reward), np.asarray(out.data.trajectory.void)
+    np.testing.assert_array_equal(out.known, ~void[:, :, 1].all(-1).any(-1))
+    assert out.known.sum() == 2
+    returns = np.where(void, np.nan, reward.sum(-1))[np.asarray(out.known), :, 1]
+    np.testing.assert_allclose(out.fitness[out.known], np.nanmean(returns, -1) / HORIZON, rtol=1e-5)
+    assert not out.fitness[~out.known].any()
+    # Ranks are among the known, and an unknown pair has no difference.
+    known = np.repeat(np.asarray(out.known)[:, None], 2, 1)
+    ranks = outer.centred_ranks(out.fitness, jnp.asarray(known))
+    np.testing.assert_allclose(ranks[out.known], outer.centred_ranks(out.fitness[out.known]), rtol=1e-6)
+    assert not ranks[~out.known].any()
+
+
+# --- estimators ------------------------------------------------------------------------------------------------------
+
+DISCOUNT = 0.9
+KEPT = np.array([0, 1, 3, 4, 6, 7, 9, 11])
+
+
+def some_void(seed):
+    """A trajectory in which all but eight of twelve episodes are void, and one of these eight alone."""
+    trajectory = random_trajectory(seed)
+    void = np.ones(12, bool)
+    void[KEPT] = False
+    padded = mrl.policies.likelihood.pad_with_first(trajectory, jnp.zeros((12, 9), bool))
+    padded = padded.replace(valid=jnp.zeros((12, 9), bool), reward=jnp.zeros((12, 9)))
+    mixed = jax.tree.map(lambda a, b: jnp.where(void.reshape(-1, *[1] * (a.ndim - 1)), b, a), trajectory, padded)
+    return mixed, take(trajectory, KEPT)
+
+
+BASELINES = {
+    "zero": inner.zero(),
+    "linear_feature": inner.linear_feature(),
+    "linear_time": inner.linear_time(),
+    "leave_one_out": inner.leave_one_out(),
+    "leave_one_out of time": inner.leave_one_out(inner.linear_time()),
+    "value_network": value_network(3, 9, hidden=(8,)),
+    "previous_fit": previous_fit(3),
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_advantages_of_the_others_are_as_if_void_episodes_had_not_been(name):
+    baseline = BASELINES[name]
+    with jax.enable_x64():
+        mixed, alone = some_void(5)
+        np.testing.assert_array_equal(np.flatnonzero(~mixed.void), KEPT)
+
+        def scored(trajectory):
+            if not isinstance(baseline, inner.Critic):
+                return baseline(trajectory, DISCOUNT), 0.0
+            w = baseline.init(jax.random.key(0))
+            w = baseline.refit(w, trajectory, DISCOUNT) if baseline.refit else w
+            loss = baseline.loss(w, trajectory, DISCOUNT) if baseline.loss else 0.0
+            return baseline.values(w, trajectory, DISCOUNT), loss
+
+        def advantages(trajectory):
+            values, loss = scored(trajectory)
+            normalized, scale = estimate(trajectory, values, DISCOUNT, 0.9, True)
+            return {
+                "per step": (estimate(trajectory, values, DISCOUNT, 0.9, False)[0], normalized),
+                "of all": (scale, loss),
+            }
+
+        found, expected = advantages(mixed), advantages(alone)
+    for a, b in zip(found["per step"], expected["per step"], strict=True):
+        np.testing.assert_allclose(a[KEPT], b, rtol=1e-6, atol=1e-9)
+        assert not np.delete(a, KEPT, 0).any()
+    np.testing.assert_allclose(found["of all"], expected["of all"], rtol=1e-9)
+
+
+def test_a_fit_to_void_episodes_alone_keeps_the_previous_one():
+    critic = previous_fit(3)
+    w = critic.refit(critic.init(jax.random.key(0)), random_trajectory(0), DISCOUNT)
+    void = random_trajectory(1).replace(valid=jnp.zeros((12, 9), bool))
+    jax.tree.map(np.testing.assert_array_equal, critic.refit(w, void, DISCOUNT), w)
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
+    """Every task has a void episode at each step; tasks below 0.3 have no other at step 1."""
+
+    def adapt(key, params, task):
+        void = jnp.array([[True, False, False]] * 2) | ((task < 0.3) & jnp.array([[False], [True]]))
+        returns = jnp.where(void, jnp.nan, task + jnp.array([[9.0, 0.0, 2.0], [9.0, 3.0, 5.0]]))
+        fields = dict.fromkeys(Trajectory.__dataclass_fields__)
+        return Adaptation(params, returns, Trajectory(**fields | {"valid": ~void[..., None]}))
+
+    params = {"w": np.ones(3, np.float32), "b": np.float32(0)}
+    algorithm = stub_algorithm()._replace(adapt=adapt)
+    row = evaluate(algorithm, stub_env(), jax.random.key(0), params, num_tasks=12)["adapted"]
+    left_out = np.isnan(row.per_task[:, 1])
+    assert 0 < left_out.sum() == row.tasks_left_out < 6
+    kept = row.per_task[~left_out]
+    np.testing.assert_allclose(kept[:, 1] - kept[:, 0], 3, rtol=1e-5)
+    np.testing.assert_array_equal(row.mean, kept.mean(0))
+    np.testing.assert_allclose(row.gain_mean, [0, 3], rtol=1e-5)
+    np.testing.assert_array_equal(row.diverged_episodes, [12, 12 + 2 * left_out.sum()])
+
+    about = {"task": "", "algorithm": "", "episodes_per_step": 3, "inner_lr": [0.1], "trained_steps": 1}
+    report = reports.to_report({"adapted": row}, **about, iteration=0, seed=0)
+    reports.write_report(report, tmp_path / "evaluation.json")
+    written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]
+    assert [means[1] is None for means in written["per_task"]] == left_out.tolist()
+    assert written["diverged_episodes"] == row.diverged_episodes.tolist()
+    assert written["tasks_left_out"] == left_out.sum()
+    assert f"diverged in {sum(written['diverged_episodes'])} episodes" in str(reports.table(report).caption)
+
+
+def test_an_evaluation_of_too_few_whole_tasks_is_refused_in_words():
+    void = np.zeros((3, 2, 4), bool)
+    void[:2, 1] = True
+    with pytest.raises(ValueError, match="diverged in every episode of some step in 2 of 3 tasks"):
+        summarize(np.zeros((3, 2)), void)
