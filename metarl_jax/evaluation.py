@@ -96,10 +96,9 @@ def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> tuple
 
     def one(key, theta, task):
         out = adapt(key, theta, task)
-        returns = jnp.asarray(out.returns)
         # The trajectory tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
-        void = jnp.zeros(returns.shape, bool) if out.trajectory is None else out.trajectory.void
-        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(returns, ~void, -1)), void
+        void = jnp.zeros(out.returns.shape, bool) if out.trajectory is None else out.trajectory.void
+        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)), void
 
     return jax.vmap(one)(keys, params, tasks)
 

@@ -71,12 +71,12 @@ def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
 def mean_of_counted(values: jax.Array, counted: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
     """Mean over `axis` of the values that count, such as those of the episodes that are not void; 0 where none does.
 
-    Where all count it is ``values.mean(axis)`` to the last bit: a mean over all, times 1.
+    Where all count it is ``values.mean(axis)`` to the last bit.
 
     Args:
-        values: of any shape; those that do not count may be NaN.
+        values: of any shape; those that do not count are 0, as is the sum of the rewards of a void episode.
         counted: bool, of the same shape.
         axis: as in `jax.numpy.mean`.
     """
-    share = jnp.ones_like(values).sum(axis) / jnp.maximum(counted.sum(axis), 1)
-    return jnp.where(counted, values, 0).mean(axis) * share
+    some = values.sum(axis) / jnp.maximum(counted.sum(axis), 1)
+    return jnp.where(counted.all(axis), values.mean(axis), some)
