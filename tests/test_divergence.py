@@ -1,88 +1,22 @@
-"""Simulations that diverge: they end in their own episode, and what is left is as if that episode had not been."""
+"""Simulations that diverge: they end in their own episode, and what is left is as if that episode had not been.
+
+Estimators are in inner/test_void_episodes.py, credit in outer/test_credit.py, evaluation in test_evaluation.py.
+"""
 
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 import metarl_jax as mrl
-from metarl_jax import inner, outer
+from metarl_jax import outer
 from metarl_jax.compose import build_parts
-from metarl_jax.evaluation import evaluate, summarize
-from metarl_jax.inner.advantages import estimate
-from metarl_jax.inner.critics import previous_fit, value_network
-from metarl_jax.policies.likelihood import pad_with_first, probability_ratio
+from metarl_jax.policies.likelihood import probability_ratio
 from metarl_jax.rollout import rollout
-from metarl_jax.runs import reports
-from metarl_jax.types import Adaptation, Trajectory
 from tests import toys
-from tests.data import random_trajectory
-from tests.runs.stub import stub_algorithm, stub_env
-
-HORIZON, NEVER, AT_RESET = 6, 99, -1
-
-
-@struct.dataclass
-class Task:
-    goal: jax.Array  # [1]
-    keys: jax.Array  # uint32 [K, 2], data of the reset keys of the episodes that break
-    at: jax.Array  # [K] the step that breaks each
-    rate: jax.Array  # of all other episodes, those that break in step 1
-    reward: jax.Array  # whether a broken step has an infinite reward rather than a NaN position
-
-
-@struct.dataclass
-class State(toys.State):
-    time: jax.Array
-    length: jax.Array
-    breaks: jax.Array
-
-
-def fragile(rates=(0.0,)):
-    """A walk of 3 steps or more, to termination or the horizon, unless it breaks; a task draws one of the rates."""
-
-    def sample_task(key):
-        goal, rate = jax.random.normal(key, (1,)), jnp.array(rates)[jax.random.randint(key, (), 0, len(rates))]
-        return Task(goal, jnp.zeros((1, 2), jnp.uint32), jnp.array([NEVER]), rate, jnp.array(False))
-
-    def reset(key, task):
-        chosen = (task.keys == jax.random.key_data(key)).all(-1)
-        start, length, luck = jax.random.split(key, 3)
-        at_random = jnp.where(jax.random.uniform(luck) < task.rate, 1, NEVER)
-        breaks = jnp.minimum(jnp.where(chosen, task.at, NEVER).min(), at_random)
-        position = jax.random.normal(start, (1,)) + jnp.where(breaks == AT_RESET, jnp.nan, 0)
-        return State(position, 0.0, False, False, 0, jax.random.randint(length, (), 3, HORIZON + 3), breaks)
-
-    def step(task, state, action):
-        broken = state.time == state.breaks
-        position = state.observation + action
-        reward = jnp.where(broken & task.reward, jnp.inf, -((position - task.goal) ** 2).sum())
-        position = jnp.where(broken & ~task.reward, jnp.nan, position)
-        time = state.time + 1
-        return State(position, reward, time == state.length, False, time, state.length, state.breaks)
-
-    return mrl.TaskEnv(
-        sample_task=sample_task, reset=reset, step=step, observation_size=1, action_size=1, horizon=HORIZON
-    )
-
-
-def reset_keys(key, episodes):
-    """Key data [N, 2] of the resets that `rollout` draws from `key`."""
-    per_episode = jax.vmap(lambda n: jax.random.split(jax.random.fold_in(key, n))[0])
-    return jax.random.key_data(per_episode(jnp.arange(episodes)))
-
-
-def all_finite(tree):
-    return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
-
-
-def take(tree, index):
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
+from tests.fragile import AT_RESET, HORIZON, NEVER, Task, all_finite, fragile, reset_keys, take
 
 # --- one rollout -----------------------------------------------------------------------------------------------------
 
@@ -322,107 +256,3 @@ def test_an_antithetic_pair_counts_where_both_its_trials_are_known():
     ranks = outer.centred_ranks(out.fitness, jnp.asarray(known))
     np.testing.assert_allclose(ranks[out.known], outer.centred_ranks(out.fitness[out.known]), rtol=1e-6)
     assert not ranks[~out.known].any()
-
-
-# --- estimators ------------------------------------------------------------------------------------------------------
-
-DISCOUNT = 0.9
-KEPT = np.array([0, 1, 3, 4, 6, 7, 9, 11])
-
-
-def some_void(seed):
-    """A trajectory in which all but eight of twelve episodes are void, and one of those eight alone."""
-    trajectory = random_trajectory(seed)
-    void = np.ones(12, bool)
-    void[KEPT] = False
-    padded = pad_with_first(trajectory, jnp.zeros((12, 9), bool))
-    padded = padded.replace(valid=jnp.zeros((12, 9), bool), reward=jnp.zeros((12, 9)))
-    mixed = jax.tree.map(lambda a, b: jnp.where(void.reshape(-1, *[1] * (a.ndim - 1)), b, a), trajectory, padded)
-    return mixed, take(trajectory, KEPT)
-
-
-BASELINES = {
-    "zero": inner.zero(),
-    "linear_feature": inner.linear_feature(),
-    "linear_time": inner.linear_time(),
-    "leave_one_out": inner.leave_one_out(),
-    "leave_one_out of time": inner.leave_one_out(inner.linear_time()),
-    "value_network": value_network(3, 9, hidden=(8,)),
-    "previous_fit": previous_fit(3),
-}
-
-
-@pytest.mark.parametrize("name", BASELINES)
-def test_advantages_of_the_others_are_as_if_void_episodes_had_not_been(name):
-    baseline = BASELINES[name]
-    with jax.enable_x64():
-        mixed, alone = some_void(5)
-        np.testing.assert_array_equal(np.flatnonzero(~mixed.void), KEPT)
-
-        def scored(trajectory):
-            if not isinstance(baseline, inner.Critic):
-                return baseline(trajectory, DISCOUNT), 0.0
-            w = baseline.init(jax.random.key(0))
-            w = baseline.refit(w, trajectory, DISCOUNT) if baseline.refit else w
-            loss = baseline.loss(w, trajectory, DISCOUNT) if baseline.loss else 0.0
-            return baseline.values(w, trajectory, DISCOUNT), loss
-
-        def advantages(trajectory):
-            values, loss = scored(trajectory)
-            normalized, scale = estimate(trajectory, values, DISCOUNT, 0.9, True)
-            plain, _ = estimate(trajectory, values, DISCOUNT, 0.9, False)
-            return (plain, normalized), (scale, loss)
-
-        found, numbers = advantages(mixed)
-        expected, expected_numbers = advantages(alone)
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a[KEPT], b, rtol=1e-6, atol=1e-9)
-        assert not np.delete(a, KEPT, 0).any()
-    np.testing.assert_allclose(numbers, expected_numbers, rtol=1e-9)
-
-
-def test_a_fit_to_void_episodes_alone_keeps_the_previous_one():
-    critic = previous_fit(3)
-    w = critic.refit(critic.init(jax.random.key(0)), random_trajectory(0), DISCOUNT)
-    void = random_trajectory(1).replace(valid=jnp.zeros((12, 9), bool))
-    jax.tree.map(np.testing.assert_array_equal, critic.refit(w, void, DISCOUNT), w)
-
-
-# --- evaluation ------------------------------------------------------------------------------------------------------
-
-
-def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
-    """Every task has a void episode at each step; tasks below 0.3 have no other at step 1."""
-
-    def adapt(key, params, task):
-        void = jnp.array([[True, False, False]] * 2) | ((task < 0.3) & jnp.array([[False], [True]]))
-        returns = jnp.where(void, jnp.nan, task + jnp.array([[9.0, 0.0, 2.0], [9.0, 3.0, 5.0]]))
-        fields = dict.fromkeys(Trajectory.__dataclass_fields__)
-        return Adaptation(params, returns, Trajectory(**fields | {"valid": ~void[..., None]}))
-
-    params = {"w": np.ones(3, np.float32), "b": np.float32(0)}
-    algorithm = stub_algorithm()._replace(adapt=adapt)
-    row = evaluate(algorithm, stub_env(), jax.random.key(0), params, num_tasks=12)["adapted"]
-    left_out = np.isnan(row.per_task[:, 1])
-    assert 0 < left_out.sum() == row.tasks_left_out < 6
-    kept = row.per_task[~left_out]
-    np.testing.assert_allclose(kept[:, 1] - kept[:, 0], 3, rtol=1e-5)
-    np.testing.assert_array_equal(row.mean, kept.mean(0))
-    np.testing.assert_allclose(row.gain_mean, [0, 3], rtol=1e-5)
-    np.testing.assert_array_equal(row.diverged_episodes, [12, 12 + 2 * left_out.sum()])
-
-    about = {"task": "", "algorithm": "", "episodes_per_step": 3, "inner_lr": [0.1], "trained_steps": 1}
-    report = reports.to_report({"adapted": row}, **about, iteration=0, seed=0)
-    reports.write_report(report, tmp_path / "evaluation.json")
-    written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]
-    assert [means[1] is None for means in written["per_task"]] == left_out.tolist()
-    assert written["diverged_episodes"] == row.diverged_episodes.tolist()
-    assert written["tasks_left_out"] == left_out.sum()
-    assert f"diverged in {sum(written['diverged_episodes'])} episodes" in str(reports.table(report).caption)
-
-
-def test_an_evaluation_of_too_few_whole_tasks_is_refused_in_words():
-    void = np.zeros((3, 2, 4), bool)
-    void[:2, 1] = True
-    with pytest.raises(ValueError, match="diverged in every episode of some step in 2 of 3 tasks"):
-        summarize(np.zeros((3, 2)), void)
