@@ -140,7 +140,11 @@ def run(name: str, arguments: Arguments) -> dict[str, Any]:
     def evaluate(theta):
         task_keys, keys = jax.random.split(held_out, (2, arguments.eval_tasks))
         tasks = jax.vmap(env.sample_task)(task_keys)
-        adapt = jax.vmap(lambda key, theta, task: adapting.adapt(key, theta, task).returns.mean(-1), (0, None, 0))
+
+        def returns(key, theta, task):
+            return jnp.nanmean(adapting.adapt(key, theta, task).returns, -1)  # void episodes left out
+
+        adapt = jax.vmap(returns, (0, None, 0))
         return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)
 
     per_task = np.asarray(evaluate(state.params), np.float64)  # [seeds, tasks, L' + 1]

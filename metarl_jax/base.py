@@ -18,7 +18,8 @@ class TaskEnv:
     """A distribution over MDPs p(M). The task is an ARGUMENT of `reset` and `step`; nothing redraws it.
 
     The state is any struct with the fields `observation`, `reward` (of the step that led here), `terminated` and
-    `truncated`. `step` takes no key: a stochastic environment carries one in its state.
+    `truncated`. `step` takes no key: a stochastic environment carries one in its state. An episode whose observation or
+    reward is NaN or infinite is void, see `metarl_jax.types.Trajectory`; it disturbs no other.
 
     Raises:
         ValueError: a size or the horizon is not a positive integer.

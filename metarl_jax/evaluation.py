@@ -9,17 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.types import Key, PyTree
 
 
 class Row(NamedTuple):
     """Undiscounted returns per adaptation step 0 … L' over held-out tasks; step 0 is before any adaptation.
 
-    An entry of `per_task` is the mean of one task's N episodes. Standard errors are over tasks.
+    An entry of `per_task` is the mean of one task's N episodes, void ones left out. A task that has nothing but void
+    episodes at some step is left out of the statistics of all steps, which so are of the same tasks. Standard errors
+    are over tasks.
     """
 
     per_task: np.ndarray
-    """[num_tasks, L'+1]"""
+    """[num_tasks, L'+1]; NaN where all episodes are void"""
     mean: np.ndarray
     """[L'+1]"""
     standard_error: np.ndarray
@@ -32,6 +35,10 @@ class Row(NamedTuple):
     """[L'+1] mean of return − return at step 0 of the same task"""
     gain_standard_error: np.ndarray
     """[L'+1] of the gain: paired, so the spread between tasks does not enter"""
+    diverged_episodes: np.ndarray
+    """[L'+1] int: void episodes of all tasks"""
+    tasks_left_out: np.ndarray
+    """[] int: tasks that are in no statistic"""
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
@@ -47,31 +54,53 @@ def standard_error(values: np.ndarray) -> np.ndarray:
     return values.std(0, ddof=1) / np.sqrt(len(values))
 
 
-def summarize(per_task: np.ndarray) -> Row:
-    """Statistics of returns [num_tasks, L'+1], computed in float64.
+def summarize(per_task: np.ndarray, void: np.ndarray | None = None) -> Row:
+    """Statistics of returns, computed in float64.
+
+    Args:
+        per_task: [num_tasks, L'+1].
+        void: bool [num_tasks, L'+1, N], the void episodes; None means none.
 
     Raises:
-        ValueError: fewer than two tasks, of which no standard error can be had.
+        ValueError: fewer than two tasks, or fewer than two that have an episode that is not void at every step; of
+            these no standard error can be had.
     """
     per_task = np.asarray(per_task, np.float64)
     if per_task.ndim != 2 or len(per_task) < 2:
         raise ValueError(f"per_task has shape {per_task.shape}; it must be [num_tasks, L'+1] with at least 2 tasks")
-    gain = per_task - per_task[:, :1]
+    void = np.zeros((*per_task.shape, 1), bool) if void is None else np.asarray(void)
+    left_out = void.all(-1).any(-1)
+    if (~left_out).sum() < 2:
+        raise ValueError(
+            f"the simulation diverged in every episode of some step in {left_out.sum()} of {len(per_task)} tasks, so "
+            "there is nothing to evaluate; make the environment stable, or the inner rate smaller"
+        )
+    kept = per_task[~left_out]
+    gain = kept - kept[:, :1]
     return Row(
         per_task=per_task,
-        mean=per_task.mean(0),
-        standard_error=standard_error(per_task),
-        median=np.median(per_task, axis=0),
-        iqm=interquartile_mean(per_task),
+        mean=kept.mean(0),
+        standard_error=standard_error(kept),
+        median=np.median(kept, axis=0),
+        iqm=interquartile_mean(kept),
         gain_mean=gain.mean(0),
         gain_standard_error=standard_error(gain),
+        diverged_episodes=void.sum((0, 2)),
+        tasks_left_out=left_out.sum(),
     )
 
 
 @functools.partial(jax.jit, static_argnames="adapt")
-def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> jax.Array:
-    """Returns [num_tasks, L'+1], each task with its own θ: leaves [num_tasks, ...]."""
-    return jax.vmap(lambda key, theta, task: adapt(key, theta, task).returns.mean(-1))(keys, params, tasks)
+def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> tuple[jax.Array, jax.Array]:
+    """Returns [num_tasks, L'+1], and void [num_tasks, L'+1, N]; each task with its own θ: leaves [num_tasks, ...]."""
+
+    def one(key, theta, task):
+        out = adapt(key, theta, task)
+        # The trajectory tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
+        void = jnp.zeros(out.returns.shape, bool) if out.trajectory is None else out.trajectory.void
+        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)), void
+
+    return jax.vmap(one)(keys, params, tasks)
 
 
 def evaluate(
@@ -94,7 +123,7 @@ def evaluate(
         ``{"adapted": Row, "random_init": Row}``.
 
     Raises:
-        ValueError: fewer than two tasks.
+        ValueError: fewer than two tasks, θ is another algorithm's, or the simulation diverged in too many tasks.
     """
     if num_tasks < 2:
         raise ValueError(f"num_tasks is {num_tasks!r}; it must be at least 2, for a standard error over tasks")
@@ -120,5 +149,5 @@ def evaluate(
     keys = per_task(adapt_key)
     rows = {"adapted": trained, "random_init": fresh}
     return {
-        name: summarize(jax.device_get(_returns(algorithm.adapt, keys, theta, tasks))) for name, theta in rows.items()
+        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks))) for name, theta in rows.items()
     }

@@ -43,12 +43,20 @@ def _check_states(env: TaskEnv, start: PyTree, following: PyTree) -> None:
             raise ValueError(f"{where}: state{leaf} has shape {first} at reset and {second} after a step")
 
 
+def _finite(tree: PyTree) -> jax.Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 def rollout(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, episodes: int, horizon: int
 ) -> Trajectory:
     """N = `episodes` episodes of at most T = `horizon` steps in one task, each from its own reset draw.
 
     There is no auto-reset: an episode that ends early is padded and masked, so every episode counts once.
+
+    A simulation has diverged once its observation is NaN or infinite, at reset or after a step, or a step's reward is.
+    It stands still from there on, and the whole episode is void, see `Trajectory`. Where the episode's very first
+    action is not finite, the policy has failed and not the simulation: that is not hidden, and recorded as it is.
 
     Args:
         key: episode n draws from ``fold_in(key, n)``, whatever N is.
@@ -67,8 +75,8 @@ def rollout(
     """
 
     @jax.jit  # so that asking for its shapes and scanning it trace the environment once, not twice
-    def advance(key, state):
-        distribution = policy.apply(params, state.observation)
+    def advance(key, state, observation):
+        distribution = policy.apply(params, observation)
         action = distribution.sample(key)
         return env.step(task, state, action), action, distribution.log_prob(action)
 
@@ -76,18 +84,29 @@ def rollout(
         reset_key, action_key = jax.random.split(key)
         start = env.reset(reset_key, task)
         # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
-        shape_of_next = jax.eval_shape(lambda key, state: advance(key, state)[0], action_key, start)
+        shape_of_next = jax.eval_shape(lambda key, state: advance(key, state, state.observation)[0], action_key, start)
         _check_states(env, start, shape_of_next)
         start = _promoted(start, shape_of_next)
+        action_keys = jax.random.split(action_key, horizon)
+        whole = _finite(start.observation)
+
+        def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
+            return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
+
+        able = _finite(policy.apply(params, seen(start)).sample(action_keys[0]))
 
         def step(carry, key):
-            state, running = carry
-            following, action, log_prob = advance(key, state)
+            state, running, sound = carry
+            observation = seen(state)
+            following, action, log_prob = advance(key, state, observation)
             following = _promoted(following, state)
+            diverged = able & ~_finite((following.observation, following.reward))
+            # Padding may diverge: nothing of it is kept.
+            sound, running = sound & ~(running & diverged), running & ~diverged
             terminated = jnp.asarray(following.terminated, bool)
             truncated = jnp.asarray(following.truncated, bool) & ~terminated
             record = {
-                "observation": state.observation,
+                "observation": observation,
                 "action": action,
                 "log_prob": log_prob,
                 "reward": jnp.where(running, jnp.asarray(following.reward, float), 0.0),
@@ -98,10 +117,16 @@ def rollout(
             }
             # An ended episode stands still, so that no padding can diverge.
             state = jax.tree.map(lambda new, old: jnp.where(running, new, old), following, state)
-            return (state, running & ~terminated & ~truncated), record
+            return (state, running & ~terminated & ~truncated, sound), record
 
-        carry = (strongly_typed(start), jnp.array(True))
-        return jax.lax.scan(step, carry, jax.random.split(action_key, horizon))[1]
+        carry = (strongly_typed(start), whole, whole)
+        (_, _, sound), steps = jax.lax.scan(step, carry, action_keys)
+        valid = steps["valid"] & sound
+        # What a broken simulation led to may be NaN, or finite and close to overflow.
+        reached = jax.tree.map(
+            lambda new, old: jnp.where(sound, new, old), steps["next_observation"], steps["observation"]
+        )
+        return steps | {"valid": valid, "reward": jnp.where(valid, steps["reward"], 0), "next_observation": reached}
 
     keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(episodes))
     steps = jax.vmap(episode)(keys)

@@ -34,6 +34,8 @@ class Trajectory:
 
     An episode that ends before the horizon is padded: there `valid` is False, the reward is 0, and the other fields
     repeat the episode's first step, so that nothing computed from them can be infinite or NaN.
+    An episode whose simulation diverged is void: padding from its first step on, for a broken simulation is no sample
+    of the MDP, and keeping what it paid until then would reward breaking it wherever rewards are negative.
     The horizon belongs to the task (J counts T steps), so reaching it is neither termination nor truncation:
     no value is bootstrapped there.
     """
@@ -51,9 +53,14 @@ class Trajectory:
     truncated: jax.Array
     """[N, T] bool: the environment cut the episode after this step although its state was not terminal"""
     valid: jax.Array
-    """[N, T] bool: the step was taken; the first step of an episode always is"""
+    """[N, T] bool: the step was taken; the first step of an episode always is, unless the episode is void"""
     next_observation: jax.Array
     """[N, T, ...] what the step led to; a truncated episode's value is bootstrapped at that of its last step"""
+
+    @property
+    def void(self) -> jax.Array:
+        """[N] bool: the simulation diverged, so the episode counts nowhere; every other one has a valid first step."""
+        return ~self.valid[..., 0]
 
 
 @struct.dataclass
@@ -123,6 +130,7 @@ class Adaptation:
     params: PyTree
     """φ = f_θ(D), after the last inner step"""
     returns: jax.Array
-    """[S, N] undiscounted return of every episode, stage by stage; the last stage was collected with `params`"""
+    """[S, N] undiscounted return of every episode, stage by stage; the last stage was collected with `params`. NaN for
+    a void episode, which has none: average with `jax.numpy.nanmean`"""
     trajectory: Trajectory
     """D; leaves [S, N, T, ...]"""

@@ -1,11 +1,15 @@
+import json
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
 from metarl_jax.evaluation import evaluate, interquartile_mean, standard_error, summarize
+from metarl_jax.runs import reports
 from metarl_jax.training import streams
-from metarl_jax.types import Adaptation
+from metarl_jax.types import Adaptation, Trajectory
 from tests.runs.stub import STEPS, stub_algorithm, stub_env
 
 KEY = streams(jax.random.key(0)).evaluate
@@ -62,9 +66,44 @@ def test_both_rows_see_the_same_tasks_and_draws_through_one_program():
 
 def test_a_task_counts_by_the_mean_of_its_episodes():
     algorithm = stub_algorithm()._replace(
-        adapt=lambda key, params, task: Adaptation(
-            params, task + jax.numpy.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), None
-        )
+        adapt=lambda key, params, task: Adaptation(params, task + jnp.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]]), None)
     )
     row = evaluate(algorithm, stub_env(), KEY, PARAMS, num_tasks=4)["adapted"]
     np.testing.assert_allclose(row.per_task[:, 1] - row.per_task[:, 0], -1, rtol=1e-5)
+
+
+def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
+    """Every task has a void episode at each step; tasks below 0.3 have no other at step 1."""
+
+    def adapt(key, params, task):
+        void = jnp.array([[True, False, False]] * 2) | ((task < 0.3) & jnp.array([[False], [True]]))
+        returns = jnp.where(void, jnp.nan, task + jnp.array([[9.0, 0.0, 2.0], [9.0, 3.0, 5.0]]))
+        fields = dict.fromkeys(Trajectory.__dataclass_fields__)
+        return Adaptation(params, returns, Trajectory(**fields | {"valid": ~void[..., None]}))
+
+    params = {"w": np.ones(3, np.float32), "b": np.float32(0)}
+    algorithm = stub_algorithm()._replace(adapt=adapt)
+    row = evaluate(algorithm, stub_env(), jax.random.key(0), params, num_tasks=12)["adapted"]
+    left_out = np.isnan(row.per_task[:, 1])
+    assert 0 < left_out.sum() == row.tasks_left_out < 6
+    kept = row.per_task[~left_out]
+    np.testing.assert_allclose(kept[:, 1] - kept[:, 0], 3, rtol=1e-5)
+    np.testing.assert_array_equal(row.mean, kept.mean(0))
+    np.testing.assert_allclose(row.gain_mean, [0, 3], rtol=1e-5)
+    np.testing.assert_array_equal(row.diverged_episodes, [12, 12 + 2 * left_out.sum()])
+
+    about = {"task": "", "algorithm": "", "episodes_per_step": 3, "inner_lr": [0.1], "trained_steps": 1}
+    report = reports.to_report({"adapted": row}, **about, iteration=0, seed=0)
+    reports.write_report(report, tmp_path / "evaluation.json")
+    written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]
+    assert [means[1] is None for means in written["per_task"]] == left_out.tolist()
+    assert written["diverged_episodes"] == row.diverged_episodes.tolist()
+    assert written["tasks_left_out"] == left_out.sum()
+    assert f"diverged in {sum(written['diverged_episodes'])} episodes" in str(reports.table(report).caption)
+
+
+def test_an_evaluation_of_too_few_whole_tasks_is_refused_in_words():
+    void = np.zeros((3, 2, 4), bool)
+    void[:2, 1] = True
+    with pytest.raises(ValueError, match="diverged in every episode of some step in 2 of 3 tasks"):
+        summarize(np.zeros((3, 2)), void)

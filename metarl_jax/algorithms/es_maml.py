@@ -8,6 +8,7 @@ from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
 from metarl_jax.inner import Critic
+from metarl_jax.policies.likelihood import mean_of_counted
 
 
 def es_maml(
@@ -36,10 +37,14 @@ def es_maml(
         raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
 
     def estimate(key, theta, shaped):
-        noise, data, fitness = outer.antithetic(key, parts, theta, sigma)
-        ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness) if shaped else fitness, sigma)
+        noise, data, fitness, known = outer.antithetic(key, parts, theta, sigma)
+        known = jnp.broadcast_to(known[:, None], fitness.shape)
+        ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness, known) if shaped else fitness, sigma)
         metrics = outer.describe(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data))
-        return ascent, metrics | {"loss": -fitness.mean(), "meta_gradient_norm": optax.tree.norm(ascent)}
+        return ascent, metrics | {
+            "loss": -mean_of_counted(fitness, known),
+            "meta_gradient_norm": optax.tree.norm(ascent),
+        }
 
     def update(key, state):
         ascent, metrics = estimate(key, state.params, rank_shaping)

@@ -142,8 +142,9 @@ def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
 
     def refit(w: LinearModel, trajectory: Trajectory, discount: float) -> LinearModel:
         _check_size("previous_fit", observation_size, trajectory)
-        fitted = fit(trajectory, discount)
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), fitted, w)
+        fitted, known = fit(trajectory, discount), trajectory.valid.any()
+        # Of void episodes alone nothing is learned.
+        return jax.tree.map(lambda new, old: jnp.where(known, new.astype(old.dtype), old), fitted, w)
 
     return Critic(init, values, refit=refit)
 

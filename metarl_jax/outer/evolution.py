@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax.outer.meta_gradient import Parts, trial_of
+from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.types import Key, PyTree, Stage
 
 
@@ -18,7 +19,9 @@ class Antithetic(NamedTuple):
     data: Stage
     """trials of θ + σε and θ − σε, leaves [B, 2, S, ...]"""
     fitness: jax.Array
-    """F [B, 2], mean return per step of the counted stages"""
+    """F [B, 2], mean return per step of the counted stages; 0 for both trials of a pair that is unknown"""
+    known: jax.Array
+    """[B] bool: in both trials every counted stage has an episode that is not void"""
 
 
 def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antithetic:
@@ -32,9 +35,11 @@ def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antitheti
         return noise, jax.vmap(lambda start: trial_of(key, index, parts, start))(starts)
 
     noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
-    reward = jnp.where(data.trajectory.valid, data.trajectory.reward, 0)
-    per_stage = reward.sum(-1).mean(-1) / trial.horizon
-    return Antithetic(noise, data, per_stage[..., trial.first_counted :].mean(-1))
+    reward, sound = jnp.where(data.trajectory.valid, data.trajectory.reward, 0), ~data.trajectory.void
+    per_stage = mean_of_counted(reward.sum(-1), sound, -1) / trial.horizon
+    known = sound.any(-1)[..., trial.first_counted :].all((1, 2))
+    fitness = per_stage[..., trial.first_counted :].mean(-1)
+    return Antithetic(noise, data, jnp.where(known[:, None], fitness, 0), known)
 
 
 def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
@@ -46,8 +51,15 @@ def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
     return jax.tree.map(lambda e: jnp.tensordot(difference, e, 1), noise)
 
 
-def centred_ranks(values: jax.Array) -> jax.Array:
-    """Ranks among all values, over [−½, ½]: (smaller ones − larger ones) / 2(n − 1), so that ties share theirs."""
+def centred_ranks(values: jax.Array, known: jax.Array | None = None) -> jax.Array:
+    """Ranks among all values, over [−½, ½]: (smaller ones − larger ones) / 2(n − 1), so that ties share theirs.
+
+    Args:
+        values: of any shape.
+        known: bool, of the same shape: the n values that are ranked, the others' ranks being 0; None means all.
+    """
     flat = values.reshape(-1)
-    sign = jnp.sign(flat[:, None] - flat)
-    return (sign.sum(1) / (2 * (flat.size - 1))).reshape(values.shape)
+    ranked = jnp.ones(flat.shape, bool) if known is None else known.reshape(-1)
+    sign = jnp.where(ranked & ranked[:, None], jnp.sign(flat[:, None] - flat), 0)
+    share = (flat.size - 1) / jnp.maximum(ranked.sum() - 1, 1)
+    return (sign.sum(1) / (2 * (flat.size - 1)) * share).reshape(values.shape)

@@ -13,7 +13,7 @@ import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
 from metarl_jax.outer.objectives import kl_of_stages
-from metarl_jax.policies.likelihood import masked_mean
+from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
 from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage, Trajectory
 
@@ -115,6 +115,7 @@ def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same `collect` that training uses."""
     data = collect(key, parts, theta, task)
     returns = jnp.where(data.trajectory.valid, data.trajectory.reward, 0).sum(-1)
+    returns = jnp.where(data.trajectory.void, jnp.nan, returns)
     params = jax.tree.map(lambda leaf: leaf[-1], data.params)
     return Adaptation(params=params, returns=returns, trajectory=data.trajectory)
 
@@ -149,39 +150,58 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a ridge fit to the OTHER tasks' mean return at
     stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
     other tasks' mean of Y_k; with one task it is 0, and the units are its own.
+
+    Void episodes are left out of all this. Y_k is unknown where a counted stage after k has nothing but void ones; such
+    a task, or one whose stage k has, is credited with 0 there and is no example for the others. So is a task that has
+    lost all examples.
     """
     trajectory = data.trajectory
+    sound = ~trajectory.void
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)  # [B, S, N]
-    lengths = trajectory.valid.sum(-1).mean(-1, dtype=returns.dtype)
+    lengths = mean_of_counted(trajectory.valid.sum(-1).astype(returns.dtype), sound, -1)
     tasks, _, episodes = returns.shape
     counted = jnp.arange(trial.stages) >= trial.first_counted
+    met = sound.any(-1)  # [B, S]
+    unknown = jnp.cumsum((counted & ~met)[:, ::-1], axis=-1)[:, ::-1] - (counted & ~met)
+    usable = met & (unknown == 0)
 
-    def of_others(values):  # mean over the other tasks, [B, ...]
-        return (values.sum(0) - values) / (tasks - 1) if tasks > 1 else values
+    def of_others(values, known):  # mean over the other tasks, of those that are known, [B, ...]
+        values, others = jnp.where(known, values, 0), known.sum(0) - known
+        if tasks == 1:
+            return values
+        # The second factor is 1 where all are known.
+        return (values.sum(0) - values) / (tasks - 1) * ((tasks - 1) / jnp.maximum(others, 1))
 
     # Whose units (axis 0), of which task (axis 1): task b is compared with the others in units that it has no part in.
-    per_step = returns.mean(-1) / (of_others(lengths) * of_others(data.scale))[:, None]
+    units = of_others(lengths, met) * of_others(data.scale, met)
+    per_step = mean_of_counted(returns, sound, -1) / jnp.where(units > 0, units, 1)[:, None]
     weighed = jnp.where(counted, per_step, 0) / counted.sum()
     later = jnp.cumsum(weighed[..., ::-1], axis=-1)[..., ::-1] - weighed  # [B, B, S]
+    later = jnp.where(usable, later, 0)
     own = jnp.diagonal(later).T
     if tasks == 1:
         return jnp.broadcast_to(own[..., None], returns.shape)
 
-    expected = ((later.sum(1) - own) / (tasks - 1))[..., None]
+    examples = usable.sum(0) - usable
+    share = (tasks - 1) / jnp.maximum(examples, 1)
+    expected = ((later.sum(1) - own) / (tasks - 1) * share)[..., None]
     if episodes > 1 and tasks > 4:
-        level = returns - returns.mean((0, 2))[:, None]  # centred, for the squares' sake only
-        x = level.mean(-1)
-        x_others, y_others = of_others(x), expected[..., 0]
-        covariance = ((x * later).sum(1) - x * own) / (tasks - 1) - x_others * y_others
-        square = of_others((level**2).mean(-1))
+        level = returns - mean_of_counted(returns, sound, (0, 2))[:, None]  # centred, for the squares' sake only
+        level = jnp.where(sound, level, 0)
+        x = jnp.where(usable, mean_of_counted(level, sound, -1), 0)
+        x_others, y_others = of_others(x, usable), expected[..., 0]
+        covariance = ((x * later).sum(1) - x * own) / (tasks - 1) * share - x_others * y_others
+        square = of_others(mean_of_counted(level**2, sound, -1), usable)
         # Shrunk by the spread of single episodes, and none where what is left of it is rounding: means that differ in
         # the last digit must not make a slope.
-        spread = of_others(x**2) - x_others**2 + 0.1 * jnp.maximum(square - x_others**2, 0)
-        fits = spread > 1e-6 * square
+        spread = of_others(x**2, usable) - x_others**2 + 0.1 * jnp.maximum(square - x_others**2, 0)
+        fits = (spread > 1e-6 * square) & (usable.sum(0) > 4)
         slope = jnp.where(fits, covariance / jnp.where(fits, spread, 1), 0)
+        others = sound.sum(-1, keepdims=True) - 1  # of a sound episode
         other_episodes = (level.sum(-1, keepdims=True) - level) / (episodes - 1)
-        expected = expected + slope[..., None] * (other_episodes - x_others[..., None])
-    return own[..., None] - expected
+        other_episodes = other_episodes * ((episodes - 1) / jnp.maximum(others, 1))
+        expected = expected + slope[..., None] * jnp.where(others > 0, other_episodes - x_others[..., None], 0)
+    return jnp.where((usable & (examples > 0))[..., None], own[..., None] - expected, 0)
 
 
 def _over_tasks(name: str, values: jax.Array) -> jax.Array:
@@ -209,10 +229,13 @@ def describe(data: Stage) -> Metrics:
     """Metrics of collected data, leaves [B, S, ...]. Returns are undiscounted sums over an episode.
 
     return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
-    (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps.
+    (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
+    diverged_episodes (void ones). The return is the mean over all other episodes, 0 if there is none, and no step of a
+    void episode is among the steps taken.
     """
     trajectory = data.trajectory
-    per_stage = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1).mean((0, 2))
+    returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
+    per_stage = mean_of_counted(returns, ~trajectory.void, (0, 2))
     step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params))
     return {
         "return": per_stage,
@@ -221,4 +244,5 @@ def describe(data: Stage) -> Metrics:
         "inner_step_norm": step_norm.sum() / max(step_norm.size, 1),
         "valid_share": trajectory.valid.mean(dtype=per_stage.dtype),
         "environment_steps": trajectory.valid.sum(),
+        "diverged_episodes": trajectory.void.sum(),
     }

@@ -23,7 +23,8 @@ def _importance_objective(weigh) -> Objective:
             valid = data.trajectory.valid
             ratio = probability_ratio(policy, params, data.trajectory)
             loss = -masked_mean(weigh(ratio, jnp.where(valid, data.advantage, 0)), valid)
-            return loss, ratio.min(), ratio.max()
+            seen = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
+            return loss, seen.min(), seen.max()
 
         loss, lowest, highest = jax.vmap(stage)(path.counted.params, path.counted.data)
         return loss.mean(), {"ratio_min": lowest.min(), "ratio_max": highest.max()}

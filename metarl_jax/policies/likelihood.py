@@ -8,7 +8,7 @@ from metarl_jax.types import PyTree, Trajectory
 
 
 def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
-    """Replaces every invalid step by its episode's first step, which is always valid.
+    """Replaces every invalid step by its episode's first step: valid, or, where the episode is void, finite at least.
 
     A `where` around a result is not enough: a NaN computed from padding still poisons the gradient, so operands are
     guarded instead.
@@ -66,3 +66,17 @@ def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
     Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
     """
     return jnp.where(valid, values, 0).sum() / jnp.maximum(valid.sum(), 1)
+
+
+def mean_of_counted(values: jax.Array, counted: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Mean over `axis` of the values that count, such as those of the episodes that are not void; 0 where none does.
+
+    Where all count it is ``values.mean(axis)`` to the last bit.
+
+    Args:
+        values: of any shape; those that do not count are 0, as is the sum of the rewards of a void episode.
+        counted: bool, of the same shape.
+        axis: as in `jax.numpy.mean`.
+    """
+    some = values.sum(axis) / jnp.maximum(counted.sum(axis), 1)
+    return jnp.where(counted.all(axis), values.mean(axis), some)

@@ -65,6 +65,8 @@ class TrainingProgress:
             status = f"return {returns[0]:.4g} → {returns[-1]:.4g}"
         if "environment_steps" in metrics and self._warm > self._start:
             status += f", {quantity(float(np.sum(metrics['environment_steps'])) / seconds)} steps/s"
+        if "diverged_episodes" in metrics and np.sum(metrics["diverged_episodes"]):
+            status += f", {quantity(float(np.sum(metrics['diverged_episodes'])))} episodes diverged"
         left = ""
         if self._warm > self._start and done > self._warm:
             left = f"{duration((now - self._clock) / (done - self._warm) * (self._iterations - done))} left"

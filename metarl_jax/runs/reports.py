@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from metarl_jax.evaluation import Row
@@ -37,6 +38,7 @@ def to_report(
         seed: of the held-out tasks.
     """
     per_task = next(iter(rows.values())).per_task
+    not_per_task = [field for field in Row._fields if field != "per_task"]
     return {
         "task": task,
         "algorithm": algorithm,
@@ -49,8 +51,10 @@ def to_report(
         "seed": seed,
         "rows": {
             name: {"steps": list(range(per_task.shape[1]))}
-            | {field: getattr(row, field).tolist() for field in Row._fields if field != "per_task"}
-            | {"per_task": row.per_task.tolist()}
+            | {field: getattr(row, field).tolist() for field in not_per_task}
+            # Of a task left out, null is the step without a return. Any other NaN is in the statistics as well, so that
+            # `write_report` refuses it.
+            | {"per_task": [[None if np.isnan(mean) else mean for mean in means] for means in row.per_task.tolist()]}
             for name, row in rows.items()
         },
     }
@@ -73,10 +77,18 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 
 def table(report: dict[str, Any]) -> Table:
     """Mean, standard error, median and interquartile mean per step, and the gain over step 0."""
+    caption = "s.e.: standard error over tasks; gain: over step 0 of the same task; IQM: interquartile mean"
+    names = {"adapted": "meta-trained", "random_init": "random init"}
+    for name, row in report["rows"].items():
+        if diverged := sum(row["diverged_episodes"]):
+            caption += (
+                f"\n{names.get(name, name)}: the simulation diverged in {diverged} episodes, which are left out; "
+                f"{row['tasks_left_out']} tasks with no other episode at some step are left out whole"
+            )
     result = Table(
         title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
         f"({report['episodes_per_step']} episodes per step and task)",
-        caption="s.e.: standard error over tasks; gain: over step 0 of the same task; IQM: interquartile mean",
+        caption=caption,
         caption_justify="left",
         title_justify="left",
         title_style="bold",
@@ -84,7 +96,6 @@ def table(report: dict[str, Any]) -> Table:
     result.add_column("parameters")
     for column in ("inner steps", "mean ± s.e.", "median", "IQM", "gain ± s.e."):
         result.add_column(column, justify="right")
-    names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
         for step in row["steps"]:
             gain = f"{row['gain_mean'][step]:+.2f} ± {row['gain_standard_error'][step]:.2f}" if step else ""

@@ -240,7 +240,8 @@ def evaluate_run(
     for note in checkpoints.notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    with console.status(f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"):
+    adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"
+    with user_errors(), console.status(adapting):
         results = evaluate(built.algorithm, built.env, key, state.params, num_tasks=config.evaluation.eval_tasks)
     report = reports.to_report(
         results,

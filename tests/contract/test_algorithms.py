@@ -12,7 +12,7 @@ SIZES = {"tasks": 4, "episodes": 5, "adaptation_steps": 2}
 STAGES = 3
 
 # What training draws and logs for every algorithm; the optimisers and objectives add their own.
-DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps"}
+DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps", "diverged_episodes"}
 
 
 @pytest.fixture(scope="module", params=mrl.algorithms.names())

@@ -114,3 +114,47 @@ def test_equal_returns_make_no_slope():
     trial = mrl.Trial(tasks=6, episodes=EPISODES, horizon=HORIZON)
     found = exploration_credit(as_stage(reward.astype(np.float32), valid, np.ones((6, 2), np.float32)), trial)
     assert np.abs(found).max() < 10
+
+
+def test_void_episodes_are_as_if_they_had_not_been():
+    """One episode of every stage, another one in each, is void; the credits of the rest are those of the rest alone."""
+    reward, valid, scale = collected(episodes=4)
+    void = np.zeros(valid.shape[:3], bool)
+    np.put_along_axis(void, np.random.default_rng(1).integers(4, size=(TASKS, 3, 1)), True, axis=2)
+    valid = np.broadcast_to(valid, reward.shape)
+    alone = [values[~void].reshape(TASKS, 3, 3, HORIZON) for values in (reward, valid)]
+    found = credit(reward, valid & ~void[..., None], scale, 1)
+    np.testing.assert_allclose(found[~void].reshape(TASKS, 3, 3), credit(*alone, scale, 1), atol=1e-9)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(("tasks", "left"), [(TASKS, TASKS - 1), (5, 4), (2, 1)])
+def test_a_task_whose_later_return_is_unknown_has_no_credit_and_is_no_example(tasks, left):
+    """Nor are its units: a stage of void episodes alone has a scale that means nothing."""
+    reward, valid, scale = collected(tasks=tasks)
+    valid = np.array(np.broadcast_to(valid, reward.shape))
+    valid[-1, 2], scale[-1, 2] = False, 1e-8
+    found = credit(reward, valid, scale, 2)
+    assert not found[-1].any()
+    if left > 1:
+        alone = credit(reward[:-1], valid[:-1], scale[:-1], 2)
+        np.testing.assert_allclose(found[:-1], np.broadcast_to(alone, found[:-1].shape), atol=1e-9)
+    else:
+        assert not found.any()  # nothing to compare with
+
+
+def test_the_only_episode_left_of_a_stage_is_predicted_by_the_other_tasks_mean():
+    reward, valid, scale = collected()
+    valid = np.array(np.broadcast_to(valid, reward.shape))
+    valid[2, 0, 1:] = False
+    found = credit(reward, valid, scale, 2)
+    later = later_returns(reward, valid, scale, 2)[1]
+    np.testing.assert_allclose(found[2, 0, 0], later[2, 2, 0] - np.delete(later[2, :, 0], 2).mean(), atol=1e-9)
+    assert np.isfinite(found).all()
+
+
+def test_void_episodes_alone_have_no_credit():
+    reward, valid, scale = collected()
+    for tasks in (TASKS, 1):
+        with jax.debug_nans(True):  # not even on the way
+            assert not credit(reward[:tasks], np.zeros_like(valid)[:tasks], scale[:tasks], 1).any()
