@@ -1,4 +1,4 @@
-"""p(M): task families by name. Importing this package does not import Brax; making a Brax family does.
+"""p(M): task families by name, and other JAX suites. Importing this package imports no Brax; making a Brax family does.
 
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
@@ -14,6 +14,7 @@ from metarl_jax.envs.reacher import REACHER_GOAL
 from metarl_jax.envs.registry import Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
+from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground
 from metarl_jax.envs.tabular import TABULAR_MDP
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, GoalTask, MDPTask, VelocityTask
 
@@ -80,6 +81,9 @@ __all__ = [
     "State",
     "VelocityTask",
     "card",
+    "from_brax",
+    "from_gymnax",
+    "from_playground",
     "make",
     "names",
     "reveal_task",
