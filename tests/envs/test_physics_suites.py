@@ -101,7 +101,7 @@ def test_toy_tasks_act_through_system_and_reward():
     np.testing.assert_allclose(moved, np.asarray(tasks)[:, None, None] * clipped, atol=1e-6)
     np.testing.assert_allclose(states.reward[:, 1:], np.asarray(tasks)[:, None] * moved.sum(-1), atol=1e-5)
     assert not states.truncated.any()
-    np.testing.assert_array_equal(states.internal.metrics["steps"], [[0, 1, 2, 3]] * 2)  # own dictionaries
+    np.testing.assert_array_equal(states.internal.metrics["steps"], [[0, 1, 2, 3]] * 2)
     np.testing.assert_allclose(states.internal.metrics["last"][0], [0.0, 0.5, 1.0, 0.0])  # not cut to 0
     np.testing.assert_array_equal(raw.sys.gain, [1, 1])
     assert_maml_updates(env)
@@ -112,6 +112,14 @@ def test_done_terminates_and_actions_may_be_unlimited():
     states = play(env.reset, env.step, KEY, jnp.array(1.0), jnp.array([[0.1, 0.1], [50.0, 0.0]]))
     np.testing.assert_array_equal(states.terminated, [False, False, True])
     np.testing.assert_allclose(states.observation[2, 0] - states.observation[1, 0], 50, rtol=1e-5)
+
+
+def test_reward_sees_the_previous_state_as_it_was():
+    def steps_made(task, previous, action, next):
+        return next.metrics["steps"] - previous.metrics["steps"]
+
+    env = from_brax(Toy(), sample_task=sample, reward=steps_made)
+    np.testing.assert_array_equal(play(env.reset, env.step, KEY, jnp.array(1.0), jnp.zeros((2, 2))).reward, [0, 1, 1])
 
 
 def test_a_copy_with_another_model_runs_its_own_methods():
