@@ -111,6 +111,8 @@ LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 HOME = {
     "brax": "envs",
     "mujoco": "envs",
+    "gymnax": "envs",
+    "mujoco_playground": "envs",
     "flax.linen": "policies",
     "flax.nnx": "nowhere",
     "matplotlib": "runs",
@@ -199,7 +201,9 @@ def run_python(cwd: pathlib.Path, *arguments: str) -> subprocess.CompletedProces
 
 def test_import_is_quiet_and_light(tmp_path):
     heavy = ["brax", "mujoco", "matplotlib", "orbax.checkpoint", "tensorboardX", "wandb", "flax.nnx", "scipy"]
-    code = f"import sys, metarl_jax; sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
+    heavy += ["gymnax", "mujoco_playground"]
+    use = "import sys, metarl_jax; metarl_jax.envs.from_brax"
+    code = f"{use}; sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
     result = run_python(tmp_path, "-W", "error", "-c", code)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""p(M): task families by name. Importing this package does not import Brax; making a Brax family does.
+"""p(M): task families by name, and other JAX suites. Importing this package imports no Brax; making a Brax family does.
 
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
@@ -12,6 +12,7 @@ from metarl_jax.envs.contract import faults as _faults
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
+from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, VelocityTask
 from metarl_jax.types import Key
 
@@ -97,6 +98,9 @@ __all__ = [
     "VelocityTask",
     "card",
     "check",
+    "from_brax",
+    "from_gymnax",
+    "from_playground",
     "make",
     "names",
     "reveal_task",

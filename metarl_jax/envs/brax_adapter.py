@@ -58,7 +58,7 @@ class Behavior(NamedTuple):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silences what importing and loading Brax emit: lines on stdout, Python warnings, MuJoCo's warnings.
 
     MuJoCo warns of Brax's own model files, by default also in a MUJOCO_LOG.TXT that it drops in the working directory.
@@ -92,7 +92,7 @@ def simulator(robot: str, backend: str) -> Simulator:
 @functools.lru_cache
 def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
     # The model must hold concrete arrays, even when the first `make` happens inside a traced function.
-    with _quiet(), jax.ensure_compile_time_eval():
+    with quiet(), jax.ensure_compile_time_eval():
         from brax import envs
 
         env: Any = envs.get_environment(robot, backend=backend)

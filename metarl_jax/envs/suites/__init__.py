@@ -1,0 +1,10 @@
+"""Environments of other JAX suites as `TaskEnv`. Importing this package imports none of them; using one does.
+
+>>> env = from_gymnax("Pendulum-v1", lambda key, params: params.replace(g=15 * jax.random.uniform(key)))
+"""
+
+from metarl_jax.envs.suites.brax import from_brax
+from metarl_jax.envs.suites.gymnax import from_gymnax
+from metarl_jax.envs.suites.playground import from_playground
+
+__all__ = ["from_brax", "from_gymnax", "from_playground"]

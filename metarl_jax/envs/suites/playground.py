@@ -1,0 +1,78 @@
+"""MuJoCo Playground (Zakka et al. 2025, arXiv:2502.08844) with a user's reward or a model that the task changes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from metarl_jax import checks
+from metarl_jax.base import TaskEnv
+from metarl_jax.envs.brax_adapter import quiet
+from metarl_jax.envs.suites import assembly, physics
+from metarl_jax.types import Key, PyTree
+
+
+def from_playground(
+    env: Any,
+    *,
+    sample_task: Callable[[Key], PyTree],
+    reward: Callable[[PyTree, Any, jax.Array, Any], Any] | None = None,
+    system: Callable[[PyTree, Any], Any] | None = None,
+    observe: Callable[[Any], PyTree] | None = None,
+    action_limit: float | None = 1.0,
+    horizon: int | None = None,
+    name: str | None = None,
+) -> TaskEnv:
+    """A MuJoCo Playground environment whose task acts through its reward, its model, or both.
+
+    `previous` and `next` are Playground's `State`s around one step, and `State.internal` is the present one. `done`
+    means terminated, and no wrapper is used. Names are those of the dm_control suite, loaded with MJX's own solver
+    (``impl="jax"``, where Playground's default is Warp). Environments of the other suites are handed in as objects;
+    loading those downloads their robots.
+
+    Args:
+        env: an `mujoco_playground.MjxEnv` without wrappers, or a name such as "PointMass".
+        sample_task: ``key → task``, any pytree of arrays.
+        reward: ``(task, previous, action, next) → scalar``, with the action that the environment got; the environment's
+            own if None.
+        system: ``(task, mjx.Model) → mjx.Model`` with other numbers in it, for resets and steps: domain randomisation.
+            One compiled program runs all tasks. What an environment computed from its model when it was made stays.
+        observe: ``State → array`` (any shape; flattened), what the policy sees; `State.obs` if None, which must then be
+            an array and no dictionary.
+        action_limit: actions are clipped to ± this; None: not clipped. Playground's own environments take ±1.
+        horizon: steps per episode; the `episode_length` of the environment's configuration if None.
+        name: of the environment; "playground:" and its name or class if None.
+
+    Raises:
+        ImportError: MuJoCo Playground is missing.
+        ValueError: `env` is no Playground environment, is wrapped or has no such name, neither reward nor system is
+            given, or another argument does not fit.
+    """
+    label = f"playground:{env if isinstance(env, str) else type(env).__name__}"
+    with quiet():
+        playground = assembly.load("mujoco_playground", "playground")
+        suite = playground.dm_control_suite
+        if isinstance(env, str):
+            if env not in suite.ALL_ENVS:
+                raise checks.unknown("environment of Playground's dm_control suite", env, suite.ALL_ENVS)
+            with jax.ensure_compile_time_eval():  # the model must hold concrete arrays, inside a traced function too
+                env = suite.load(env, config_overrides={"impl": "jax"})
+    if not isinstance(env, playground.MjxEnv):
+        raise ValueError(
+            f"env is {env!r}; it must be an object of mujoco_playground.registry.load or a name of the dm_control suite"
+        )
+    if horizon is None:
+        horizon = getattr(getattr(env, "_config", None), "episode_length", None)
+        if horizon is None:
+            raise ValueError(f"the configuration of {label!r} has no episode_length; give the horizon")
+    return physics.task_env(
+        env,
+        field="_mjx_model",
+        sample_task=sample_task,
+        reward=reward,
+        system=system,
+        observe=observe,
+        action_limit=action_limit,
+        horizon=horizon,
+        name=label if name is None else name,
+    )
