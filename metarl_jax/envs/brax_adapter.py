@@ -147,4 +147,5 @@ def brax_env(*, name: str, robot: str, backend: str, horizon: int, action_scale:
         action_size=int(physics.env.action_size),
         horizon=horizon,
         name=name,
+        scene=lambda task, state: (physics.env.sys.tree_replace({"opt.timestep": physics.dt}), state.internal),
     )
