@@ -14,8 +14,9 @@ RIM = 16
 """corners of a cylinder's ends"""
 FOCAL = 2.6
 """focal length in half heights of a picture; viewer.html gets it with the data"""
-COLORS = {(0.5, 0.5, 0.5): (0.42, 0.52, 0.66), (0.4, 0.33, 0.26): (0.42, 0.52, 0.66)}
-"""MuJoCo's and Brax's default colours, and what is drawn instead: darker ones hide in their own shadow"""
+DEFAULT_COLORS = ((0.5, 0.5, 0.5), (0.4, 0.33, 0.26))
+"""MuJoCo's and Brax's: what has one of them is drawn in `BODY` or `WORLD`, which stand out from the ground"""
+BODY, WORLD = (0.85, 0.62, 0.36), (0.74, 0.77, 0.81)
 
 
 class Shape(NamedTuple):
@@ -67,7 +68,9 @@ def shapes(system: Any) -> list[Shape]:
         points, radius = _outline(kind, np.array(size), bound)
         points = np.array(position) + rotate(np.array(quaternion), points)
         color = tuple(round(c, 3) for c in rgba[:3])
-        found.append(Shape(body - 1, points, float(radius), COLORS.get(color, color)))
+        if color in DEFAULT_COLORS:
+            color = BODY if body > 0 else WORLD
+        found.append(Shape(body - 1, points, float(radius), color))
     return found
 
 
