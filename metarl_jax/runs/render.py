@@ -215,4 +215,5 @@ def _view(system: Any, held: Held, index: int, labels: tuple[str, str]) -> Any:
         labels=labels,
         goal=tuple(goal.tolist()) if goal is not None and goal.shape == (2,) else None,
         heading=heading,
+        speed="target" in fields,
     )

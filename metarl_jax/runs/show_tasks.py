@@ -34,7 +34,7 @@ class _Trivial(NamedTuple):
 
 
 def _policy(env: TaskEnv) -> Policy:
-    """φ is the standard deviation of normal actions; discrete ones are uniform if φ > 0. With φ = 0 every action is 0."""
+    """φ is the standard deviation of normal actions; discrete ones are uniform if φ > 0. φ = 0 makes every action 0."""
 
     def apply(noise, observation):
         def draw(key):
@@ -78,7 +78,7 @@ def _card(card: envs.Card) -> Table:
     rows: dict[str, Any] = {
         "reward; end": card.formula,
         "tasks": card.tasks,
-        "horizon": f"{card.horizon} steps",
+        "horizon": f"{card.horizon} step{'s'[: card.horizon > 1]}",
         "observation": card.observation,
         "start": card.start,
         "options": ", ".join(f"{name}={value}" for name, value in card.options.items()) or "none",
@@ -152,7 +152,9 @@ def show_tasks(
         "random": "uniform actions" if env.discrete else f"actions ~ N(0, {std:g}²)",
         "zero": "action 0",
     }
-    console.print(f"\nreturn of {env.horizon} steps over {of}, {episodes} episodes each (mean ± s.e. over tasks)")
+    console.print(
+        f"\nreturn over {of}, {episodes} episode{'s'[: episodes > 1]} each, T = {env.horizon} (mean ± s.e. over tasks)"
+    )
     for policy, values in returns.items():
         mean, error = values.mean(), float(standard_error(values))
         digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 2

@@ -32,7 +32,7 @@ def moments(steps: int) -> range:
 
 def hull(points: np.ndarray) -> np.ndarray:
     """Corners of the convex hull of points [P, 2], by Andrew's monotone chain."""
-    ordered = sorted(map(tuple, points.tolist()))
+    ordered = sorted(set(map(tuple, points.tolist())))
 
     def half(sequence):
         chain: list[tuple[float, float]] = []
@@ -97,7 +97,7 @@ class _Panel:
         bodies.set_edgecolor([tuple(0.45 * color) for *_, color in parts])
         bodies.set_linewidth(0.8)
         ended = f"ended after {self.steps} steps, " if moment >= self.steps < len(self.returns) - 1 else ""
-        self.text.set_text(f"{ended}return so far {self.returns[moment]:.2f}")
+        self.text.set_text(f"{ended}return so far {self.returns[moment]:.2f}".replace("-", "−"))
 
     def _tiles(self, center: np.ndarray, floor: float) -> list[np.ndarray]:
         """Every other tile of the ground, those behind the camera left out."""
@@ -170,7 +170,7 @@ def write_video(view: View, path: Path) -> Path:
 
 
 def _write_gif(view: View, path: Path, seconds: float) -> Path:
-    pictures = [Image.fromarray(picture).quantize(64, dither=Image.Dither.NONE) for picture in frames(view)]
+    pictures = [Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE) for picture in frames(view)]
     # GIF counts hundredths of a second, and browsers slow down what is faster than two of them.
     pictures[0].save(
         path, save_all=True, append_images=pictures[1:], duration=max(20, round(1000 * seconds)), loop=0, optimize=False

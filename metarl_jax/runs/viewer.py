@@ -30,6 +30,8 @@ class View(NamedTuple):
     """a place on the ground to mark, metres"""
     heading: tuple[float, float] | None = None
     """a direction along the ground to mark"""
+    speed: bool = False
+    """whether the mean speed along x is of interest"""
 
     @property
     def scale(self) -> float:
@@ -81,6 +83,7 @@ def data(title: str, views: list[View]) -> dict[str, Any]:
                 "camera": view.camera._asdict(),
                 "goal": view.goal,
                 "heading": view.heading,
+                "speed": view.speed,
                 "shapes": [shape._asdict() | {"points": _numbers(shape.points)} for shape in view.shapes],
                 "episodes": [_episode(e, label) for e, label in zip(view.episodes, view.labels, strict=True)],
             }
