@@ -107,11 +107,20 @@ class Camera(NamedTuple):
         return FOCAL * np.stack([offset @ right, offset @ up], -1) / depth[..., None], depth
 
 
-def reach(shapes: list[Shape], position: np.ndarray, rotation: np.ndarray) -> float:
-    """The farthest that any point of a body is from the first link, metres, at one moment ([links, 3], [links, 4])."""
-    bodies = [place(shape, position, rotation) for shape in shapes if shape.link >= 0]
-    offsets = np.concatenate(bodies) - position[0]
-    return float(np.linalg.norm(offsets, axis=-1).max())
+class Frame(NamedTuple):
+    """What pictures of a body are centred on and scaled by; they follow the first link along the ground."""
+
+    height: float
+    """of the centre, metres"""
+    scale: float
+    """the farthest that any point of the body is from the centre at the start, metres"""
+
+
+def frame(shapes: list[Shape], position: np.ndarray, rotation: np.ndarray) -> Frame:
+    """The frame of a body at one moment: link positions [links, 3] and rotations [links, 4]."""
+    bodies = np.concatenate([place(shape, position, rotation) for shape in shapes if shape.link >= 0])
+    height = (bodies[:, 2].min() + bodies[:, 2].max()) / 2
+    return Frame(float(height), float(np.linalg.norm(bodies - [*position[0, :2], height], axis=-1).max()))
 
 
 def choose_camera(shapes: list[Shape], position: np.ndarray, rotation: np.ndarray) -> Camera:
@@ -122,7 +131,7 @@ def choose_camera(shapes: list[Shape], position: np.ndarray, rotation: np.ndarra
         position: [moments, links, 3] of some episodes.
         rotation: [moments, links, 4].
     """
-    scale = reach(shapes, position[0], rotation[0])
+    scale = frame(shapes, position[0], rotation[0]).scale
     extent = np.ptp(np.concatenate([place(s, position[0], rotation[0]) for s in shapes if s.link >= 0]), axis=0)
     if extent[2] < 0.2 * extent[:2].max():
         elevation = 62
@@ -130,7 +139,7 @@ def choose_camera(shapes: list[Shape], position: np.ndarray, rotation: np.ndarra
         elevation = 12
     else:
         elevation = 28
-    return Camera(np.pi / 2, np.radians(elevation), FOCAL * scale / 0.6)
+    return Camera(float(np.pi / 2), float(np.radians(elevation)), FOCAL * scale / 0.6)
 
 
 def grid_step(scale: float) -> float:

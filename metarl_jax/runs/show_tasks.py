@@ -144,7 +144,7 @@ def show_tasks(
     task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)
     keys = jax.vmap(lambda i: jax.random.fold_in(task_key, i))(jnp.arange(tasks))
     batch = jax.jit(jax.vmap(env.sample_task))(keys)
-    std = float((card.options | chosen).get("action_scale", 1.0))
+    std = float((dict(card.options) | chosen).get("action_scale", 1.0))
     with console.status(f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
         returns = trivial_returns(episode_key, env, batch, action_std=std, episodes=episodes)
     of = f"{tasks} tasks" + ("" if split is None else f" of the split {split}")

@@ -59,7 +59,7 @@ class _Panel:
     """One body on the ground, in axes whose half height is 1."""
 
     def __init__(self, axes: Axes, view: View, index: int, camera: Camera):
-        self.view, self.camera = view, camera
+        self.view, self.camera, self.frame = view, camera, view.frame
         self.episode = view.episodes[index]
         self.position, self.rotation = (np.asarray(getattr(self.episode.look, name)) for name in ("pos", "rot"))
         self.returns, self.steps = return_so_far(self.episode), int(np.asarray(self.episode.valid).sum())
@@ -73,7 +73,7 @@ class _Panel:
 
     def draw(self, moment: int) -> None:
         view, position = self.view, self.position[moment]
-        center = np.array([*position[0, :2], self.position[0, 0, 2]])
+        center = np.array([*position[0, :2], self.frame.height])
         tiles, shadows, marks, bodies = self.layers
         if view.floor is not None:
             tiles.set_verts(self._tiles(center, view.floor))
@@ -101,7 +101,7 @@ class _Panel:
 
     def _tiles(self, center: np.ndarray, floor: float) -> list[np.ndarray]:
         """Every other tile of the ground, those behind the camera left out."""
-        step, reach = scene.grid_step(self.view.scale), 5 * self.view.scale
+        step, reach = scene.grid_step(self.frame.scale), 5 * self.frame.scale
         count, (i0, j0) = int(np.ceil(reach / step)), np.floor(center[:2] / step).astype(int)
         i, j = np.meshgrid(np.arange(i0 - count, i0 + count), np.arange(j0 - count, j0 + count))
         chosen = np.stack([i, j], -1)[(i + j) % 2 == 1]
@@ -111,7 +111,7 @@ class _Panel:
         return list(places[(depth > 0.1 * self.camera.distance).all(-1)])
 
     def _marks(self, center: np.ndarray) -> list[np.ndarray]:
-        view, size, height = self.view, self.view.scale, self.view.floor or 0.0
+        view, size, height = self.view, self.frame.scale, self.view.floor or 0.0
         outlines = []
         if view.goal is not None:
             outlines += [np.array(view.goal) + radius * size * _DISC for radius in (0.05, 0.11)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl_jax.runs import scene
 from metarl_jax.runs.replay import Episode
-from metarl_jax.runs.scene import Camera, Shape
+from metarl_jax.runs.scene import Camera, Frame, Shape
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 LABELS = ("before adaptation", "after adaptation")
@@ -34,10 +34,10 @@ class View(NamedTuple):
     """whether the mean speed along x is of interest"""
 
     @property
-    def scale(self) -> float:
-        """Size of the body, metres."""
+    def frame(self) -> Frame:
+        """One for both."""
         links = self.episodes[0].look
-        return scene.reach(self.shapes, np.asarray(links.pos[0]), np.asarray(links.rot[0]))
+        return scene.frame(self.shapes, np.asarray(links.pos[0]), np.asarray(links.rot[0]))
 
     @property
     def camera(self) -> Camera:
@@ -78,9 +78,9 @@ def data(title: str, views: list[View]) -> dict[str, Any]:
                 "title": view.title,
                 "dt": view.dt,
                 "floor": view.floor,
-                "scale": view.scale,
-                "grid": scene.grid_step(view.scale),
+                "grid": scene.grid_step(view.frame.scale),
                 "camera": view.camera._asdict(),
+                **view.frame._asdict(),
                 "goal": view.goal,
                 "heading": view.heading,
                 "speed": view.speed,
