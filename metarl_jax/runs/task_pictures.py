@@ -149,7 +149,7 @@ def draw_paths(
         for row, (axes, episode, color) in enumerate(zip(grid[:, column], pair, (ORANGE, BLUE), strict=True)):
             quiet_axes(axes)
             positions = np.asarray(episode.look)
-            axes.plot(*positions.transpose(2, 1, 0), color=color, alpha=0.55, linewidth=1)
+            axes.plot(*positions.transpose(2, 1, 0), color=color, alpha=0.4, linewidth=0.8)
             axes.plot(*positions[:, -1].T, ".", color=color, markersize=5, label="end")
             axes.plot(*positions[:, 0].T, "o", color="white", markeredgecolor="black", markersize=6, label="start")
             axes.plot(*goal, "*", color="#f2b705", markeredgecolor="black", markersize=13, label="goal")

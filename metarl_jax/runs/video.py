@@ -67,6 +67,7 @@ class _Panel:
         axes.spines[:].set_color("#d7dce2")
         axes.set_title(view.labels[index], loc="left", fontsize=10, color=(ORANGE, BLUE)[index], fontweight="bold")
         self.text = axes.set_title("", loc="right", fontsize=10)
+        self.ended = axes.text(-0.95, -0.94, "", fontsize=9)
         self.layers = [PolyCollection([], zorder=order) for order in range(4)]  # ground, shadows, marks, body
         for layer in self.layers:
             axes.add_collection(layer)
@@ -96,8 +97,9 @@ class _Panel:
         bodies.set_facecolor([tuple(color) for *_, color in parts])
         bodies.set_edgecolor([tuple(0.45 * color) for *_, color in parts])
         bodies.set_linewidth(0.8)
-        ended = f"ended after {self.steps} steps, " if moment >= self.steps < len(self.returns) - 1 else ""
-        self.text.set_text(f"{ended}return so far {self.returns[moment]:.2f}".replace("-", "−"))
+        over = moment >= self.steps < len(self.returns) - 1
+        self.ended.set_text(f"ended after {self.steps} steps" if over else "")
+        self.text.set_text(f"return so far {self.returns[moment]:.2f}".replace("-", "−"))
 
     def _tiles(self, center: np.ndarray, floor: float) -> list[np.ndarray]:
         """Every other tile of the ground, those behind the camera left out."""
@@ -117,9 +119,8 @@ class _Panel:
             outlines += [np.array(view.goal) + radius * size * _DISC for radius in (0.05, 0.11)]
         if view.heading is not None:
             dx, dy = view.heading
-            arrow = np.array(
-                [(0.7, 0.04), (1.15, 0.04), (1.15, 0.11), (1.4, 0), (1.15, -0.11), (1.15, -0.04), (0.7, -0.04)]
-            )
+            side = np.array([(0.95, 0.04), (1.3, 0.04), (1.3, 0.11), (1.5, 0)])
+            arrow = np.concatenate([side, side[2::-1] * [1, -1]])
             outlines.append(center[:2] + size * arrow @ np.array([[dx, dy], [-dy, dx]]))
         flat = [np.column_stack([outline, np.full(len(outline), height)]) for outline in outlines]
         return [self.camera.project(points, center)[0] for points in flat]
