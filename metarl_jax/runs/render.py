@@ -47,8 +47,7 @@ def _record(
     Episode n draws alike before and after adaptation: from the stage that would follow the last of the trial.
     """
     env, (adapt, policy) = built.env, (built.algorithm.adapt, built.algorithm.policy)
-    if policy is None:
-        raise ValueError("the algorithm has no field `policy`, so its episodes cannot be recorded")
+    assert policy is not None
     task_key, adapt_key, _ = jax.random.split(key, 3)  # as in metarl_jax.evaluation, a test compares
 
     def one(index):
@@ -121,6 +120,8 @@ def render_run(
                 f"{env.name} has neither a body nor a path in the plane, so there is nothing to render; "
                 f"experiments/show_tasks.py {config.task} draws its tasks"
             )
+        if built.algorithm.policy is None:
+            raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
         state, notes = restore(config)
         output = folder / "renders" if output is None else output
         output.mkdir(parents=True, exist_ok=True)
@@ -131,12 +132,12 @@ def render_run(
     sizes = {"tasks": tasks, "steps": steps, "horizon": horizon}
     title = f"{env.name}, {config.algorithm}"
     labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
-    with console.status(f"adapting to {tasks} held-out tasks"), user_errors():
+    with console.status(f"adapting to {tasks} held-out tasks"):
         if env.scene is None:
             held = _record(key, built, state.params, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
         else:
             held = _record(key, built, state.params, _links(env), **sizes, episodes=1)
-    with console.status("drawing"), user_errors():
+    with console.status("drawing"):
         if env.scene is None:
             files = _draw_points(held, output, title, labels)
         else:
@@ -179,7 +180,8 @@ def _draw_bodies(
         systems.append(env.scene(task, reset(jax.random.key(0), task))[0])
         views.append(_view(systems[-1], held, index, labels))
     page = output / "bodies.html"
-    page.write_text(viewer.page(title, views), encoding="utf-8")
+    with user_errors():  # what is not finite cannot be drawn
+        page.write_text(viewer.page(title, views), encoding="utf-8")
     files = {page: "both bodies of every task, side by side; opens in a browser, offline"}
     for number, view in enumerate(views, start=1):
         if video:

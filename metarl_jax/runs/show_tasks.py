@@ -162,7 +162,6 @@ def show_tasks(
     from metarl_jax.runs.task_pictures import draw_tasks
 
     path = output / f"{card.name}{'' if split is None else f'-{split}'}.png"
-    with user_errors():
-        draw_tasks(batch, path, title=f"{card.name}: {of}")
+    draw_tasks(batch, path, title=f"{card.name}: {of}")
     console.print(f"  {path}  [dim]the sampled tasks[/]", soft_wrap=True, highlight=False)
     return path

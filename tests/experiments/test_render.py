@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ T = 6
 def _an_unchanged_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "prepare_jax", lambda: None)
-        patch.setattr(shutil, "which", lambda name, which=shutil.which: None if name == "ffmpeg" else which(name))
+        patch.setattr(video, "shutil", SimpleNamespace(which=lambda name: None))  # no ffmpeg, whatever is installed
         yield
 
 
@@ -173,7 +174,7 @@ def test_ffmpeg_is_used_where_it_is(tmp_path, monkeypatch):
     fake = tmp_path / "ffmpeg"
     fake.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last.arguments"\ncat > "$last"\n')
     fake.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda name: str(fake))
+    monkeypatch.setattr(video, "shutil", SimpleNamespace(which=lambda name: str(fake)))
     path = video.write_video(toy_view(), tmp_path / "task-1")
     assert path.name == "task-1.mp4"
     width, height = (round(80 * inches) for inches in video.SIZE)
