@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes
 from metarl_jax.runs.replay import Episode
@@ -51,8 +52,8 @@ def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
     """Draws sampled tasks, one panel per leaf.
 
     A goal in the plane is a dot, a direction a bar or a dot on the circle, a bandit a row of a heat map, an MDP (only
-    the first of them) its mean rewards, anything else a histogram, on a logarithmic axis if all its numbers are
-    positive and they range over more than a factor of 3.
+    the first of them) its mean rewards, anything else a histogram: of targets on a linear axis, of other
+    numbers on a logarithmic one if all are positive and range over more than a factor of 3.
 
     Args:
         tasks: a batch, leaves [B, ...].
@@ -113,11 +114,14 @@ def _draw_leaf(figure: Figure, axes: Axes, name: str, values: np.ndarray) -> Non
 def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
     numbers = values.ravel().astype(float)
     low, high = numbers.min(), numbers.max()
-    logarithmic = low > 0 and high > 3 * low
+    logarithmic = low > 0 and high > 3 * low and name.rsplit(".", 1)[-1] not in ("goal", "target")
     count = int(np.clip(math.sqrt(len(numbers)), 5, 30))
     bins = np.geomspace(low, high, count + 1) if logarithmic else count
     axes.hist(numbers, bins=bins, color=BLUE, alpha=0.85, edgecolor="white", linewidth=0.5)
-    axes.set_xscale("log" if logarithmic else "linear")
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     unit = UNITS.get(name, "").strip()
     numbers_each = math.prod(values.shape[1:])
     axes.set_xlabel(f"{name} ({unit})" if unit else name)

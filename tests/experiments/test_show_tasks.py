@@ -85,7 +85,7 @@ def test_every_kind_of_task_has_a_picture(kind, tmp_path):
     assert Image.open(tmp_path / "tasks.png").convert("L").getextrema()[1] == 255
 
 
-def test_factors_have_a_logarithmic_axis(monkeypatch, tmp_path):
+def test_factors_have_a_logarithmic_axis_and_targets_none(monkeypatch, tmp_path):
     scales = {}
 
     def keep(axes, name, values, draw=task_pictures._histogram):
@@ -93,8 +93,9 @@ def test_factors_have_a_logarithmic_axis(monkeypatch, tmp_path):
         scales[name] = axes.get_xscale()
 
     monkeypatch.setattr(task_pictures, "_histogram", keep)
-    task_pictures.draw_tasks(kinds()["factors"], tmp_path / "tasks.png", title="")
-    assert scales == {"mass": "log", "gain": "linear"}
+    for kind in ("factors", "velocity"):
+        task_pictures.draw_tasks(kinds()[kind], tmp_path / "tasks.png", title="")
+    assert scales == {"mass": "log", "gain": "linear", "target": "linear"}
 
 
 def test_a_split_is_passed_on_and_described(monkeypatch, tmp_path, capsys):
