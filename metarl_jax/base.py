@@ -38,6 +38,9 @@ class TaskEnv:
     """T, environment steps per episode"""
     discrete: bool = False
     name: str = "custom"
+    scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = None
+    """``(task, state) → (system, pipeline state)``: Brax's, for a renderer; the system's `opt.timestep` is the seconds
+    between two moments. None: there is no body to draw"""
 
     def __post_init__(self):
         for field in ("observation_size", "action_size", "horizon"):
@@ -126,6 +129,8 @@ class MetaAlgorithm(NamedTuple):
     """``(key, θ, task) → Adaptation``: the f_θ of training, applied to one task"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
+    policy: Policy | None = None
+    """what acts with φ, for those who want more of an episode than `adapt` keeps; None: the algorithm does not say"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

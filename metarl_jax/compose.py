@@ -182,7 +182,10 @@ def assemble(
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, outer.describe(data) | metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
 
-    return MetaAlgorithm(init, update, lambda key, theta, task: outer.adapt(key, parts, theta, task), gradient)
+    def adapt(key, theta, task):
+        return outer.adapt(key, parts, theta, task)
+
+    return MetaAlgorithm(init, update, adapt, gradient, parts.policy)
 
 
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:

@@ -185,4 +185,5 @@ def brax_env(
         action_size=int(physics.env.action_size),
         horizon=horizon,
         name=name,
+        scene=lambda task, state: (physics.env.sys.tree_replace({"opt.timestep": physics.dt}), state.internal),
     )

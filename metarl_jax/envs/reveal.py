@@ -33,10 +33,12 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
         observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *told])
         return _Revealed(observation, state.reward, state.terminated, state.truncated, state)
 
+    scene = env.scene
     return dataclasses.replace(
         env,
         reset=lambda key, task: view(task, env.reset(key, task)),
         step=lambda task, state, action: view(task, env.step(task, state.inner, action)),
         observation_size=size,
         name=f"{env.name} with the task revealed",
+        scene=None if scene is None else lambda task, state: scene(task, state.inner),
     )

@@ -75,6 +75,7 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
 def _one_line(panel: str) -> str:
     """The message of tyro's error panel: its text up to the pointer to the help, without the frame."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in panel.splitlines()]
+    lines = [re.sub(r" ?-{3,}", "", line) for line in lines]  # a title and a rule, where there is no frame
     lines = [line for line in lines if line and line[0] not in "╭╰─"]
     kept: list[str] = []
     for line in lines:

@@ -25,9 +25,14 @@ def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     axes.set_title(title, loc="left", fontsize=11)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
+    quiet_axes(axes)
+    return figure, axes
+
+
+def quiet_axes(axes: Axes) -> None:
+    """A faint grid, and no frame above and to the right."""
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _return_label(horizon: int) -> str:

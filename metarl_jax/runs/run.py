@@ -45,6 +45,21 @@ def _initial_state(built: Built, seed: int) -> MetaState:
     return jax.jit(built.algorithm.init)(streams(jax.random.key(seed)).init)
 
 
+def restore(config: TrainConfig) -> tuple[MetaState, list[str]]:
+    """The newest whole checkpoint of a run, and what the user should be told of it.
+
+    Raises:
+        ValueError: there is none, or the folder's checkpoints are of another run.
+    """
+    checkpoints = Checkpoints(
+        config.run_folder, config, _initial_state(configs.build(config), config.seed), keep=config.keep
+    )
+    try:
+        return checkpoints.restore(), checkpoints.notes
+    finally:
+        checkpoints.close()
+
+
 @dataclasses.dataclass
 class _Session:
     """What a training run has open."""
@@ -226,10 +241,7 @@ def evaluate_run(
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         steps = config.evaluation.eval_steps
         steps = max(3, trained_steps) if steps is None else steps
-        trained = configs.build(config)
-        checkpoints = Checkpoints(folder, config, _initial_state(trained, config.seed), keep=config.keep)
-        state = checkpoints.restore()
-        checkpoints.close()
+        state, notes = restore(config)
         if inner_lr is not None:
             options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
             config = dataclasses.replace(config, algorithm_options=options)
@@ -237,7 +249,7 @@ def evaluate_run(
         split = config.evaluation.eval_split
         built = configs.build(config, split=split, adaptation_steps=steps, burn_in=None, credit=False)
         rates = configs.inner_rates(config, steps)
-    for note in checkpoints.notes:
+    for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"

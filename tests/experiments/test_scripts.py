@@ -205,7 +205,7 @@ def test_without_arguments_the_device_chooses(monkeypatch):
     assert "point-nav-finn2017" in train._defaults(["--task", "point-nav"])[1]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks"])
 def test_help_is_complete_quiet_and_loads_no_simulator(name, tmp_path):
     code = (
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"

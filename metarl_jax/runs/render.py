@@ -1,0 +1,221 @@
+"""The action of experiments/render.py: held-out tasks before and after adaptation, as pages, videos and pictures."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from metarl_jax import checks
+from metarl_jax.base import TaskEnv
+from metarl_jax.inner.adapter import policy_of
+from metarl_jax.runs import config as configs
+from metarl_jax.runs.cli import user_errors
+from metarl_jax.runs.config import Built
+from metarl_jax.runs.replay import Episode, record
+from metarl_jax.runs.run import read_config, restore
+from metarl_jax.training import streams
+from metarl_jax.types import PyTree
+
+PATHS = 10
+"""episodes drawn per task of a point family; bodies are shown in one"""
+
+
+class Held(NamedTuple):
+    """What was recorded in held-out tasks; every leaf has the tasks first."""
+
+    tasks: PyTree
+    returns: jax.Array
+    """[tasks, S, N] of the adaptation, as in evaluation.json"""
+    episodes: tuple[Episode, Episode]
+    """before and after adaptation, leaves [tasks, episodes, ...]"""
+
+
+def _is_point(env: TaskEnv, task: PyTree, revealed: int) -> bool:
+    """Whether the task has a goal in the plane and the observation starts with the position in it."""
+    return getattr(getattr(task, "goal", None), "shape", None) == (2,) and env.observation_size - revealed == 2
+
+
+def _record(
+    key, built: Built, theta: PyTree, look: Any, *, tasks: int, steps: int, episodes: int, horizon: int
+) -> Held:
+    """Adapts to the first held-out tasks of an evaluation, with its draws, and then records episodes.
+
+    Episode n draws alike before and after adaptation: from the stage that would follow the last of the trial.
+    """
+    env, (adapt, policy) = built.env, (built.algorithm.adapt, built.algorithm.policy)
+    assert policy is not None
+    task_key, adapt_key, _ = jax.random.split(key, 3)  # as in metarl_jax.evaluation, a test compares
+
+    def one(index):
+        task, key = env.sample_task(jax.random.fold_in(task_key, index)), jax.random.fold_in(adapt_key, index)
+        adapted = adapt(key, theta, task)
+        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, steps + 1), n))(jnp.arange(episodes))
+        pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), policy_of(theta), adapted.params)
+
+        def of_policy(params):
+            return jax.vmap(lambda key: record(key, env, policy, params, task, lambda s: look(task, s), horizon))(keys)
+
+        # One program steps both policies; unstacked outside of it.
+        return task, adapted.returns, jax.vmap(of_policy)(pair)
+
+    drawn, returns, both = jax.device_get(jax.jit(jax.vmap(one))(jnp.arange(tasks)))
+    before, after = jax.tree.map(lambda leaf: leaf[:, 0], both), jax.tree.map(lambda leaf: leaf[:, 1], both)
+    return Held(drawn, returns, (before, after))
+
+
+def _links(env: TaskEnv):
+    """``(task, state) → poses of all links``."""
+    assert env.scene is not None
+    scene = env.scene
+    return lambda task, state: scene(task, state)[1].x
+
+
+def render_run(
+    folder: Path,
+    console: Console,
+    *,
+    tasks: int = 3,
+    steps: int | None = None,
+    seed: int | None = None,
+    output: Path | None = None,
+    video: bool = True,
+    brax_viewer: bool = False,
+) -> list[Path]:
+    """Draws episodes of a run's newest checkpoint in held-out tasks, before and after adaptation.
+
+    Args:
+        folder: of the run.
+        console: where the files are listed.
+        tasks: how many, the first of those that `evaluate_run` takes.
+        steps: inner steps; None is the L of training, at least 1.
+        seed: of the held-out tasks; None is the run's `eval_seed`.
+        output: folder of the pictures; None is ``renders`` in the run's.
+        video: also write a video per task of a body.
+        brax_viewer: also write Brax's own pages of a body.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: bad input, or a task family that cannot be drawn.
+    """
+    with user_errors(), console.status("setting up"):
+        checks.integer("tasks", tasks)
+        config = read_config(folder)
+        if seed is not None:
+            evaluation = dataclasses.replace(config.evaluation, eval_seed=seed)
+            config = dataclasses.replace(config, evaluation=evaluation)
+        trained_steps = configs.algorithm_value(config, "adaptation_steps")
+        steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
+        built = configs.build(config, adaptation_steps=steps, burn_in=None, credit=False)
+        env = built.env
+        task = jax.eval_shape(env.sample_task, jax.random.key(0))
+        revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0
+        if env.scene is None and not _is_point(env, task, revealed):
+            raise ValueError(
+                f"{env.name} has neither a body nor a path in the plane, so there is nothing to render; "
+                f"experiments/show_tasks.py {config.task} draws its tasks"
+            )
+        if built.algorithm.policy is None:
+            raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
+        state, notes = restore(config)
+        output = folder / "renders" if output is None else output
+        output.mkdir(parents=True, exist_ok=True)
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+    key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
+    horizon = configs.algorithm_value(config, "horizon") or env.horizon
+    sizes = {"tasks": tasks, "steps": steps, "horizon": horizon}
+    title = f"{env.name}, {config.algorithm}"
+    labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
+    with console.status(f"adapting to {tasks} held-out tasks"):
+        if env.scene is None:
+            held = _record(key, built, state.params, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
+        else:
+            held = _record(key, built, state.params, _links(env), **sizes, episodes=1)
+    with console.status("drawing"):
+        if env.scene is None:
+            files = _draw_points(held, output, title, labels)
+        else:
+            files = _draw_bodies(held, env, output, title, labels, video, brax_viewer)
+    for file, meaning in files.items():
+        console.print(f"  {file}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)
+    return list(files)
+
+
+def _of_task(tree: PyTree, index: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _draw_points(held: Held, output: Path, title: str, labels: tuple[str, str]) -> dict[Path, str]:
+    from metarl_jax.runs import task_pictures
+
+    count = len(held.returns)
+    tasks = [_of_task(held.tasks, i) for i in range(count)]
+    task_pictures.draw_paths(
+        [(task_pictures.describe(task), np.asarray(task.goal)) for task in tasks],
+        [(_of_task(held.episodes[0], i), _of_task(held.episodes[1], i)) for i in range(count)],
+        output / "paths.png",
+        title=title,
+        labels=labels,
+    )
+    return {output / "paths.png": f"{PATHS} episodes in each of {count} held-out tasks"}
+
+
+def _draw_bodies(
+    held: Held, env: TaskEnv, output: Path, title: str, labels: tuple[str, str], video: bool, brax_viewer: bool
+) -> dict[Path, str]:
+    from metarl_jax.runs import viewer
+    from metarl_jax.runs.video import write_video
+
+    assert env.scene is not None
+    reset = jax.jit(env.reset)
+    views, systems = [], []
+    for index in range(len(held.returns)):
+        task = _of_task(held.tasks, index)  # a task may change the body, so each has a system of its own
+        systems.append(env.scene(task, reset(jax.random.key(0), task))[0])
+        views.append(_view(systems[-1], held, index, labels))
+    page = output / "bodies.html"
+    with user_errors():  # what is not finite cannot be drawn
+        page.write_text(viewer.page(title, views), encoding="utf-8")
+    files = {page: "both bodies of every task, side by side; opens in a browser, offline"}
+    for number, view in enumerate(views, start=1):
+        if video:
+            files[write_video(view, output / f"task-{number}")] = view.title
+    for number, (view, system) in enumerate(zip(views, systems, strict=True), start=1):
+        for name, episode in zip(("before", "after"), view.episodes, strict=True):
+            if brax_viewer:
+                from metarl_jax.envs.brax_page import brax_page
+
+                page = output / f"brax-{number}-{name}.html"
+                page.write_text(brax_page(system, episode.look), encoding="utf-8")
+                files[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
+    return files
+
+
+def _view(system: Any, held: Held, index: int, labels: tuple[str, str]) -> Any:
+    from metarl_jax.runs import scene, task_pictures
+    from metarl_jax.runs.viewer import View
+
+    task = _of_task(held.tasks, index)
+    fields = task_pictures.leaves(task)
+    goal, direction = fields.get("goal"), fields.get("direction")
+    heading = None
+    if direction is not None and direction.shape in ((), (2,)):
+        heading = (float(direction), 0.0) if direction.ndim == 0 else tuple(direction.tolist())
+    before, after = (_of_task(_of_task(episodes, index), 0) for episodes in held.episodes)
+    return View(
+        title=task_pictures.describe(task),
+        shapes=scene.shapes(system),
+        floor=scene.floor(system),
+        dt=float(system.opt.timestep),
+        episodes=(before, after),
+        labels=labels,
+        goal=tuple(goal.tolist()) if goal is not None and goal.shape == (2,) else None,
+        heading=heading,
+        speed="target" in fields,
+    )

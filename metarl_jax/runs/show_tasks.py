@@ -1,0 +1,167 @@
+"""The action of experiments/show_tasks.py: a family's card, its tasks as a picture, and what trivial policies earn."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from metarl_jax import checks, envs
+from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.evaluation import standard_error
+from metarl_jax.rollout import rollout
+from metarl_jax.runs.cli import user_errors
+from metarl_jax.training import streams
+from metarl_jax.types import Key, PyTree
+
+
+class _Trivial(NamedTuple):
+    """Actions that ignore the observation."""
+
+    draw: Any
+    """``key → action``"""
+
+    def sample(self, key):
+        return self.draw(key)
+
+    def log_prob(self, action):
+        return jnp.zeros(())
+
+
+def _policy(env: TaskEnv) -> Policy:
+    """φ is the standard deviation of normal actions; discrete ones are uniform if φ > 0. φ = 0 makes every action 0."""
+
+    def apply(noise, observation):
+        def draw(key):
+            if env.discrete:
+                return jnp.where(noise > 0, jax.random.randint(key, (), 0, env.action_size), 0)
+            return noise * jax.random.normal(key, (env.action_size,))
+
+        return _Trivial(draw)
+
+    return Policy(lambda key: jnp.ones(()), apply)
+
+
+def trivial_returns(
+    key: Key, env: TaskEnv, tasks: PyTree, *, action_std: float, episodes: int
+) -> dict[str, np.ndarray]:
+    """Mean undiscounted return of every task, [B], under "random" actions and under "zero" actions.
+
+    Args:
+        key: of the episodes; both policies start alike.
+        env: the family.
+        tasks: a batch, leaves [B, ...].
+        action_std: standard deviation of random continuous actions; discrete ones are uniform.
+        episodes: per task.
+    """
+    policy = _policy(env)
+
+    @jax.jit  # with the noise as an argument: the physics is compiled once for both
+    def returns(noise):
+        def one(index, task):
+            key_of_task = jax.random.fold_in(key, index)
+            return rollout(key_of_task, env, policy, noise, task, episodes, env.horizon).reward.sum(-1).mean()
+
+        count = len(jax.tree.leaves(tasks)[0])
+        return jax.vmap(one)(jnp.arange(count), tasks)
+
+    return {name: np.asarray(returns(jnp.asarray(std, float))) for name, std in (("random", action_std), ("zero", 0.0))}
+
+
+def _card(card: envs.Card) -> Table:
+    """A card as rows; `splits` only where the cards of this version have it."""
+    rows: dict[str, Any] = {
+        "reward; end": card.formula,
+        "tasks": card.tasks,
+        "horizon": f"{card.horizon} step{'s'[: card.horizon > 1]}",
+        "observation": card.observation,
+        "start": card.start,
+        "options": ", ".join(f"{name}={value}" for name, value in card.options.items()) or "none",
+    }
+    splits: Mapping[str, str] = getattr(card, "splits", None) or {}
+    rows |= {f"split {name}": text for name, text in splits.items()}
+    if card.backends:
+        rows["physics"] = f"Brax: {', '.join(card.backends)} (the first is the default)"
+    rows |= {"versions": ", ".join(card.versions), "source": card.source, "differences": card.differences}
+    table = Table(
+        title=card.name, title_style="bold", title_justify="left", show_header=False, box=None, pad_edge=False
+    )
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, str(text))
+    return table
+
+
+def show_tasks(
+    name: str,
+    console: Console,
+    *,
+    split: str | None = None,
+    tasks: int = 100,
+    episodes: int = 2,
+    seed: int = 0,
+    backend: str | None = None,
+    horizon: int | None = None,
+    options: Mapping[str, Any] | None = None,
+    output: Path = Path("runs/tasks"),
+) -> Path:
+    """Prints a family's card and the returns of trivial policies, and draws sampled tasks.
+
+    Args:
+        name: of the family, with or without version.
+        console: where to print.
+        split: of the tasks; None is the family's default.
+        tasks: how many to draw, at least 2.
+        episodes: per task and trivial policy.
+        seed: of the tasks, from the stream of held-out tasks.
+        backend: of the physics; None is the family's default.
+        horizon: steps per episode; None is the family's default.
+        options: the family's own.
+        output: folder of the picture.
+
+    Returns:
+        The picture.
+
+    Raises:
+        UserError: bad input.
+    """
+    with user_errors():
+        checks.integer("tasks", tasks, 2)
+        checks.integer("episodes", episodes)
+        checks.integer("seed", seed, 0)
+        card = envs.card(name)
+        chosen = dict(options or {}) | ({} if split is None else {"split": split})
+        with console.status(f"setting up {card.name}"):
+            env = envs.make(name, backend=backend, horizon=horizon, **chosen)
+        output.mkdir(parents=True, exist_ok=True)
+    console.print(_card(card), highlight=False)
+    task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)
+    keys = jax.vmap(lambda i: jax.random.fold_in(task_key, i))(jnp.arange(tasks))
+    batch = jax.jit(jax.vmap(env.sample_task))(keys)
+    std = float((dict(card.options) | chosen).get("action_scale", 1.0))
+    with console.status(f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
+        returns = trivial_returns(episode_key, env, batch, action_std=std, episodes=episodes)
+    of = f"{tasks} tasks" + ("" if split is None else f" of the split {split}")
+    names = {
+        "random": "uniform actions" if env.discrete else f"actions ~ N(0, {std:g}²)",
+        "zero": "action 0",
+    }
+    console.print(
+        f"\nreturn over {of}, {episodes} episode{'s'[: episodes > 1]} each, T = {env.horizon} (mean ± s.e. over tasks)"
+    )
+    for policy, values in returns.items():
+        mean, error = values.mean(), float(standard_error(values))
+        digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 2
+        console.print(f"  {names[policy]:<22} {mean:.{digits}f} ± {error:.{digits}f}", highlight=False)
+    from metarl_jax.runs.task_pictures import draw_tasks
+
+    path = output / f"{card.name}{'' if split is None else f'-{split}'}.png"
+    draw_tasks(batch, path, title=f"{card.name}: {of}")
+    console.print(f"  {path}  [dim]the sampled tasks[/]", soft_wrap=True, highlight=False)
+    return path
