@@ -32,6 +32,8 @@ class Arguments:
     """inner steps of the adaptation (None: L of training)"""
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
+    split: str | None = None
+    """whose tasks: test, ood or train (None: the run's --eval-split, test unless set)"""
     folder: Path | None = None
     """where to write (None: RUN/renders)"""
     video: bool = True
@@ -51,6 +53,7 @@ def main(argv: Sequence[str]) -> None:
         tasks=arguments.tasks,
         steps=arguments.steps,
         seed=arguments.seed,
+        split=arguments.split,
         output=arguments.folder,
         video=arguments.video,
         brax_viewer=arguments.brax_viewer,

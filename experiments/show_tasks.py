@@ -24,8 +24,8 @@ none), or uniform discrete ones. The other always takes action 0. The picture is
 class Arguments:
     name: Annotated[str, tyro.conf.Positional]
     """task family, with or without version, such as cheetah-vel or cheetah-vel@promp2019"""
-    split: str | None = None
-    """split of the tasks, such as train or test, where the family has splits (None: the family's default)"""
+    split: str = "train"
+    """whose tasks: train, test or ood; pictures of the others are named after them"""
     tasks: int = 100
     """tasks to sample"""
     episodes: int = 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from metarl_jax.envs.brax_adapter import _quiet
+from metarl_jax.envs.brax_adapter import quiet
 
 
 def brax_page(system: Any, links: Any) -> str:
@@ -15,7 +15,7 @@ def brax_page(system: Any, links: Any) -> str:
         system: Brax's System, `opt.timestep` the seconds between two moments.
         links: Brax's Transform of every moment, leaves [moments, links, ...].
     """
-    with _quiet():
+    with quiet():
         from brax.io import html
 
     moments = range(links.pos.shape[0])

@@ -81,6 +81,7 @@ def render_run(
     tasks: int = 3,
     steps: int | None = None,
     seed: int | None = None,
+    split: str | None = None,
     output: Path | None = None,
     video: bool = True,
     brax_viewer: bool = False,
@@ -93,6 +94,7 @@ def render_run(
         tasks: how many, the first of those that `evaluate_run` takes.
         steps: inner steps; None is the L of training, at least 1.
         seed: of the held-out tasks; None is the run's `eval_seed`.
+        split: whose tasks; None is the run's `eval_split`.
         output: folder of the pictures; None is ``renders`` in the run's.
         video: also write a video per task of a body.
         brax_viewer: also write Brax's own pages of a body.
@@ -106,12 +108,13 @@ def render_run(
     with user_errors(), console.status("setting up"):
         checks.integer("tasks", tasks)
         config = read_config(folder)
-        if seed is not None:
-            evaluation = dataclasses.replace(config.evaluation, eval_seed=seed)
-            config = dataclasses.replace(config, evaluation=evaluation)
+        given = {name: value for name, value in (("eval_seed", seed), ("eval_split", split)) if value is not None}
+        # `replace` runs the checks of the configuration on what was given here.
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
-        built = configs.build(config, adaptation_steps=steps, burn_in=None, credit=False)
+        split = config.evaluation.eval_split
+        built = configs.build(config, split=split, adaptation_steps=steps, burn_in=None, credit=False)
         env = built.env
         task = jax.eval_shape(env.sample_task, jax.random.key(0))
         revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0

@@ -255,9 +255,10 @@ def evaluate_run(
     adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"
     with user_errors(), console.status(adapting):
         results = evaluate(built.algorithm, built.env, key, state.params, num_tasks=config.evaluation.eval_tasks)
+    name = built.env.name.replace(f" ({split})", "")  # the split has a column of its own
     report = reports.to_report(
         results,
-        task=trained.env.name,
+        task=name,
         algorithm=config.algorithm,
         split=split,
         episodes_per_step=configs.algorithm_value(config, "episodes"),
@@ -271,7 +272,7 @@ def evaluate_run(
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
-    title = f"{trained.env.name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
+    title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
     plots.adaptation(
         report["rows"],
         folder / f"adaptation{suffix}.png",

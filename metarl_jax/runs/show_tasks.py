@@ -74,7 +74,7 @@ def trivial_returns(
 
 
 def _card(card: envs.Card) -> Table:
-    """A card as rows; `splits` only where the cards of this version have it."""
+    """A card as rows."""
     rows: dict[str, Any] = {
         "reward; end": card.formula,
         "tasks": card.tasks,
@@ -83,8 +83,7 @@ def _card(card: envs.Card) -> Table:
         "start": card.start,
         "options": ", ".join(f"{name}={value}" for name, value in card.options.items()) or "none",
     }
-    splits: Mapping[str, str] = getattr(card, "splits", None) or {}
-    rows |= {f"split {name}": text for name, text in splits.items()}
+    rows |= {f"split {name}": text for name, text in card.splits.items()}
     if card.backends:
         rows["physics"] = f"Brax: {', '.join(card.backends)} (the first is the default)"
     rows |= {"versions": ", ".join(card.versions), "source": card.source, "differences": card.differences}
@@ -102,7 +101,7 @@ def show_tasks(
     name: str,
     console: Console,
     *,
-    split: str | None = None,
+    split: str = "train",
     tasks: int = 100,
     episodes: int = 2,
     seed: int = 0,
@@ -116,7 +115,7 @@ def show_tasks(
     Args:
         name: of the family, with or without version.
         console: where to print.
-        split: of the tasks; None is the family's default.
+        split: whose tasks: train, test or ood.
         tasks: how many to draw, at least 2.
         episodes: per task and trivial policy.
         seed: of the tasks, from the stream of held-out tasks.
@@ -136,9 +135,9 @@ def show_tasks(
         checks.integer("episodes", episodes)
         checks.integer("seed", seed, 0)
         card = envs.card(name)
-        chosen = dict(options or {}) | ({} if split is None else {"split": split})
+        chosen = dict(options or {})
         with console.status(f"setting up {card.name}"):
-            env = envs.make(name, backend=backend, horizon=horizon, **chosen)
+            env = envs.make(name, split=split, backend=backend, horizon=horizon, **chosen)
         output.mkdir(parents=True, exist_ok=True)
     console.print(_card(card), highlight=False)
     task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)
@@ -147,7 +146,7 @@ def show_tasks(
     std = float((dict(card.options) | chosen).get("action_scale", 1.0))
     with console.status(f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
         returns = trivial_returns(episode_key, env, batch, action_std=std, episodes=episodes)
-    of = f"{tasks} tasks" + ("" if split is None else f" of the split {split}")
+    of = f"{tasks} {split} tasks"
     names = {
         "random": "uniform actions" if env.discrete else f"actions ~ N(0, {std:g}²)",
         "zero": "action 0",
@@ -161,7 +160,7 @@ def show_tasks(
         console.print(f"  {names[policy]:<22} {mean:.{digits}f} ± {error:.{digits}f}", highlight=False)
     from metarl_jax.runs.task_pictures import draw_tasks
 
-    path = output / f"{card.name}{'' if split is None else f'-{split}'}.png"
+    path = output / f"{card.name}{'' if split == 'train' else f'-{split}'}.png"
     draw_tasks(batch, path, title=f"{card.name}: {of}")
     console.print(f"  {path}  [dim]the sampled tasks[/]", soft_wrap=True, highlight=False)
     return path
