@@ -1,17 +1,18 @@
-"""The tables of the README, generated from the registries.
+"""The tables of the README and of docs/environments.md, generated from the registries.
 
-python docs/tables.py            # rewrites README.md between the markers
+python docs/tables.py            # rewrites them between their markers
 python docs/tables.py --check    # status 1 if that would change it
 """
 
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import metarl_jax as mrl
-
-README = Path(__file__).resolve().parent.parent / "README.md"
+from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.dynamics import FIELDS
 
 
 def _row(*cells: str) -> str:
@@ -42,47 +43,76 @@ def algorithms() -> str:
 
 
 def environments() -> str:
-    """One row per version of every registered family, from its card."""
-    rows = [_row("name", "reward of a step; end", "tasks", "T", "options (default)", "physics"), _row(*["---"] * 6)]
+    """One row per version of every registered family, from its card; what all versions share stands below."""
+    rows = [_row("name", "reward of a step; end", "tasks: train and test", "tasks: ood", "T", "physics"), _row(*["---"] * 6)]
     notes = []
     for family in mrl.envs.names():
         for version in mrl.envs.versions(family):
             card = mrl.envs.card(version)
-            options = ", ".join(f"`{name}` ({value})" for name, value in card.options.items())
             physics = f"Brax ({card.backends[0]})" if card.backends else "pure JAX"
-            rows.append(_row(f"`{version}`", card.formula, card.tasks, str(card.horizon), options, physics))
+            tasks = card.tasks + (f" ({card.finite} in all: train and test coincide)" if card.finite else "")
+            rows.append(_row(f"`{version}`", card.formula, tasks, card.splits["ood"], str(card.horizon), physics))
         card = mrl.envs.card(family)
-        notes.append(f"* `{family}`: {card.source}. {card.differences}")
-    return "\n".join([*rows, "", "Where they come from, and how they differ from the literature:", "", *notes])
+        options = ", ".join(f"`{name}` ({value})" for name, value in card.options.items())
+        notes.append(
+            f"* `{family}`. Observation: {card.observation}. Start: {card.start}. Options: {options}. "
+            f"Source: {card.source}. Differences: {card.differences}"
+        )
+    return "\n".join([*rows, "", "Each family, with the options of its first version:", "", *notes])
 
 
-TABLES = {"algorithms": algorithms, "environments": environments}
+def families() -> str:
+    """One row per family, for the README."""
+    rows = [_row("family", "hidden task", "physics"), _row("---", "---", "---")]
+    for family in mrl.envs.names():
+        card = mrl.envs.card(family)
+        versions = ", ".join(f"`@{name.partition('@')[2]}`" for name in card.versions)
+        rows.append(_row(f"`{family}` {versions}", card.tasks, "Brax" if card.backends else "pure JAX"))
+    return "\n".join(rows)
 
 
-def rendered(text: str) -> str:
+def knobs() -> str:
+    """One row per knob of the dynamics: the array of Brax's `System` that it scales on each backend."""
+    rows = [_row("knob", *BACKENDS), _row("---", *["---"] * len(BACKENDS))]
+    for knob, where in FIELDS.items():
+        cells = (", ".join(f"`{path}`" for path in where[name]) if name in where else "refused" for name in BACKENDS)
+        rows.append(_row(f"`{knob}`", *cells))
+    return "\n".join(rows)
+
+
+ROOT = Path(__file__).resolve().parent.parent
+TABLES = {
+    ROOT / "README.md": {"algorithms": algorithms, "families": families},
+    ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
+}
+
+
+def rendered(text: str, tables: dict[str, Callable[[], str]]) -> str:
     """`text` with every table brought up to date.
 
     Raises:
         ValueError: a table's markers are missing.
     """
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         opening, closing = f"<!-- table: {name} -->\n", "<!-- end of table -->"
         before, opened, rest = text.partition(opening)
         _, closed, after = rest.partition(closing)
         if not (opened and closed):
-            raise ValueError(f"README.md has no markers for the table {name!r}")
+            raise ValueError(f"there are no markers for the table {name!r}")
         text = f"{before}{opening}{table()}\n{closing}{after}"
     return text
 
 
 def main(arguments: list[str]) -> int:
-    """Rewrites the README or, with --check, compares; returns the exit status."""
-    text = README.read_text(encoding="utf-8")
-    current = rendered(text)
-    if arguments == ["--check"]:
-        return int(current != text)
-    README.write_text(current, encoding="utf-8")
-    return 0
+    """Rewrites the pages or, with --check, compares; returns the exit status."""
+    changed = False
+    for page, tables in TABLES.items():
+        text = page.read_text(encoding="utf-8")
+        current = rendered(text, tables)
+        changed |= current != text
+        if arguments != ["--check"]:
+            page.write_text(current, encoding="utf-8")
+    return int(changed and arguments == ["--check"])
 
 
 if __name__ == "__main__":

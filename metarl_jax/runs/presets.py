@@ -49,6 +49,30 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(min_std=0.2),
     ),
+    # Two directions for a body that can fall: the small exploration noise of action_scale=10 keeps it on its feet.
+    "ant-dir-cpu": TrainConfig(
+        task="ant-dir@promp2019",
+        backend="spring",
+        algorithm="promp",
+        horizon=100,
+        iterations=60,
+        algorithm_options=AlgorithmConfig(
+            tasks=20, episodes=20, inner_lr=(0.3,), epochs=8, discount=0.95, lambda_=0.95
+        ),
+        policy=PolicyConfig(min_std=0.2),
+    ),
+    # Tasks that differ in their physics, on the robot that simulates fastest of those that run.
+    "hopper-params-cpu": TrainConfig(
+        task="hopper-params@promp2019",
+        backend="spring",
+        algorithm="promp",
+        horizon=200,
+        iterations=60,
+        algorithm_options=AlgorithmConfig(
+            tasks=20, episodes=20, inner_lr=(0.1,), epochs=5, discount=0.99, lambda_=0.97
+        ),
+        policy=PolicyConfig(min_std=0.2),
+    ),
     # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
     "point-nav": TrainConfig(
         task="point-nav",
