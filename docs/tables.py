@@ -44,7 +44,8 @@ def algorithms() -> str:
 
 def environments() -> str:
     """One row per version of every registered family, from its card; what all versions share stands below."""
-    rows = [_row("name", "reward of a step; end", "tasks: train and test", "tasks: ood", "T", "physics"), _row(*["---"] * 6)]
+    header = ("name", "reward of a step; end", "tasks: train and test", "tasks: ood", "T", "physics")
+    rows = [_row(*header), _row(*["---"] * len(header))]
     notes = []
     for family in mrl.envs.names():
         for version in mrl.envs.versions(family):
