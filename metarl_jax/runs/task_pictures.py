@@ -120,6 +120,10 @@ def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
     axes.hist(numbers, bins=bins, color=BLUE, alpha=0.85, edgecolor="white", linewidth=0.5)
     if logarithmic:
         axes.set_xscale("log")
+        ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
+        if len(ticks) > 2:  # less than two decades, of which the axis would name one number
+            axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+            axes.set_xticks([], minor=True)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
     unit = UNITS.get(name, "").strip()
