@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from metarl_jax.envs import DynamicsTask
 from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes
 from metarl_jax.runs.replay import Episode
 from metarl_jax.types import PyTree
@@ -33,9 +34,13 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def describe(task: PyTree) -> str:
-    """One task in a few words, such as "target 1.30 m/s" or "goal (0.12, −0.05)"."""
+    """One task in a few words, such as "target 1.30 m/s", "goal (0.12, −0.05)" or "mass × 0.4 to 2.7"."""
     words, left = [], MOST_NUMBERS
     for name, value in leaves(task).items():
+        if isinstance(task, DynamicsTask):
+            low, high = value.min(), value.max()
+            words.append(f"{name.partition('.')[2]} × {low:.2g}" + (f" to {high:.2g}" if high > low else ""))
+            continue
         if value.size > left:
             words.append(f"{name} {list(value.shape)}")
             continue

@@ -58,6 +58,10 @@ def test_trivial_policies_of_discrete_actions():
         (envs.VelocityTask(np.array(1.3)), "target 1.30 m/s"),
         (envs.DirectionTask(np.array(-1.0)), "direction backwards (−1)"),
         (envs.DirectionTask(np.array([0.6, -0.8])), "direction (0.60, −0.80)"),
+        (
+            envs.DynamicsTask({"mass": np.array([0.5, 1.26]), "gravity": np.array(1.1)}),
+            "gravity × 1.1, mass × 0.5 to 1.3",
+        ),
         ({"mass": np.array(1.2), "gain": np.ones(7)}, "gain [7], mass 1.20"),
     ],
 )
@@ -99,17 +103,13 @@ def test_factors_have_a_logarithmic_axis_and_targets_none(monkeypatch, tmp_path)
 
 
 def test_a_split_is_passed_on_and_described(monkeypatch, tmp_path, capsys):
-    """As soon as cards have splits and `make` takes one; until then a split is an unknown option."""
     asked = []
     card, env = envs.card("point-nav"), envs.make("point-nav", horizon=2)
-    fields = vars(card) | {"splits": {"train": "left half", "test": "right half"}}
-    monkeypatch.setattr(envs, "card", lambda name: type("Card", (), fields))
     monkeypatch.setattr(envs, "make", lambda name, **options: asked.append(options) or env)
     script.main(["point-nav", "--split", "test", "--tasks", "2", "--folder", str(tmp_path)])
     script.main(["point-nav", "--tasks", "2", "--folder", str(tmp_path)])
-    assert [options.get("split") for options in asked] == ["test", None]
-    assert "split" not in asked[1]
-    assert re.search(r"split test +right half", capsys.readouterr().out)
+    assert [options.get("split") for options in asked] == ["test", "train"]
+    assert re.search(r"split ood +g uniform", capsys.readouterr().out)
     assert {path.name for path in tmp_path.iterdir()} == {f"{card.name}.png", f"{card.name}-test.png"}
 
 
