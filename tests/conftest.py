@@ -59,6 +59,13 @@ def record(env: TaskEnv, seed: int = 0, lanes: int = LANES, steps: int = STEPS) 
     return Recording(env, keys, tasks, actions, run, run(keys, tasks, actions))
 
 
+def pytest_collection_modifyitems(items):
+    """One process takes all tests of a file, which share fixtures, and one all that share Brax's recordings."""
+    for item in items:
+        group = "recording" if "recording" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group.replace("/", ".")))
+
+
 @pytest.fixture(scope="session")
 def recording():
     """``name → Recording``; a Brax program takes tens of seconds to compile, so every test of a session shares it."""

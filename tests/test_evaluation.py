@@ -92,7 +92,14 @@ def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
     np.testing.assert_allclose(row.gain_mean, [0, 3], rtol=1e-5)
     np.testing.assert_array_equal(row.diverged_episodes, [12, 12 + 2 * left_out.sum()])
 
-    about = {"task": "", "algorithm": "", "episodes_per_step": 3, "inner_lr": [0.1], "trained_steps": 1}
+    about = {
+        "task": "",
+        "algorithm": "",
+        "split": "test",
+        "episodes_per_step": 3,
+        "inner_lr": [0.1],
+        "trained_steps": 1,
+    }
     report = reports.to_report({"adapted": row}, **about, iteration=0, seed=0)
     reports.write_report(report, tmp_path / "evaluation.json")
     written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]

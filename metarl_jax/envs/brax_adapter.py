@@ -96,6 +96,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
         from brax import envs
 
         env: Any = envs.get_environment(robot, backend=backend)
+        dt = float(env.dt)
 
     def init(changes, q, qd):
         return changed(env, changes).pipeline_init(q, qd)
@@ -109,7 +110,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
         after = model.pipeline_step(pipeline_state, control)
         return _with_current_positions(model, after) if backend == "mjx" else after
 
-    return Simulator(env, jax.jit(init), jax.jit(advance), float(env.dt))
+    return Simulator(env, jax.jit(init), jax.jit(advance), dt)
 
 
 def changed(env: Any, changes: Changes) -> Any:

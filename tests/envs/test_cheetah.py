@@ -100,7 +100,7 @@ def test_the_physics_step_is_the_one_of_the_simulator(stepped, recording):
     physics = simulator("halfcheetah", "spring")
     assert physics.dt == pytest.approx(DT)
     assert physics.env.backend == "spring"
-    after = physics.advance(start.internal, np.clip(ACTION, -1, 1))
+    after = physics.advance({}, start.internal, np.clip(ACTION, -1, 1))
     np.testing.assert_array_equal(after.q, stepped("cheetah-dir", ACTION)[2].internal.q)
 
 

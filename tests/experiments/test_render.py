@@ -65,7 +65,7 @@ def page_data(path):
 def test_the_tasks_and_the_adaptation_are_those_of_the_evaluation(point):
     report = runs.evaluate_run(point, Console(quiet=True))
     config = runs.read_config(point)
-    built, theta = build(config, adaptation_steps=2), runs.restore(config)[0].params
+    built, theta = build(config, split="test", adaptation_steps=2), runs.restore(config)[0].params
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     held = render._record(
         key, built, theta, lambda _, state: state.observation, tasks=2, steps=2, episodes=3, horizon=T
@@ -84,7 +84,7 @@ def test_the_page_holds_both_bodies_of_every_task(rendered):
     text = (rendered / "bodies.html").read_text()
     assert "http" not in text, "the page must need nothing but itself"
     found = page_data(rendered / "bodies.html")
-    assert found["title"] == "reacher-goal@v1, maml"
+    assert found["title"] == "reacher-goal@v1 (test), maml"
     assert len(found["views"]) == 2
     for view in found["views"]:
         assert view["title"] == "goal ({:.2f}, {:.2f})".format(*view["goal"]).replace("-", "−")
@@ -206,7 +206,7 @@ def test_an_oracles_point_is_drawn_too(tmp_path):
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere does not exist"),
-        (["BANDIT"], "gaussian-bandit@v1 has neither a body nor a path.*show_tasks.py gaussian-bandit"),
+        (["BANDIT"], "gaussian-bandit@v1 [(]test[)] has neither a body nor a path.*show_tasks.py gaussian-bandit"),
         (["POINT", "--tasks", "0"], "tasks is 0"),
         (["POINT", "--steps", "0"], "steps is 0"),
         (["POINT", "--seed", "-1"], "eval_seed is -1"),

@@ -128,7 +128,10 @@ def test_train_evaluates_and_says_where_everything_is(trained):
 
 @pytest.mark.parametrize(
     "options",
-    [["--algorithm", "meta-sgd"], ["--baseline", "value_network"], ["--algorithm", "e-maml", "--eval-steps", "0"]],
+    [
+        ["--algorithm", "meta-sgd", "--baseline", "value_network"],
+        pytest.param(["--algorithm", "e-maml", "--eval-steps", "0"], marks=pytest.mark.slow),
+    ],
 )
 def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):
     """Learned rates and a critic are checkpointed, resumed and evaluated; credit does not ask evaluation for steps."""

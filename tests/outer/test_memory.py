@@ -23,7 +23,12 @@ def plain_update(name):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("promp", {"remat": True}), ("promp", {"task_chunk": 2}), ("e-maml", BOTH), ("es-maml", {"task_chunk": 9})],
+    [
+        pytest.param("promp", {"remat": True}, marks=pytest.mark.slow),
+        pytest.param("promp", {"task_chunk": 2}, marks=pytest.mark.slow),
+        ("e-maml", BOTH),
+        ("es-maml", {"task_chunk": 9}),
+    ],
 )
 def test_the_same_update_whatever_is_stored(name, options):
     state, expected = plain_update(name)

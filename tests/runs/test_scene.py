@@ -34,7 +34,7 @@ def test_links_are_mujocos_bodies():
     """What the pipeline state says of the links is what MuJoCo says of the bodies, index shifted by one."""
     physics = simulator("reacher", "spring")
     q = jnp.array([0.3, -0.7, 0.1, -0.05])
-    links = physics.init(q, jnp.zeros(4)).x
+    links = physics.init({}, q, jnp.zeros(4)).x
     moment = mujoco.MjData(physics.env.sys.mj_model)
     moment.qpos[:] = q
     mujoco.mj_kinematics(physics.env.sys.mj_model, moment)
