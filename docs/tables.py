@@ -55,6 +55,11 @@ def environments() -> str:
             rows.append(_row(f"`{version}`", card.formula, tasks, card.splits["ood"], str(card.horizon), physics))
         card = mrl.envs.card(family)
         options = ", ".join(f"`{name}` ({value})" for name, value in card.options.items())
+        for other in card.versions[1:]:
+            changed = mrl.envs.card(other)
+            own = {k: v for k, v in changed.options.items() if v != card.options[k]}
+            own |= {} if changed.horizon == card.horizon else {"horizon": changed.horizon}
+            options += f"; in `@{other.partition('@')[2]}` " + ", ".join(f"`{k}` ({v})" for k, v in own.items())
         notes.append(
             f"* `{family}`. Observation: {card.observation}. Start: {card.start}. Options: {options}. "
             f"Source: {card.source}. Differences: {card.differences}"

@@ -31,7 +31,7 @@ class Arguments:
     episodes: int = 2
     """episodes per task and trivial policy"""
     seed: int = 0
-    """seed of the tasks: the same as the held-out tasks of evaluate.py --seed"""
+    """seed of the tasks; with --split test they are the held-out tasks of evaluate.py --seed"""
     backend: str | None = None
     """physics of Brax families: spring, generalized, positional or mjx (None: the family's default)"""
     horizon: int | None = None

@@ -1,5 +1,7 @@
 """D: episodes of one task, collected by scan. No gradient leaves this module."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -43,8 +45,19 @@ def _check_states(env: TaskEnv, start: PyTree, following: PyTree) -> None:
             raise ValueError(f"{where}: state{leaf} has shape {first} at reset and {second} after a step")
 
 
-def _finite(tree: PyTree) -> jax.Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+MOST_OBSERVATION, MOST_REWARD = 1e8, 1e14
+"""Magnitudes beyond which a simulation counts as diverged. On its way to infinity it passes numbers that are finite but
+whose powers, in a baseline's squared features or a variance of returns, are not: float32 ends at 3e38."""
+
+
+def _within(tree: PyTree, most: float) -> jax.Array:
+    """Whether no number is NaN or beyond ±most; with inf for `most`, whether all are finite."""
+    return jnp.array([(jnp.isfinite(leaf) & (jnp.abs(leaf) <= most)).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
+def sane(state: Any) -> jax.Array:
+    """[] bool: the state's observation and reward are those of a simulation that has not diverged."""
+    return _within(state.observation, MOST_OBSERVATION) & _within(state.reward, MOST_REWARD)
 
 
 def rollout(
@@ -54,7 +67,8 @@ def rollout(
 
     There is no auto-reset: an episode that ends early is padded and masked, so every episode counts once.
 
-    A simulation has diverged once its observation is NaN or infinite, at reset or after a step, or a step's reward is.
+    A simulation has diverged once its observation is NaN or beyond ±1e8, at reset or after a step, or a step's reward
+    is NaN or beyond ±1e14.
     It stands still from there on, and the whole episode is void, see `Trajectory`. Where the episode's very first
     action is not finite, the policy has failed and not the simulation: that is not hidden, and recorded as it is.
 
@@ -88,19 +102,19 @@ def rollout(
         _check_states(env, start, shape_of_next)
         start = _promoted(start, shape_of_next)
         action_keys = jax.random.split(action_key, horizon)
-        whole = _finite(start.observation)
+        whole = _within(start.observation, MOST_OBSERVATION)
 
         def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
             return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
 
-        able = _finite(policy.apply(params, seen(start)).sample(action_keys[0]))
+        able = _within(policy.apply(params, seen(start)).sample(action_keys[0]), jnp.inf)
 
         def step(carry, key):
             state, running, sound = carry
             observation = seen(state)
             following, action, log_prob = advance(key, state, observation)
             following = _promoted(following, state)
-            diverged = able & ~_finite((following.observation, following.reward))
+            diverged = able & ~sane(following)
             # Padding may diverge: nothing of it is kept.
             sound, running = sound & ~(running & diverged), running & ~diverged
             terminated = jnp.asarray(following.terminated, bool)

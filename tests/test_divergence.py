@@ -256,3 +256,27 @@ def test_an_antithetic_pair_counts_where_both_its_trials_are_known():
     ranks = outer.centred_ranks(out.fitness, jnp.asarray(known))
     np.testing.assert_allclose(ranks[out.known], outer.centred_ranks(out.fitness[out.known]), rtol=1e-6)
     assert not ranks[~out.known].any()
+
+
+@pytest.mark.parametrize("name", ["maml", "promp"])
+def test_what_grows_without_bound_is_stopped_before_its_powers_overflow(name):
+    """Finite all the way, 1e10, 1e20, 1e30: the squares of features would be infinite, and θ NaN for every task."""
+
+    def step(task, state, action):
+        place = 1e10 * (state.observation + action)
+        return toys.State(place, jnp.clip(-place.sum() * task[0], -5.0, 5.0), False, False)
+
+    growing = mrl.TaskEnv(
+        sample_task=lambda key: jax.random.normal(key, (1,)),
+        reset=lambda key, task: toys.State(jax.random.normal(key, (1,)), 0.0, False, False),
+        step=step,
+        observation_size=1,
+        action_size=1,
+        horizon=3,
+    )
+    algorithm = mrl.algorithms.make(name, growing, tasks=3, episodes=4)
+    start = algorithm.init(jax.random.key(0))
+    after, metrics = jax.jit(algorithm.update)(jax.random.key(1), start)
+    assert metrics["diverged_episodes"] == 3 * 4 * 2
+    for leaf in jax.tree.leaves((after.params, metrics)):
+        assert np.isfinite(leaf).all()

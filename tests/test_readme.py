@@ -53,6 +53,15 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns():
         assert np.isfinite(metrics["return"]).all()
 
 
+def test_the_code_of_the_environments_page_runs():
+    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
+    *_, template = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(template.splitlines()) <= 30
+    names = {}
+    exec(template, names)
+    assert "fault" not in names, "the template has a fault"
+
+
 def test_named_files_exist():
     named = re.findall(r"`((?:metarl_jax|experiments|benchmarks|tests|docs)/[\w./-]*)`", TEXT)
     linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)

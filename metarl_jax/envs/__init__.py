@@ -29,8 +29,9 @@ def make(
         name: a family, such as "cheetah-vel", which means the first of its `versions`; or a full name with version,
             such as "cheetah-vel@promp2019".
         split: whose tasks `sample_task` draws: "train"; "test", other draws from the same distribution, for every key;
-            or "ood", tasks outside of it. ``card(name).splits`` says what they are. Families with finitely many tasks
-            have the same ones in train and test.
+            or "ood", another distribution, outside of the training range where that has an outside.
+            ``card(name).splits`` says what they are. Families with finitely many tasks have the same ones in train and
+            test.
         backend: the physics of a Brax family: "spring" (default), "generalized", "positional" or "mjx".
         horizon: environment steps per episode; the version's own if None.
         **options: the family's own, see ``card(name).options``.
@@ -69,8 +70,8 @@ def check(
         key: of the random draws.
     """
     name = str(getattr(env, "name", "")).split(" ")[0]
-    if name.split("@")[0] in FAMILIES:
-        family = _registry.find(FAMILIES, name)[0]
+    family = FAMILIES.get(name.partition("@")[0])
+    if family is not None and name in _registry.full_names(family):
         random_start = family.random_start if random_start is None else random_start
         shared_dynamics = family.shared_dynamics if shared_dynamics is None else shared_dynamics
     return _faults(env, random_start is not False, shared_dynamics, key)

@@ -59,7 +59,7 @@ def bernoulli_bandit(*, name: str, horizon: int, arms: int, gap: float | None) -
         if gap is None:
             return BanditTask(jax.random.uniform(key, (arms,)))
         best = jnp.arange(arms) == jax.random.randint(key, (), 0, arms)
-        return BanditTask(jnp.where(best, 1 + gap, 1 - gap) / 2)
+        return BanditTask(jnp.where(best, jnp.full(arms, 1 + gap, float), 1 - gap) / 2)
 
     def reset(key, task):
         return first(jnp.zeros(1), internal=key)

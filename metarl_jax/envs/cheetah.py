@@ -91,10 +91,14 @@ CHEETAH_VEL = Family(
     versions={
         "finn2017": _BODY | {"target_range": (0.0, 2.0)},
         "promp2019": _PROMP | {"target_range": (0.0, 3.0)},
+        "pearl2019": _BODY | {"target_range": (0.0, 3.0)},
     },
     formula="−|v − v*| − 0.05·‖u‖²; never ends early",
-    tasks="v* ~ U(0, 2) m/s (finn2017) or U(0, 3) m/s (promp2019)",
-    ood=Ood("v* in the half range above: U(2, 3) m/s (finn2017)", sampling.above("target_range")),
+    tasks="v* ~ U(0, 2) m/s (finn2017) or U(0, 3) m/s (promp2019, pearl2019)",
+    ood=Ood(
+        "v* in the half range above: U(2, 3) m/s (finn2017), U(3, 4.5) m/s (promp2019, pearl2019)",
+        sampling.above("target_range"),
+    ),
     **_COMMON,
 )
 

@@ -5,6 +5,7 @@ a simulation that breaks where no one looks; and then a curve that goes up for t
 """
 
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from metarl_jax.types import PyTree, strongly_typed
 
-LANES, LEAST_STEPS, MOST_STEPS = 16, 24, 1000
+LANES, LEAST_STEPS, MOST_STEPS = 16, 100, 1000
 FIELDS = ("observation", "reward", "terminated", "truncated")
 
 _compiled = jax.jit  # one program steps all lanes
@@ -23,8 +24,11 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
     """The faults of an environment, one sentence each; empty if there are none.
 
     It traces `sample_task`, `reset` and `step`, then runs 16 pairs of tasks twice, with random and extreme actions, for
-    up to an episode: the same keys and actions in different tasks show what the task changes, and the same tasks with
-    other keys and actions show what it changes whatever happens.
+    100 steps or an episode, and longer until a reward depends on the task: the same keys and actions in different tasks
+    show what the task changes, and the same tasks with other keys and actions show what it changes whatever happens.
+
+    It cannot see what this does not meet: faults after more steps, a task that is redrawn or a state that is reset in
+    the middle of an episode, a task that the observation shows with noise or only together with the state.
 
     Args:
         env: a `metarl_jax.TaskEnv`, or anything with its fields.
@@ -51,7 +55,7 @@ def _interface(env: Any) -> Iterator[str]:
             yield f"it has no function {name!r}"
     for name in ("observation_size", "action_size", "horizon"):
         value = getattr(env, name, None)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             yield f"{name} is {value!r}; it must be a positive integer"
 
 
@@ -136,6 +140,9 @@ def _fields(name: str, state: Any, observation_size: int) -> Iterator[str]:
             yield f"the state of {name} has no field {field!r}"
             continue
         value = getattr(state, field)
+        if not jax.tree_util.all_leaves([value]):
+            yield f"{field} of {name} is a {type(value).__name__}; it must be one array"
+            continue
         shape, dtype = jnp.shape(value), jnp.result_type(value)
         expected = (observation_size,) if field == "observation" else ()
         if shape != expected:
@@ -160,11 +167,16 @@ def _same_tree(start: PyTree, following: PyTree) -> Iterator[str]:
 
 def _tasks(env: Any, key: jax.Array) -> Iterator[str]:
     draw = jax.jit(jax.vmap(env.sample_task))
-    tasks = [np.asarray(leaf).reshape(64, -1) for leaf in jax.tree.leaves(draw(jax.random.split(key, 64)))]
+    tasks = [_numbers(leaf).reshape(64, -1) for leaf in jax.tree.leaves(draw(jax.random.split(key, 64)))]
     if all(len(np.unique(leaf, axis=0)) == 1 for leaf in tasks):
         yield "sample_task gives the same task for every key"
     if not all(np.isfinite(leaf).all() for leaf in tasks if leaf.dtype.kind == "f"):
         yield "sample_task gives tasks that are NaN or infinite"
+
+
+def _numbers(leaf: jax.Array) -> np.ndarray:
+    is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 class _Runs(NamedTuple):
@@ -176,8 +188,6 @@ class _Runs(NamedTuple):
     """[group, lane, t]; 0 at reset"""
     reached: np.ndarray
     """[group, lane, t] whether the episode had not ended before"""
-    start: list[np.ndarray]
-    """leaves of the states at reset, of group A"""
     own_task: bool
     """whether a state's own field `task` differs from the task that the function was given"""
     over: bool
@@ -209,7 +219,6 @@ def _run(env: Any, key: jax.Array) -> _Runs:
 
     reset, step = (_compiled(jax.vmap(function)) for function in (env.reset, env.step))
     state = strongly_typed(reset(resets, tasks))
-    start = [np.asarray(leaf)[:LANES] for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.number)]
     own_task = _own_task_differs(state, tasks)
     running = ~np.asarray(state.terminated | state.truncated, bool)
     over = not running.all()
@@ -228,14 +237,15 @@ def _run(env: Any, key: jax.Array) -> _Runs:
     def groups(record):
         return np.stack(record, 1).reshape(5, LANES, len(record), *record[0].shape[1:])
 
-    return _Runs(groups(observations), groups(rewards), groups(reached), start, own_task, over)
+    return _Runs(groups(observations), groups(rewards), groups(reached), own_task, over)
 
 
 def _own_task_differs(state: Any, tasks: PyTree) -> bool:
     own = getattr(state, "task", None)
     if own is None or jax.tree.structure(own) != jax.tree.structure(tasks):
         return False
-    return not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(own), jax.tree.leaves(tasks), strict=True))
+    pairs = zip(jax.tree.leaves(own), jax.tree.leaves(tasks), strict=True)
+    return not all(np.array_equal(_numbers(a), _numbers(b)) for a, b in pairs)
 
 
 def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> Iterator[str]:
@@ -250,12 +260,15 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
             if broken.any():
                 when = int(np.argwhere(broken)[:, 2].min())
                 yield f"{kind} actions make the {name} NaN or infinite, first after {when} steps"
-    alike = all((leaf == leaf[:1]).all() for leaf in runs.start)
-    if random_start and alike:
-        yield "every episode starts alike, whatever key reset is given (if that is meant: random_start=False)"
+    if random_start and (observation[A, :, 0] == observation[A, :1, 0]).all():
+        yield (
+            "every episode starts alike: the observation at reset is the same for every key "
+            "(if that is meant: random_start=False)"
+        )
 
     difference, elsewhere = (
-        np.where((runs.reached[one] & runs.reached[two])[..., None], observation[one] - observation[two], 0)
+        np.nan_to_num(observation[one] - observation[two], posinf=0, neginf=0)
+        * (runs.reached[one] & runs.reached[two])[..., None]
         for one, two in ((A, B), (OTHER_A, OTHER_B))
     )
     if (difference[:, 0] != 0).any():
@@ -265,10 +278,16 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
     elif _constant_offset(difference, elsewhere):
         yield "the observation shows the task after the first step: it differs between tasks whatever is done"
     if np.array_equal(reward[A], reward[B], equal_nan=True) and not (difference != 0).any():
-        yield (
-            "rewards ignore the task: the same key and actions give the same rewards and observations in every task "
-            "(does the environment draw a task of its own?)"
-        )
+        if np.ptp(reward[:, :, 1:]) == 0:
+            yield (
+                "no task made a difference: every reward was the same, so rewards ignore the task, or they are too "
+                "sparse for random actions to meet one"
+            )
+        else:
+            yield (
+                "rewards ignore the task: the same key and actions give the same rewards and observations in every "
+                "task (does the environment draw a task of its own?)"
+            )
 
 
 def _constant_offset(difference: np.ndarray, elsewhere: np.ndarray) -> bool:

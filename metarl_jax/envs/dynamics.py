@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.envs.tasks import DynamicsTask
@@ -30,7 +31,8 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "friction": dict.fromkeys((*_RIGID, "mjx"), ("geom_friction",)),
     "damping": dict.fromkeys(_SOFT, ("link.constraint_ang_damping",))
     | {"generalized": ("dof.damping",), "mjx": ("dof_damping",)},
-    "stiffness": dict.fromkeys(_SOFT, ("link.constraint_stiffness",)),
+    "stiffness": dict.fromkeys(_SOFT, ("link.constraint_stiffness",))
+    | {"generalized": ("dof.stiffness",), "mjx": ("jnt_stiffness",)},
     "armature": {"generalized": ("dof.armature",), "mjx": ("dof_armature",)},
     "gear": dict.fromkeys(_RIGID, ("actuator.gear",)) | {"mjx": ("actuator_gear",)},
     "gravity": dict.fromkeys(_RIGID, ("gravity",)) | {"mjx": ("opt.gravity",)},
@@ -89,6 +91,25 @@ def _as_simulated(system: PyTree, backend: str, path: str) -> Changes:
 def elements(system: PyTree, backend: str, knob: str) -> int:
     """How many factors a knob takes element by element: links, bodies, geoms, degrees of freedom or actuators."""
     return 1 if knob in WHOLE else len(_array(system, fields(knob, backend)[0]))
+
+
+def check(system: PyTree, backend: str, knobs: Sequence[str]) -> None:
+    """Refuses knobs that would change nothing.
+
+    Args:
+        system: Brax's model.
+        backend: that runs it.
+        knobs: what is to be scaled.
+
+    Raises:
+        ValueError: it is no tuple of different knobs, one does not act on this backend, or it is 0 on this robot.
+    """
+    if not isinstance(knobs, tuple | list) or not knobs or len({*map(str, knobs)}) < len(knobs):
+        raise ValueError(f"knobs is {knobs!r}; it must be a tuple of different ones of {', '.join(FIELDS)}")
+    for knob in knobs:
+        for path in fields(knob, backend):
+            if not np.any(_array(system, path)):
+                raise ValueError(f"knob {knob!r} has no effect on this robot: its {path} is 0 on {backend!r}")
 
 
 def scaled(system: PyTree, backend: str, *scales: Mapping[str, jax.Array | float]) -> Changes:

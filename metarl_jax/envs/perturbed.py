@@ -29,6 +29,8 @@ from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.walker import WALKER_FALLEN, fallen
 from metarl_jax.types import PyTree
 
+MOST_EXPONENT = 10.0
+
 
 class Perturbation(TypedDict):
     """Options that all families of changed physics have in common, beside `Body`'s."""
@@ -59,11 +61,12 @@ def _perturbed(name: str, robot: Robot, terminated: Callable[[PyTree], jax.Array
     per_element = checks.boolean("per_element", options["per_element"])
     exponents = checks.interval("exponent_range", options["exponent_range"])
     knobs, backend = options["knobs"], options["backend"]
-    if isinstance(knobs, str) or not knobs:
-        raise ValueError(f"knobs is {knobs!r}; it must be a tuple of {', '.join(dynamics.FIELDS)}")
-    for knob in knobs:
-        dynamics.fields(knob, backend)
+    if max(map(abs, exponents)) > MOST_EXPONENT:
+        raise ValueError(
+            f"exponent_range is {exponents}; it must lie in ±{MOST_EXPONENT}, factors of {1.5**MOST_EXPONENT:.0f}"
+        )
     model = simulator(robot.name, backend).env.sys
+    dynamics.check(model, backend, knobs)
     body: Body = {option: options[option] for option in Body.__annotations__}  # type: ignore
 
     def sample_task(key):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
@@ -137,9 +138,10 @@ def point_corners(
         ValueError: an option is out of its range.
     """
     radius = checks.positive("goal_radius", goal_radius)
-    places = jnp.asarray(goals, float)
-    if places.ndim != 2 or places.shape[1] != 2 or not len(places):
+    pairs = isinstance(goals, tuple | list) and all(np.shape(goal) == (2,) for goal in goals)
+    if not pairs or not goals or not np.isfinite(goals).all():
         raise ValueError(f"goals is {goals!r}; it must be a tuple of pairs (x, y)")
+    places = np.array(goals, float)
 
     def reward(offset):
         return jnp.maximum(radius - jnp.linalg.norm(offset), 0)
@@ -148,7 +150,7 @@ def point_corners(
         name,
         horizon,
         action_scale,
-        lambda key: places[jax.random.randint(key, (), 0, len(places))],
+        lambda key: jnp.asarray(places, float)[jax.random.randint(key, (), 0, len(places))],
         reward,
         max_step=0.2,
         start_range=0.2,
@@ -202,14 +204,15 @@ POINT_SPARSE = Family(
 POINT_CORNERS = Family(
     name="point-corners",
     build=point_corners,
-    versions={"promp2019": {"horizon": 100, "action_scale": 1.0, "goals": CORNERS, "goal_radius": 0.5}},
-    formula="max(0.5 − ‖s − g‖₂, 0) after s ← s + clip(a, ±0.2); never ends early",
+    versions={"promp2019": {"horizon": 100, "action_scale": 50.0, "goals": CORNERS, "goal_radius": 0.5}},
+    formula="max(0.5 − ‖s − g‖₂, 0) after s ← s + clip(a/50, ±0.2); never ends early",
     tasks="g ∈ {(±2, ±2)}, equal odds",
     observation="s [2]",
     start="s ~ U[−0.2, 0.2]²",
     random_start=True,
     source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    differences="The start is as in the paper's code, to our knowledge; the paper does not state it.",
+    differences="The paper maps policy outputs of ±10 onto ±0.2, hence the action_scale. "
+    "The start is as in the paper's code, to our knowledge; the paper does not state it.",
     ood=Ood("g ∈ {(±2, 0), (0, ±2)}: the middles of the edges", lambda options: {"goals": EDGES}),
     finite=4,
 )

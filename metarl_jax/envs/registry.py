@@ -5,6 +5,7 @@ cost and action scale. So a family has versions, and its card says how ours diff
 """
 
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,11 +15,11 @@ from metarl_jax.base import TaskEnv
 from metarl_jax.checks import integer, unknown
 
 SPLITS = ("train", "test", "ood")
-"""Names of the splits, in the order of their random streams."""
+"""Names of the splits."""
 
 
 class Ood(NamedTuple):
-    """The split of tasks outside the training distribution."""
+    """The split of tasks from another distribution, outside of the training range where that has an outside."""
 
     tasks: str
     """in words"""
@@ -105,7 +106,7 @@ def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
     Raises:
         ValueError: there is no such family or version.
     """
-    bare, at, version = name.partition("@") if isinstance(name, str) else (name, "", "")
+    bare, at, version = name.partition("@") if isinstance(name, str) else ("", "", "")
     if bare not in families:
         raise unknown("environment", name, families)
     family = families[bare]
@@ -136,15 +137,20 @@ def build(
         settings["backend"] = family.backends[0] if backend is None else backend
     elif backend is not None:
         raise ValueError(f"backend is {backend!r}; {family.name!r} does not run on Brax and takes none (leave it out)")
-    if split == "ood":
-        settings |= family.ood.shift(settings)
     name = f"{family.name}@{version}"
     env = family.build(name=name, **settings)
-    draw = env.sample_task
     if split == "train":
         return env
-    # A stream of its own: a key that was used in training draws other tasks here.
-    stream = SPLITS.index(split)
+    if split == "ood":  # only now: building has checked the options that the shift is computed from
+        shift = family.ood.shift(settings)
+        if all(settings[option] == value for option, value in shift.items()):
+            raise ValueError(
+                f"split 'ood' of {family.name!r} is the training distribution with {dict(shift)}; leave that out"
+            )
+        env = family.build(name=name, **{**settings, **shift})
+    draw = env.sample_task
+    # A stream of its own: a key that was used in training draws other tasks here. No loop counts to such a tag.
+    stream = zlib.crc32(split.encode())
     return dataclasses.replace(
         env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{name} ({split})"
     )

@@ -76,8 +76,15 @@ def around(option: str, hole: str = "goal_hole") -> Shift:
 
 
 def opposite(option: str) -> Shift:
-    """The range of angles in `option`, half a turn further."""
-    return lambda options: {option: tuple(angle + math.pi for angle in options[option])}
+    """The range of angles in `option`, half a turn further; a ValueError where the two would overlap."""
+
+    def shift(options):
+        low, high = options[option]
+        if high - low > math.pi + 1e-6:
+            raise ValueError(f"{option} is {options[option]}; more than half a turn leaves no other half for 'ood'")
+        return {option: (low + math.pi, high + math.pi)}
+
+    return shift
 
 
 def times(option: str, factor: float) -> Shift:

@@ -36,8 +36,10 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
         transition_key, reward_key = jax.random.split(key)
         # Dirichlet(1) is a vector of unit exponentials over its sum: no rejection loop of a gamma sampler to compile.
         weight = jax.random.exponential(transition_key, (states, actions, states))
-        weight = weight if sharpness == 1 else weight**sharpness
-        transition = weight / weight.sum(-1, keepdims=True)
+        if sharpness == 1:
+            transition = weight / weight.sum(-1, keepdims=True)
+        else:  # in logarithms, where no power overflows
+            transition = jax.nn.softmax(sharpness * jnp.log(weight), axis=-1)
         return MDPTask(transition, 1.0 + jax.random.normal(reward_key, (states, actions)))
 
     def reset(key, task):

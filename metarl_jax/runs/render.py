@@ -95,7 +95,8 @@ def render_run(
         steps: inner steps; None is the L of training, at least 1.
         seed: of the held-out tasks; None is the run's `eval_seed`.
         split: whose tasks; None is the run's `eval_split`.
-        output: folder of the pictures; None is ``renders`` in the run's.
+        output: folder of the pictures; None is ``renders`` in the run's, of other splits than test
+            ``renders-SPLIT``.
         video: also write a video per task of a body.
         brax_viewer: also write Brax's own pages of a body.
 
@@ -126,7 +127,8 @@ def render_run(
         if built.algorithm.policy is None:
             raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
         state, notes = restore(config)
-        output = folder / "renders" if output is None else output
+        if output is None:
+            output = folder / ("renders" if split == "test" else f"renders-{split}")
         output.mkdir(parents=True, exist_ok=True)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
@@ -179,7 +181,7 @@ def _draw_bodies(
     reset = jax.jit(env.reset)
     views, systems = [], []
     for index in range(len(held.returns)):
-        task = _of_task(held.tasks, index)  # a task may change the body, so each has a system of its own
+        task = _of_task(held.tasks, index)
         systems.append(env.scene(task, reset(jax.random.key(0), task))[0])
         views.append(_view(systems[-1], held, index, labels))
     page = output / "bodies.html"

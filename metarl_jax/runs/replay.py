@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.rollout import sane
 from metarl_jax.types import Key, PyTree, strongly_typed
 
 
@@ -28,6 +29,8 @@ def record(
 ) -> Episode:
     """Runs one episode by scan. With the key of an episode of `metarl_jax.rollout` it is that episode.
 
+    But one whose simulation diverges, which is void there, ends here before the step that broke it.
+
     Args:
         key: of the start and the actions: two policies recorded with one key start alike and draw the same noise.
         env: the environment.
@@ -43,9 +46,11 @@ def record(
     def step(carry, key):
         state, running = carry
         following = env.step(task, state, policy.apply(params, state.observation).sample(key))
+        running &= sane(following)
         state = jax.tree.map(lambda new, old: jnp.where(running, new, old), following, state)
         taken = (look(state), jnp.where(running, following.reward, 0.0), running)
-        return (state, running & ~following.terminated & ~following.truncated), taken
+        over = jnp.asarray(following.terminated, bool) | jnp.asarray(following.truncated, bool)
+        return (state, running & ~over), taken
 
     carry = (start, jnp.array(True))
     looks, reward, valid = jax.lax.scan(step, carry, jax.random.split(action_key, horizon))[1]

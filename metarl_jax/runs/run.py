@@ -293,8 +293,10 @@ _FILES = {
     "learning_curve.png": "return before and after adaptation, during training",
     "adaptation.png": "return per inner step on held-out tasks",
     "evaluation.json": "every task's return, and their statistics",
-    "adaptation-ood.png": "the same outside of the training distribution",
-    "evaluation-ood.json": "the same outside of the training distribution",
+    "adaptation-ood.png": "the same on the split ood",
+    "evaluation-ood.json": "the same on the split ood",
+    "adaptation-train.png": "the same on tasks of training",
+    "evaluation-train.json": "the same on tasks of training",
 }
 
 

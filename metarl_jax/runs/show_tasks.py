@@ -14,6 +14,7 @@ from rich.table import Table
 from metarl_jax import checks, envs
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.evaluation import standard_error
+from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.rollout import rollout
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.training import streams
@@ -52,6 +53,8 @@ def trivial_returns(
 ) -> dict[str, np.ndarray]:
     """Mean undiscounted return of every task, [B], under "random" actions and under "zero" actions.
 
+    Episodes whose simulation diverged are left out; a task that has no others is NaN.
+
     Args:
         key: of the episodes; both policies start alike.
         env: the family.
@@ -65,7 +68,10 @@ def trivial_returns(
     def returns(noise):
         def one(index, task):
             key_of_task = jax.random.fold_in(key, index)
-            return rollout(key_of_task, env, policy, noise, task, episodes, env.horizon).reward.sum(-1).mean()
+            trajectory = rollout(key_of_task, env, policy, noise, task, episodes, env.horizon)
+            sound = ~trajectory.void
+            mean = mean_of_counted(trajectory.reward.sum(-1), sound)
+            return jnp.where(sound.any(), mean, jnp.nan)
 
         count = len(jax.tree.leaves(tasks)[0])
         return jax.vmap(one)(jnp.arange(count), tasks)
@@ -73,15 +79,17 @@ def trivial_returns(
     return {name: np.asarray(returns(jnp.asarray(std, float))) for name, std in (("random", action_std), ("zero", 0.0))}
 
 
-def _card(card: envs.Card) -> Table:
-    """A card as rows."""
+def _card(card: envs.Card, chosen: Mapping[str, Any]) -> Table:
+    """A card as rows, with the options in force; ranges in its words are those of the options that it names itself."""
+    options = {**card.options, **chosen}
     rows: dict[str, Any] = {
         "reward; end": card.formula,
         "tasks": card.tasks,
         "horizon": f"{card.horizon} step{'s'[: card.horizon > 1]}",
         "observation": card.observation,
         "start": card.start,
-        "options": ", ".join(f"{name}={value}" for name, value in card.options.items()) or "none",
+        "options": ", ".join(f"{key}={value}{' (chosen)' * (key in chosen)}" for key, value in options.items())
+        or "none",
     }
     rows |= {f"split {name}": text for name, text in card.splits.items()}
     if card.backends:
@@ -139,7 +147,7 @@ def show_tasks(
         with console.status(f"setting up {card.name}"):
             env = envs.make(name, split=split, backend=backend, horizon=horizon, **chosen)
         output.mkdir(parents=True, exist_ok=True)
-    console.print(_card(card), highlight=False)
+    console.print(_card(card, chosen), highlight=False)
     task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)
     keys = jax.vmap(lambda i: jax.random.fold_in(task_key, i))(jnp.arange(tasks))
     batch = jax.jit(jax.vmap(env.sample_task))(keys)
@@ -155,6 +163,10 @@ def show_tasks(
         f"\nreturn over {of}, {episodes} episode{'s'[: episodes > 1]} each, T = {env.horizon} (mean ± s.e. over tasks)"
     )
     for policy, values in returns.items():
+        values = values[~np.isnan(values)]
+        if len(values) < 2:
+            console.print(f"  {names[policy]:<22} the simulation diverges", highlight=False)
+            continue
         mean, error = values.mean(), float(standard_error(values))
         digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 2
         console.print(f"  {names[policy]:<22} {mean:.{digits}f} ± {error:.{digits}f}", highlight=False)

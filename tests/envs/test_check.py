@@ -247,6 +247,51 @@ def test_any_object_will_do():
     assert mrl.envs.check(Sizeless()) == ()
 
 
+def test_unusual_but_sound_environments():
+    sizes = dataclasses.replace(SOUND)
+    for name in ("observation_size", "action_size", "horizon"):
+        object.__setattr__(sizes, name, np.int32(getattr(SOUND, name)))
+    assert mrl.envs.check(sizes) == ()
+
+    def keyed(key):  # a task that holds a key, such as that of a random maze
+        return sample_task(key) | {"maze": key}
+
+    assert mrl.envs.check(dataclasses.replace(SOUND, sample_task=keyed)) == ()
+    # A name that only begins like a registered one says nothing about fixed starts.
+    named = dataclasses.replace(SOUND, name="point-nav of mine", reset=lambda key, task: walk(jnp.zeros(2)))
+    assert any("starts alike" in fault for fault in mrl.envs.check(named))
+
+
+def test_rewards_too_sparse_to_be_met_are_told_from_rewards_that_ignore_the_task():
+    def far(task, state, action):
+        place = moved(state, action)
+        return walk(place, jnp.where(jnp.linalg.norm(place - 50 * task["goal"]) < 0.1, 1.0, 0.0))
+
+    (fault,) = mrl.envs.check(dataclasses.replace(SOUND, step=far))
+    assert "too sparse for random actions" in fault
+
+
+def test_an_observation_of_several_arrays_is_named():
+    def several(key, task):
+        return reset(key, task).replace(observation={"eye": jnp.zeros(2)})
+
+    faults = mrl.envs.check(dataclasses.replace(SOUND, reset=several))
+    assert faults == ("observation of reset is a dict; it must be one array",)
+
+
+def test_late_faults_within_a_hundred_steps_are_found():
+    def step_with_clock(task, state, action):
+        after = step(task, state, action)
+        time = state.task + 1
+        return after.replace(task=time, reward=jnp.where(time > 31, jnp.nan, after.reward))
+
+    late = dataclasses.replace(
+        SOUND, reset=lambda key, task: reset(key, task).replace(task=jnp.zeros(())), step=step_with_clock
+    )
+    faults = mrl.envs.check(late)
+    assert any("random actions make the reward NaN or infinite, first after 32 steps" in fault for fault in faults)
+
+
 def test_plain_python_numbers_are_no_fault():
     def start(key, task):
         return State(0.1 * jax.random.normal(key, (2,)), reward=0, terminated=False, truncated=False)

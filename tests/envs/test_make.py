@@ -15,6 +15,10 @@ import metarl_jax.envs as envs
         ("qqqq", {}, ["'qqqq'", "choose from", "reacher-goal"]),
         ("", {}, ["''", "choose from"]),
         (None, {}, ["None", "choose from"]),
+        (["point-nav"], {}, ["point-nav", "choose from"]),
+        ("point-corners", {"goals": ((1, 1), (2,))}, ["goals is ((1, 1), (2,))", "pairs (x, y)"]),
+        ("point-corners", {"goals": 3}, ["goals is 3"]),
+        ("point-corners", {"goals": ((1.0, float("nan")),)}, ["goals is ((1.0, nan),)"]),
         ("cheetah-vel@fin2017", {}, ["cheetah-vel@fin2017", "did you mean 'cheetah-vel@finn2017'", "promp2019"]),
         ("cheetah-vel@", {}, ["cheetah-vel@", "cheetah-vel@finn2017"]),
         ("reacher-goal", {"backend": "sprig"}, ["sprig", "did you mean 'spring'", "mjx"]),
@@ -59,7 +63,7 @@ def test_lookups_refuse_unknown_names_too():
 def test_names_and_versions():
     assert len(envs.names()) == len(set(envs.names())) == 25
     assert {"ant-ring", "humanoid-dir", "pusher-goal", "walker-params", "point-corners", "grid-nav"} < {*envs.names()}
-    assert envs.versions("cheetah-vel") == ("cheetah-vel@finn2017", "cheetah-vel@promp2019")
+    assert envs.versions("cheetah-vel") == ("cheetah-vel@finn2017", "cheetah-vel@promp2019", "cheetah-vel@pearl2019")
     assert envs.versions("cheetah-vel@promp2019") == envs.versions("cheetah-vel")
 
 

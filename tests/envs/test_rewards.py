@@ -97,6 +97,7 @@ BRAX = {
     "cheetah-vel": lambda r: -np.abs(r.velocity[..., 0] - r.task.target) - 0.05 * r.cost,
     "cheetah-mass": lambda r: r.velocity[..., 0] - 0.1 * r.cost,
     "ant-dir": lambda r: r.task.direction * r.velocity[..., 0] - 0.005 * r.cost + 0.05,
+    "ant-dir@promp2019": lambda r: r.task.direction * r.velocity[..., 0] - 0.5 * r.cost + 1,
     "ant-dir-2d": lambda r: (r.task.direction * r.velocity[..., :2]).sum(-1) - 0.5 * r.cost + 1,
     "ant-vel": lambda r: 1 - np.abs(r.velocity[..., 0] - r.task.target) - 0.005 * r.cost + 0.05,
     "ant-goal": lambda r: -np.abs(r.place - r.task.goal).sum(-1) - 0.1 * r.cost,
@@ -123,7 +124,7 @@ DRAWN = {"bernoulli-bandit", "tabular-mdp"}  # rewards are random there; tests/e
 
 
 def test_no_family_is_left_out():
-    assert set(envs.names()) == BRAX.keys() | SMALL.keys() | DRAWN
+    assert set(envs.names()) == {name.partition("@")[0] for name in BRAX.keys() | SMALL.keys() | DRAWN}
     assert LANES * STEPS == 500
 
 
@@ -153,7 +154,7 @@ def test_sparse_reward_on_the_way_to_the_goal(name):
                     2 if cell[0] < goal[0] else 1 if t < 12 and cell[1] < goal[1] else 1 if t >= 12 else 0
                 )
             else:
-                action = 0.18 * goal / norm(goal)
+                action = 0.18 * goal / norm(goal) * envs.card(name).options["action_scale"]
             state = env.step(task, state, action)
             offset = np.asarray(state.observation, np.float64) - goal
             expected = {
@@ -168,6 +169,7 @@ def test_sparse_reward_on_the_way_to_the_goal(name):
 
 ENDS = {
     "ant-dir": lambda q, height: (height < 0.2) | (height > 1),
+    "ant-dir@promp2019": lambda q, height: (height < 0) | (height > 1),
     "humanoid-dir": lambda q, height: (height < 1) | (height > 2),
     "walker-dir": lambda q, height: (height <= 0.8) | (height >= 2) | (np.abs(q[..., 2]) >= 1),
     "hopper-params": lambda q, height: (height <= 0.7) | (np.abs(q[..., 2]) >= 0.2),
@@ -179,7 +181,7 @@ def test_ends(name, recording):
     recorded = Recorded(recording(name))
     terminated = np.asarray(recorded.states.terminated[:, 1:])
     robot = {"walker": "walker-dir", "hopper": "hopper-params", "humanoid": "humanoid-dir", "ant": "ant-dir"}
-    rule = robot.get(name.split("-")[0])
+    rule = name if name in ENDS else robot.get(name.split("-")[0])
     if rule is None or name == "ant-goal":
         assert not terminated.any()
         return

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import metarl_jax.envs as envs
+from metarl_jax.envs import point
 from metarl_jax.runs import config
 
 KEYS = jax.random.split(jax.random.key(0), 300)
@@ -99,6 +100,48 @@ def test_ood_tasks_lie_outside_of_the_training_range(name, inside, outside):
     assert np.all(inside(tasks(name, "train")))
     assert np.all(inside(tasks(name, "test")))
     assert np.all(outside(tasks(name, "ood")))
+
+
+def test_no_loop_over_tasks_meets_another_splits_stream():
+    train, test = envs.make("point-nav"), envs.make("point-nav", split="test")
+    key = jax.random.key(0)
+    held_out = np.asarray(test.sample_task(key).goal)
+    seen = jax.vmap(lambda i: train.sample_task(jax.random.fold_in(key, i)).goal)(np.arange(5000))
+    assert not (np.asarray(seen) == held_out).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("point-sparse", {"angle_range": (0.0, 6.28)}, "more than half a turn"),
+        ("point-corners", {"goals": point.EDGES}, "is the training distribution"),
+        ("bernoulli-bandit", {"gap": 0.1}, "is the training distribution"),
+        ("gaussian-bandit", {"goal_std": 0.0}, "is the training distribution"),
+        ("grid-nav", {"near_start": True}, "is the training distribution"),
+        ("point-nav", {"goal_range": 3}, "goal_range is 3;"),
+        ("point-nav", {"goal_range": (1, 0)}, r"goal_range is [(]1, 0[)]"),
+        ("gaussian-bandit", {"goal_std": "1"}, "goal_std is '1'"),
+        ("tabular-mdp", {"sharpness": "2"}, "sharpness is '2'"),
+    ],
+)
+def test_what_leaves_nothing_to_shift_is_refused(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        envs.make(name, split="ood", **options)
+
+
+@pytest.mark.parametrize("name", [name for name in envs.names() if not envs.card(name).backends])
+def test_tasks_of_every_split_are_strongly_typed(name):
+    types = [
+        [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in jax.tree.leaves(jax.eval_shape(env.sample_task, KEYS[0]))]
+        for env in (envs.make(name, split=split) for split in envs.SPLITS)
+    ]
+    assert types[0] == types[1] == types[2]
+    assert not any(weak for *_, weak in types[0])
+
+
+def test_extreme_sharpness_is_finite():
+    transition = tasks("tabular-mdp", "ood", sharpness=30.0).transition
+    np.testing.assert_allclose(transition.sum(-1), 1, atol=1e-5)
 
 
 def test_ood_follows_the_users_own_range():
