@@ -31,8 +31,11 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "friction": dict.fromkeys((*_RIGID, "mjx"), ("geom_friction",)),
     "damping": dict.fromkeys(_SOFT, ("link.constraint_ang_damping",))
     | {"generalized": ("dof.damping",), "mjx": ("dof_damping",)},
-    "stiffness": dict.fromkeys(_SOFT, ("link.constraint_stiffness",))
-    | {"generalized": ("dof.stiffness",), "mjx": ("jnt_stiffness",)},
+    "stiffness": {
+        "spring": ("link.constraint_stiffness",),
+        "generalized": ("dof.stiffness",),
+        "mjx": ("jnt_stiffness",),
+    },
     "armature": {"generalized": ("dof.armature",), "mjx": ("dof_armature",)},
     "gear": dict.fromkeys(_RIGID, ("actuator.gear",)) | {"mjx": ("actuator_gear",)},
     "gravity": dict.fromkeys(_RIGID, ("gravity",)) | {"mjx": ("opt.gravity",)},

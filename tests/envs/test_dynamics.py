@@ -45,7 +45,7 @@ def motion(backend, robot="hopper"):
     ],
 )
 def test_every_shipped_knob_moves_the_motion(backend, knob):
-    # The hopper's joints have no springs on the backends that know joint stiffness; the cheetah's have.
+    # On spring it is the joints' constraints that are stiff; elsewhere joints are, and the hopper's are not.
     qd = motion(backend, "halfcheetah" if knob == "stiffness" and backend != "spring" else "hopper")
     assert np.isfinite(qd).all()
     change = np.abs(qd[1 + acting(backend).index(knob)] - qd[0]).max()
