@@ -15,7 +15,7 @@ import pytest
 import metarl_jax.envs as envs
 from metarl_jax.base import TaskEnv
 
-LANES, STEPS = 20, 25  # 500 transitions of every family
+LANES, STEPS = 24, 21  # 504 transitions of every family
 RANDOM, EXTREME = slice(0, LANES // 2), slice(LANES // 2, LANES)
 
 

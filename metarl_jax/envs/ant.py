@@ -15,168 +15,94 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS
-from metarl_jax.envs.locomotion import ANT, Body, height_outside, locomotion_env, torso, velocity
+from metarl_jax.envs.locomotion import ANT, Body, height_outside, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, GoalTask, VelocityTask
 
+Range = tuple[float, float]
 
-def ant_dir(
-    *, name: str, control_cost: float, alive: float, height_range: tuple[float, float], **body: Unpack[Body]
-) -> TaskEnv:
-    """r = d·v_x − control_cost·‖u‖₂² + alive with a hidden d ∈ {−1, +1}, equal odds.
 
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖u‖².
-        alive: reward of every step.
-        height_range: (low, high) of the torso, metres; outside, the episode ends.
-        **body: see `Body`.
-
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    alive = checks.finite("alive", alive)
+def _ant(name: str, sample_task, gain, *, alive: float, height_range: Range, **body: Unpack[Body]) -> TaskEnv:
+    """r = gain + alive − control_cost·‖u‖₂²; an episode ends when the torso's height leaves `height_range`, metres."""
     terminated = height_outside(checks.interval("height_range", height_range))
-
-    def reward(task: DirectionTask, before, after, control, dt):
-        return task.direction * velocity(before, after, dt)[0] - control_cost * (control**2).sum() + alive
-
-    return locomotion_env(name, ANT, lambda key: DirectionTask(sampling.sign(key)), reward, terminated, **body)
+    return locomotion_env(name, ANT, sample_task, gain, terminated, alive=alive, **body)
 
 
-def ant_dir_2d(
-    *, name: str, control_cost: float, alive: float, height_range: tuple[float, float], **body: Unpack[Body]
-) -> TaskEnv:
-    """r = ⟨v_xy, u*⟩ − control_cost·‖u‖₂² + alive with a hidden u*, uniform on the unit circle; else as `ant_dir`.
-
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    alive = checks.finite("alive", alive)
-    terminated = height_outside(checks.interval("height_range", height_range))
-
-    def reward(task: DirectionTask, before, after, control, dt):
-        return task.direction @ velocity(before, after, dt)[:2] - control_cost * (control**2).sum() + alive
-
-    return locomotion_env(name, ANT, lambda key: DirectionTask(sampling.on_circle(key)), reward, terminated, **body)
+class _Ant(Body):
+    alive: float
+    height_range: Range
 
 
-def ant_vel(
-    *,
-    name: str,
-    control_cost: float,
-    alive: float,
-    height_range: tuple[float, float],
-    target_range: tuple[float, float],
-    **body: Unpack[Body],
-) -> TaskEnv:
-    """r = 1 − |v_x − v*| − control_cost·‖u‖₂² + alive with a hidden v* ~ U(target_range) m/s; else as `ant_dir`.
+def ant_dir(*, name: str, **ant: Unpack[_Ant]) -> TaskEnv:
+    """r = d·v_x + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds."""
 
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    alive = checks.finite("alive", alive)
-    terminated = height_outside(checks.interval("height_range", height_range))
+    def gain(task: DirectionTask, v, x):
+        return task.direction * v[0]
+
+    return _ant(name, lambda key: DirectionTask(sampling.sign(key)), gain, **ant)
+
+
+def ant_dir_2d(*, name: str, **ant: Unpack[_Ant]) -> TaskEnv:
+    """r = ⟨v_xy, u*⟩ + alive − control_cost·‖u‖₂² with a hidden u*, uniform on the unit circle."""
+
+    def gain(task: DirectionTask, v, x):
+        return task.direction @ v[:2]
+
+    return _ant(name, lambda key: DirectionTask(sampling.on_circle(key)), gain, **ant)
+
+
+def ant_vel(*, name: str, target_range: Range, **ant: Unpack[_Ant]) -> TaskEnv:
+    """r = 1 − |v_x − v*| + alive − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s."""
     target_range = checks.interval("target_range", target_range)
 
-    def reward(task: VelocityTask, before, after, control, dt):
-        miss = jnp.abs(velocity(before, after, dt)[0] - task.target)
-        return 1 - miss - control_cost * (control**2).sum() + alive
+    def gain(task: VelocityTask, v, x):
+        return 1 - jnp.abs(v[0] - task.target)
 
-    return locomotion_env(
-        name, ANT, lambda key: VelocityTask(sampling.uniform(key, target_range)), reward, terminated, **body
-    )
+    return _ant(name, lambda key: VelocityTask(sampling.uniform(key, target_range)), gain, **ant)
 
 
-def ant_goal(*, name: str, control_cost: float, radius_range: tuple[float, float], **body: Unpack[Body]) -> TaskEnv:
+def ant_goal(*, name: str, radius_range: Range, **body: Unpack[Body]) -> TaskEnv:
     """r = −‖xy − g‖₁ − control_cost·‖u‖₂² with a hidden g, uniform in a ring around the start. Never ends early.
 
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖u‖².
-        radius_range: (inner, outer) of the ring, metres; (0, 3) is the papers' disk.
-        **body: see `Body`.
-
-    Raises:
-        ValueError: an option is out of its range.
+    `radius_range` is (inner, outer) of the ring, metres; (0, 3) is the papers' disk.
     """
-    control_cost = checks.non_negative("control_cost", control_cost)
     inner, outer = checks.interval("radius_range", radius_range)
     checks.non_negative("the inner radius of radius_range", inner)
 
-    def reward(task: GoalTask, before, after, control, dt):
-        return -jnp.abs(torso(after)[:2] - task.goal).sum() - control_cost * (control**2).sum()
+    def gain(task: GoalTask, v, x):
+        return -jnp.abs(x[:2] - task.goal).sum()
 
-    return locomotion_env(name, ANT, lambda key: GoalTask(sampling.in_ring(key, inner, outer)), reward, **body)
+    return locomotion_env(name, ANT, lambda key: GoalTask(sampling.in_ring(key, inner, outer)), gain, **body)
 
 
-def ant_goal_box(
-    *,
-    name: str,
-    control_cost: float,
-    alive: float,
-    height_range: tuple[float, float],
-    goal_range: tuple[float, float],
-    goal_hole: float,
-    **body: Unpack[Body],
-) -> TaskEnv:
-    """r = 4 − ‖xy − g‖₁ − control_cost·‖u‖₂² + alive with a hidden g ~ U[goal_range]²; else as `ant_dir`.
+def ant_goal_box(*, name: str, goal_range: Range, goal_hole: float, **ant: Unpack[_Ant]) -> TaskEnv:
+    """r = 4 − ‖xy − g‖₁ + alive − control_cost·‖u‖₂² with a hidden g ~ U[goal_range]².
 
     `goal_hole` is the share of that square's width, around its middle, which holds no goals.
-
-    Raises:
-        ValueError: an option is out of its range.
     """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    alive = checks.finite("alive", alive)
-    terminated = height_outside(checks.interval("height_range", height_range))
     goal_range, goal_hole = checks.interval("goal_range", goal_range), checks.share("goal_hole", goal_hole)
 
-    def reward(task: GoalTask, before, after, control, dt):
-        return 4 - jnp.abs(torso(after)[:2] - task.goal).sum() - control_cost * (control**2).sum() + alive
+    def gain(task: GoalTask, v, x):
+        return 4 - jnp.abs(x[:2] - task.goal).sum()
 
-    return locomotion_env(
-        name, ANT, lambda key: GoalTask(sampling.in_square(key, goal_range, goal_hole)), reward, terminated, **body
-    )
+    return _ant(name, lambda key: GoalTask(sampling.in_square(key, goal_range, goal_hole)), gain, **ant)
 
 
-def ant_ring(
-    *,
-    name: str,
-    control_cost: float,
-    alive: float,
-    height_range: tuple[float, float],
-    angle_range: tuple[float, float],
-    radius: float,
-    goal_radius: float,
-    **body: Unpack[Body],
-) -> TaskEnv:
+def ant_ring(*, name: str, angle_range: Range, radius: float, goal_radius: float, **ant: Unpack[_Ant]) -> TaskEnv:
     """As `ant_goal_box`, but sparse: farther than `goal_radius` from g the distance counts as ‖g‖₁, wherever xy is.
 
-    r = 4 − ‖xy − g‖₁ − control_cost·‖u‖₂² + alive where ‖xy − g‖₂ ≤ goal_radius, else with ‖g‖₁ for ‖xy − g‖₁; hidden g
+    r = 4 − ‖xy − g‖₁ + alive − control_cost·‖u‖₂² where ‖xy − g‖₂ ≤ goal_radius, else with ‖g‖₁ for ‖xy − g‖₁; hidden g
     on an arc of the circle of `radius` metres, its angle uniform in `angle_range` (radians).
-
-    Raises:
-        ValueError: an option is out of its range.
     """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    alive = checks.finite("alive", alive)
-    terminated = height_outside(checks.interval("height_range", height_range))
     angle_range = checks.interval("angle_range", angle_range)
     radius, goal_radius = checks.positive("radius", radius), checks.positive("goal_radius", goal_radius)
 
-    def reward(task: GoalTask, before, after, control, dt):
-        offset = torso(after)[:2] - task.goal
+    def gain(task: GoalTask, v, x):
+        offset = x[:2] - task.goal
         near = jnp.linalg.norm(offset) <= goal_radius
-        distance = jnp.where(near, jnp.abs(offset).sum(), jnp.abs(task.goal).sum())
-        return 4 - distance - control_cost * (control**2).sum() + alive
+        return 4 - jnp.where(near, jnp.abs(offset).sum(), jnp.abs(task.goal).sum())
 
-    return locomotion_env(
-        name, ANT, lambda key: GoalTask(sampling.on_circle(key, angle_range, radius)), reward, terminated, **body
-    )
+    return _ant(name, lambda key: GoalTask(sampling.on_circle(key, angle_range, radius)), gain, **ant)
 
 
 _BODY = {"horizon": 200, "action_scale": 1.0, "observation": "joints", "mass_scale": 1.0}

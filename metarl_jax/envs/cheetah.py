@@ -13,51 +13,31 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS
-from metarl_jax.envs.locomotion import HALFCHEETAH, Body, locomotion_env, velocity
+from metarl_jax.envs.locomotion import HALFCHEETAH, Body, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, VelocityTask
 
 
-def cheetah_dir(*, name: str, control_cost: float, **body: Unpack[Body]) -> TaskEnv:
-    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds. Never ends early; velocity v in m/s.
+def cheetah_dir(*, name: str, **body: Unpack[Body]) -> TaskEnv:
+    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds. Never ends early; velocity v in m/s."""
 
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖u‖².
-        **body: see `Body`.
+    def gain(task: DirectionTask, v, x):
+        return task.direction * v[0]
 
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost = checks.non_negative("control_cost", control_cost)
-
-    def reward(task: DirectionTask, before, after, control, dt):
-        return task.direction * velocity(before, after, dt)[0] - control_cost * (control**2).sum()
-
-    return locomotion_env(name, HALFCHEETAH, lambda key: DirectionTask(sampling.sign(key)), reward, **body)
+    return locomotion_env(name, HALFCHEETAH, lambda key: DirectionTask(sampling.sign(key)), gain, **body)
 
 
-def cheetah_vel(*, name: str, control_cost: float, target_range: tuple[float, float], **body: Unpack[Body]) -> TaskEnv:
-    """r = −|v − v*| − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s. Never ends early; velocity v in m/s.
-
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖u‖².
-        target_range: (low, high) of the target velocity, m/s.
-        **body: see `Body`.
-
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost = checks.non_negative("control_cost", control_cost)
+def cheetah_vel(*, name: str, target_range: tuple[float, float], **body: Unpack[Body]) -> TaskEnv:
+    """r = −|v − v*| − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s. Never ends early; v in m/s."""
     target_range = checks.interval("target_range", target_range)
 
-    def reward(task: VelocityTask, before, after, control, dt):
-        return -jnp.abs(velocity(before, after, dt)[0] - task.target) - control_cost * (control**2).sum()
+    def sample_task(key):
+        return VelocityTask(sampling.uniform(key, target_range))
 
-    return locomotion_env(
-        name, HALFCHEETAH, lambda key: VelocityTask(sampling.uniform(key, target_range)), reward, **body
-    )
+    def gain(task: VelocityTask, v, x):
+        return -jnp.abs(v[0] - task.target)
+
+    return locomotion_env(name, HALFCHEETAH, sample_task, gain, **body)
 
 
 _BODY = {"horizon": 200, "action_scale": 1.0, "control_cost": 0.05, "observation": "joints", "mass_scale": 1.0}

@@ -180,7 +180,7 @@ def _numbers(leaf: jax.Array) -> np.ndarray:
 
 
 class _Runs(NamedTuple):
-    """Groups of 16 lanes: tasks A and B with the same keys and actions; both with others; A with extreme actions."""
+    """Groups of 16 lanes: tasks A and B with the same keys and actions; both with others; both with extreme actions."""
 
     observation: np.ndarray
     """[group, lane, t, ...] from reset on"""
@@ -194,25 +194,25 @@ class _Runs(NamedTuple):
     """whether an episode is over at reset"""
 
 
-A, B, OTHER_A, OTHER_B, EXTREME = range(5)
+A, B, OTHER_A, OTHER_B, EXTREME_A, EXTREME_B = GROUPS = tuple(range(6))
 
 
 def _run(env: Any, key: jax.Array) -> _Runs:
     keys = jax.random.split(key, 7)
     first, second = (jax.vmap(env.sample_task)(jax.random.split(k, LANES)) for k in keys[:2])
-    tasks = jax.tree.map(lambda a, b: jnp.concatenate([a, b, a, b, a]), first, second)
+    tasks = jax.tree.map(lambda a, b: jnp.concatenate([a, b] * 3), first, second)
     starts, others = jax.random.split(keys[2], LANES), jax.random.split(keys[3], LANES)
-    resets = jnp.concatenate([starts, starts, others, others, starts])
+    resets = jnp.concatenate([starts, starts, others, others, starts, starts])
 
     def by_group(draw):  # the same actions in both tasks of a pair
         one, other, extreme = (draw(k) for k in keys[4:])
-        return jnp.concatenate([one, one, other, other, 1e6 * extreme])
+        return jnp.concatenate([one, one, other, other, 1e6 * extreme, 1e6 * extreme])
 
     def actions(t):
         if getattr(env, "discrete", False):
             last = env.action_size - 1
             one, other = (jax.random.randint(jax.random.fold_in(k, t), (LANES,), 0, last + 1) for k in keys[4:6])
-            return jnp.concatenate([one, one, other, other, jnp.full(LANES, last)])
+            return jnp.concatenate([one, one, other, other, jnp.full(2 * LANES, last)])
         # Half of the noise lasts, so that a walk gets somewhere and meets sparse rewards.
         shape = (LANES, env.action_size)
         return by_group(lambda k: jax.random.normal(k, shape) + jax.random.normal(jax.random.fold_in(k, t), shape))
@@ -223,6 +223,7 @@ def _run(env: Any, key: jax.Array) -> _Runs:
     running = ~np.asarray(state.terminated | state.truncated, bool)
     over = not running.all()
     observations, rewards, reached = [np.asarray(state.observation)], [np.zeros(len(running))], [running | True]
+    depends = False
     for t in range(min(env.horizon, MOST_STEPS)):
         state = step(tasks, state, actions(t))
         reached.append(running.copy())
@@ -230,12 +231,13 @@ def _run(env: Any, key: jax.Array) -> _Runs:
         rewards.append(np.where(running, np.asarray(state.reward), 0))
         own_task |= _own_task_differs(state, tasks)
         running &= ~np.asarray(state.terminated | state.truncated, bool)
-        depends = not np.array_equal(rewards[-1][:LANES], rewards[-1][LANES : 2 * LANES])
+        paid = rewards[-1].reshape(len(GROUPS), LANES)
+        depends |= not np.array_equal(paid[::2], paid[1::2])
         if t + 1 >= LEAST_STEPS and depends:
             break
 
     def groups(record):
-        return np.stack(record, 1).reshape(5, LANES, len(record), *record[0].shape[1:])
+        return np.stack(record, 1).reshape(len(GROUPS), LANES, len(record), *record[0].shape[1:])
 
     return _Runs(groups(observations), groups(rewards), groups(reached), own_task, over)
 
@@ -254,7 +256,7 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
         yield "an episode is over at its reset: terminated or truncated is True there"
     if runs.own_task:
         yield "reset draws the task anew: the state's task is not the task that reset was given"
-    for group, kind in ((slice(A, EXTREME), "random"), (slice(EXTREME, EXTREME + 1), "extreme (±1e6)")):
+    for group, kind in ((slice(A, EXTREME_A), "random"), (slice(EXTREME_A, None), "extreme (±1e6)")):
         for name, values in (("observation", observation[group]), ("reward", reward[group])):
             broken = ~np.isfinite(values).reshape(*values.shape[:3], -1).all(-1)
             if broken.any():
@@ -277,7 +279,7 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
         yield "the observation depends on the task, which was meant to change rewards only"
     elif _constant_offset(difference, elsewhere):
         yield "the observation shows the task after the first step: it differs between tasks whatever is done"
-    if np.array_equal(reward[A], reward[B], equal_nan=True) and not (difference != 0).any():
+    if np.array_equal(reward[::2], reward[1::2], equal_nan=True) and not (difference != 0).any():
         if np.ptp(reward[:, :, 1:]) == 0:
             yield (
                 "no task made a difference: every reward was the same, so rewards ignore the task, or they are too "

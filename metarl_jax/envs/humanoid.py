@@ -6,46 +6,29 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS
-from metarl_jax.envs.locomotion import HUMANOID, Body, height_outside, locomotion_env, velocity
+from metarl_jax.envs.locomotion import HUMANOID, Body, height_outside, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask
 
 
 def humanoid_dir(
-    *,
-    name: str,
-    control_cost: float,
-    velocity_weight: float,
-    alive: float,
-    height_range: tuple[float, float],
-    **body: Unpack[Body],
+    *, name: str, velocity_weight: float, alive: float, height_range: tuple[float, float], **body: Unpack[Body]
 ) -> TaskEnv:
-    """r = velocity_weight·⟨v_xy, u*⟩ − control_cost·‖c‖₂² + alive with a hidden u*, uniform on the unit circle.
+    """r = velocity_weight·⟨v_xy, u*⟩ + alive − control_cost·‖c‖₂² with a hidden u*, uniform on the unit circle.
 
-    v is the torso's velocity in m/s, and c = 0.4·clip(a / action_scale, ±1) [17] is what the simulator receives.
-
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖c‖².
-        velocity_weight: of the velocity.
-        alive: reward of every step.
-        height_range: (low, high) of the torso, metres; outside, the episode ends.
-        **body: see `Body`.
-
-    Raises:
-        ValueError: an option is out of its range.
+    v is the torso's velocity in m/s, and c = 0.4·clip(a / action_scale, ±1) [17]. An episode ends when the torso's
+    height leaves `height_range`, metres.
     """
-    control_cost = checks.non_negative("control_cost", control_cost)
-    velocity_weight, alive = checks.positive("velocity_weight", velocity_weight), checks.finite("alive", alive)
+    weight = checks.positive("velocity_weight", velocity_weight)
     terminated = height_outside(checks.interval("height_range", height_range))
 
-    def reward(task: DirectionTask, before, after, control, dt):
-        along = task.direction @ velocity(before, after, dt)[:2]
-        return velocity_weight * along - control_cost * (control**2).sum() + alive
+    def gain(task: DirectionTask, v, x):
+        return weight * (task.direction @ v[:2])
 
-    return locomotion_env(
-        name, HUMANOID, lambda key: DirectionTask(sampling.on_circle(key)), reward, terminated, **body
-    )
+    def sample_task(key):
+        return DirectionTask(sampling.on_circle(key))
+
+    return locomotion_env(name, HUMANOID, sample_task, gain, terminated, alive=alive, **body)
 
 
 _BODY = {

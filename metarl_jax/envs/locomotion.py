@@ -60,6 +60,8 @@ class Body(TypedDict):
     """"joints": q without the torso's place on the ground, and q̇; "joints+torso": the torso's position [3] too"""
     mass_scale: float
     """factor on mass and inertia of every link"""
+    control_cost: float
+    """weight of the squared control"""
 
 
 def torso(pipeline_state: PyTree) -> jax.Array:
@@ -87,16 +89,32 @@ def locomotion_env(
     name: str,
     robot: Robot,
     sample_task: Callable[[Key], PyTree],
-    reward: Callable[[PyTree, PyTree, PyTree, jax.Array, float], jax.Array],
+    gain: Callable[[PyTree, jax.Array, jax.Array], jax.Array],
     terminated: Callable[[PyTree], jax.Array] | None = None,
     scale: Callable[[PyTree], Mapping[str, jax.Array]] = lambda task: {},
+    *,
+    alive: float = 0.0,
     **body: Unpack[Body],
 ) -> TaskEnv:
-    """A family of one running robot; see `Behavior` for the functions and `Body` for the options.
+    """A family of one running robot: r = gain(task, v, x) + alive − control_cost·‖c‖₂².
+
+    v is the torso's velocity over the step and x its position after it, [3] each, in m/s and metres; c is the control
+    that the simulator received.
+
+    Args:
+        name: of the environment.
+        robot: that runs.
+        sample_task: ``key → task``.
+        gain: ``(task, v, x) → scalar``, what the task pays for.
+        terminated: ``pipeline state → bool``; None where episodes never end early.
+        scale: ``task → {knob: factors}``, see `metarl_jax.envs.dynamics`.
+        alive: reward of every step.
+        **body: see `Body`.
 
     Raises:
         ValueError: an option is out of its range.
     """
+    alive, control_cost = checks.finite("alive", alive), checks.non_negative("control_cost", body["control_cost"])
     if body["observation"] not in OBSERVATIONS:
         raise checks.unknown("observation", body["observation"], OBSERVATIONS)
     sees_torso = body["observation"] == "joints+torso"
@@ -113,6 +131,9 @@ def locomotion_env(
             speed = jnp.clip(speed, -robot.max_velocity, robot.max_velocity)
         place = [torso(pipeline_state)] if sees_torso else []
         return jnp.concatenate([pipeline_state.q[robot.horizontal :], speed, *place])
+
+    def reward(task, before, after, control, dt):
+        return gain(task, velocity(before, after, dt), torso(after)) + alive - control_cost * (control**2).sum()
 
     return brax_env(
         name=name,

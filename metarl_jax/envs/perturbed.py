@@ -23,7 +23,6 @@ from metarl_jax.envs.locomotion import (
     Robot,
     height_outside,
     locomotion_env,
-    velocity,
 )
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.walker import WALKER_FALLEN, fallen
@@ -35,8 +34,6 @@ MOST_EXPONENT = 10.0
 class Perturbation(TypedDict):
     """Options that all families of changed physics have in common, beside `Body`'s."""
 
-    control_cost: float
-    """weight of ‖u‖²"""
     alive: float
     """reward of every step"""
     knobs: tuple[str, ...]
@@ -56,8 +53,6 @@ def _perturbed(name: str, robot: Robot, terminated: Callable[[PyTree], jax.Array
     Raises:
         ValueError: an option is out of its range, or a knob has no effect on the backend.
     """
-    control_cost = checks.non_negative("control_cost", options["control_cost"])
-    alive = checks.finite("alive", options["alive"])
     per_element = checks.boolean("per_element", options["per_element"])
     exponents = checks.interval("exponent_range", options["exponent_range"])
     knobs, backend = options["knobs"], options["backend"]
@@ -72,10 +67,12 @@ def _perturbed(name: str, robot: Robot, terminated: Callable[[PyTree], jax.Array
     def sample_task(key):
         return dynamics.sample_scales(key, model, backend, knobs, per_element=per_element, exponent_range=exponents)
 
-    def reward(task, before, after, control, dt):
-        return velocity(before, after, dt)[0] + alive - control_cost * (control**2).sum()
+    def gain(task, v, x):
+        return v[0]
 
-    return locomotion_env(name, robot, sample_task, reward, terminated, lambda task: task.scale, **body)
+    return locomotion_env(
+        name, robot, sample_task, gain, terminated, lambda task: task.scale, alive=options["alive"], **body
+    )
 
 
 def walker_params(*, name: str, **options: Unpack[_Options]) -> TaskEnv:

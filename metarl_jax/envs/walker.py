@@ -14,7 +14,7 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import BACKENDS
-from metarl_jax.envs.locomotion import WALKER, Body, locomotion_env, torso, velocity
+from metarl_jax.envs.locomotion import WALKER, Body, locomotion_env, torso
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, VelocityTask
 from metarl_jax.types import PyTree
@@ -44,45 +44,29 @@ def fallen(
 WALKER_FALLEN = fallen((0.8, 2.0), 1.0)
 
 
-def walker_dir(*, name: str, control_cost: float, alive: float, **body: Unpack[Body]) -> TaskEnv:
-    """r = d·v + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds.
+def walker_dir(*, name: str, alive: float, **body: Unpack[Body]) -> TaskEnv:
+    """r = d·v + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds; velocity v in m/s."""
 
-    Args:
-        name: of the environment.
-        control_cost: weight of ‖u‖².
-        alive: reward of every step.
-        **body: see `Body`.
+    def gain(task: DirectionTask, v, x):
+        return task.direction * v[0]
 
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost, alive = checks.non_negative("control_cost", control_cost), checks.finite("alive", alive)
+    def sample_task(key):
+        return DirectionTask(sampling.sign(key))
 
-    def reward(task: DirectionTask, before, after, control, dt):
-        return task.direction * velocity(before, after, dt)[0] + alive - control_cost * (control**2).sum()
-
-    return locomotion_env(name, WALKER, lambda key: DirectionTask(sampling.sign(key)), reward, WALKER_FALLEN, **body)
+    return locomotion_env(name, WALKER, sample_task, gain, WALKER_FALLEN, alive=alive, **body)
 
 
-def walker_vel(
-    *, name: str, control_cost: float, alive: float, target_range: tuple[float, float], **body: Unpack[Body]
-) -> TaskEnv:
-    """r = −|v − v*| + alive − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s; else as `walker_dir`.
-
-    Raises:
-        ValueError: an option is out of its range.
-    """
-    control_cost, alive = checks.non_negative("control_cost", control_cost), checks.finite("alive", alive)
+def walker_vel(*, name: str, alive: float, target_range: tuple[float, float], **body: Unpack[Body]) -> TaskEnv:
+    """r = −|v − v*| + alive − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s; velocity v in m/s."""
     target_range = checks.interval("target_range", target_range)
 
-    def reward(task: VelocityTask, before, after, control, dt):
-        miss = jnp.abs(velocity(before, after, dt)[0] - task.target)
-        return -miss + alive - control_cost * (control**2).sum()
+    def gain(task: VelocityTask, v, x):
+        return -jnp.abs(v[0] - task.target)
 
     def sample_task(key):
         return VelocityTask(sampling.uniform(key, target_range))
 
-    return locomotion_env(name, WALKER, sample_task, reward, WALKER_FALLEN, **body)
+    return locomotion_env(name, WALKER, sample_task, gain, WALKER_FALLEN, alive=alive, **body)
 
 
 _BODY = {

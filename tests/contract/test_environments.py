@@ -108,7 +108,7 @@ def test_the_observation_does_not_show_the_task(name, recording):
 def test_check_finds_nothing(name, monkeypatch):
     if envs.card(name).backends:  # stepped by hand, at the width of the recordings: no physics to compile
         monkeypatch.setattr(contract, "_compiled", lambda function: function)
-        monkeypatch.setattr(contract, "LANES", LANES // 5)
+        monkeypatch.setattr(contract, "LANES", LANES // len(contract.GROUPS))
         monkeypatch.setattr(contract, "LEAST_STEPS", 24)
     assert envs.check(envs.make(name)) == ()
 

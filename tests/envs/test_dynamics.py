@@ -98,16 +98,16 @@ def test_bad_options(options, parts):
 
 @pytest.mark.parametrize("name", PERTURBED)
 def test_a_hundred_tasks_give_a_hundred_next_states(name, recording):
-    """From one state and one action: 20 lanes at a time, the width that the recordings have compiled."""
+    """From one state and one action, as many at a time as the recordings have lanes: compiled already."""
     recorded = recording(name)
     lanes = len(recorded.keys)
     one = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1, 10], (lanes, *leaf.shape[2:])), recorded.states)
     action = jnp.broadcast_to(recorded.actions[:1, 10], (lanes, recorded.env.action_size))
     following = []
-    for keys in jax.random.split(jax.random.key(5), (100 // lanes, lanes)):
+    for keys in jax.random.split(jax.random.key(5), (-(-100 // lanes), lanes)):
         tasks = jax.vmap(recorded.env.sample_task)(keys)
         following.append(np.asarray(jax.vmap(recorded.env.step)(tasks, one, action).observation))
-    assert len(np.unique(np.concatenate(following), axis=0)) == 100
+    assert len(np.unique(np.concatenate(following)[:100], axis=0)) == 100
 
 
 def test_factors_have_the_papers_distribution():

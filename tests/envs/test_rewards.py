@@ -1,4 +1,4 @@
-"""Every family's reward against a numpy transcription of its formula, over 500 recorded transitions each.
+"""Every family's reward against a numpy transcription of its formula, over 504 recorded transitions each.
 
 Tolerances: rewards are float32. Velocities are differences of float32 positions of a few metres, whose last digit is
 2e-7, over one control step of 0.008 to 0.05 s: up to 5e-5 of reward. Distances and costs are exact to 1e-5.
@@ -125,7 +125,7 @@ DRAWN = {"bernoulli-bandit", "tabular-mdp"}  # rewards are random there; tests/e
 
 def test_no_family_is_left_out():
     assert set(envs.names()) == {name.partition("@")[0] for name in BRAX.keys() | SMALL.keys() | DRAWN}
-    assert LANES * STEPS == 500
+    assert LANES * STEPS >= 500
 
 
 @pytest.mark.parametrize("name", BRAX | SMALL)
