@@ -211,7 +211,7 @@ def key_that_draws(rates):
     return next(key for key in map(jax.random.key, range(500)) if sorted(drawn(key).tolist()) == list(rates))
 
 
-@pytest.mark.parametrize("name", mrl.algorithms.names())
+@pytest.mark.parametrize("name", toys.EVERY_ALGORITHM)
 def test_every_algorithm_survives(name):
     env = fragile(MIXED)
     algorithm = mrl.algorithms.make(name, env, tasks=3, episodes=4, policy={"hidden": (4,)})

@@ -2,9 +2,16 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import struct
 
 import metarl_jax as mrl
+
+# Each of these algorithms has an outer update of its own; the others are one of them with other parts in the inner step.
+UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile")
+EVERY_ALGORITHM = [
+    pytest.param(name, marks=[] if name in UPDATES else pytest.mark.slow) for name in mrl.algorithms.names()
+]
 
 BANDIT_REWARDS = (1.0, 0.2, -0.5)
 BANDIT_LOGITS = (0.3, -0.2, 0.1)

@@ -78,6 +78,7 @@ def test_cavia_moves_the_context_and_its_gradient_reaches_every_leaf():
     assert (weights_of_context != 0).all(), "the adapted context feeds the first layer"
 
 
+@pytest.mark.slow
 def test_loaded_dice_at_the_ends_of_lambda():
     for advantage in (RETURNS, "gae"):
         dice = gradient("dice", advantage=advantage)[0]

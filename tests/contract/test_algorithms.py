@@ -87,12 +87,7 @@ def test_metrics_are_finite_and_documented(state, update):
     assert 0 < metrics["valid_share"] < 1, "episodes of this environment end early"
 
 
-# Each of these has an outer update of its own; the others are one of them with other parts in its inner step.
-UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile")
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in mrl.algorithms.names() if name not in UPDATES]
-
-
-@pytest.mark.parametrize("algorithm", [*UPDATES, *OTHERS], indirect=True)
+@pytest.mark.parametrize("algorithm", toys.EVERY_ALGORITHM, indirect=True)
 def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update):
     """Seeds and iterations in one program, as training runs them; and each seed's numbers are its own."""
     roots = jax.random.split(jax.random.key(3), 2)

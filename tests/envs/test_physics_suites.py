@@ -198,6 +198,7 @@ def test_brax_pendulum_falls():
     assert not states.truncated.any()
 
 
+@pytest.mark.slow
 def test_brax_model_in_the_docs():
     names = from_docs('"hopper"')
     env, system = names["env"], names["system"]

@@ -20,6 +20,7 @@ def written(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_the_bandit_tells_the_biased_from_the_unbiased(written):
     found = json.loads(written.read_text())["problems"]["bandit"]["estimators"]
     assert set(found) == {*CHOSEN, "ES-MAML"}
@@ -33,6 +34,7 @@ def test_the_bandit_tells_the_biased_from_the_unbiased(written):
     np.testing.assert_allclose(found["DiCE"][EXPECTED]["bias"], found["LVC"][EXPECTED]["bias"], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_everything_is_on_disk(written):
     results = json.loads(written.read_text())
     assert {"machine", "date", "command", "seed", "seconds"} <= set(results)
