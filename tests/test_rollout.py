@@ -9,6 +9,7 @@ from flax import struct
 import metarl_jax as mrl
 from metarl_jax.policies import likelihood
 from metarl_jax.rollout import rollout
+from tests import toys
 
 
 @struct.dataclass
