@@ -30,6 +30,8 @@ class Arguments:
     """rate of the inner steps, or one per step, of which the last repeats (None: that of training)"""
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
+    checkpoint: str = "newest"
+    """which: newest, best (the highest return after adaptation in training) or an iteration"""
     split: str | None = None
     """whose tasks: test, ood or train; files of the others are named after them (None: the run's --eval-split, test
     unless set)"""
@@ -38,7 +40,7 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
     cli.prepare_jax()
-    from metarl_jax.runs.run import evaluate_run
+    from metarl_jax.runs.evaluate import evaluate_run
 
     evaluate_run(
         arguments.run,
@@ -48,6 +50,7 @@ def main(argv: Sequence[str]) -> None:
         inner_lr=arguments.inner_lr,
         seed=arguments.seed,
         split=arguments.split,
+        checkpoint=arguments.checkpoint,
     )
 
 

@@ -4,6 +4,7 @@ python experiments/train.py                                    # a default that 
 python experiments/train.py --preset point-nav-finn2017        # named settings
 python experiments/train.py --task cheetah-vel --algorithm maml --folder runs/mine
 python experiments/train.py --resume --folder runs/mine        # go on after a stop
+python experiments/train.py --task point-nav --seeds 5         # five independent runs in one program
 """
 
 import argparse
@@ -25,6 +26,15 @@ with --task alone, the defaults below. `--preset NAME --help` shows a preset's v
 class Arguments(TrainConfig):
     resume: bool = False
     """go on from the newest checkpoint of --folder, whose configuration then is the default"""
+    override: bool = False
+    """let --resume change what leaves earlier iterations as they are: --iterations, --checkpoint-every, --keep,
+    --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
+    debug_nans: bool = False
+    """if a number is not finite, find the operation that it comes from"""
+
+
+# Of this start, not of the run.
+OF_THE_START = ("resume", "override", "debug_nans")
 
 
 def _defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
@@ -40,7 +50,7 @@ def _defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
     if given.preset is not None:
         return presets.get(given.preset), f"preset {given.preset}, as asked for"
     if given.resume and given.folder is not None:
-        from metarl_jax.runs.run import read_config
+        from metarl_jax.runs.config_file import read_config
 
         return read_config(Path(given.folder)), f"configuration of {given.folder}"
     if given.task is not None:
@@ -73,14 +83,14 @@ def main(argv: Sequence[str]) -> None:
     from metarl_jax import algorithms
     from metarl_jax.runs.run import train_run
 
-    config = TrainConfig(**{name: value for name, value in vars(arguments).items() if name != "resume"})
+    config = TrainConfig(**{name: value for name, value in vars(arguments).items() if name not in OF_THE_START})
     with cli.user_errors():
         config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
     console = cli.console()
     console.print(f"settings: {why}", soft_wrap=True, highlight=False)
     if dropped:
         console.print(f"left out of the preset, since {config.algorithm} has no such options: {', '.join(dropped)}")
-    train_run(config, console, resume=arguments.resume)
+    train_run(config, console, **{name: getattr(arguments, name) for name in OF_THE_START})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The evaluation loop: adaptation to held-out tasks, and its statistics. No disk, no printing."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -87,6 +87,36 @@ def summarize(per_task: np.ndarray, void: np.ndarray | None = None) -> Row:
         gain_standard_error=standard_error(gain),
         diverged_episodes=void.sum((0, 2)),
         tasks_left_out=left_out.sum(),
+    )
+
+
+def across_seeds(rows: Sequence[Row]) -> Row:
+    """One row for R ≥ 2 trainings that were evaluated on the same tasks.
+
+    Standard errors are over the seeds' means, which is how far another R trainings would be from these. Median and
+    interquartile mean are of all R·num_tasks returns; an entry of `per_task` is the mean over seeds, void ones left
+    out; `diverged_episodes` and `tasks_left_out` are sums.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    if len(rows) < 2:
+        raise ValueError(f"rows holds {len(rows)}; a standard error over seeds takes at least 2")
+    per_task = np.stack([row.per_task for row in rows])  # [R, num_tasks, L'+1]
+    met = ~np.isnan(per_task)
+    count = met.sum(0)
+    pooled = per_task[met.all(-1)]
+    means, gains = np.stack([row.mean for row in rows]), np.stack([row.gain_mean for row in rows])
+    return Row(
+        per_task=np.where(count > 0, np.where(met, per_task, 0).sum(0) / np.maximum(count, 1), np.nan),
+        mean=means.mean(0),
+        standard_error=standard_error(means),
+        median=np.median(pooled, axis=0),
+        iqm=interquartile_mean(pooled),
+        gain_mean=gains.mean(0),
+        gain_standard_error=standard_error(gains),
+        diverged_episodes=np.sum([row.diverged_episodes for row in rows], 0),
+        tasks_left_out=np.sum([row.tasks_left_out for row in rows]),
     )
 
 

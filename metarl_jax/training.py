@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.types import Key, MetaState, PyTree, strongly_typed
+from metarl_jax.guard import guard, guarded
+from metarl_jax.types import Key, MetaState, strongly_typed
 
 
 class Streams(NamedTuple):
@@ -25,28 +26,41 @@ class Streams(NamedTuple):
 
 
 def streams(key: Key) -> Streams:
-    """The named streams of a root key.
+    """The named streams of a root key, or of several at once.
+
+    Args:
+        key: of any shape; that of a run, or one for each of R seeds.
 
     Raises:
         ValueError: the key is not a typed key.
     """
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise ValueError(f"key is {key!r}; it must be a typed key, as jax.random.key(seed) makes it")
-    return Streams(*(jax.random.fold_in(key, stream) for stream in range(len(Streams._fields))))
+    return Streams(*(_of_each(jax.random.fold_in, key)(key, stream) for stream in range(len(Streams._fields))))
+
+
+def _of_each(function: Callable, key: Key) -> Callable:
+    """``function(key, ·)`` for one key, or for each of an array of keys."""
+    return jax.vmap(function, (0, None)) if key.ndim else function
 
 
 class NonFiniteError(FloatingPointError):
-    """A metric, θ or the optimiser's state became NaN or infinite.
+    """Too many updates in a row were undone because a metric, θ or the optimiser's state was NaN or infinite.
 
     Attributes:
-        iteration: at which it happened, counted from 0.
+        iteration: of the last of them, counted from 0.
         metric: its name; "state" if every metric was finite but the updated state was not.
-        metrics: the metrics of this chunk's iterations before that one, leaves [n, ...].
+        seed: which of several seeds, counted from 0; None where there is one.
+        metrics: those of this chunk's iterations before that one, leaves [n, ...].
+        state: after it, so without what it would have changed (see `metarl_jax.guard.guard`).
     """
 
-    def __init__(self, iteration: int, metric: str, value: Any, metrics: dict[str, np.ndarray]):
-        self.iteration, self.metric, self.metrics = iteration, metric, metrics
-        super().__init__(f"iteration {iteration}: {metric!r} is {value}")
+    def __init__(self, iteration: int, metric: str, seed: int | None, value: Any, failures: int, chunk: "Chunk"):
+        self.iteration, self.metric, self.seed = iteration, metric, seed
+        self.metrics, self.state = chunk.metrics, chunk.state
+        where = "" if seed is None else f" of seed number {seed}"
+        row = "" if failures == 1 else f", in the {failures}th iteration in a row that is not finite"
+        super().__init__(f"iteration {iteration}: {metric!r}{where} is {value}{row}")
 
 
 class Chunk(NamedTuple):
@@ -55,45 +69,58 @@ class Chunk(NamedTuple):
     start: int
     """its first iteration, counted from 0"""
     state: MetaState
-    """after its last iteration. The next chunk donates these buffers: copy what must outlive it"""
+    """after its last iteration; `opt_state` is a `metarl_jax.guard.Guarded`. The next chunk donates these buffers:
+    copy what must outlive it"""
     metrics: dict[str, np.ndarray]
-    """of every iteration; leaves [n, ...]"""
+    """of every iteration; leaves [n, ...], with R seeds [n, R, ...]"""
     seconds: float
     """wall-clock time, compilation included"""
 
+    @property
+    def done(self) -> int:
+        """Iterations done after it."""
+        return self.start + len(next(iter(self.metrics.values())))
 
-def _all_finite(tree: PyTree) -> jax.Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
 
-
-@functools.partial(jax.jit, static_argnames=("update", "capacity"), donate_argnames="state")
-def _run(update: Callable, capacity: int, count: jax.Array, key: Key, state: MetaState):
-    """`count` ≤ `capacity` meta-iterations from state.iteration on; metrics [capacity, ...], of which `count` are set.
+@functools.partial(jax.jit, static_argnames=("update", "capacity", "patience"), donate_argnames="state")
+def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: Key, state: MetaState):
+    """`count` ≤ `capacity` meta-iterations from state.iteration on, fewer if `patience` in a row were undone.
 
     The count is an argument, not a shape: chunks of every length are the same program. So nothing is compiled for a
     remainder, and where chunks begin and end cannot change a number.
+
+    Returns:
+        state, metrics [capacity, ...], and how many iterations were run, whose metrics are set.
     """
 
-    def step(i, carry):
-        state, buffers = carry
-        state, metrics = update(jax.random.fold_in(key, state.iteration), state)
-        buffers = jax.tree.map(lambda buffer, value: buffer.at[i].set(value), buffers, (metrics, _all_finite(state)))
-        return state, buffers
+    def step(carry):
+        i, state, buffers = carry
+        state, metrics = update(key, state)
+        return i + 1, state, jax.tree.map(lambda buffer, value: buffer.at[i].set(value), buffers, metrics)
+
+    def going_on(carry):
+        i, state, _ = carry
+        return (i < count) & (state.opt_state.failures.max() < patience)
 
     metrics = jax.eval_shape(update, key, state)[1]
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), metrics)
-    return jax.lax.fori_loop(0, count, step, (state, (buffers, jnp.ones(capacity, bool))))
+    done, state, metrics = jax.lax.while_loop(going_on, step, (jnp.int32(0), state, buffers))
+    return state, metrics, done
 
 
-def _check_finite(start: int, metrics: dict[str, np.ndarray], state_finite: np.ndarray) -> None:
-    for i, finite in enumerate(state_finite):
-        before = {name: values[:i] for name, values in metrics.items()}
-        for name, values in metrics.items():
-            if not np.isfinite(values[i]).all():
-                raise NonFiniteError(start + i, name, values[i], before)
-        if not finite:
-            raise NonFiniteError(start + i, "state", "not finite after the update", before)
+def _check_finite(chunk: Chunk, patience: int) -> None:
+    failures = np.asarray(chunk.state.opt_state.failures)
+    if failures.max() < patience:
+        return
+    seed = int(failures.argmax()) if failures.ndim else None
+
+    def last(values):
+        return values[-1] if seed is None else values[-1, seed]
+
+    bad = {name: last(values) for name, values in chunk.metrics.items() if not np.isfinite(last(values)).all()}
+    name, value = next(iter(bad.items()), ("state", "not finite after the update"))
+    before = {name: values[:-1] for name, values in chunk.metrics.items()}
+    raise NonFiniteError(chunk.done - 1, name, seed, value, int(failures.max()), chunk._replace(metrics=before))
 
 
 def train(
@@ -104,6 +131,9 @@ def train(
     state: MetaState | None = None,
     chunk: int = 50,
     seconds: float = 2.0,
+    on_nonfinite: str = "abort",
+    patience: int = 10,
+    pace: Callable[[int], int] = lambda count: count,
 ) -> Iterator[Chunk]:
     """Meta-trains until `iterations` meta-updates are done, yielding after every chunk of them.
 
@@ -111,41 +141,65 @@ def train(
     `chunk`, where a checkpoint can be taken. Numbers depend on the key and the state alone: neither on where chunks
     end, nor on how often the loop was stopped and resumed from a yielded state.
 
+    With an array of R keys, R independent runs are trained in one program, by vmap: every leaf of the state then is
+    [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are spread over its devices.
+
     Args:
         algorithm: what to run.
-        key: the root key; see `streams`.
+        key: the root key, or one for each of R seeds; see `streams`.
         iterations: the count at which to stop, those that `state` has behind it included.
         state: where to go on; None starts from ``algorithm.init(streams(key).init)``. It is copied, not donated.
-        chunk: the most iterations between two yields.
+        chunk: the most iterations between two yields, and the iterations between two anchors of "rollback".
         seconds: the time between two yields that is aimed at.
+        on_nonfinite: what becomes of an update that yields NaN or infinity: "abort" undoes it and stops, "skip" undoes
+            it and goes on, "rollback" goes on from the last anchor; see `metarl_jax.guard.guard`.
+        patience: how many such updates in a row "skip" and "rollback" put up with before they stop.
+        pace: the next chunk's length, given the one that is proposed; 0 ends the loop. Processes that train together
+            agree by it, since the proposal depends on time.
 
     Raises:
-        ValueError: a size is not positive, or the key is not typed.
-        NonFiniteError: a metric, θ or the optimiser's state became NaN or infinite.
+        ValueError: a size is not positive, the key is not typed, or a name is unknown.
+        NonFiniteError: too many updates in a row were undone.
     """
-    for name, value in (("iterations", iterations), ("chunk", chunk), ("seconds", seconds)):
+    sizes = {"iterations": iterations, "chunk": chunk, "seconds": seconds, "patience": patience}
+    for name, value in sizes.items():
         if not value > 0:
             raise ValueError(f"{name} is {value!r}; it must be positive")
     keys = streams(key)
-    state = algorithm.init(keys.init) if state is None else state
+    update = guard(algorithm.update, on_nonfinite, chunk)
+    if on_nonfinite == "abort":
+        patience = 1
+    if state is None:
+        state = (jax.vmap(algorithm.init) if key.ndim else algorithm.init)(keys.init)
+
+    def iteration(key, state):
+        return update(jax.random.fold_in(key, state.iteration), state)
+
     # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
-    return _chunks(jax.jit(algorithm.update), keys.train, iterations, state, chunk, seconds)
+    step = jax.jit(jax.vmap(iteration) if key.ndim else iteration)
+    advance = functools.partial(_run, step, chunk, patience)
+    return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace)
 
 
-def _chunks(update, key, iterations, state, chunk, seconds):
+def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
     # Strongly typed, fresh buffers: a weakly typed initial state would compile the program twice, and donating the
     # caller's own arrays before the first chunk is asked for would be a surprise.
-    state = jax.tree.map(jnp.array, strongly_typed(state))
-    done, count = int(state.iteration), 1
+    state = jax.tree.map(jnp.array, strongly_typed(guarded(state)))
+    # A run that had more patience when it was stopped goes on with what it has now.
+    memory = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
+    state = state.replace(opt_state=memory)
+    done, count = int(np.max(state.iteration)), 1
     while done < iterations:
-        count = min(count, iterations - done, chunk - done % chunk)
+        count = pace(min(count, iterations - done, chunk - done % chunk))
+        if count == 0:
+            return
         started = time.perf_counter()
-        state, (metrics, finite) = _run(update, chunk, jnp.int32(count), key, state)
-        metrics, finite = jax.device_get((metrics, finite))
+        state, metrics, ran = advance(jnp.int32(count), key, state)
+        metrics, ran = jax.device_get((metrics, ran))
         elapsed = time.perf_counter() - started
-        metrics = {name: values[:count] for name, values in metrics.items()}
-        _check_finite(done, metrics, finite[:count])
-        yield Chunk(done, state, metrics, elapsed)
+        finished = Chunk(done, state, {name: values[:ran] for name, values in metrics.items()}, elapsed)
+        _check_finite(finished, patience)
+        yield finished
         done += count
         # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
         count = max(1, min(2 * count, round(count * seconds / elapsed))) if done > 1 else 1

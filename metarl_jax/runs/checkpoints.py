@@ -1,11 +1,11 @@
-"""Checkpoints of a run: orbax writes them, a digest in each proves it whole, `meta.json` says what they belong to."""
+"""Checkpoints of a run: orbax writes them, and each says what it belongs to and proves itself whole."""
 
+import contextlib
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
-from metarl_jax.runs.config import TrainConfig, differences, from_json, to_json
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config_file import differences, from_json, to_json
+from metarl_jax.runs.provenance import provenance
 from metarl_jax.types import MetaState, PyTree
 
-SCHEMA = 1
+SCHEMA = 2
 """Changes whenever an older program could no longer read what this one writes."""
 
-_PACKAGES = ("metarl-jax", "jax", "jaxlib", "flax", "optax", "brax", "orbax-checkpoint")
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what determines a run's numbers; a package that is missing is left out."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+SCORE = "score"
 
 
 def _is_key(leaf: Any) -> bool:
@@ -49,131 +41,180 @@ def layout(state: PyTree) -> dict[str, str]:
     return {path: f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "") for path, leaf in _leaves(state).items()}
 
 
-def digest(state: PyTree) -> str:
+def digest(leaves: dict[str, np.ndarray]) -> str:
     """SHA-256 over paths, types, shapes and bytes of all leaves."""
     total = hashlib.sha256()
-    for path, leaf in _leaves(state).items():
-        value = np.asarray(leaf)
+    for path, value in leaves.items():
         total.update(f"{path} {value.dtype} {value.shape} ".encode() + value.tobytes())
     return total.hexdigest()
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, under ``checkpoints/ITERATION``, of which the newest `keep` stay.
+    """The checkpoints of one run folder, under ``checkpoints/ITERATION``.
 
-    `meta.json` beside them holds schema, configuration, versions and the layout of the state.
+    The newest `keep` stay, and the one of the best score. Each holds the state, and a record of its digest, its score,
+    the configuration, the versions and the layout of the state that it was written with.
     """
 
-    def __init__(self, folder: Path, config: TrainConfig, state: MetaState, *, keep: int = 3, create: bool = False):
+    def __init__(self, folder: Path, config: TrainConfig, state: MetaState, *, write: bool = False):
         """Opens a folder, or makes one.
 
         Args:
             folder: the run folder.
-            config: the run that wants to write or to go on.
+            config: the run that wants to write or to go on; its `keep` is how many to keep.
             state: an example of its state; only structure, types and shapes are used.
-            keep: how many to keep.
-            create: write `meta.json`; else compare with the one that is there.
+            write: whether to write too; a reader leaves everything as it is.
 
         Raises:
-            ValueError: the folder holds no readable `meta.json`, or one of another schema, configuration or layout.
+            ValueError: there is nothing to read.
         """
         self.directory = folder.resolve() / "checkpoints"
         self.notes: list[str] = []
         """what the user should be told: damaged checkpoints, other versions"""
-        self._template = state
-        meta = {
-            "schema": SCHEMA,
-            "versions": versions(),
-            "configuration": json.loads(to_json(config)),
-            "layout": layout(state),
-        }
-        if create:
-            self.directory.mkdir(parents=True)
-            (self.directory / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
-        else:
-            self._compare(meta, config)
+        self._template, self._config = state, config
+        if write:
+            self.directory.mkdir(exist_ok=True)
+        elif not self.directory.is_dir():
+            raise ValueError(f"{folder} holds no checkpoints; experiments/train.py writes them")
         # orbax reports on its own logger what concerns its developers; what concerns the user is in `notes`.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=False, enable_async_checkpointing=False)
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("state", "proof"), item_handlers=None
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(config.keep),
+                checkpoint_managers.BestN(
+                    get_metric_fn=lambda metrics: metrics[SCORE], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
         )
+        # One process writes, and it knows the whole state: orbax need not wait for others.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(),
+            active_processes={jax.process_index()},
+            barrier_sync_key_prefix=f"process{jax.process_index()}",
+        )
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            read_only=not write,
+            best_fn=lambda metrics: metrics[SCORE],
+            preservation_policy=policy,
+            enable_async_checkpointing=write,
+            multiprocessing_options=alone,
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "record"))
 
-    def _compare(self, meta: dict[str, Any], config: TrainConfig) -> None:
-        path = self.directory / "meta.json"
-        if not path.is_file():
-            raise ValueError(f"{self.directory} holds no meta.json, so it is no checkpoint folder of this library")
-        try:
-            stored = json.loads(path.read_text())
-            schema, configuration, stored_layout = stored["schema"], stored["configuration"], stored["layout"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}") from error
-        if schema != SCHEMA:
-            raise ValueError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")
-        changed = differences(from_json(json.dumps(configuration), str(path)), config)
-        if changed:
-            raise ValueError(f"the checkpoints in {self.directory} are of another configuration: {'; '.join(changed)}")
-        for leaf in sorted(stored_layout.keys() | meta["layout"].keys()):
-            old, new = stored_layout.get(leaf, "absent"), meta["layout"].get(leaf, "absent")
-            if old != new:
-                raise ValueError(f"the checkpoints in {self.directory} hold another state: {leaf} was {old}, now {new}")
-        for package, version in versions().items():
-            if stored.get("versions", {}).get(package) != version:
-                self.notes.append(
-                    f"the checkpoint was written with {package} {stored.get('versions', {}).get(package)}, this is "
-                    f"{version}: numbers may differ from those of an uninterrupted run"
-                )
+    def save(self, state: MetaState, score: float | None = None) -> None:
+        """Starts to write the state under its iteration, and returns; one that is there stays.
 
-    def save(self, state: MetaState) -> None:
-        """Writes the state under its iteration; atomic, and on disk when this returns. One that is there stays."""
-        iteration = int(state.iteration)
+        What an earlier call could not write is raised here, or by `close`. A checkpoint that is not whole when the
+        process ends is none.
+
+        Args:
+            state: leaves are copied before this returns.
+            score: the higher the better; None has no claim to be kept as the best.
+
+        Raises:
+            OSError: this checkpoint, or the one before, could not be written.
+        """
+        leaves = {path: np.array(leaf) for path, leaf in _leaves(state).items()}
+        iteration = int(np.max(np.asarray(state.iteration)))
         if iteration in self.iterations():
             return
-        proof = {"iteration": iteration, "sha256": digest(state)}
-        self._manager.save(
-            iteration,
-            args=ocp.args.Composite(state=ocp.args.StandardSave(_leaves(state)), proof=ocp.args.JsonSave(proof)),
-        )
-        self._manager.wait_until_finished()
+        record = provenance() | {
+            "schema": SCHEMA,
+            "iteration": iteration,
+            "sha256": digest(leaves),
+            "configuration": json.loads(to_json(self._config)),
+            "layout": layout(state),
+        }
+        args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
+        with _as_os_error(self.directory):
+            self._manager.save(iteration, args=args, metrics=None if score is None else {SCORE: float(score)})
 
     def iterations(self) -> list[int]:
         """Iterations of which there is a checkpoint, ascending."""
-        return sorted(self._manager.all_steps(read=True))
+        return sorted(self._manager.all_steps())
 
-    def restore(self) -> MetaState:
+    def best(self) -> int | None:
+        """The iteration of the best score; None: no checkpoint has one."""
+        return self._manager.best_step()
+
+    def restore(self, iteration: int | None = None) -> MetaState:
         """The newest whole checkpoint; `notes` names every newer one that is damaged.
 
+        Args:
+            iteration: this one and no other; None: the newest.
+
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or it is of another schema, configuration or layout.
         """
+        there = self.iterations()
+        if iteration is not None and iteration not in there:
+            raise ValueError(
+                f"there is no checkpoint of iteration {iteration} in {self.directory}; there are {there or 'none'}"
+            )
         failures = []
-        for iteration in reversed(self.iterations()):
+        for candidate in [iteration] if iteration is not None else reversed(there):
             try:
-                state = self._read(iteration)
-            # Whatever a damaged file makes orbax, its storage layer or a JSON parser raise means the same here.
+                record = self._read_record(candidate)
+                fits = record["schema"] == SCHEMA
+                state = self._read(candidate, record) if fits and record["layout"] == layout(self._template) else None
+            # Whatever orbax, tensorstore or JSON make of damaged bytes.
             except Exception as error:
-                failures.append(f"checkpoint {iteration} is damaged ({_one_line(error)})")
+                failures.append(f"checkpoint {candidate} is damaged ({_one_line(error)})")
                 continue
-            self.notes += [f"{failure}; going back to checkpoint {iteration}" for failure in failures]
-            return state
-        found = "; ".join(failures) or "it is empty"
+            self._check(record)
+            if state is not None:
+                self.notes += [f"{failure}; going back to checkpoint {candidate}" for failure in failures]
+                return state
+        found = "; ".join(failures) or "there is none at all"
         raise ValueError(f"no whole checkpoint in {self.directory}: {found}")
 
-    def _read(self, iteration: int) -> MetaState:
+    def _read_record(self, iteration: int) -> dict[str, Any]:
+        read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        wanted = {"schema": int, "iteration": int, "sha256": str, "configuration": dict, "layout": dict}
+        for name, kind in wanted.items():
+            if not isinstance(read[name], kind):
+                raise TypeError(f"its record has no {name}")
+        return read
+
+    def _check(self, record: dict[str, Any]) -> None:
+        """Whether a record is of this run; raises ValueError if not."""
+        where = f"the checkpoints in {self.directory}"
+        if record["schema"] != SCHEMA:
+            raise ValueError(f"{where} are of schema {record['schema']!r}; this version reads schema {SCHEMA}")
+        stored = from_json(json.dumps(record["configuration"]), where)
+        fixed, _ = differences(stored, self._config)
+        if fixed:
+            raise ValueError(f"{where} are of another configuration: {'; '.join(fixed)}")
+        template = layout(self._template)
+        for leaf in sorted(record["layout"].keys() | template.keys()):
+            old, new = record["layout"].get(leaf, "absent"), template.get(leaf, "absent")
+            if old != new:
+                raise ValueError(f"{where} hold another state: {leaf} was {old}, now {new}")
+        now = provenance()
+        for name in ("versions", "hardware"):
+            before = record.get(name) or {}
+            for part, value in now[name].items():
+                if before.get(part) != value:
+                    self.notes.append(
+                        f"the checkpoint was written with {part} {before.get(part)}, this is {value}: numbers may "
+                        "differ from those of an uninterrupted run"
+                    )
+
+    def _read(self, iteration: int, record: dict[str, Any]) -> MetaState:
         wanted = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in _leaves(self._template).items()}
-        read = self._manager.restore(
-            iteration,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted), proof=ocp.args.JsonRestore()),
-        )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+        read = {path: np.asarray(leaf) for path, leaf in self._manager.restore(iteration, args=args)["state"].items()}
+        if (record["iteration"], record["sha256"]) != (iteration, digest({path: read[path] for path in wanted})):
+            raise ValueError("its content does not match its digest")
         template, tree = jax.tree.flatten(self._template)
         leaves = [
-            jax.random.wrap_key_data(jnp.asarray(value), impl=jax.random.key_impl(old)) if _is_key(old) else value
-            for value, old in zip((read["state"][path] for path in wanted), template, strict=True)
+            jax.random.wrap_key_data(jnp.asarray(read[path]), impl=jax.random.key_impl(old))
+            if _is_key(old)
+            else jnp.asarray(read[path])
+            for path, old in zip(wanted, template, strict=True)
         ]
-        state = jax.tree.unflatten(tree, [leaf if _is_key(leaf) else jnp.asarray(leaf) for leaf in leaves])
-        if read["proof"] != {"iteration": iteration, "sha256": digest(state)}:
-            raise ValueError("its content does not match its digest")
-        return state
+        return jax.tree.unflatten(tree, leaves)
 
     def discard_after(self, iteration: int) -> None:
         """Moves checkpoints newer than `iteration` to ``damaged/``, so that the run can write them again."""
@@ -188,9 +229,37 @@ class Checkpoints:
             self.notes.append(f"moved the damaged checkpoint {newer} to {target}")
         self._manager.reload()
 
+    def wait(self) -> None:
+        """Until everything saved is on disk.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        with _as_os_error(self.directory):
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Ends orbax's threads."""
-        self._manager.close()
+        """Waits, and ends orbax's threads.
+
+        Raises:
+            OSError: something could not be written.
+        """
+        try:
+            self.wait()
+        finally:
+            with _as_os_error(self.directory):
+                self._manager.close()
+
+
+@contextlib.contextmanager
+def _as_os_error(directory: Path) -> Iterator[None]:
+    """orbax and tensorstore tell of a full disk in exceptions of several kinds; here all are OSErrors."""
+    try:
+        yield
+    except OSError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise OSError(f"no checkpoint could be written to {directory}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -19,7 +19,9 @@ class UserError(Exception):
 
 
 class RunStopped(Exception):
-    """A run ended early, what it had reached is kept. Scripts exit with status 1."""
+    """A run ended early, what it had reached is kept. Scripts exit with its status."""
+
+    status = 1
 
 
 @contextlib.contextmanager
@@ -41,7 +43,10 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (RunStopped, OSError) as error:
+    except RunStopped as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.status
+    except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

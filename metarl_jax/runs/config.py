@@ -5,8 +5,6 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 
 import ast
 import dataclasses
-import json
-import types
 import typing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +17,9 @@ if typing.TYPE_CHECKING:
 
 SPLITS = ("train", "test", "ood")
 """Those of `metarl_jax.envs.SPLITS`, which takes JAX to import."""
+
+ON_NONFINITE = ("abort", "skip", "rollback")
+"""Those of `metarl_jax.guard.ON_NONFINITE`, which takes JAX to import."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,10 +137,19 @@ class TrainConfig:
     """meta-iterations"""
     seed: int = 0
     """seed of θ, tasks and episodes"""
+    seeds: int = 1
+    """independent runs trained in one program, of the seeds --seed, --seed + 1, …"""
+    devices: int | None = None
+    """devices that tasks and seeds are spread over (None: all there are, on a CPU one)"""
+    on_nonfinite: str = "abort"
+    """what becomes of an update that yields NaN or infinity: abort undoes it and stops, skip undoes it and goes on,
+    rollback goes back to the parameters of the last checkpoint"""
+    patience: int = 10
+    """such updates in a row after which skip and rollback stop too"""
     checkpoint_every: int = 25
     """iterations between checkpoints"""
     keep: int = 3
-    """newest checkpoints to keep"""
+    """newest checkpoints to keep, beside the one with the highest return after adaptation"""
     folder: str | None = None
     """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
     wandb: str | None = None
@@ -149,8 +159,15 @@ class TrainConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def __post_init__(self):
-        for name, least in {"iterations": 1, "checkpoint_every": 1, "keep": 1, "seed": 0}.items():
+        least_of = {"iterations": 1, "checkpoint_every": 1, "keep": 1, "seed": 0, "seeds": 1, "patience": 1}
+        for name, least in least_of.items():
             integer(name, getattr(self, name), least)
+        if self.seed + self.seeds > 2**32:
+            raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
+        if self.devices is not None:
+            integer("devices", self.devices, 1)
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise unknown("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         integer("eval_tasks", self.evaluation.eval_tasks, 2)
         integer("eval_seed", self.evaluation.eval_seed, 0)
         if self.evaluation.eval_split not in SPLITS:
@@ -159,13 +176,14 @@ class TrainConfig:
             integer("eval_steps", self.evaluation.eval_steps, 0)
 
     @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """`seed`, `seed` + 1, …, one for each of `seeds`."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    @property
     def run_folder(self) -> Path:
         """`folder`, or the one that task, algorithm and seed name."""
         return Path(self.folder or f"runs/{self.task}-{self.algorithm}-{self.seed}")
-
-
-# What may differ when a run goes on: nothing here changes a number of an iteration that both configurations have.
-FREE_TO_CHANGE = frozenset({"iterations", "checkpoint_every", "keep", "folder", "wandb", "preset", "evaluation"})
 
 
 class Built(NamedTuple):
@@ -239,59 +257,3 @@ def algorithm_value(config: TrainConfig, option: str) -> Any:
     from metarl_jax import algorithms
 
     return algorithm_options(config).get(option, algorithms.options(config.algorithm).get(option))
-
-
-def to_json(config: TrainConfig) -> str:
-    """The text of `config.json`."""
-    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
-
-
-def from_json(text: str, source: str = "the configuration") -> TrainConfig:
-    """The configuration that `to_json` wrote; fields that it lacks take their defaults.
-
-    Raises:
-        ValueError: it is not JSON, a field is unknown, or a value has the wrong type or range.
-    """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{source} is not JSON: {error}") from error
-    return _from_dict(TrainConfig, data, source)
-
-
-def _from_dict(cls: type, data: Any, source: str) -> Any:
-    if not isinstance(data, dict):
-        raise ValueError(f"{source} holds {data!r} where an object is needed")
-    hints = typing.get_type_hints(cls)
-    for name in data.keys() - hints.keys():
-        raise unknown(f"field of {source}", name, hints)
-    return cls(**{name: _convert(name, value, hints[name], source) for name, value in data.items()})
-
-
-def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _from_dict(typing.cast(type, hint), value, source)
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    for kind in allowed:
-        if typing.get_origin(kind) is tuple and isinstance(value, list):
-            return tuple(value)
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-            return value
-    raise ValueError(f"{source}: {name} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
-
-
-def differences(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
-    """One line per field that must not differ between a checkpoint and the run that goes on from it, but does."""
-    lines = []
-    for field in dataclasses.fields(TrainConfig):
-        old, new = getattr(stored, field.name), getattr(wanted, field.name)
-        if field.name in FREE_TO_CHANGE or old == new:
-            continue
-        if dataclasses.is_dataclass(old):
-            pairs = [(f.name, getattr(old, f.name), getattr(new, f.name)) for f in dataclasses.fields(old)]
-        else:
-            pairs = [(field.name, old, new)]
-        lines += [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
-    return lines

@@ -7,6 +7,7 @@ import csv
 import importlib
 import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +17,8 @@ import numpy as np
 class Logger(Protocol):
     """What a sink for metrics needs."""
 
-    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
-        """Takes the scalars of one iteration, NumPy or Python numbers."""
+    def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
+        """Takes the scalars of one iteration of one seed, NumPy or Python numbers."""
 
     def flush(self) -> None:
         """Makes everything logged so far visible to a reader; called after every chunk."""
@@ -47,15 +48,16 @@ def _text(value: Any) -> str:
 
 
 class TableLogger:
-    """A CSV file with one row per iteration, counted from 0 without gaps."""
+    """A CSV file with one row per iteration and seed; iterations are counted from 0 without gaps."""
 
-    def __init__(self, path: Path, resume_at: int | None = None):
+    def __init__(self, path: Path, resume_at: int | None = None, seeds: int = 1):
         """Starts a file, or goes on with one.
 
         Args:
             path: of the file.
             resume_at: keep the rows before this iteration and drop the later ones, which a killed run may have written
                 after its last checkpoint; None starts a new file.
+            seeds: rows of an iteration.
 
         Raises:
             ValueError: the file lacks a row that should be kept, or is missing.
@@ -67,10 +69,11 @@ class TableLogger:
             return
         if not path.is_file():
             raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}")
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = lines[: resume_at + 1]
-        expected = ["iteration", *map(str, range(resume_at))] if lines or resume_at else []
-        if [line.partition(",")[0] for line in kept] != expected:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept = lines[: resume_at * seeds + 1] if resume_at else []
+        expected = ["iteration", *(str(row // seeds) for row in range(resume_at * seeds))] if resume_at else []
+        whole = all(line.endswith("\n") and line.count(",") == kept[0].count(",") for line in kept)
+        if [line.partition(",")[0] for line in kept] != expected or not whole:
             raise ValueError(
                 f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on"
             )
@@ -80,20 +83,20 @@ class TableLogger:
         self._header = next(csv.reader(io.StringIO(kept[0]))) if kept else None
         self._file = path.open("a", newline="", encoding="utf-8")
 
-    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+    def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
         """Appends a row.
 
         Raises:
             ValueError: the metrics are not those of the header.
         """
-        header = ["iteration", *metrics]
+        header = ["iteration", "seed", *metrics]
         writer = csv.writer(self._file, lineterminator="\n")
         if self._header is None:
             writer.writerow(header)
             self._header = header
         if header != self._header:
             raise ValueError(f"metrics changed: the table has {self._header}, this row has {header}")
-        writer.writerow([iteration, *map(_text, metrics.values())])
+        writer.writerow([iteration, seed, *map(_text, metrics.values())])
 
     def flush(self) -> None:
         """Puts every row on disk, so that a checkpoint is never ahead of the table."""
@@ -105,33 +108,56 @@ class TableLogger:
         self._file.close()
 
 
-class TensorBoardLogger:
-    """TensorBoard events in a folder; on resume, points from `resume_at` on are hidden."""
+class TimingLog:
+    """timing.csv: a row per chunk. Unlike metrics.csv it is a diary, so a resumed run appends to what is there."""
 
-    def __init__(self, folder: Path, resume_at: int | None = None):
-        import tensorboardX
+    def __init__(self, path: Path):
+        self._file = path.open("a", encoding="utf-8")
+        if not self._file.tell():
+            self._file.write("iteration,seconds,environment_steps_per_second\n")
 
-        self._writer = tensorboardX.SummaryWriter(str(folder), purge_step=resume_at)
-
-    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
-        """Adds a point to every curve."""
-        for name, value in metrics.items():
-            self._writer.add_scalar(name, float(value), iteration)
-
-    def flush(self) -> None:
-        """Writes the events out."""
-        self._writer.flush()
+    def log(self, done: int, seconds: float, steps: float) -> None:
+        """A chunk that ended when `done` iterations were done, with `steps` environment steps in it."""
+        self._file.write(f"{done},{seconds},{steps / seconds}\n")
+        self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        self._file.close()
+
+
+class TensorBoardLogger:
+    """TensorBoard events in a folder, or in one below it per seed; on resume, points from `resume_at` on are hidden."""
+
+    def __init__(self, folder: Path, resume_at: int | None = None, seeds: Sequence[int] = (0,)):
+        import tensorboardX
+
+        folders = {seed: folder / f"seed-{seed}" if len(seeds) > 1 else folder for seed in seeds}
+        self._writers = {
+            seed: tensorboardX.SummaryWriter(str(path), purge_step=resume_at) for seed, path in folders.items()
+        }
+
+    def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
+        """Adds a point to every curve."""
+        for name, value in metrics.items():
+            self._writers[seed].add_scalar(name, float(value), iteration)
+
+    def flush(self) -> None:
+        """Writes the events out."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
 
 
 class WandbLogger:
     """Weights & Biases; a resumed run goes on under the same id, the folder's name."""
 
-    def __init__(self, project: str, folder: Path, configuration: dict[str, Any]):
-        """Starts the run.
+    def __init__(self, project: str, folder: Path, configuration: dict[str, Any], seeds: int = 1):
+        """Starts the run; with several seeds, the names of the metrics have the seed before them.
 
         Raises:
             ValueError: wandb is not installed.
@@ -142,13 +168,15 @@ class WandbLogger:
             raise ValueError(
                 f"wandb is {project!r}, but wandb is not installed: pip install 'metarl-jax[wandb]'"
             ) from error
+        self._several = seeds > 1
         self._run = wandb.init(
             project=project, id=folder.name, dir=str(folder), config=configuration, resume="allow", name=folder.name
         )
 
-    def log(self, iteration: int, metrics: dict[str, Any]) -> None:
+    def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
         """Adds a point to every curve."""
-        self._run.log({name: float(value) for name, value in metrics.items()}, step=iteration)
+        prefix = f"seed-{seed}/" if self._several else ""
+        self._run.log({prefix + name: float(value) for name, value in metrics.items()}, step=iteration)
 
     def flush(self) -> None:
         """Nothing to do: wandb uploads in the background."""

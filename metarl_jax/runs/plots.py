@@ -40,11 +40,14 @@ def _return_label(horizon: int) -> str:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Trailing mean over at most `window` values, fewer at the start; same length [n]."""
-    total = np.cumsum(np.insert(np.asarray(values, float), 0, 0.0))
+    """Trailing mean over at most `window` values, fewer at the start, NaN left out; same length [n]."""
+    values = np.asarray(values, float)
+    met = np.isfinite(values)
+    total, count = (np.cumsum(np.insert(x, 0, 0)) for x in (np.where(met, values, 0.0), met))
     end = np.arange(1, len(total))
     start = np.maximum(end - window, 0)
-    return (total[end] - total[start]) / (end - start)
+    number = count[end] - count[start]
+    return np.where(number > 0, (total[end] - total[start]) / np.maximum(number, 1), np.nan)
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -59,14 +62,18 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int) -> None:
     """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
 
+    Of several seeds the trailing means are faint, and their mean is bold.
+
     Args:
-        metrics: columns [iterations] of metrics.csv, return_0 … return_L among them.
+        metrics: columns of metrics.csv, return_0 … return_L among them.
         path: of the picture.
         title: task and algorithm.
         horizon: T, for the axis label.
     """
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
-    iteration = metrics["iteration"]
+    seeds = len(np.unique(metrics["seed"]))
+    metrics = {name: values.reshape(-1, seeds) for name, values in metrics.items()}
+    iteration = metrics["iteration"][:, 0]
     window = max(1, min(25, len(iteration) // 10))
     figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
     for index, name in enumerate(stages):
@@ -75,13 +82,17 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
             (ORANGE, "before adaptation") if index == 0 else (BLUE, f"after {index} inner step{'s'[: index > 1]}")
         )
         opacity = 1.0 if index in (0, last) else 0.25 + 0.5 * index / last
-        if window > 1:
-            axes.plot(iteration, metrics[name], color=color, alpha=0.2 * opacity, linewidth=0.8)
-        axes.plot(iteration, smooth(metrics[name], window), color=color, alpha=opacity, linewidth=1.8, label=label)
+        smoothed = np.stack([smooth(values, window) for values in metrics[name].T], 1)
+        if window > 1 or seeds > 1:
+            faint = smoothed if seeds > 1 else metrics[name]
+            axes.plot(iteration, faint, color=color, alpha=0.2 * opacity, linewidth=0.8)
+        axes.plot(iteration, smoothed.mean(1), color=color, alpha=opacity, linewidth=1.8, label=label)
+    if seeds > 1:
+        axes.plot([], [], " ", label=f"faint: each of {seeds} seeds; bold: their mean")
     if window > 1:
-        axes.plot([], [], " ", label=f"bold: mean of the last {window} iterations")
+        axes.plot([], [], " ", label=f"{'bold: ' if seeds == 1 else ''}mean of the last {window} iterations")
     if "environment_steps" in metrics and len(iteration) > 1:
-        per_iteration = float(metrics["environment_steps"].mean())
+        per_iteration = float(metrics["environment_steps"].sum(1).mean())
         scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
         top = axes.secondary_xaxis(
             "top",
@@ -97,8 +108,10 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     figure.savefig(path)
 
 
-def adaptation(rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_steps: int) -> None:
-    """Return against inner steps on held-out tasks, ± one standard error over tasks.
+def adaptation(
+    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_steps: int, seeds: int = 1
+) -> None:
+    """Return against inner steps on held-out tasks, ± one standard error over tasks, or over several seeds.
 
     Args:
         rows: of evaluation.json.
@@ -106,6 +119,7 @@ def adaptation(rows: dict[str, dict[str, Any]], path: Path, *, title: str, horiz
         title: task, algorithm and number of tasks.
         horizon: T, for the axis label.
         trained_steps: L of training; where the curve goes beyond, a line marks it.
+        seeds: of training.
     """
     figure, axes = _axes(title, "inner steps", _return_label(horizon))
     steps: Sequence[int] = []
@@ -117,6 +131,6 @@ def adaptation(rows: dict[str, dict[str, Any]], path: Path, *, title: str, horiz
     axes.set_xticks(steps)
     if 0 < trained_steps < max(steps, default=0):
         axes.axvline(trained_steps, color=GREY, linestyle=":", linewidth=1, label="inner steps in training")
-    axes.plot([], [], " ", label="band: ± 1 standard error over tasks")
+    axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)

@@ -61,12 +61,15 @@ class TrainingProgress:
         """
         now, status = time.monotonic(), ""
         if "return" in metrics:
-            returns = np.asarray(metrics["return"], float).mean(0)
+            returns = np.asarray(metrics["return"], float)
+            returns = np.nanmean(returns.reshape(-1, returns.shape[-1]), 0)  # over iterations, and over seeds
             status = f"return {returns[0]:.4g} → {returns[-1]:.4g}"
         if "environment_steps" in metrics and self._warm > self._start:
             status += f", {quantity(float(np.sum(metrics['environment_steps'])) / seconds)} steps/s"
         if "diverged_episodes" in metrics and np.sum(metrics["diverged_episodes"]):
             status += f", {quantity(float(np.sum(metrics['diverged_episodes'])))} episodes diverged"
+        if "nonfinite" in metrics and np.sum(metrics["nonfinite"]):
+            status += f", {quantity(float(np.sum(metrics['nonfinite'])))} updates undone"
         left = ""
         if self._warm > self._start and done > self._warm:
             left = f"{duration((now - self._clock) / (done - self._warm) * (self._iterations - done))} left"

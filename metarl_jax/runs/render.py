@@ -15,8 +15,9 @@ from metarl_jax.inner.adapter import policy_of
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config import Built
+from metarl_jax.runs.config_file import read_config
 from metarl_jax.runs.replay import Episode, record
-from metarl_jax.runs.run import read_config, restore
+from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
 from metarl_jax.types import PyTree
 
@@ -86,7 +87,7 @@ def render_run(
     video: bool = True,
     brax_viewer: bool = False,
 ) -> list[Path]:
-    """Draws episodes of a run's newest checkpoint in held-out tasks, before and after adaptation.
+    """Draws episodes of a run's newest checkpoint in held-out tasks, before and after adaptation; of its first seed.
 
     Args:
         folder: of the run.
@@ -127,6 +128,7 @@ def render_run(
         if built.algorithm.policy is None:
             raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
         state, notes = restore(config)
+        theta = params_of_seeds(state, config.seeds)[0]
         if output is None:
             output = folder / ("renders" if split == "test" else f"renders-{split}")
         output.mkdir(parents=True, exist_ok=True)
@@ -139,9 +141,9 @@ def render_run(
     labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
     with console.status(f"adapting to {tasks} held-out tasks"):
         if env.scene is None:
-            held = _record(key, built, state.params, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
+            held = _record(key, built, theta, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
         else:
-            held = _record(key, built, state.params, _links(env), **sizes, episodes=1)
+            held = _record(key, built, theta, _links(env), **sizes, episodes=1)
     with console.status("drawing"):
         if env.scene is None:
             files = _draw_points(held, output, title, labels)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from metarl_jax.evaluation import Row
+from metarl_jax.evaluation import Row, across_seeds
 
 
 def to_report(
-    rows: dict[str, Row],
+    of_seeds: dict[int, dict[str, Row]],
     *,
     task: str,
     algorithm: str,
@@ -26,8 +26,11 @@ def to_report(
 ) -> dict[str, Any]:
     """The content of evaluation.json.
 
+    With one seed, `rows` are its rows, with standard errors over tasks. With several, the trained rows are those of
+    `metarl_jax.evaluation.across_seeds`, with standard errors over seeds, and `per_seed` holds each seed's own.
+
     Args:
-        rows: of `metarl_jax.evaluation.evaluate`.
+        of_seeds: of `metarl_jax.evaluation.evaluate`, by the seed of the training.
         task: the family.
         algorithm: its name.
         split: whose tasks.
@@ -37,27 +40,32 @@ def to_report(
         iteration: meta-updates that the evaluated θ has behind it.
         seed: of the held-out tasks.
     """
-    per_task = next(iter(rows.values())).per_task
-    not_per_task = [field for field in Row._fields if field != "per_task"]
+    first = next(iter(of_seeds.values()))
+    # Untrained parameters know nothing of the seed, and the draws are the same.
+    several = len(of_seeds) > 1
+    rows = first | {"adapted": across_seeds([rows["adapted"] for rows in of_seeds.values()])} if several else first
+    per_seed = [{"seed": seed, "rows": {"adapted": _row(rows["adapted"])}} for seed, rows in of_seeds.items()]
     return {
         "task": task,
         "algorithm": algorithm,
         "split": split,
-        "num_tasks": len(per_task),
+        "num_tasks": len(first["adapted"].per_task),
         "episodes_per_step": episodes_per_step,
         "adaptation_steps_in_training": trained_steps,
         "inner_lr": list(inner_lr),
         "iteration": iteration,
         "seed": seed,
-        "rows": {
-            name: {"steps": list(range(per_task.shape[1]))}
-            | {field: getattr(row, field).tolist() for field in not_per_task}
-            # Of a task left out, null is the step without a return. Any other NaN is in the statistics as well, so that
-            # `write_report` refuses it.
-            | {"per_task": [[None if np.isnan(mean) else mean for mean in means] for means in row.per_task.tolist()]}
-            for name, row in rows.items()
-        },
-    }
+        "training_seeds": list(of_seeds),
+        "rows": {name: _row(row) for name, row in rows.items()},
+    } | ({"per_seed": per_seed} if several else {})
+
+
+def _row(row: Row) -> dict[str, Any]:
+    lists = {field: getattr(row, field).tolist() for field in Row._fields if field != "per_task"}
+    # Of a task left out, null is the step without a return. Any other NaN is in the statistics as well, so that
+    # `write_report` refuses it.
+    per_task = [[None if np.isnan(mean) else mean for mean in means] for means in row.per_task.tolist()]
+    return {"steps": list(range(row.per_task.shape[1]))} | lists | {"per_task": per_task}
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
@@ -77,7 +85,9 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 
 def table(report: dict[str, Any]) -> Table:
     """Mean, standard error, median and interquartile mean per step, and the gain over step 0."""
-    caption = "s.e.: standard error over tasks; gain: over step 0 of the same task; IQM: interquartile mean"
+    seeds = len(report["training_seeds"])
+    over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
+    caption = f"s.e.: standard error over {over}; gain: over step 0 of the same task; IQM: interquartile mean"
     names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
         if diverged := sum(row["diverged_episodes"]):

@@ -16,7 +16,10 @@ from experiments import render as script
 from metarl_jax.runs import cli, render, scene, video, viewer
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig, build
+from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.runs.replay import Episode
+from metarl_jax.runs.states import restore
 from metarl_jax.training import streams
 
 T = 6
@@ -41,7 +44,8 @@ def untrained(folder, task, **options):
         evaluation=EvaluationConfig(eval_tasks=2, eval_steps=2),
         **options,
     )
-    runs._open(config, folder, False, Console(quiet=True)).close()
+    with runs._opened(config, False, False, Console(quiet=True)):
+        pass
     return folder
 
 
@@ -63,9 +67,9 @@ def page_data(path):
 
 
 def test_the_tasks_and_the_adaptation_are_those_of_the_evaluation(point):
-    report = runs.evaluate_run(point, Console(quiet=True))
-    config = runs.read_config(point)
-    built, theta = build(config, split="test", adaptation_steps=2), runs.restore(config)[0].params
+    report = evaluate_run(point, Console(quiet=True))
+    config = read_config(point)
+    built, theta = build(config, split="test", adaptation_steps=2), restore(config)[0].params
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     held = render._record(
         key, built, theta, lambda _, state: state.observation, tasks=2, steps=2, episodes=3, horizon=T

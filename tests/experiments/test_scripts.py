@@ -13,6 +13,7 @@ import pytest
 from metarl_jax import algorithms
 from metarl_jax.runs import cli
 from metarl_jax.runs import run as runs
+from metarl_jax.runs.config_file import read_config
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = [
@@ -193,7 +194,7 @@ def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeyp
     status, out, err = script("train", "--folder", trained, "--resume", "--iterations", "5")
     assert status == 0, err
     assert "configuration of" in out
-    assert ran == [(dataclasses.replace(runs.read_config(trained), iterations=5), True)]
+    assert ran == [(dataclasses.replace(read_config(trained), iterations=5), True)]
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):

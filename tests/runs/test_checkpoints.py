@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
+from metarl_jax.runs.config_file import to_json
 from metarl_jax.training import train
 from metarl_jax.types import MetaState
 from tests.runs.stub import stub_algorithm
@@ -25,7 +27,7 @@ def states(count):
 def folder(tmp_path):
     """Checkpoints of iterations 1, 2, 3."""
     saved = states(3)
-    checkpoints = Checkpoints(tmp_path, CONFIG, saved[0], create=True)
+    checkpoints = Checkpoints(tmp_path, CONFIG, saved[0], write=True)
     for state in saved:
         checkpoints.save(state)
     checkpoints.close()
@@ -56,10 +58,49 @@ def test_round_trip_bit_for_bit_with_optimiser_and_keys(folder):
 
 def test_only_the_newest_are_kept(tmp_path):
     saved = states(4)
-    checkpoints = Checkpoints(tmp_path, CONFIG, saved[0], keep=2, create=True)
+    checkpoints = Checkpoints(tmp_path, dataclasses.replace(CONFIG, keep=2), saved[0], write=True)
     for state in saved:
         checkpoints.save(state)
-    assert checkpoints.iterations() == [3, 4]
+    checkpoints.close()
+    assert Checkpoints(tmp_path, CONFIG, saved[0]).iterations() == [3, 4]
+
+
+def test_the_best_is_kept_too_and_known_after_a_restart(tmp_path):
+    saved, scores = states(5), [1.0, 7.0, 3.0, 2.0, 4.0]
+    config = dataclasses.replace(CONFIG, keep=1)
+    for part in (slice(0, 3), slice(3, 5)):
+        checkpoints = Checkpoints(tmp_path, config, saved[0], write=True)
+        for state, score in zip(saved[part], scores[part], strict=True):
+            checkpoints.save(state, score)
+        checkpoints.close()
+    reader = Checkpoints(tmp_path, config, saved[0])
+    assert reader.iterations() == [2, 5]
+    assert reader.best() == 2
+    assert_identical(reader.restore(2), saved[1])
+    assert_identical(reader.restore(), saved[4])
+    with pytest.raises(ValueError, match=r"no checkpoint of iteration 4 .* there are \[2, 5\]"):
+        reader.restore(4)
+
+
+def test_what_is_being_written_does_not_change_with_the_state(tmp_path):
+    """The loop donates the buffers of the state that it has just handed over."""
+    state = states(1)[0]
+    mutable = jax.tree.map(lambda leaf: leaf if leaf.dtype == state.params["key"].dtype else np.array(leaf), state)
+    checkpoints = Checkpoints(tmp_path, CONFIG, state, write=True)
+    checkpoints.save(mutable)
+    mutable.params["w"][:] = 99.0
+    checkpoints.close()
+    assert_identical(Checkpoints(tmp_path, CONFIG, state).restore(), state)
+
+
+def test_a_reader_changes_nothing(folder):
+    path, saved = folder
+    (path / "checkpoints" / "4.orbax-checkpoint-tmp").mkdir()  # what a writer leaves that was killed
+    before = {file: file.read_bytes() if file.is_file() else None for file in path.rglob("*")}
+    reader = Checkpoints(path, CONFIG, saved[0])
+    reader.restore()
+    reader.close()
+    assert {file: file.read_bytes() if file.is_file() else None for file in path.rglob("*")} == before
 
 
 def flip(path):
@@ -77,7 +118,7 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_used(fold
     path, saved = folder
     for file in files(path / "checkpoints" / "3" / "state"):
         damage(file)
-    checkpoints = Checkpoints(path, CONFIG, saved[0])
+    checkpoints = Checkpoints(path, CONFIG, saved[0], write=True)
     assert_identical(checkpoints.restore(), saved[1])
     assert len(checkpoints.notes) == 1
     assert checkpoints.notes[0].startswith("checkpoint 3 is damaged (")
@@ -87,13 +128,19 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_used(fold
     assert checkpoints.iterations() == [1, 2]
     assert (path / "damaged" / "3").is_dir()
     checkpoints.save(saved[2])
+    checkpoints.wait()
     assert_identical(checkpoints.restore(), saved[2])
+
+
+def edit(step_folder, change):
+    """Rewrites the record of a checkpoint."""
+    file = next(file for file in files(step_folder / "record") if "sha256" in file.read_text())
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
 
 
 def test_wrong_numbers_in_a_readable_checkpoint_are_noticed(folder):
     path, saved = folder
-    proof = next(file for file in files(path / "checkpoints" / "3" / "proof") if "sha256" in file.read_text())
-    proof.write_text(proof.read_text().replace('"sha256": "', '"sha256": "0'))
+    edit(path / "checkpoints" / "3", lambda record: record | {"sha256": "0" + record["sha256"]})
     checkpoints = Checkpoints(path, CONFIG, saved[0])
     assert_identical(checkpoints.restore(), saved[1])
     assert "does not match its digest" in checkpoints.notes[0]
@@ -112,41 +159,56 @@ def test_no_whole_checkpoint_is_one_clear_error(folder):
 
 def test_another_configuration_is_refused_by_field(folder):
     path, saved = folder
-    with pytest.raises(ValueError, match=r"another configuration: seed was 0, now 1; clip was None, now 0\.5"):
-        Checkpoints(path, TrainConfig(seed=1, algorithm_options=AlgorithmConfig(clip=0.5)), saved[0])
+    other = TrainConfig(seed=1, algorithm_options=AlgorithmConfig(clip=0.5), iterations=7)
+    with pytest.raises(ValueError, match=r"another configuration: seed was 0, now 1; clip was None, now 0\.5$"):
+        Checkpoints(path, other, saved[0]).restore()
+    # What is safe to change is the business of `--override`: an older checkpoint may have been written before it.
+    Checkpoints(path, dataclasses.replace(CONFIG, iterations=7), saved[0]).restore()
 
 
 def test_another_layout_is_refused_by_leaf(folder):
     path, saved = folder
     wider = saved[0].replace(params=saved[0].params | {"w": jnp.zeros(4)})
     with pytest.raises(ValueError, match=r"params\['w'\] was float32\[3\], now float32\[4\]"):
-        Checkpoints(path, CONFIG, wider)
+        Checkpoints(path, CONFIG, wider).restore()
     half = saved[0].replace(params=saved[0].params | {"w": jnp.zeros(3, jnp.float16)})
     with pytest.raises(ValueError, match=r"was float32\[3\], now float16\[3\]"):
-        Checkpoints(path, CONFIG, half)
+        Checkpoints(path, CONFIG, half).restore()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda meta: meta | {"schema": 99}, "schema is 99"),
-        (lambda meta: {"schema": 1}, "meta.json is damaged"),
-        (lambda meta: None, "no meta.json"),
-    ],
-)
-def test_a_folder_of_another_kind_is_refused(folder, change, message):
+def test_another_schema_is_refused(folder):
     path, saved = folder
-    meta = path / "checkpoints" / "meta.json"
-    changed = change(json.loads(meta.read_text()))
-    meta.unlink() if changed is None else meta.write_text(json.dumps(changed))
-    with pytest.raises(ValueError, match=message):
-        Checkpoints(path, CONFIG, saved[0])
+    for step in "123":
+        edit(path / "checkpoints" / step, lambda record: record | {"schema": 99})
+    with pytest.raises(ValueError, match="are of schema 99; this version reads schema 2"):
+        Checkpoints(path, CONFIG, saved[0]).restore()
 
 
-def test_other_versions_are_a_note(folder):
+def test_a_folder_without_checkpoints_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no checkpoints"):
+        Checkpoints(tmp_path, CONFIG, stub_algorithm().init(jax.random.key(0)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_versions_and_hardware_are_notes(folder):
     path, saved = folder
-    meta = path / "checkpoints" / "meta.json"
-    content = json.loads(meta.read_text())
-    content["versions"]["jax"] = "0.0.1"
-    meta.write_text(json.dumps(content))
-    assert "written with jax 0.0.1" in Checkpoints(path, CONFIG, saved[0]).notes[0]
+    edit(
+        path / "checkpoints" / "3",
+        lambda record: (
+            record
+            | {"versions": record["versions"] | {"jax": "0.0.1"}, "hardware": record["hardware"] | {"devices": "64"}}
+        ),
+    )
+    checkpoints = Checkpoints(path, CONFIG, saved[0])
+    checkpoints.restore()
+    assert "written with jax 0.0.1" in checkpoints.notes[0]
+    assert "written with devices 64, this is 1" in checkpoints.notes[1]
+
+
+def test_a_record_says_where_the_numbers_come_from(folder):
+    path, _ = folder
+    records = []
+    edit(path / "checkpoints" / "3", lambda record: records.append(record) or record)
+    assert records[0]["configuration"] == json.loads(to_json(CONFIG))
+    assert {"python", "jax", "brax"} <= records[0]["versions"].keys()
+    assert records[0]["revision"] is None or len(records[0]["revision"].removesuffix("-dirty")) == 40

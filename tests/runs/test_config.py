@@ -13,11 +13,9 @@ from metarl_jax.runs.config import (
     TrainConfig,
     algorithm_options,
     build,
-    differences,
-    from_json,
     inner_rates,
-    to_json,
 )
+from metarl_jax.runs.config_file import differences, from_json, to_json
 
 CONFIG = TrainConfig(
     task="bernoulli-bandit",
@@ -107,9 +105,25 @@ def test_another_algorithm_leaves_the_presets_foreign_options_behind():
     assert presets.adopt(wanted, algorithms.options("maml"))[0].algorithm_options.clip == 0.1
 
 
-def test_differences_name_the_field_and_leave_out_what_is_safe():
+def test_differences_name_the_field_and_tell_what_is_safe():
     free = {"iterations": 3, "keep": 1, "folder": "x", "wandb": "p", "evaluation": EvaluationConfig(eval_tasks=5)}
-    assert differences(CONFIG, dataclasses.replace(CONFIG, **free)) == []
-    assert differences(CONFIG, dataclasses.replace(CONFIG, seed=1)) == ["seed was 0, now 1"]
+    fixed, safe = differences(CONFIG, dataclasses.replace(CONFIG, **free))
+    assert fixed == []
+    assert safe == [
+        "iterations was 200, now 3",
+        "keep was 3, now 1",
+        "wandb was None, now 'p'",
+        "eval_tasks was 40, now 5",
+    ]
+    assert differences(CONFIG, dataclasses.replace(CONFIG, folder="x", preset="p")) == ([], [])
+    assert differences(CONFIG, dataclasses.replace(CONFIG, seed=1)) == (["seed was 0, now 1"], [])
     other = dataclasses.replace(CONFIG, algorithm_options=dataclasses.replace(CONFIG.algorithm_options, tasks=9))
-    assert differences(CONFIG, other) == ["tasks was 3, now 9"]
+    assert differences(CONFIG, other) == (["tasks was 3, now 9"], [])
+
+
+def test_where_a_rollback_goes_back_to_is_not_safe_to_change():
+    rollback = dataclasses.replace(CONFIG, on_nonfinite="rollback")
+    assert differences(CONFIG, dataclasses.replace(CONFIG, checkpoint_every=7))[0] == []
+    assert differences(rollback, dataclasses.replace(rollback, checkpoint_every=7))[0] == [
+        "checkpoint_every was 25, now 7"
+    ]

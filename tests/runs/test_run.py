@@ -13,6 +13,9 @@ from metarl_jax.runs import run as runs
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import RunStopped, UserError
 from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.evaluate import evaluate_run
+from metarl_jax.runs.states import restore
 from tests.runs.stub import EPISODES, STEPS, stub_algorithm, stub_env
 
 ITERATIONS = 10
@@ -42,8 +45,7 @@ def make(folder, **changes):
 
 
 def newest(folder, config):
-    checkpoints = Checkpoints(folder, config, jax.jit(shared_stub().init)(jax.random.key(0)))
-    return checkpoints.restore()
+    return restore(config)[0]
 
 
 def assert_same_run(a, b, config):
@@ -64,7 +66,7 @@ def test_a_run_leaves_everything(whole, console):
     lines = (whole / "metrics.csv").read_text().splitlines()
     assert lines[0] == "iteration,return_0,return_1,gain,environment_steps,loss"
     assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(ITERATIONS)]
-    assert runs.read_config(whole) == make(whole)
+    assert read_config(whole) == make(whole)
     text = console.file.getvalue()
     assert "iteration 10/10" in text
     assert str(whole / "evaluation.json") in text
@@ -76,7 +78,7 @@ def test_resumed_equals_uninterrupted_byte_for_byte(whole, tmp_path, console):
     runs.train_run(make(folder, iterations=6), console)
     runs.train_run(make(folder), console, resume=True)
     assert_same_run(folder, whole, make(whole))
-    assert runs.read_config(folder).iterations == ITERATIONS
+    assert read_config(folder).iterations == ITERATIONS
 
 
 def test_a_killed_run_resumes_although_rows_were_logged_after_its_checkpoint(whole, tmp_path, console, monkeypatch):
@@ -140,7 +142,7 @@ def test_nothing_to_resume_or_to_evaluate(tmp_path, stub, console):
         runs.train_run(make(tmp_path / "none"), console, resume=True)
     assert not (tmp_path / "none").exists()
     with pytest.raises(UserError, match=r"has no config\.json"):
-        runs.evaluate_run(tmp_path, console)
+        evaluate_run(tmp_path, console)
 
 
 def test_a_file_in_the_way_is_refused(tmp_path, stub, console):
@@ -152,7 +154,7 @@ def test_a_file_in_the_way_is_refused(tmp_path, stub, console):
 
 def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
     first = json.loads((whole / "evaluation.json").read_text())
-    report = runs.evaluate_run(whole, console)
+    report = evaluate_run(whole, console)
     assert report == first == json.loads((whole / "evaluation.json").read_text())
     assert {"task", "algorithm", "split", "num_tasks", "episodes_per_step", "rows", "inner_lr"} <= first.keys()
     assert (first["task"], first["algorithm"], first["split"], first["num_tasks"]) == ("stub", "maml", "test", 40)
@@ -163,8 +165,8 @@ def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
         np.testing.assert_allclose(row["mean"], np.mean(row["per_task"], 0))
         for name in ("standard_error", "median", "iqm", "gain_mean", "gain_standard_error"):
             assert np.shape(row[name]) == (STEPS + 1,)
-    assert runs.evaluate_run(whole, console, seed=1)["rows"] != first["rows"]
-    assert runs.evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
+    assert evaluate_run(whole, console, seed=1)["rows"] != first["rows"]
+    assert evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
 
 
 def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, monkeypatch):
@@ -175,5 +177,5 @@ def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, m
     )
     monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), broken))
     with pytest.raises(UserError, match="NaN or infinite"):
-        runs.evaluate_run(whole, console)
+        evaluate_run(whole, console)
     assert (whole / "evaluation.json").read_bytes() == before

@@ -1,0 +1,127 @@
+"""The evaluation of a run on held-out tasks: a table, a file and a picture."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from metarl_jax.evaluation import evaluate
+from metarl_jax.runs import config as configs
+from metarl_jax.runs import reports
+from metarl_jax.runs.cli import user_errors
+from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.states import params_of_seeds, restore
+from metarl_jax.training import streams
+
+
+def evaluate_run(
+    folder: Path,
+    console: Console,
+    *,
+    tasks: int | None = None,
+    steps: int | None = None,
+    inner_lr: tuple[float, ...] | None = None,
+    seed: int | None = None,
+    split: str | None = None,
+    checkpoint: str = "newest",
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
+
+    Of a run of several seeds each is adapted to the same tasks with the same draws.
+    Those of another split than "test" are named after it: evaluation-ood.json, adaptation-ood.png.
+
+    Args:
+        folder: of the run.
+        console: where the table is printed.
+        tasks: held-out tasks; None is the run's `eval_tasks`.
+        steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training.
+        inner_lr: rates of the inner steps, the last repeated; None is those of training.
+        seed: of the held-out tasks; None is the run's `eval_seed`.
+        split: whose tasks, "test", "ood" or "train"; None is the run's `eval_split`.
+        checkpoint: "newest", "best" or an iteration; see `metarl_jax.runs.states.restore`.
+
+    Returns:
+        The content of evaluation.json.
+
+    Raises:
+        UserError: bad input; nothing was overwritten.
+    """
+    with user_errors(), console.status("setting up the evaluation"):
+        config = read_config(folder)
+        given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
+        given = {name: value for name, value in given.items() if value is not None}
+        # `replace` runs the checks of the configuration on what was given here.
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
+        trained_steps = configs.algorithm_value(config, "adaptation_steps")
+        steps = config.evaluation.eval_steps
+        steps = max(3, trained_steps) if steps is None else steps
+        state, notes = restore(config, checkpoint)
+        if inner_lr is not None:
+            options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
+            config = dataclasses.replace(config, algorithm_options=options)
+        # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
+        split = config.evaluation.eval_split
+        built = configs.build(config, split=split, adaptation_steps=steps, burn_in=None, credit=False)
+        rates = configs.inner_rates(config, steps)
+    for note in notes:
+        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+    key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
+    adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"
+    with user_errors(), console.status(adapting):
+        of_seeds = [
+            evaluate(built.algorithm, built.env, key, theta, num_tasks=config.evaluation.eval_tasks)
+            for theta in params_of_seeds(state, config.seeds)
+        ]
+    name = built.env.name.replace(f" ({split})", "")  # the split has a column of its own
+    report = reports.to_report(
+        dict(zip(config.all_seeds, of_seeds, strict=True)),
+        task=name,
+        algorithm=config.algorithm,
+        split=split,
+        episodes_per_step=configs.algorithm_value(config, "episodes"),
+        inner_lr=rates,
+        trained_steps=trained_steps,
+        iteration=int(np.max(state.iteration)),
+        seed=config.evaluation.eval_seed,
+    )
+    with user_errors():
+        suffix = "" if split == "test" else f"-{split}"
+        reports.write_report(report, folder / f"evaluation{suffix}.json")
+    from metarl_jax.runs import plots
+
+    title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
+    plots.adaptation(
+        report["rows"],
+        folder / f"adaptation{suffix}.png",
+        title=title,
+        horizon=built.env.horizon,
+        trained_steps=trained_steps,
+        seeds=config.seeds,
+    )
+    console.print(reports.table(report))
+    _list_files(folder, console)
+    return report
+
+
+_FILES = {
+    "config.json": "the configuration",
+    "metrics.csv": "every metric of every iteration",
+    "tensorboard": "the same for TensorBoard",
+    "checkpoints": "θ and the optimiser's state",
+    "learning_curve.png": "return before and after adaptation, during training",
+    "adaptation.png": "return per inner step on held-out tasks",
+    "evaluation.json": "every task's return, and their statistics",
+    "adaptation-ood.png": "the same on the split ood",
+    "evaluation-ood.json": "the same on the split ood",
+    "adaptation-train.png": "the same on tasks of training",
+    "evaluation-train.json": "the same on tasks of training",
+}
+
+
+def _list_files(folder: Path, console: Console) -> None:
+    for name, meaning in _FILES.items():
+        if (folder / name).exists():
+            console.print(f"  {folder / name}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)
