@@ -81,8 +81,8 @@ def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def first_nonfinite(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:
-    """Which operation of one update is the first to yield a NaN, or else an infinity; None: neither does.
+def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:
+    """Which operation of one update is the first to yield a NaN; None: none does, so a number overflowed to infinity.
 
     The update runs operation by operation, loops included: minutes where the compiled program takes seconds.
 
@@ -94,12 +94,11 @@ def first_nonfinite(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str
     Returns:
         The primitive and the line of the source that asked for it.
     """
-    for switch in (jax.debug_nans, jax.debug_infs):
-        with jax.disable_jit(), switch(True):
-            try:
-                algorithm.update(key, state)
-            except FloatingPointError as error:
-                return f"{' '.join(str(error).split())}, {_origin(error)}"
+    with jax.disable_jit(), jax.debug_nans(True):
+        try:
+            algorithm.update(key, state)
+        except FloatingPointError as error:
+            return f"{' '.join(str(error).split())}, {_origin(error)}"
     return None
 
 

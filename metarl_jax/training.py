@@ -59,7 +59,7 @@ class NonFiniteError(FloatingPointError):
         self.iteration, self.metric, self.seed = iteration, metric, seed
         self.metrics, self.state = chunk.metrics, chunk.state
         where = "" if seed is None else f" of seed number {seed}"
-        row = "" if failures == 1 else f", in the {failures}th iteration in a row that is not finite"
+        row = "" if failures == 1 else f", the last of {failures} iterations in a row that are not finite"
         super().__init__(f"iteration {iteration}: {metric!r}{where} is {value}{row}")
 
 

@@ -1,8 +1,12 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax import algorithms, envs
+from metarl_jax.guard import first_nan
 from metarl_jax.training import NonFiniteError, streams, train
 from tests.runs.stub import stub_algorithm
 
@@ -13,6 +17,11 @@ def run(algorithm, iterations, **options):
     chunks = list(train(algorithm, KEY, iterations, **options))
     metrics = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in chunks[0].metrics}
     return chunks, metrics
+
+
+def without_anchor(state):
+    """The anchor is at the last multiple of `chunk`, so it alone depends on it."""
+    return state.replace(opt_state=state.opt_state.opt_state)
 
 
 def assert_identical(a, b):
@@ -35,7 +44,7 @@ def test_numbers_do_not_depend_on_where_chunks_end():
     a, b = run(stub_algorithm(), 20, chunk=20), run(stub_algorithm(), 20, chunk=3, seconds=1e-9)
     assert [c.start for c in a[0]] != [c.start for c in b[0]]
     assert_identical(a[1], b[1])
-    assert_identical(a[0][-1].state, b[0][-1].state)
+    assert_identical(without_anchor(a[0][-1].state), without_anchor(b[0][-1].state))
 
 
 def test_resumed_is_uninterrupted_bit_for_bit():
@@ -94,6 +103,124 @@ def test_a_state_that_is_not_finite_stops_before_it_is_yielded():
         run(stub_algorithm(nan_state_at=4), 5, chunk=5)
 
 
+def by_hand(algorithm, iterations, undo):
+    """The plain loop; `undo` maps an iteration that fails to that whose state goes on."""
+    keys = streams(KEY)
+    update = jax.jit(algorithm.update)
+    states = [algorithm.init(keys.init)]
+    for i in range(iterations):
+        state = update(jax.random.fold_in(keys.train, i), states[-1])[0]
+        states.append(states[undo[i]].replace(iteration=jnp.int32(i + 1)) if i in undo else state)
+    return states
+
+
+@pytest.mark.parametrize("where", ["nan_metric_at", "nan_state_at"])
+@pytest.mark.parametrize(("on_nonfinite", "goes_on_from"), [("skip", 6), ("rollback", 4)])
+def test_an_update_that_is_not_finite_never_reaches_the_state(on_nonfinite, goes_on_from, where):
+    chunks, metrics = run(stub_algorithm(**{where: 6}), 11, chunk=4, on_nonfinite=on_nonfinite)
+    states = by_hand(stub_algorithm(), 11, {6: goes_on_from})
+    final = without_anchor(chunks[-1].state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), final, states[-1])
+    assert metrics["nonfinite"].tolist() == [0] * 6 + [1] + [0] * 4
+
+
+def test_a_resumed_rollback_is_an_uninterrupted_one_bit_for_bit():
+    """Stopped between the anchor and the failure, where no checkpoint of the anchor need be left."""
+    options = {"chunk": 4, "on_nonfinite": "rollback"}
+    algorithm = stub_algorithm(nan_metric_at=6)
+    whole, metrics = run(algorithm, 11, **options)
+    half = list(train(algorithm, KEY, 5, **options))[-1].state
+    rest, later = run(algorithm, 11, state=half, **options)
+    assert_identical(later, {name: values[5:] for name, values in metrics.items()})
+    assert_identical(rest[-1].state, whole[-1].state)
+
+
+@pytest.mark.parametrize("on_nonfinite", ["skip", "rollback"])
+def test_patience_ends_and_everything_before_is_handed_over(on_nonfinite):
+    with pytest.raises(NonFiniteError, match="iteration 7: 'loss' is nan, the last of 3 iterations in a row") as caught:
+        run(stub_algorithm(nan_metric_at=slice(5, 30)), 30, chunk=30, on_nonfinite=on_nonfinite, patience=3)
+    error = caught.value
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(error.state.params))
+    resumed = train(stub_algorithm(), KEY, 12, state=error.state, on_nonfinite="abort")  # less patience than failures
+    assert list(resumed)[-1].done == 12
+
+
+def test_failures_that_are_not_in_a_row_are_put_up_with():
+    _, metrics = run(stub_algorithm(nan_metric_at=slice(1, 30, 2)), 30, on_nonfinite="skip", patience=2)
+    assert metrics["nonfinite"].sum() == 15
+
+
+def test_seeds_in_one_program_are_the_seeds_alone():
+    roots = jnp.stack([jax.random.key(seed) for seed in (3, 4, 5)])
+    chunks = list(train(stub_algorithm(), roots, 7, chunk=3))
+    metrics = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in chunks[0].metrics}
+    for number, root in enumerate(roots):
+        alone = list(train(stub_algorithm(), root, 7, chunk=3))
+        of_seed = jax.tree.map(lambda leaf, number=number: leaf[number], chunks[-1].state)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), of_seed, alone[-1].state)
+        loss = np.concatenate([chunk.metrics["loss"] for chunk in alone])
+        np.testing.assert_allclose(metrics["loss"][:, number], loss, rtol=1e-6, atol=1e-6)
+
+
+def test_one_seed_that_fails_is_named_and_leaves_the_others_alone():
+    roots = jnp.stack([jax.random.key(seed) for seed in (3, 4, 5)])
+    first = stub_algorithm().init(streams(roots[1]).init).params["w"][0]
+
+    def update(key, state):
+        """Fails where θ starts as that of the second seed does, at iteration 2."""
+        new, metrics = algorithm.update(key, state)
+        marked = state.opt_state[0].nu["w"][0] > 1e9
+        return new, metrics | {"loss": jnp.where(marked & (state.iteration == 2), jnp.nan, metrics["loss"])}
+
+    def init(key):
+        state = algorithm.init(key)
+        mark = jnp.where(jnp.isclose(state.params["w"][0], first), 1e12, 0.0)
+        adam, rest = state.opt_state
+        return state.replace(opt_state=(adam._replace(nu={"w": adam.nu["w"] + mark, "b": adam.nu["b"]}), rest))
+
+    algorithm = stub_algorithm()
+    broken = algorithm._replace(init=init, update=update)
+    with pytest.raises(NonFiniteError, match="iteration 2: 'loss' of seed number 1 is nan") as caught:
+        list(train(broken, roots, 5))
+    assert caught.value.seed == 1
+    chunks = list(train(broken, roots, 5, on_nonfinite="skip"))
+    undone = np.concatenate([chunk.metrics["nonfinite"] for chunk in chunks])
+    assert undone.T.tolist() == [[0] * 5, [0, 0, 1, 0, 0], [0] * 5]
+
+
+def test_the_pace_is_set_from_outside_and_ends_the_loop():
+    proposed = []
+
+    def pace(count):
+        proposed.append(count)
+        return 0 if len(proposed) > 3 else min(count, 2)
+
+    chunks = list(train(stub_algorithm(), KEY, 50, seconds=100.0, pace=pace))
+    assert [len(chunk.metrics["loss"]) for chunk in chunks] == [1, 1, 2]
+
+
+def test_the_operation_that_yields_a_nan_is_found_within_loops():
+    algorithm = stub_algorithm()
+
+    def update(key, state):
+        def step(carry, x):
+            return carry + jax.vmap(lambda y: jnp.log(y - 2.0))(x), None  # the line to find
+
+        total, _ = jax.lax.scan(step, jnp.zeros(3), jnp.ones((4, 3)))
+        new, metrics = algorithm.update(key, state)
+        return new, metrics | {"loss": total.sum()}
+
+    found = first_nan(algorithm._replace(update=update), KEY, algorithm.init(KEY))
+    assert re.search(r"nan.*log.*in <lambda> \(.*test_training.py:\d+: .*# the line to find\)", found), found
+
+
+@pytest.mark.slow
+def test_an_update_without_nan_has_no_such_operation():
+    env = envs.make("point-nav", horizon=2)
+    algorithm = algorithms.make("maml", env, tasks=2, episodes=2, policy={"hidden": (2,)})
+    assert first_nan(algorithm, KEY, jax.jit(algorithm.init)(KEY)) is None
+
+
 def test_streams_are_disjoint_and_want_typed_keys():
     data = {tuple(np.asarray(jax.random.key_data(key))) for key in streams(KEY)}
     assert len(data) == 3
@@ -101,7 +228,12 @@ def test_streams_are_disjoint_and_want_typed_keys():
         streams(jax.random.PRNGKey(0))
 
 
-@pytest.mark.parametrize("options", [{"iterations": 0}, {"chunk": 0}, {"seconds": -1.0}])
+@pytest.mark.parametrize("options", [{"iterations": 0}, {"chunk": 0}, {"seconds": -1.0}, {"patience": 0}])
 def test_sizes_that_are_not_positive_are_refused(options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; it must be positive"):
         train(stub_algorithm(), KEY, **({"iterations": 2} | options))
+
+
+def test_what_to_do_with_numbers_that_are_not_finite_is_a_known_word():
+    with pytest.raises(ValueError, match="unknown on_nonfinite 'skpi': did you mean 'skip'"):
+        train(stub_algorithm(), KEY, 2, on_nonfinite="skpi")

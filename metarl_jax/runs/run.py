@@ -139,7 +139,7 @@ def train_run(
         console: where progress is shown.
         resume: go on from the newest whole checkpoint of the folder.
         override: whether `resume` may change what `metarl_jax.runs.config_file.SAFE_TO_CHANGE` names.
-        debug_nans: find the operation that yields the first NaN or infinity, if there is one; then stop.
+        debug_nans: find the operation that yields the first NaN, if there is one; then stop.
 
     Returns:
         The run folder.
@@ -242,7 +242,7 @@ def _stopped(
         )
     with console.status("looking for the operation, one by one; this can take minutes"):
         found = _operation(config, session, error)
-    return RunStopped(f"{text}; {found or 'op by op the update is finite: only the compiled program overflows'}")
+    return RunStopped(f"{text}; {found or 'no operation yields a NaN, so a number overflowed to infinity'}")
 
 
 def _operation(config: TrainConfig, session: _Session, error: NonFiniteError) -> str | None:
@@ -252,4 +252,4 @@ def _operation(config: TrainConfig, session: _Session, error: NonFiniteError) ->
     # θ was not touched by the update that was undone, so this is the state before it.
     before = MetaState(state.params, state.opt_state.opt_state, state.iteration - 1)
     key = jax.random.fold_in(keys, error.iteration)
-    return guard.first_nonfinite(session.built.algorithm, key, before)
+    return guard.first_nan(session.built.algorithm, key, before)

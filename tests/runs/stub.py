@@ -10,10 +10,13 @@ from metarl_jax.types import Adaptation, MetaState
 STEPS, EPISODES = 2, 3
 
 
-def stub_algorithm(nan_metric_at: int = -1, nan_state_at: int = -1, traces: list | None = None) -> MetaAlgorithm:
+def stub_algorithm(
+    nan_metric_at: int | slice = -1, nan_state_at: int = -1, traces: list | None = None
+) -> MetaAlgorithm:
     """Adam on noise: numbers that reveal every lost key, iteration or optimiser moment."""
     optimizer = optax.adam(0.1)
     traces = [] if traces is None else traces
+    nans = jnp.array([nan_metric_at] if isinstance(nan_metric_at, int) else range(100)[nan_metric_at])
 
     def init(key):
         params = {"w": jax.random.normal(key, (3,)), "b": 1.0}
@@ -25,7 +28,7 @@ def stub_algorithm(nan_metric_at: int = -1, nan_state_at: int = -1, traces: list
         updates, opt_state = optimizer.update(gradient, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         params["w"] = jnp.where(state.iteration == nan_state_at, jnp.nan, params["w"])
-        loss = jnp.where(state.iteration == nan_metric_at, jnp.nan, params["b"])
+        loss = jnp.where(jnp.isin(state.iteration, nans), jnp.nan, params["b"])
         metrics = {
             "return": jnp.stack([params["w"].sum(), params["w"].max()]),
             "gain": params["w"].max() - params["w"].sum(),

@@ -15,7 +15,7 @@ METRICS = {
 def write(path, count, resume_at=None):
     logger = TableLogger(path, resume_at)
     for iteration in range(resume_at or 0, count):
-        logger.log(iteration, {"x": np.float32(iteration) / 3})
+        logger.log(iteration, 0, {"x": np.float32(iteration) / 3})
     logger.flush()
     logger.close()
 
@@ -29,9 +29,9 @@ def test_vectors_become_numbered_columns_after_return_and_gain():
 def test_numbers_read_back_exactly(tmp_path):
     logger = TableLogger(tmp_path / "metrics.csv")
     for iteration, row in enumerate(rows(METRICS)):
-        logger.log(iteration, row)
+        logger.log(iteration, 7, row)
     logger.flush()
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "0,0.1,0.33333334,0.1,1"
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[1] == "0,7,0.1,0.33333334,0.1,1"
     table = read_metrics(tmp_path / "metrics.csv")
     for i in range(2):
         np.testing.assert_array_equal(table[f"return_{i}"].astype(np.float32), METRICS["return"][:, i])
@@ -40,9 +40,9 @@ def test_numbers_read_back_exactly(tmp_path):
 
 def test_rows_are_on_disk_after_a_flush(tmp_path):
     logger = TableLogger(tmp_path / "metrics.csv")
-    logger.log(0, {"x": 1.0})
+    logger.log(0, 3, {"x": 1.0})
     logger.flush()
-    assert (tmp_path / "metrics.csv").read_text() == "iteration,x\n0,1.0\n"
+    assert (tmp_path / "metrics.csv").read_text() == "iteration,seed,x\n0,3,1.0\n"
 
 
 @pytest.mark.parametrize("cut", [0, 3])
@@ -63,7 +63,10 @@ def test_resume_before_the_first_row(tmp_path):
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
-@pytest.mark.parametrize("content", ["", "iteration,x\n0,1\n2,1\n3,1\n", "iteration,x\n0,1\n", "x\n1\n2\n3\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "iteration,x\n0,1\n2,1\n3,1\n", "iteration,x\n0,1\n", "x\n1\n2\n3\n", "iteration,x\n0,1\n1,1\n2", "\x80\x81"],
+)
 def test_resume_wants_every_earlier_row(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_text(content)
@@ -74,6 +77,17 @@ def test_resume_wants_every_earlier_row(tmp_path, content):
         TableLogger(tmp_path / "other.csv", 3)
 
 
+def test_resume_with_several_seeds_keeps_all_rows_of_an_iteration(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("iteration,seed,x\n" + "".join(f"{i},{seed},1.0\n" for i in range(3) for seed in (4, 5)))
+    logger = TableLogger(path, 2, seeds=2)
+    logger.log(2, 4, {"x": 2.0})
+    logger.close()
+    assert path.read_text().splitlines()[3:] == ["1,4,1.0", "1,5,1.0", "2,4,2.0"]
+    with pytest.raises(ValueError, match="iterations 0 to 2"):
+        TableLogger(path, 3, seeds=2)
+
+
 def test_a_new_table_overwrites_nothing(tmp_path):
     write(tmp_path / "metrics.csv", 1)
     with pytest.raises(FileExistsError):
@@ -82,9 +96,9 @@ def test_a_new_table_overwrites_nothing(tmp_path):
 
 def test_the_header_is_stable(tmp_path):
     logger = TableLogger(tmp_path / "metrics.csv")
-    logger.log(0, {"x": 1.0})
+    logger.log(0, 3, {"x": 1.0})
     with pytest.raises(ValueError, match="metrics changed"):
-        logger.log(1, {"y": 1.0})
+        logger.log(1, 3, {"y": 1.0})
 
 
 def test_wandb_that_is_missing_is_named(tmp_path, monkeypatch):
@@ -96,6 +110,7 @@ def test_wandb_that_is_missing_is_named(tmp_path, monkeypatch):
 def test_smoothing_is_a_trailing_mean():
     np.testing.assert_allclose(smooth(np.array([1.0, 2, 6, 0]), 2), [1, 1.5, 4, 3])
     np.testing.assert_allclose(smooth(np.array([1.0, 2, 6]), 1), [1, 2, 6])
+    np.testing.assert_allclose(smooth(np.array([np.nan, 2, np.nan, 4, np.inf]), 2), [np.nan, 2, 2, 4, 4])
 
 
 def test_numbers_for_people():

@@ -13,7 +13,7 @@ from metarl_jax.runs import run as runs
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import RunStopped, UserError
 from metarl_jax.runs.config import Built, TrainConfig
-from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.config_file import read_config, write_config
 from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.runs.states import restore
 from tests.runs.stub import EPISODES, STEPS, stub_algorithm, stub_env
@@ -64,7 +64,7 @@ def test_a_run_leaves_everything(whole, console):
     assert left >= {"config.json", "metrics.csv", "timing.csv", "tensorboard", "checkpoints"}
     assert left >= {"learning_curve.png", "adaptation.png", "evaluation.json"}
     lines = (whole / "metrics.csv").read_text().splitlines()
-    assert lines[0] == "iteration,return_0,return_1,gain,environment_steps,loss"
+    assert lines[0] == "iteration,seed,return_0,return_1,gain,environment_steps,loss,nonfinite"
     assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(ITERATIONS)]
     assert read_config(whole) == make(whole)
     text = console.file.getvalue()
@@ -76,7 +76,9 @@ def test_a_run_leaves_everything(whole, console):
 def test_resumed_equals_uninterrupted_byte_for_byte(whole, tmp_path, console):
     folder = tmp_path / "resumed"
     runs.train_run(make(folder, iterations=6), console)
-    runs.train_run(make(folder), console, resume=True)
+    with pytest.raises(UserError, match=r"iterations was 6, now 10; --override goes on with the new values"):
+        runs.train_run(make(folder), console, resume=True)
+    runs.train_run(make(folder), console, resume=True, override=True)
     assert_same_run(folder, whole, make(whole))
     assert read_config(folder).iterations == ITERATIONS
 
@@ -85,17 +87,17 @@ def test_a_killed_run_resumes_although_rows_were_logged_after_its_checkpoint(who
     folder = tmp_path / "killed"
     save = Checkpoints.save
 
-    def killed(self, state):
+    def killed(self, state, score=None):
         if int(state.iteration) == 8:
             raise KeyboardInterrupt
-        save(self, state)
+        save(self, state, score)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             runs.train_run(make(folder), console)
     with (folder / "metrics.csv").open("a") as file:
-        file.write("8,0.1,")  # cut in the middle of a row
+        file.write("8,0,0.1,")  # cut in the middle of a row
     assert len((folder / "metrics.csv").read_text().splitlines()) == 10
     runs.train_run(make(folder), console, resume=True)
     assert_same_run(folder, whole, make(whole))
@@ -104,6 +106,7 @@ def test_a_killed_run_resumes_although_rows_were_logged_after_its_checkpoint(who
 def test_a_damaged_newest_checkpoint_costs_only_time(whole, tmp_path, console):
     folder = tmp_path / "damaged"
     runs.train_run(make(folder, iterations=9), console)
+    write_config(make(folder), folder)
     for file in (folder / "checkpoints" / "9" / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(b"no")
