@@ -33,7 +33,9 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        where = " (choose a folder that can be written, or make room)" if isinstance(error, OSError) else ""
+        raise UserError(text + where) from error
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:

@@ -92,7 +92,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     if window > 1:
         axes.plot([], [], " ", label=f"{'bold: ' if seeds == 1 else ''}mean of the last {window} iterations")
     if "environment_steps" in metrics and len(iteration) > 1:
-        per_iteration = float(metrics["environment_steps"].sum(1).mean())
+        per_iteration = float(metrics["environment_steps"].mean())
         scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
         top = axes.secondary_xaxis(
             "top",
@@ -101,7 +101,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
                 lambda x: np.multiply(x, scale / per_iteration),
             ),
         )
-        top.set_xlabel(f"environment steps ({unit})", fontsize=9)
+        top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
     axes.legend(frameon=False, fontsize=9)

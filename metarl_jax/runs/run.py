@@ -23,7 +23,7 @@ from metarl_jax.runs.folder import only_writer
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.progress import TrainingProgress, duration, quantity
 from metarl_jax.runs.states import initial_state, root_keys
-from metarl_jax.training import Chunk, NonFiniteError, streams, train
+from metarl_jax.training import NonFiniteError, streams, train
 from metarl_jax.types import MetaState
 
 
@@ -39,9 +39,15 @@ class _Session:
     seeds: tuple[int, ...]
     returns: list[float] = dataclasses.field(default_factory=list)
     """after adaptation, of every iteration since the last checkpoint: its score is their mean"""
+    steps: float = 0.0
+    """environment steps taken"""
+    undone: int = 0
+    """updates that were, since a number was not finite"""
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
         """The rows of the iterations from `start` on, flushed."""
+        self.steps += _steps(metrics)
+        self.undone += int(metrics["nonfinite"].sum())
         shape = (-1, len(self.seeds))
         if len(self.seeds) == 1:
             metrics = {name: values[:, None] for name, values in metrics.items()}
@@ -155,7 +161,7 @@ def train_run(
             with _opened(config, resume, override, console) as session:
                 start = int(np.max(session.state.iteration))
                 _announce(config, session, start, resume, console)
-                steps = _train(config, session, console, received, debug_nans)
+                _train(config, session, console, received, debug_nans)
         except OSError as error:
             raise RunStopped(
                 f"cannot write to {folder}: {' '.join(str(error).split())}; every whole checkpoint is kept: make room, "
@@ -164,8 +170,12 @@ def train_run(
         if start < config.iterations:
             seconds = time.monotonic() - began
             console.print(
-                f"trained for {duration(seconds)} (h:mm:ss), {quantity(steps)} environment steps", highlight=False
+                f"trained for {duration(seconds)} (h:mm:ss), {quantity(session.steps)} environment steps",
+                highlight=False,
             )
+        if session.undone:
+            several = "updates were" if session.undone > 1 else "update was"
+            console.print(f"[yellow]note:[/] {session.undone} {several} undone, since a number was not finite")
         from metarl_jax.runs import plots  # matplotlib loads while nobody waits for the first iteration
 
         title = f"{session.built.env.name}, {config.algorithm}"
@@ -189,10 +199,9 @@ def _announce(config: TrainConfig, session: _Session, start: int, resume: bool, 
 
 def _train(
     config: TrainConfig, session: _Session, console: Console, received: signals.Signals, debug_nans: bool
-) -> float:
-    """The loop; returns the environment steps taken."""
-    start, total = int(np.max(session.state.iteration)), 0.0
-    done, state = start, session.state
+) -> None:
+    start, state = int(np.max(session.state.iteration)), session.state
+    done = start
     chunks = train(
         session.built.algorithm,
         root_keys(config),
@@ -208,9 +217,7 @@ def _train(
             for chunk in chunks:
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
-                taken = _steps(chunk)
-                total += taken
-                session.timing.log(done, chunk.seconds, taken)
+                session.timing.log(done, chunk.seconds, _steps(chunk.metrics))
                 if done % config.checkpoint_every == 0 or done >= config.iterations:
                     session.checkpoint(state)
                 progress.update(done, chunk.metrics, chunk.seconds)
@@ -220,11 +227,10 @@ def _train(
             session.checkpoint(state)
             session.checkpoints.wait()
             raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
-    return total
 
 
-def _steps(chunk: Chunk) -> float:
-    return float(chunk.metrics["environment_steps"].sum()) if "environment_steps" in chunk.metrics else 0.0
+def _steps(metrics: dict[str, np.ndarray]) -> float:
+    return float(metrics["environment_steps"].sum()) if "environment_steps" in metrics else 0.0
 
 
 def _stopped(

@@ -138,7 +138,7 @@ def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):
     """Learned rates and a critic are checkpointed, resumed and evaluated; credit does not ask evaluation for steps."""
     folder = tmp_path / "run"
     assert script("train", *TINY, *options, "--folder", folder)[0] == 0
-    assert script("train", "--resume", "--folder", folder, "--iterations", "4")[0] == 0
+    assert script("train", "--resume", "--override", "--folder", folder, "--iterations", "4")[0] == 0
     assert len((folder / "metrics.csv").read_text().splitlines()) == 5
     report = json.loads((folder / "evaluation.json").read_text())
     assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
@@ -190,11 +190,16 @@ def test_evaluate_refuses_bad_input(script, trained, arguments, message):
 
 def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeypatch):
     ran = []
-    monkeypatch.setattr(runs, "train_run", lambda config, console, resume: ran.append((config, resume)))
-    status, out, err = script("train", "--folder", trained, "--resume", "--iterations", "5")
+    monkeypatch.setattr(runs, "train_run", lambda config, console, **options: ran.append((config, options)))
+    status, out, err = script("train", "--folder", trained, "--resume", "--override", "--iterations", "5")
     assert status == 0, err
     assert "configuration of" in out
-    assert ran == [(dataclasses.replace(read_config(trained), iterations=5), True)]
+    assert ran == [
+        (
+            dataclasses.replace(read_config(trained), iterations=5),
+            {"resume": True, "override": True, "debug_nans": False},
+        )
+    ]
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):
