@@ -102,7 +102,7 @@ LEVELS = [
     {"inner"},
     {"outer"},
     {"compose"},
-    {"algorithms"},
+    {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},
 ]

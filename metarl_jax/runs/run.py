@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax import guard
+from metarl_jax.guard import first_nan
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import signals
 from metarl_jax.runs.checkpoints import Checkpoints
@@ -258,4 +258,4 @@ def _operation(config: TrainConfig, session: _Session, error: NonFiniteError) ->
     # θ was not touched by the update that was undone, so this is the state before it.
     before = MetaState(state.params, state.opt_state.opt_state, state.iteration - 1)
     key = jax.random.fold_in(keys, error.iteration)
-    return guard.first_nan(session.built.algorithm, key, before)
+    return first_nan(session.built.algorithm, key, before)
