@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import re
 
 import jax
@@ -19,8 +20,11 @@ SIZES = {"tasks": 16, "episodes": 3, "horizon": HORIZON, "policy": {"hidden": (8
 ROOTS = jax.random.split(jax.random.key(1), 2)
 
 
+ENV = mrl.envs.make("point-nav")
+
+
 def make(name, **options):
-    return mrl.algorithms.make(name, mrl.envs.make("point-nav"), **(SIZES | options))
+    return mrl.algorithms.make(name, ENV, **(SIZES | options))
 
 
 def on(number, seeds=1):
@@ -111,62 +115,75 @@ def test_a_chunk_is_shared_evenly_too():
 # --- the same numbers ------------------------------------------------------------------------------------------------
 
 
-def twenty_updates(algorithm):
+UPDATES = 20
+
+
+def updates(algorithm):
     """``key → θ, every update's metrics``"""
 
     def run(key):
         def step(state, i):
             return devices.replicated(algorithm.update(jax.random.fold_in(key, i), state))
 
-        state, metrics = jax.lax.scan(step, algorithm.init(key), jnp.arange(20))
+        state, metrics = jax.lax.scan(step, algorithm.init(key), jnp.arange(UPDATES))
         return state.params, metrics
 
     return run
 
 
 @functools.cache
-def alone(name, seed=0):
-    return jax.device_get(jax.jit(twenty_updates(make(name)))(ROOTS[seed]))
+def alone(name):
+    return jax.jit(updates(make(name)))
 
 
-AGREE = [
-    *(("maml", number, {}) for number in (1, 2, 4, 8)),
-    ("maml", 2, {"task_chunk": 6}),
-    *(pytest.param("promp", number, {}, marks=pytest.mark.slow) for number in (1, 2, 4, 8)),
-    *(pytest.param("promp", number, {"task_chunk": 8, "remat": True}, marks=pytest.mark.slow) for number in (2, 8)),
-]
-
-
-@pytest.mark.parametrize(("name", "number", "options"), AGREE)
-def test_the_number_of_devices_does_not_matter(name, number, options):
+@functools.cache
+def compiled(name, number):
     with on(number):
-        theta, metrics = jax.jit(twenty_updates(make(name, **options)))(ROOTS[0])
+        return jax.jit(updates(make(name))).lower(ROOTS[0]).compile()
+
+
+ONE_ALGORITHM = [pytest.param("maml"), pytest.param("promp", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", ONE_ALGORITHM)
+@pytest.mark.parametrize("number", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 4)), 8])
+def test_the_number_of_devices_does_not_matter(name, number):
+    theta, metrics = compiled(name, number)(ROOTS[0])
     assert {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(theta)} == {number}
-    assert_close(jax.device_get((theta, metrics)), alone(name))
+    assert_close(jax.device_get((theta, metrics)), alone(name)(ROOTS[0]))
 
 
-@pytest.mark.parametrize("options", [{}, pytest.param({"task_chunk": 8}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{"task_chunk": 8}, {"task_chunk": 12}, {"task_chunk": 4, "remat": True}])
+def test_nor_does_it_with_tasks_in_chunks(options):
+    with on(4):
+        run = jax.jit(updates(make("maml", **options)))
+        assert_close(jax.device_get(run(ROOTS[0])), alone("maml")(ROOTS[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"task_chunk": 8}])
 def test_seeds_and_tasks_on_a_grid_are_each_seed_alone(options):
-    run = jax.vmap(twenty_updates(make("maml", **options)), spmd_axis_name=SEEDS)
+    run = jax.vmap(updates(make("maml", **options)), spmd_axis_name=SEEDS)
     with on(8, seeds=2):
         both = jax.jit(lambda keys: devices.split(run(devices.split(keys, SEEDS)), SEEDS))(ROOTS)
     assert {leaf.sharding.shard_shape(leaf.shape)[0] for leaf in jax.tree.leaves(both)} == {1}
-    for seed in range(2):
-        assert_close(jax.tree.map(lambda leaf, i=seed: leaf[i], jax.device_get(both)), alone("maml", seed))
+    for seed, root in enumerate(ROOTS):
+        assert_close(jax.tree.map(lambda leaf, i=seed: leaf[i], jax.device_get(both)), alone("maml")(root))
 
 
-def test_draws_do_not_depend_on_the_devices():
-    env = mrl.envs.make("point-nav", reveal_task=True)
-    for options in ({}, {"task_chunk": 8}):
-        parts = build_parts(env, objective=outer.ratio(), **(SIZES | options))
-        theta = parts.adapter.init_meta(jax.random.key(0))
-        seen = []
-        for number in (0, 8):
-            with on(number):
-                data = jax.jit(lambda key, parts=parts, theta=theta: outer.collect_tasks(key, parts, theta))(ROOTS[0])
-            seen.append(jax.device_get(data.trajectory.observation[..., 0, :]))  # where it starts, and the task
-        np.testing.assert_array_equal(*seen)
-        assert len(np.unique(seen[0][:, 0, 0], axis=0)) == SIZES["tasks"]
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"task_chunk": 8}])
+def test_draws_do_not_depend_on_the_devices(options):
+    parts = build_parts(mrl.envs.reveal_task(ENV), objective=outer.ratio(), **(SIZES | options))
+    theta = parts.adapter.init_meta(jax.random.key(0))
+    seen = []
+    for number in (0, 8):
+        with on(number):
+            data = jax.jit(lambda key: outer.collect_tasks(key, parts, theta))(ROOTS[0])
+        seen.append(jax.device_get(data.trajectory.observation[..., 0, :]))  # where it starts, and the task
+    np.testing.assert_array_equal(*seen)
+    assert len(np.unique(seen[0][:, 0, 0], axis=0)) == SIZES["tasks"]
 
 
 # --- what crosses devices --------------------------------------------------------------------------------------------
@@ -182,11 +199,11 @@ def collectives(text):
             here = head[1]
         trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
         loop = [int(trips[1]) if trips else None] if " while(" in line else []
-        for called in re.findall(
-            r"(?:body|condition|to_apply|calls|\w+_computations?)=\{?(%?[\w.-]+(?:, %?[\w.-]+)*)", line
-        ):
-            for name in called.replace("%", "").split(", "):
-                callers.setdefault(name, []).append((here, loop))
+        called = re.findall(r"(?:body|condition|to_apply|calls|_computation)=%?([\w.-]+)", line)
+        for several in re.findall(r"_computations=\{(.*?)\}", line):
+            called += several.replace("%", "").split(", ")
+        for name in called:
+            callers.setdefault(name, []).append((here, loop))
         if match := re.search(rf"= (.*?) ({KINDS})(?:-start)?\(", line):
             found.append((match[2], re.findall(r"\w+\[[\d,]*\]", match[1]), here))
 
@@ -197,58 +214,62 @@ def collectives(text):
     return [(kind, shapes, loops(name)) for kind, shapes, name in found]
 
 
-def compiled_update(algorithm, number):
-    with on(number):
-        return jax.jit(algorithm.update).lower(ROOTS[0], jax.eval_shape(algorithm.init, ROOTS[0])).compile()
+def test_a_collective_inside_loops_is_seen():
+    def average(total, _):
+        return jax.lax.fori_loop(0, 3, lambda _, x: jnp.tanh(x - devices.replicated(x.mean(0))), total), None
+
+    with on(8):
+        program = jax.jit(lambda rows: jax.lax.scan(average, devices.split(rows, TASKS), None, 6)[0])
+        text = program.lower(jnp.ones((16, 5))).compile().as_text()
+    assert collectives(text) == [("all-reduce", ["f32[5]"], (6, 3))]
 
 
-def test_maml_sums_its_gradient_once_and_nothing_inside_a_loop():
-    algorithm = make("maml", adaptation_steps=2)
-    compiled = compiled_update(algorithm, 8)
-    found = collectives(compiled.as_text())
-    # The sums: floats (the gradient and the loss among them) and counts; ratio_max, ratio_min; "all episodes void".
+def shape_of(leaf):
+    return f"f32[{','.join(map(str, leaf.shape))}]"
+
+
+def test_maml_sums_its_gradient_once_and_nothing_inside_a_rollout():
+    program = compiled("maml", 8)
+    found = collectives(program.as_text())
+    # The sums: floats, the gradient and the loss among them, and counts; ratio_max, ratio_min; "all episodes void".
     assert {kind for kind, _, _ in found} == {"all-reduce"}
-    assert {loops for _, _, loops in found} == {()}
+    assert {loops for _, _, loops in found} == {(UPDATES,)}
     assert len(found) <= 5
-    theta = jax.eval_shape(algorithm.init, ROOTS[0]).params
-    leaves = {f"f32[{','.join(map(str, leaf.shape))}]" for leaf in jax.tree.leaves(theta)}
-    assert sum(leaves <= set(shapes) for _, shapes, _ in found) == 1
-    # The work is shared, not repeated: a device does an eighth of it.
-    share = compiled.cost_analysis()["flops"] / compiled_update(algorithm, 1).cost_analysis()["flops"]
-    assert share < 0.2
+    theta = {shape_of(leaf) for leaf in jax.tree.leaves(jax.eval_shape(make("maml").init, ROOTS[0]).params)}
+    assert sum(theta <= set(shapes) for _, shapes, _ in found) == 1
+    # The work is shared, not repeated: a device holds and does about an eighth of it.
+    whole = alone("maml").lower(ROOTS[0]).compile()
+    assert program.cost_analysis()["flops"] < 0.2 * whole.cost_analysis()["flops"]
 
 
-def loops_allowed(name):
-    """Loops in which sums over tasks must stand: of the optimiser's own, and of what an inner step learns."""
-    return {
-        "promp": {(5,)},  # epochs
-        "maml-trpo": {(10,), (None,)},  # conjugate gradients; the line search
-        "meta-sgd": {(2,)},  # one for every inner step, which all have the learned rates
-        "meta-curvature": {(2,)},
-        "cavia": {(2,)},  # one for every inner step, which all have the same network beside the context
-    }.get(name, set())
+LOOPS = {  # where else than once per update sums over tasks must stand
+    "anil": {(2,)},  # once per inner step: the gradient of what no step moves, or what all steps share
+    "cavia": {(2,)},
+    "maml-trpo": {(10,), (None,)},  # conjugate gradients; the line search
+    "meta-curvature": {(2,)},
+    "meta-sgd": {(2,)},
+    "promp": {(5,)},  # epochs
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", mrl.algorithms.names())
 def test_one_update_of_every_algorithm(name):
-    algorithm = make(name, adaptation_steps=2)
-    state = algorithm.init(jax.random.key(0))
-    compiled = compiled_update(algorithm, 8)
-    with on(8):
-        spread = jax.device_get(compiled(ROOTS[0], devices.replicated(state)))
-    assert_close(spread, jax.device_get(jax.jit(algorithm.update)(ROOTS[0], state)), rtol=1e-3)
-    found = collectives(compiled.as_text())
+    # In float64, since the conjugate gradients of maml-trpo magnify rounding, here from 1e-16 to 1e-5.
+    with jax.enable_x64():
+        algorithm = make(name, adaptation_steps=2)
+        state = algorithm.init(ROOTS[0])
+        with on(8):
+            program = jax.jit(algorithm.update).lower(ROOTS[0], devices.replicated(state)).compile()
+            spread = jax.device_get(program(ROOTS[0], devices.replicated(state)))
+        assert_close(spread, jax.device_get(jax.jit(algorithm.update)(ROOTS[0], state)), rtol=1e-4, atol=1e-7)
+    found = collectives(program.as_text())
     assert found
-    assert {loops for _, _, loops in found} - {()} <= loops_allowed(name)
-    # What is gathered is a number or two per task and stage, for comparisons between tasks; never a trajectory.
-    gathered = [
-        int(np.prod(eval(f"{shape[shape.index('[') :]}")))
-        for kind, shapes, _ in found
-        for shape in shapes
-        if kind != "all-reduce"
-    ]
-    assert max(gathered, default=0) <= SIZES["tasks"] * 3
+    assert {loops for _, _, loops in found} - {()} <= LOOPS.get(name, set())
+    # What is gathered is a number or two per task and stage, for comparisons between tasks, and never a trajectory.
+    gathered = [shape for kind, shapes, _ in found if kind != "all-reduce" for shape in shapes]
+    sizes = [math.prod(int(size) for size in re.findall(r"\d+", shape.partition("[")[2])) for shape in gathered]
+    assert max(sizes, default=0) <= SIZES["tasks"] * 3
 
 
 @pytest.mark.slow
