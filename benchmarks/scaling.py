@@ -174,11 +174,12 @@ def picture(result: dict[str, Any], path: Path) -> None:
     for name, color, marker in styles:
         sizes = result["memory_MiB"][name]
         start = min(sizes)
-        axes = right
         label = f"{labels[name]} (from {start})"
-        axes.plot([size / start for size in sizes], list(sizes.values()), color=color, marker=marker, label=label)
+        right.plot([size / start for size in sizes], list(sizes.values()), color=color, marker=marker, label=label)
     right.set(xscale="log", yscale="log", xlabel="size, relative to its start", ylabel="MiB planned for an update")
     right.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    ticks = [round(value) for value in result["memory_MiB"]["tasks"].values()]
+    right.set_yticks(ticks, map(str, ticks))
     right.minorticks_off()
     right.legend(frameon=False, fontsize=9)
     for axes in (left, middle, right):

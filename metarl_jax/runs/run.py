@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from metarl_jax import devices
 from metarl_jax.guard import first_nan
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import signals
@@ -32,6 +33,7 @@ class _Session:
     """What a training run has open."""
 
     built: Built
+    mesh: jax.sharding.Mesh
     state: MetaState
     checkpoints: Checkpoints
     loggers: list[Logger]
@@ -102,6 +104,8 @@ def _opened(config: TrainConfig, resume: bool, override: bool, console: Console)
             _check_folder(config, resume, override)
             with console.status(f"setting up {config.task} and {config.algorithm}"):
                 built = configs.build(config)
+                tasks = configs.algorithm_value(config, "tasks")
+                mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
                 state = initial_state(built, config)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(only_writer(folder))
@@ -128,7 +132,7 @@ def _opened(config: TrainConfig, resume: bool, override: bool, console: Console)
                 checkpoints.wait()
         for note in checkpoints.notes:
             console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
-        yield _Session(built, state, checkpoints, loggers, timing, config.all_seeds)
+        yield _Session(built, mesh, state, checkpoints, loggers, timing, config.all_seeds)
 
 
 def train_run(
@@ -190,7 +194,7 @@ def _announce(config: TrainConfig, session: _Session, start: int, resume: bool, 
     several = f", {config.seeds} seeds at once" if config.seeds > 1 else ""
     console.print(
         f"{'resuming' if resume else 'training'} {session.built.env.name} with {config.algorithm} on "
-        f"{jax.device_count()} {jax.default_backend().upper()} device{'s'[: jax.device_count() > 1]}{several}, "
+        f"{session.mesh.size} {jax.default_backend().upper()} device{'s'[: session.mesh.size > 1]}{several}, "
         f"iterations {start} to {config.iterations}; results go to {config.run_folder}",
         soft_wrap=True,
         highlight=False,
@@ -212,8 +216,9 @@ def _train(
         patience=config.patience,
         pace=lambda count: 0 if received.received else count,
     )
-    with TrainingProgress(console, start, config.iterations) as progress, received.patient():
-        try:
+    progress = TrainingProgress(console, start, config.iterations)
+    try:
+        with jax.set_mesh(session.mesh), progress, received.patient():
             for chunk in chunks:
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
@@ -221,12 +226,12 @@ def _train(
                 if done % config.checkpoint_every == 0 or done >= config.iterations:
                     session.checkpoint(state)
                 progress.update(done, chunk.metrics, chunk.seconds)
-        except NonFiniteError as error:
-            raise _stopped(config, session, error, debug_nans, console) from error
-        if received.received and done < config.iterations:
-            session.checkpoint(state)
-            session.checkpoints.wait()
-            raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
+            if received.received:
+                session.checkpoint(state)
+                session.checkpoints.wait()
+                raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
+    except NonFiniteError as error:
+        raise _stopped(config, session, error, debug_nans, console) from error
 
 
 def _steps(metrics: dict[str, np.ndarray]) -> float:
@@ -252,7 +257,7 @@ def _stopped(
 
 
 def _operation(config: TrainConfig, session: _Session, error: NonFiniteError) -> str | None:
-    keys, state = streams(root_keys(config)).train, error.state
+    keys, state = streams(root_keys(config)).train, jax.device_get(error.state)
     if error.seed is not None:
         keys, state = keys[error.seed], jax.tree.map(lambda leaf: leaf[error.seed], state)
     # θ was not touched by the update that was undone, so this is the state before it.
