@@ -87,8 +87,8 @@ def main(arguments: Arguments) -> None:
     median, most = result["wait_milliseconds"]
     print(f"{arguments.preset}, chunks of {result['chunk_seconds']:.1f} s; {machine}; {date.today()}")
     print(
-        f"  the loop waits {median:.1f} ms for a checkpoint (at most {most:.1f}), {result['wait_share']:.2%} of a chunk; "
-        f"folder of {size / 2**10:.0f} KiB"
+        f"  the loop waits {median:.1f} ms for a checkpoint (at most {most:.1f}), {result['wait_share']:.2%} of a "
+        f"chunk; folder of {size / 2**10:.0f} KiB"
     )
     for name in ("wall", "cpu"):
         ratio = result[f"{name}_ratio"]
