@@ -85,8 +85,8 @@ def start(
     # JAX's own handler of SIGTERM would only take note of it; the run's own finishes a chunk and writes a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
     _on_abort(
-        f"not all processes of the job met at {where} within {arrival} s; start the same command on every machine, each "
-        "process with its own id, and check that all can reach that host and port"
+        f"not all processes of the job met at {where} within {arrival} s; start the same command on every machine, "
+        "each process with its own id, and check that all can reach that host and port"
     )
     try:
         if coordinator is not None and process_id:
@@ -104,12 +104,12 @@ def start(
         raise ValueError(
             f"no job could be made at {where} ({reason}); its port must be free where process 0 is"
         ) from error
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         if not detect:
             raise
         raise ValueError(
-            f"--distributed found no cluster to join ({error}); it knows Slurm (srun), Kubernetes, Open MPI (mpirun) and "
-            f"TPU pods, and elsewhere {', '.join(_FLAGS)} say what it would find"
+            f"--distributed found no cluster to join ({error}); it knows Slurm (srun), Kubernetes, Open MPI (mpirun) "
+            f"and TPU pods, and elsewhere {', '.join(_FLAGS)} say what it would find"
         ) from error
     _on_abort(f"{_LOST} (JAX's runtime aborted this process; the lines above are its own)")
 
@@ -138,8 +138,8 @@ def _reach(coordinator: str, seconds: float) -> None:
         except OSError as error:
             if time.monotonic() > deadline:
                 raise ValueError(
-                    f"--coordinator is {coordinator}, which was not reached within {seconds} s ({error}); start process 0 "
-                    "there, and check the host's name, the port and the firewall"
+                    f"--coordinator is {coordinator}, which was not reached within {seconds} s ({error}); start "
+                    "process 0 there, and check the host's name, the port and the firewall"
                 ) from error
         time.sleep(0.2)
 
