@@ -163,31 +163,33 @@ def run(script: Callable[[], int]) -> int:
 
     After a success all wait for each other. After a failure the others get `FAREWELL` seconds to fail likewise, as they
     do where the error was told to all. Then this process ends without them, and by that they notice.
+
+    Args:
+        script: what returns an exit status, having told its errors, such as ``lambda: cli.run(main)``.
     """
     try:
         status = script()
+        if status == 0 and jax.distributed.is_initialized():
+            # A barrier without a time limit, unlike that of the shutdown: process 0 may still be evaluating.
+            with peer_errors():
+                multihost_utils.sync_global_devices("end of the job")
+            jax.distributed.shutdown()
+            signal.signal(signal.SIGABRT, signal.SIG_DFL)
+    except PeerLost as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
     except Exception:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         status = 1
-    if not jax.distributed.is_initialized():
-        return status
-    if status == 0:
-        try:
-            # A barrier without a time limit, unlike that of the shutdown: process 0 may still be evaluating.
-            with peer_errors():
-                multihost_utils.sync_global_devices("end of the job")
-            jax.distributed.shutdown()
-            return status
-        except PeerLost as error:
-            print(f"error: {error}", file=sys.stderr)
-            status = 1
-    _on_abort("", status)
-    farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-    farewell.start()
-    farewell.join(FAREWELL)
-    _exit(status)
+    if jax.distributed.is_initialized():
+        _on_abort("", status)
+        farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        farewell.start()
+        farewell.join(FAREWELL)
+        _exit(status)
+    return status
 
 
 def _exit(status: int) -> NoReturn:

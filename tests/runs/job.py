@@ -86,7 +86,7 @@ def main(argv):
     coordinator, num_processes, process_id, mode, *rest = argv
     signals = []
     signal.signal(signal.SIGTERM, lambda number, _: signals.append(number))  # before JAX could set its own
-    arrival = 2 if mode == "meet" else 60
+    arrival = 1 if mode == "meet" else 60
     with cli.user_errors():
         distributed.start(coordinator, int(num_processes), int(process_id), arrival=arrival, silence=SILENCE)
     if mode == "train":

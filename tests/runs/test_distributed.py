@@ -94,10 +94,6 @@ def test_the_survivor_of_a_killed_coordinator_ends(start):
     check_survivor(*kill_one(start, "together", 0, signal.SIGKILL))
 
 
-def test_the_survivor_of_another_killed_process_ends(start):
-    check_survivor(*kill_one(start, "local", 1, signal.SIGKILL))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["together", "local"])
 @pytest.mark.parametrize("victim", [0, 1])
@@ -137,7 +133,7 @@ def test_a_process_that_meets_nobody_ends(start):
     status, _, err = ended(start(1, "meet"))
     assert status == 2
     (line,) = err.splitlines()
-    assert "was not reached within 2 s" in line
+    assert "was not reached within 1 s" in line
 
 
 @pytest.mark.slow
