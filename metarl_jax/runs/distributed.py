@@ -184,7 +184,9 @@ def run(script: Callable[[], int]) -> int:
         traceback.print_exc()
         status = 1
     if jax.distributed.is_initialized():
-        _on_abort("", status)
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # all is said; what JAX's runtime may add would bury it
+        _on_abort(_LOST, status)
         farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         farewell.start()
         farewell.join(FAREWELL)
@@ -211,18 +213,17 @@ def _on_abort(line: str, status: int = 1) -> None:
 
     def last_words(_: int) -> None:
         try:
-            if line:
-                os.write(2, f"error: {line}\n".encode())
+            os.write(2, f"error: {line}\n".encode())
         finally:
             _exit(status)
 
-    _handler = _Handler(last_words)
-    ctypes.CDLL(None).signal(int(signal.SIGABRT), _handler)
+    handler = _Handler(last_words)
+    ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
+    _handler = handler  # the one before is freed now, when C no longer calls it
 
 
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
-_handler = _Handler()
-"""kept, or C would call freed memory"""
+_handler: Any = None
 
 
 def is_writer() -> bool:
