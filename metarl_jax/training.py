@@ -91,7 +91,8 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     remainder, and where chunks begin and end cannot change a number.
 
     Returns:
-        state, metrics [capacity, ...], and how many iterations were run, whose metrics are set.
+        state, and for the host, the same in all processes: metrics [capacity, ...], how many iterations were run, whose
+        metrics are set, and how many in a row are undone now.
     """
 
     def step(carry):
@@ -106,11 +107,10 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     metrics = jax.eval_shape(update, key, state)[1]
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), metrics)
     done, state, metrics = jax.lax.while_loop(going_on, step, (jnp.int32(0), state, buffers))
-    return state, replicated(metrics), done
+    return state, replicated((metrics, done, state.opt_state.failures))
 
 
-def _check_finite(chunk: Chunk, patience: int) -> None:
-    failures = np.asarray(chunk.state.opt_state.failures)
+def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int) -> None:
     if failures.max() < patience:
         return
     seed = int(failures.argmax()) if failures.ndim else None
@@ -198,11 +198,11 @@ def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
         if length == 0:
             return
         started = time.perf_counter()
-        state, metrics, ran = advance(jnp.int32(length), key, state)
-        metrics, ran = jax.device_get((metrics, ran))
+        state, told = advance(jnp.int32(length), key, state)
+        metrics, ran, failures = jax.device_get(told)
         elapsed = time.perf_counter() - started
         finished = Chunk(done, state, {name: values[:ran] for name, values in metrics.items()}, elapsed)
-        _check_finite(finished, patience)
+        _check_finite(finished, failures, patience)
         yield finished
         done += length
         # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -247,6 +248,8 @@ def from_writer(value: T) -> T:
 
 def agree(stop: bool, count: int) -> tuple[bool, int]:
     """Whether any process wants to stop, and process 0's count; the same in all. Every process must call this."""
+    if jax.process_count() == 1:
+        return stop, count
     said = np.reshape(multihost_utils.process_allgather(np.array([stop, count], np.int32)), (-1, 2))
     return bool(said[:, 0].any()), int(said[0, 1])
 
@@ -256,6 +259,8 @@ def gather(tree: PyTree) -> PyTree:
 
     def leaf(x: Any) -> np.ndarray:
         spread = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
-        return multihost_utils.process_allgather(x, tiled=True) if spread else np.asarray(x)
+        if spread:
+            return multihost_utils.process_allgather(x, tiled=True)
+        return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
     return jax.tree.map(leaf, tree)
