@@ -95,7 +95,7 @@ def hints(kind: type = Arguments) -> dict[str, Any]:
     """Every option by its name, with the type of its value."""
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
-        found |= hints(hint) if dataclasses.is_dataclass(hint) else {name: hint}
+        found |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
     return found
 
 

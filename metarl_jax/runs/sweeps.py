@@ -148,7 +148,7 @@ def _range(spec: str, option: str, text: str) -> Callable[[np.random.Generator],
     if number is float and int in (kinds := getattr(hint, "__args__", (hint,))) and float not in kinds:
         raise ValueError(f"--random is {spec!r}, but {option} is a whole number; write {option}=int:{text}")
     if kind == ["int"]:
-        return lambda random: str(random.integers(low, high, endpoint=True))
+        return lambda random: str(random.integers(int(low), int(high), endpoint=True))
     if kind == ["log"] and low <= 0:
         raise ValueError(f"{allowed}, above 0 for a logarithm")
     if kind == ["log"]:
