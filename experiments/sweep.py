@@ -9,7 +9,6 @@ python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --s
 
 import contextlib
 import dataclasses
-import fcntl
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,17 +46,6 @@ class Arguments:
     """processes on this machine, or jobs of Slurm"""
     slurm: tuple[str, ...] = ()
     """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other sweep works in the folder meanwhile; the system lets go of the lock when the process ends."""
-    with (folder / "sweep.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise cli.UserError(f"another sweep is at work in {folder}; wait for it or stop it") from error
-        yield
 
 
 @contextlib.contextmanager
@@ -117,12 +105,10 @@ def main(argv: Sequence[str]) -> None:
     def finished(name: str) -> bool:
         return sweep_results.report(folder / name, configs[name]) is not None
 
-    with _alone(folder), _stop_signals(say) as stopped:
+    with sweep_jobs.alone(folder), _stop_signals(say) as stopped:
         todo = [name for name in plan.members if not finished(name)]
-        members = f"{len(plan.members)} members" + (
-            f", {len(plan.members) - len(todo)} finished before" if known else ""
-        )
-        say(f"sweep in {folder}: {members}; what each prints goes to {folder / 'logs'}")
+        before = f", {len(plan.members) - len(todo)} finished before" if known else ""
+        say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
         failures = {}
         if todo:
             command = [sys.executable, str(Path(__file__).resolve().with_name("train.py"))]

@@ -182,7 +182,7 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     first = figure.axes[0]
     first.set_ylabel("return after adaptation")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    first.plot([], [], " ", label=f"bars: ± 1 standard error over {error}")
-    first.legend(frameon=False, fontsize=9)
+    note = f"bars: ± 1 standard error over {error}"
+    first.legend(frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
     figure.savefig(path)
     return True

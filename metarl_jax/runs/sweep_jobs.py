@@ -6,6 +6,7 @@ folder and never from the engine, so a sweep can be cut off and started again at
 
 import contextlib
 import dataclasses
+import fcntl
 import logging
 import os
 import shlex
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarl_jax.checks import integer, unknown
+from metarl_jax.runs.cli import UserError
 
 _HEADER = "=== "
+_LOCK = "sweep.lock"
 
 
 class Job(Protocol):
@@ -48,6 +51,32 @@ def _ignored(signum: signal.Signals) -> Iterator[None]:
         signal.signal(signum, before)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other sweep works in the folder meanwhile; the system lets go of the lock when this process ends, however.
+
+    Raises:
+        UserError: another one does.
+    """
+    with (folder / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another sweep is at work in {folder}; wait for it or stop it") from error
+        yield
+
+
+def _held(lock: Path) -> bool:
+    try:
+        with lock.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # the sweep's folder was removed
+        return False
+    return False
+
+
 @dataclasses.dataclass
 class Worker:
     """Runs train.py for a member; resumes it where it has begun, on a requeue too."""
@@ -60,8 +89,8 @@ class Worker:
     """where its output goes"""
     environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
     """variables that the process is to have, or not to have"""
-    owner: int | None = None
-    """the process of a sweep on this machine, which the member must not outlive; None: the cluster looks after it"""
+    lock: Path | None = None
+    """held by a sweep on this machine, which the member must not outlive; None: the cluster looks after the member"""
     _child: subprocess.Popen[bytes] | None = dataclasses.field(default=None, init=False)
     _stopping: bool = dataclasses.field(default=False, init=False)
 
@@ -90,7 +119,7 @@ class Worker:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                process_group=None if self.owner is None else 0,
+                process_group=None if self.lock is None else 0,
             )
         if self._stopping:  # asked to before there was a process to pass it on to
             self._child.terminate()
@@ -98,7 +127,7 @@ class Worker:
             try:
                 return self._child.wait(1.0)
             except subprocess.TimeoutExpired:
-                if self.owner is not None and not _alive(self.owner):
+                if self.lock is not None and not _held(self.lock):
                     self._stop()
 
     def _stop(self, *_: Any) -> None:
@@ -106,7 +135,7 @@ class Worker:
         if self._stopping:
             return
         self._stopping = True
-        if self._child is not None and self.owner is not None:  # Slurm signals the processes of a job itself
+        if self._child is not None and self.lock is not None:  # Slurm signals the processes of a job itself
             self._child.terminate()
 
     def checkpoint(self) -> Any:
@@ -117,14 +146,6 @@ class Worker:
             self._child.terminate()
             self._child.wait()
         return DelayedSubmission(dataclasses.replace(self))
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @dataclasses.dataclass
@@ -233,7 +254,7 @@ class Engine:
             self._folder / name,
             log,
             self._environment,
-            os.getpid() if self._local else None,
+            self._folder / _LOCK if self._local else None,
         )
         try:
             with _ignored(signal.SIGINT):
