@@ -183,6 +183,7 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     first.set_ylabel("return after adaptation")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     note = f"bars: ± 1 standard error over {error}"
-    first.legend(frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    handles = first.get_legend_handles_labels()  # given, since there may be none, of which matplotlib would warn
+    first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
     figure.savefig(path)
     return True

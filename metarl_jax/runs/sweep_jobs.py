@@ -7,7 +7,7 @@ folder and never from the engine, so a sweep can be cut off and started again at
 import contextlib
 import dataclasses
 import fcntl
-import logging
+import importlib
 import os
 import shlex
 import shutil
@@ -184,17 +184,21 @@ def last_words(log: Path) -> str:
     return _last_line(("\n" + text).rpartition(f"\n{_HEADER}")[2].partition("\n")[2])
 
 
+def _submitit() -> Any:
+    # At its import it would set up the logging of the whole process, and print its own warnings.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    return importlib.import_module("submitit")
+
+
 def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     """Parameters of submitit's Slurm executor, given as NAME=VALUE.
 
     Raises:
         ValueError: a pair is no such pair, the name is unknown, there is no time limit, or no Slurm.
     """
-    import submitit
-
     from metarl_jax.runs.config import parse_options
 
-    found, known = parse_options("slurm", tuple(pairs)), submitit.SlurmExecutor._valid_parameters()
+    found, known = parse_options("slurm", tuple(pairs)), _submitit().SlurmExecutor._valid_parameters()
     for name in found:
         if name not in known:
             raise unknown("parameter of Slurm", name, sorted(known))
@@ -222,9 +226,7 @@ class Engine:
             slurm: parameters of the Slurm executor; None: processes on this machine.
             sharing: whether several processes of this machine run at once, so that none may take all of a GPU's memory.
         """
-        import submitit
-
-        logging.getLogger("submitit").setLevel(logging.ERROR)
+        submitit = _submitit()
         self._folder, self._command, self._local = folder, tuple(command), slurm is None
         (folder / "logs").mkdir(exist_ok=True)
         if slurm is None:
