@@ -97,9 +97,9 @@ def _one_line(panel: str) -> str:
     return " ".join(kept) + " (--help lists every option)"
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """Where a script talks: as wide as the terminal, or wide enough for its tables in a log file."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
+    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=110, quiet=quiet)
 
 
 def prepare_jax() -> None:

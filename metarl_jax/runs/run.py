@@ -206,8 +206,6 @@ def train_run(
         RunStopped: by a signal, a full disk, or numbers that are not finite; the checkpoints before are kept.
     """
     folder, began = config.run_folder, time.monotonic()
-    if not distributed.is_writer():
-        console = Console(quiet=True)
     hint = f"go on with: python experiments/train.py --resume --folder {folder}"
     with signals.handled(hint) as received:
         try:

@@ -13,6 +13,7 @@ import pytest
 from metarl_jax import algorithms
 from metarl_jax.runs import cli
 from metarl_jax.runs import run as runs
+from metarl_jax.runs.arguments import defaults
 from metarl_jax.runs.config_file import read_config
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -203,15 +204,14 @@ def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeyp
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):
-    train = load("train")
     for platform, name in (("cpu", "reacher-goal"), ("gpu", "cheetah-dir"), ("tpu", "cheetah-dir")):
         monkeypatch.setattr("jax.default_backend", lambda platform=platform: platform)
-        config, why = train._defaults(["--seed", "3"])
+        config, why = defaults(["--seed", "3"])
         assert config.preset == name
         assert name in why
         assert platform.upper() in why
-    assert train._defaults(["--task", "point-nav"])[0].preset is None
-    assert "point-nav-finn2017" in train._defaults(["--task", "point-nav"])[1]
+    assert defaults(["--task", "point-nav"])[0].preset is None
+    assert "point-nav-finn2017" in defaults(["--task", "point-nav"])[1]
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks"])
