@@ -255,12 +255,15 @@ def agree(stop: bool, count: int) -> tuple[bool, int]:
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Host copies of arrays that may lie on several processes' devices, in all. Every process must call this."""
+    """Host copies of arrays that may lie on several processes' devices, in all. Every process must call this.
 
-    def leaf(x: Any) -> np.ndarray:
+    Typed keys, of which there are no host copies, stay as they are.
+    """
+
+    def leaf(x: Any) -> np.ndarray | jax.Array:
         spread = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
         if spread:
-            return multihost_utils.process_allgather(x, tiled=True)
+            return np.asarray(multihost_utils.process_allgather(x, tiled=True))
         return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
     return jax.tree.map(leaf, tree)
