@@ -214,13 +214,13 @@ def test_without_arguments_the_device_chooses(monkeypatch):
     assert "point-nav-finn2017" in defaults(["--task", "point-nav"])[1]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks", "sweep"])
 def test_help_is_complete_quiet_and_loads_no_simulator(name, tmp_path):
     code = (
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "print('loaded', {'brax', 'mujoco', 'orbax', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+        "print('loaded', {'brax', 'mujoco', 'orbax', 'matplotlib', 'submitit'} & set(sys.modules), file=sys.stderr)"
     )
     environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "COLUMNS": "200"}
     done = subprocess.run(

@@ -30,8 +30,13 @@ print("error: it ends here", flush=True)
 """
 
 
+def program(folder, code=MEMBER):
+    (folder / "member.py").write_text(code)
+    return sys.executable, str(folder / "member.py")
+
+
 def worker(folder, *words, lock=None):
-    command = (sys.executable, "-c", MEMBER, str(folder / "run"), *words)
+    command = (*program(folder), str(folder / "run"), *words)
     return sweep_jobs.Worker(command, folder / "run", folder / "log", lock=lock)
 
 
@@ -62,7 +67,7 @@ def test_local_processes_are_stopped_by_sigterm_and_see_the_gpus(tmp_path, monke
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     code = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)" + MEMBER
     with sweep_jobs.alone(tmp_path):
-        engine = sweep_jobs.Engine(tmp_path, (sys.executable, "-c", code), sharing=True)
+        engine = sweep_jobs.Engine(tmp_path, program(tmp_path, code), sharing=True)
         job = engine.start("run", [str(tmp_path / "run"), "wait"])
         log = tmp_path / "logs" / "run.log"
         deadline = time.monotonic() + 60
@@ -79,7 +84,7 @@ def test_local_processes_are_stopped_by_sigterm_and_see_the_gpus(tmp_path, monke
 
 
 SLURM = {
-    "sbatch": "export SLURM_JOB_ID=7 SLURM_JOB_NODELIST=here\nbash $1 >&2 &\necho Submitted batch job 7",
+    "sbatch": "export SLURM_JOB_ID=7 SLURM_JOB_NODELIST=here\nbash $1 >/dev/null 2>&1 &\necho Submitted batch job 7",
     "srun": "while [[ $1 == -* ]]; do [[ $1 == --unbuffered ]] || shift; shift; done\nSLURM_PROCID=0 exec $*",
     "sacct": "echo 'JobID|State'",
 }
@@ -92,7 +97,7 @@ def test_slurm_runs_the_same_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     slurm = sweep_jobs.slurm_parameters(["time=60", "partition=gpu", "gpus_per_node=1"])
-    engine = sweep_jobs.Engine(tmp_path, (sys.executable, "-c", MEMBER), slurm=slurm)
+    engine = sweep_jobs.Engine(tmp_path, program(tmp_path), slurm=slurm)
     job = engine.start("run", [str(tmp_path / "run")])
     deadline = time.monotonic() + 60
     while not job.done():
