@@ -40,7 +40,7 @@ def resolve_advantage(env, horizon, advantage, baseline, **settings) -> Resolved
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:
-            raise ValueError(f"advantage {advantage!r} takes no {setting}")
+            raise ValueError(f"advantage {advantage!r} takes no {setting}; leave {setting} out, or choose 'gae'")
     settings = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
     if advantage == "returns":
         estimator = returns(**settings)
