@@ -81,10 +81,15 @@ def main(argv: Sequence[str]) -> None:
         description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)),
     )
     from metarl_jax import algorithms
+    from metarl_jax.runs.logging import require_wandb
     from metarl_jax.runs.run import train_run
 
     config = TrainConfig(**{name: value for name, value in vars(arguments).items() if name not in OF_THE_START})
+    if arguments.override and not arguments.resume:
+        raise cli.UserError("--override is about what --resume may change; give --resume too, or leave --override out")
     with cli.user_errors():
+        if config.wandb is not None:
+            require_wandb(config.wandb)
         config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
     console = cli.console()
     console.print(f"settings: {why}", soft_wrap=True, highlight=False)

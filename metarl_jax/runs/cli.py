@@ -88,8 +88,9 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
 def _one_line(panel: str) -> str:
     """The message of tyro's error panel, in our words: its text up to the pointer to the help, without the frame."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in panel.splitlines()]
-    # Frame and title; where there is no frame, the title has a rule of hyphens.
-    lines = [line for line in lines if line and line[0] not in "╭╰─" and not re.search(r"(^| )-{3,}", line)]
+    if len(lines) > 1 and lines[1].startswith("---"):  # where there is no frame, the title stands over a rule
+        lines = lines[2:]
+    lines = [line for line in lines if line and line[0] not in "╭╰─" and not line.startswith("---")]
     kept: list[str] = []
     for line in lines:
         if line.startswith(("For full helptext", "Argument helptext", "Got errors")):

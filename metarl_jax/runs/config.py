@@ -6,6 +6,7 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import ast
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,15 +196,18 @@ class Built(NamedTuple):
     algorithm: "MetaAlgorithm"
 
 
-# What no NAME=VALUE can mean, and the flags that can.
-_FLAGS = {
-    "option": {"policy": "--hidden, --activation, --init-std, …", "env": "--task"},
-    "env-option": {"name": "--task", "split": "--split or --eval-split", "backend": "--backend", "horizon": "--horizon"},
-}
+_SET_BY = {"policy": "--hidden, --activation, --init-std, …", "env": "--task"}
+ENV_SET_BY = {"name": "the family's name", "split": "--split", "backend": "--backend", "horizon": "--horizon"}
+"""What is no option of a family, and what sets it."""
 
 
-def parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_options(flag: str, pairs: tuple[str, ...], set_by: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Options given as NAME=VALUE, values read as Python literals or, failing that, as words.
+
+    Args:
+        flag: by which they were given.
+        pairs: the values of the flag.
+        set_by: names that it cannot set, and what does.
 
     Raises:
         ValueError: a pair is no such pair, repeats a name, or has one that belongs to a flag.
@@ -214,8 +218,8 @@ def parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
         if not (equals and name.isidentifier()):
             example = "remat=True" if flag == "option" else "action_scale=10.0"
             raise ValueError(f"--{flag} is {pair!r}; it must be NAME=VALUE, such as {example}")
-        if name in _FLAGS[flag]:
-            raise ValueError(f"--{flag} is {pair!r}; to set that, use {_FLAGS[flag][name]}")
+        if set_by and name in set_by:
+            raise ValueError(f"--{flag} is {pair!r}; {name} is set by {set_by[name]}")
         if name in options:
             raise ValueError(f"--{flag} is {pair!r}, and {name} was given before; give it once")
         try:
@@ -235,7 +239,7 @@ def algorithm_options(config: TrainConfig) -> dict[str, Any]:
     Raises:
         ValueError: `option` is malformed, or names what has a value already.
     """
-    own, further = _given(config.algorithm_options), parse_options("option", config.algorithm_options.option)
+    own, further = _given(config.algorithm_options), parse_options("option", config.algorithm_options.option, _SET_BY)
     for name in own.keys() & further.keys():
         raise ValueError(
             f"--option sets {name} to {further[name]!r}, and it is {own[name]!r} by --{name.replace('_', '-')} or the "
@@ -260,7 +264,7 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
-    env_options = parse_options("env-option", config.env_option)
+    env_options = parse_options("env-option", config.env_option, ENV_SET_BY)
     env = envs.make(config.task, split=split, backend=config.backend, horizon=config.horizon, **env_options)
     env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides

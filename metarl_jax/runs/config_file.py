@@ -69,7 +69,7 @@ def _from_dict(cls: type, data: Any, source: str) -> Any:
         raise ValueError(f"{source} holds {data!r} where an object is needed; {_RESTORE}")
     hints = typing.get_type_hints(cls)
     for name in sorted(data.keys() - hints.keys()):
-        raise ValueError(f"{unknown(f'field of {source}', name, hints)}; or use the version of metarl_jax that wrote it")
+        raise ValueError(f"{unknown(f'field of {source}', name, hints)}, or use the metarl_jax that wrote it")
     return cls(**{name: _convert(name, value, hints[name], source) for name, value in data.items()})
 
 
