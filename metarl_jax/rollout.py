@@ -37,7 +37,7 @@ def _check_state(env: TaskEnv, function: str, state: Any) -> None:
                 "terminated and truncated, as metarl_jax.envs.State does"
             )
         leaves = jax.tree.leaves(getattr(state, field))
-        if not leaves or not all(isinstance(leaf, jax.ShapeDtypeStruct | jax.typing.ArrayLike) for leaf in leaves):
+        if not leaves or not all(hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float) for leaf in leaves):
             raise ValueError(f"{where}: {field} of {function} is {getattr(state, field)!r}; it must be an array")
         shape, dtype = (), None
         if len(leaves) == 1:

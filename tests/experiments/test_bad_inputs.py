@@ -143,7 +143,7 @@ ROWS = {
     "evaluate full --inner-lr fast": "--inner-lr is 'fast'; it must be a number",
     "render nowhere": "nowhere does not exist",
     "render full --tasks 0": "tasks is 0.*at least 1",
-    "render full --video maybe": "--video",
+    "render full --folder": "--folder.*Expected 1",
     "show_tasks": "Missing.*task family",
     "show_tasks point-nv": "'point-nv': did you mean 'point-nav'",
     "show_tasks point-nav --tasks 1": "tasks is 1.*at least 2",
