@@ -22,3 +22,14 @@ def script(tmp_path, monkeypatch, capsys):
         return status, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def unstarted(monkeypatch):
+    """Bad input that is not refused fails here, before anything is trained, evaluated or drawn."""
+
+    def started(*_, **__):
+        pytest.fail("the input was accepted")
+
+    for name in ("run.train", "evaluate.evaluate", "render.record", "show_tasks.trivial_returns"):
+        monkeypatch.setattr(f"metarl_jax.runs.{name}", started)

@@ -234,6 +234,7 @@ def refused(script, place, command, message):
 MAKES_A_FOLDER = pytest.mark.xfail(reason="an empty folder checkpoints is left behind", strict=True)
 
 
+@pytest.mark.usefixtures("unstarted")
 @pytest.mark.parametrize(
     "row",
     [

@@ -192,6 +192,7 @@ def place(tmp_path):
     return tmp_path
 
 
+@pytest.mark.usefixtures("unstarted")
 @pytest.mark.parametrize("row", ROWS)
 def test_one_line_and_nothing_touched(script, place, monkeypatch, row):
     monkeypatch.setitem(sys.modules, "wandb", None)  # not installed
