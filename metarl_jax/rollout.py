@@ -27,7 +27,7 @@ def _check_state(env: TaskEnv, function: str, state: Any) -> None:
     """Tells a user what is wrong with an environment's state, before a scan or a network does in its own words.
 
     Raises:
-        ValueError: a field is missing, or has the wrong shape or type.
+        ValueError: a field is missing, is no array, or has the wrong shape.
     """
     where = f"environment {env.name!r}"
     for field in ("observation", "reward", "terminated", "truncated"):
@@ -39,9 +39,6 @@ def _check_state(env: TaskEnv, function: str, state: Any) -> None:
         leaves = jax.tree.leaves(getattr(state, field))
         if not leaves or not all(hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float) for leaf in leaves):
             raise ValueError(f"{where}: {field} of {function} is {getattr(state, field)!r}; it must be an array")
-        shape, dtype = (), None
-        if len(leaves) == 1:
-            shape, dtype = jnp.shape(leaves[0]), jnp.result_type(leaves[0])
         if field == "observation":
             size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
             if size != env.observation_size:
@@ -49,10 +46,9 @@ def _check_state(env: TaskEnv, function: str, state: Any) -> None:
                     f"{where}: observation of {function} has {size} components and observation_size is "
                     f"{env.observation_size}; set observation_size={size}, or return as many"
                 )
-        elif shape != () or dtype is None:
+        elif len(leaves) > 1 or jnp.shape(leaves[0]) != ():
+            shape = jnp.shape(leaves[0]) if len(leaves) == 1 else f"of a tree with {len(leaves)} arrays"
             raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
-        elif field != "reward" and dtype != jnp.bool_:
-            raise ValueError(f"{where}: {field} of {function} has dtype {dtype}; it must be bool, such as done > 0.5")
 
 
 def _check_same(env: TaskEnv, start: PyTree, following: PyTree) -> None:

@@ -153,11 +153,6 @@ TRACED = {
         r"reward of step has shape \(1,\).*scal",
     ),
     "no reward": (lambda: walk_with(reward=None), None, "reward of step is None"),
-    "an end that is a float": (
-        lambda: walk_with(terminated=jnp.ones(())),
-        None,
-        "terminated of step has dtype fl.*bool",
-    ),
     "an end that is an array": (
         lambda: walk_with(reset_truncated=jnp.zeros(2, bool)),
         None,
