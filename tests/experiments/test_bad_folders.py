@@ -7,11 +7,13 @@ import shutil
 
 import jax.numpy as jnp
 import pytest
-from rich.console import Console
 
-from metarl_jax.runs import run as runs
-from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig
-from metarl_jax.runs.folder import only_writer
+from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig, build
+from metarl_jax.runs.config_file import write_config
+from metarl_jax.runs.folder import LOCK, only_writer
+from metarl_jax.runs.logging import TableLogger
+from metarl_jax.runs.states import initial_state
 from tests.experiments.scripts import contents
 
 DONE = 2
@@ -29,10 +31,20 @@ def whole(tmp_path_factory):
         algorithm_options=AlgorithmConfig(tasks=2, episodes=4, inner_lr=(0.1,)),
         policy=PolicyConfig(hidden=(2,)),
     )
-    with runs._opened(config, False, False, Console(quiet=True)) as session:
-        session.log(0, {name: jnp.arange(DONE) + 0.5 for name in ("gain", "loss")})
-        session.checkpoint(session.state.replace(iteration=jnp.int32(DONE)))
-    return config.run_folder
+    folder = config.run_folder
+    folder.mkdir()
+    write_config(config, folder)
+    (folder / LOCK).touch()
+    state = initial_state(build(config), config)
+    checkpoints = Checkpoints(folder, config, state, write=True)
+    checkpoints.save(state)
+    checkpoints.save(state.replace(iteration=jnp.int32(DONE)), score=1.5)
+    checkpoints.close()
+    table = TableLogger(folder / "metrics.csv")
+    for iteration in range(DONE):
+        table.log(iteration, 0, {"gain": iteration + 0.5, "loss": iteration + 0.5})
+    table.close()
+    return folder
 
 
 @pytest.fixture
