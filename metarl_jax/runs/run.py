@@ -127,6 +127,7 @@ def _train(
                 progress.update(done, chunk.metrics, chunk.seconds)
             if received.received or done < config.iterations:
                 session.checkpoint(state, wait=True)
+                distributed.from_writer(None)  # who ends first is waited for a few seconds only
                 raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
     except NonFiniteError as error:
         raise _stopped(config, session, error, debug_nans, console) from error
@@ -143,6 +144,7 @@ def _stopped(
         checkpoints.wait()
         last = checkpoints.iterations()[-1]
         text += f"; the last good checkpoint, of iteration {last}, is in {checkpoints.directory}"
+    distributed.from_writer(None)  # who ends first is waited for a few seconds only
     if not debug_nans:
         return RunStopped(
             f"{text}; --resume --debug-nans finds the operation, and --resume --override --on-nonfinite skip goes on "
