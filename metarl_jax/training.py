@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.devices import SEEDS, count, replicated, split
 from metarl_jax.guard import guard, guarded
@@ -162,10 +163,9 @@ def train(
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
         NonFiniteError: too many updates in a row were undone.
     """
-    sizes = {"iterations": iterations, "chunk": chunk, "seconds": seconds, "patience": patience}
-    for name, value in sizes.items():
-        if not value > 0:
-            raise ValueError(f"{name} is {value!r}; it must be positive")
+    for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
+        checks.integer(name, value)
+    checks.positive("seconds", seconds)
     keys = streams(key)
     update = guard(algorithm.update, on_nonfinite, chunk)
     if on_nonfinite == "abort":

@@ -241,9 +241,11 @@ def test_streams_are_disjoint_and_want_typed_keys():
         streams(jax.random.PRNGKey(0))
 
 
-@pytest.mark.parametrize("options", [{"iterations": 0}, {"chunk": 0}, {"seconds": -1.0}, {"patience": 0}])
+@pytest.mark.parametrize(
+    "options", [{"iterations": 0}, {"iterations": 2.5}, {"chunk": 0}, {"seconds": -1.0}, {"patience": 0}]
+)
 def test_sizes_that_are_not_positive_are_refused(options):
-    with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; it must be positive"):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; it must be an? "):
         train(stub_algorithm(), KEY, **({"iterations": 2} | options))
 
 

@@ -168,7 +168,10 @@ class Checkpoints:
                 self.notes += [f"{failure}; going back to checkpoint {candidate}" for failure in failures]
                 return state
         found = "; ".join(failures) or "there is none at all"
-        raise ValueError(f"no whole checkpoint in {self.directory}: {found}")
+        raise ValueError(
+            f"no whole checkpoint in {self.directory}: {found}; restore a copy, or start another run by another "
+            "--folder"
+        )
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
@@ -182,7 +185,10 @@ class Checkpoints:
         """Whether a record is of this run; raises ValueError if not."""
         where = f"the checkpoints in {self.directory}"
         if record["schema"] != SCHEMA:
-            raise ValueError(f"{where} are of schema {record['schema']!r}; this version reads schema {SCHEMA}")
+            raise ValueError(
+                f"{where} are of schema {record['schema']!r}; this version reads schema {SCHEMA}; "
+                "go on with the version that wrote them, or start another run by another --folder"
+            )
         stored = from_json(json.dumps(record["configuration"]), where)
         fixed, _ = differences(stored, self._config)
         if fixed:

@@ -97,6 +97,8 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
             )
         return
     fixed, safe = differences(read_config(folder), config)
+    if not (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder} holds no checkpoints; restore a copy, or start another run by another --folder")
     if fixed:
         raise ValueError(
             f"{folder} is a run of another configuration: {'; '.join(fixed + safe)}; leave these options as they were, "

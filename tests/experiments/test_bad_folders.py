@@ -242,18 +242,8 @@ def refused(script, place, command, message):
     assert contents(place) == before
 
 
-# What `Checkpoints` of a writer does before it looks.
-MAKES_A_FOLDER = pytest.mark.xfail(reason="an empty folder checkpoints is left behind", strict=True)
-
-
 @pytest.mark.usefixtures("unstarted")
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, marks=MAKES_A_FOLDER if row == "checkpoints missing, train --resume --folder RUN" else [])
-        for row in ROWS
-    ],
-)
+@pytest.mark.parametrize("row", ROWS)
 def test_one_line_and_nothing_touched(script, run, row):
     command, change, message = ROWS[row]
     (run.parent / "file").write_text("mine\n")

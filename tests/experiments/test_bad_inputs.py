@@ -51,6 +51,12 @@ NUMBERS = {
 }
 
 ROWS = {
+    "train --task point-nav --devices 99": "devices is 99, and there (is|are) .*choose from 1",
+    "train --task point-nav --distributed --coordinator a:1": "give only one of them",
+    "train --task point-nav --coordinator a:1 --num-processes 2": "--process-id not given; a job needs all of",
+    "train --task point-nav --coordinator nowhere --num-processes 2 --process-id 0": "'nowhere'; it must be HOST:PORT",
+    "train --task point-nav --coordinator a:1 --num-processes 2 --process-id 2": "--process-id is 2.*it must be 0 to 1",
+    "train --task point-nav --num-processes two": "--num-processes: invalid int value: 'two'",
     # names
     "train --task reacher-gaol": "'reacher-gaol'.*did you mean 'reacher-goal'.*choose from gaussian-bandit",
     "train --task ''": "unknown environment ''.*choose from",
