@@ -10,7 +10,6 @@ import dataclasses
 import json
 import platform
 import sys
-import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -133,33 +132,18 @@ def run(name: str, arguments: Arguments) -> dict[str, Any]:
 
     env, algorithm, adapting = build(name, arguments)
     registered, given = settings(name, arguments)
-    roots = [jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)]
-    streams = [mrl.training.streams(root) for root in roots]
-    state = jax.jit(jax.vmap(algorithm.init))(jnp.stack([stream.init for stream in streams]))
-    train_keys = jnp.stack([stream.train for stream in streams])
-
-    @jax.jit
-    def advance(state):
-        def one(key, state):
-            return algorithm.update(jax.random.fold_in(key, state.iteration), state)
-
-        return jax.vmap(one)(train_keys, state)
-
     effective = mrl.algorithms.options(registered) | given
     trials = 2 if registered == "es-maml" else 1  # its antithetic pairs
     episodes = trials * (effective["adaptation_steps"] + 1) * effective["tasks"] * effective["episodes"]
     iterations = max(1, arguments.steps // (episodes * env.horizon))
-    state, metrics = jax.block_until_ready(advance(state))  # compiles; counted apart
-    started = time.monotonic()
-    for iteration in range(1, iterations):
-        state, metrics = advance(state)
-        if iteration % 25 == 0:
-            now = np.asarray(metrics["return"]).mean(0).round(1)
-            print(f"\r{name}: iteration {iteration} of {iterations}, return {now}    ", end="", file=sys.stderr)
-            if not np.isfinite(now).all():
-                break
-    jax.block_until_ready(state)
-    minutes = (time.monotonic() - started) / 60
+    roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
+    params, seconds = None, []
+    for chunk in mrl.training.train(algorithm, roots, iterations):
+        params = chunk.state.params
+        seconds.append(chunk.seconds)
+        now = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
+        print(f"\r{name}: iteration {chunk.done} of {iterations}, return {now}    ", end="", file=sys.stderr)
+    minutes = sum(seconds[1:]) / 60  # the first chunk compiles
     held_out = mrl.training.streams(jax.random.key(10**6)).evaluate
 
     @jax.jit
@@ -173,7 +157,7 @@ def run(name: str, arguments: Arguments) -> dict[str, Any]:
         adapt = jax.vmap(returns, (0, None, 0))
         return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)
 
-    per_task = np.asarray(evaluate(state.params), np.float64)  # [seeds, tasks, L' + 1]
+    per_task = np.asarray(evaluate(params), np.float64)  # [seeds, tasks, L' + 1]
     return {
         "algorithm": name,
         "options": {option: repr(value) for option, value in given.items()},

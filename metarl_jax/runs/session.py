@@ -125,8 +125,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
             devices.check_chunk(configs.algorithm_value(config, "task_chunk"), mesh.shape[devices.TASKS])
             state = initial_state(built, config)
-        opened = _by_writer(lambda: _open_files(config, state, resume, stack))
-        state, files = opened or (state, None)
+        state, files = _by_writer(lambda: _open_files(config, state, resume, stack)) or (state, None)
         if jax.process_count() > 1:
             state = distributed.from_writer(distributed.gather(state))
         for note in files.checkpoints.notes if files else ():
