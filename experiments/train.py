@@ -7,14 +7,10 @@ python experiments/train.py --resume --folder runs/mine        # go on after a s
 python experiments/train.py --task point-nav --seeds 5         # five independent runs in one program
 """
 
-import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from metarl_jax.runs import cli, presets
-from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs import arguments, cli, presets
 
 DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
 
@@ -22,76 +18,43 @@ Without --task and --preset, the settings are the preset reacher-goal on a CPU a
 with --task alone, the defaults below. `--preset NAME --help` shows a preset's values. Presets: {presets}."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments(TrainConfig):
-    resume: bool = False
-    """go on from the newest checkpoint of --folder, whose configuration then is the default"""
-    override: bool = False
-    """let --resume change what leaves earlier iterations as they are: --iterations, --checkpoint-every, --keep,
-    --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
-    debug_nans: bool = False
-    """if a number is not finite, find the operation that it comes from"""
-
-
-# Of this start, not of the run.
-OF_THE_START = ("resume", "override", "debug_nans")
-
-
-def _defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
-    """What explicit options override, and a line that says where it comes from."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for flag in ("--preset", "--task", "--folder"):
-        early.add_argument(flag)
-    early.add_argument("--resume", action="store_true")
-    try:
-        given = early.parse_known_args(argv)[0]
-    except argparse.ArgumentError as error:
-        raise cli.UserError(f"{error} (--help lists every option)") from error
-    if given.preset is not None:
-        return presets.get(given.preset), f"preset {given.preset}, as asked for"
-    if given.resume and given.folder is not None:
-        from metarl_jax.runs.config_file import read_config
-
-        return read_config(Path(given.folder)), f"configuration of {given.folder}"
-    if given.task is not None:
-        tuned = [
-            name for name, preset in presets.PRESETS.items() if preset.task.split("@")[0] == given.task.split("@")[0]
-        ]
-        hint = f" (tuned settings for this task: --preset {' or '.join(tuned)})" if tuned else ""
-        return TrainConfig(), f"no preset, since --task is given{hint}"
-    if {"-h", "--help"} & set(argv):
-        return TrainConfig(), ""
-    import jax
-
-    platform = jax.default_backend()
-    name = presets.for_device(platform)
-    return presets.get(name), f"preset {name}, the default on a {platform.upper()}; --preset NAME chooses another"
-
-
 def main(argv: Sequence[str]) -> None:
     if not {"-h", "--help"} & set(argv):
         cli.prepare_jax()
-    with cli.user_errors():
-        default, why = _defaults(argv)
-    arguments = cli.parse(
-        Arguments,
-        argv,
-        default=Arguments(**vars(default)),
-        prog="train.py",
-        description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)),
-    )
-    from metarl_jax import algorithms
+        _meet(argv)
+    asked = arguments.parse(argv, prog="train.py", description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)))
+    from metarl_jax.runs.distributed import is_writer
     from metarl_jax.runs.run import train_run
 
-    config = TrainConfig(**{name: value for name, value in vars(arguments).items() if name not in OF_THE_START})
-    with cli.user_errors():
-        config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
-    console = cli.console()
-    console.print(f"settings: {why}", soft_wrap=True, highlight=False)
-    if dropped:
-        console.print(f"left out of the preset, since {config.algorithm} has no such options: {', '.join(dropped)}")
-    train_run(config, console, **{name: getattr(arguments, name) for name in OF_THE_START})
+    console = cli.console(quiet=not is_writer())
+    console.print(f"settings: {asked.why}", soft_wrap=True, highlight=False)
+    if asked.dropped:
+        algorithm = asked.config.algorithm
+        console.print(f"left out of the preset, since {algorithm} has no such options: {', '.join(asked.dropped)}")
+    train_run(asked.config, console, **vars(asked.start))
+
+
+def _meet(argv: Sequence[str]) -> None:
+    """Joins the other processes of the job, if there are any; before any other use of JAX."""
+    job = arguments.job(argv)
+    if not job.alone:
+        from metarl_jax.runs import distributed
+
+        with cli.user_errors():
+            distributed.start(job.coordinator, job.num_processes, job.process_id, job.distributed)
+
+
+def _run() -> int:
+    try:
+        alone = arguments.job(sys.argv[1:]).alone
+    except cli.UserError:  # `main` tells it
+        alone = True
+    if alone:
+        return cli.run(main)
+    from metarl_jax.runs import distributed
+
+    return distributed.run(lambda: cli.run(main))
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(_run())

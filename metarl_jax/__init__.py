@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl_jax import algorithms, envs, evaluation, inner, outer, policies, rollout, training
+    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, TaskEnv, Trial
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
@@ -23,6 +23,7 @@ __all__ = [
     "Trajectory",
     "Trial",
     "algorithms",
+    "devices",
     "envs",
     "evaluation",
     "inner",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.base import MetaAlgorithm
+from metarl_jax.devices import SEEDS, count, replicated, split
 from metarl_jax.guard import guard, guarded
 from metarl_jax.types import Key, MetaState, strongly_typed
 
@@ -90,7 +91,8 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     remainder, and where chunks begin and end cannot change a number.
 
     Returns:
-        state, metrics [capacity, ...], and how many iterations were run, whose metrics are set.
+        state, and for the host, the same in all processes: metrics [capacity, ...], how many iterations were run, whose
+        metrics are set, and how many in a row are undone now.
     """
 
     def step(carry):
@@ -105,11 +107,10 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     metrics = jax.eval_shape(update, key, state)[1]
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), metrics)
     done, state, metrics = jax.lax.while_loop(going_on, step, (jnp.int32(0), state, buffers))
-    return state, metrics, done
+    return state, replicated((metrics, done, state.opt_state.failures))
 
 
-def _check_finite(chunk: Chunk, patience: int) -> None:
-    failures = np.asarray(chunk.state.opt_state.failures)
+def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int) -> None:
     if failures.max() < patience:
         return
     seed = int(failures.argmax()) if failures.ndim else None
@@ -172,12 +173,15 @@ def train(
     if state is None:
         state = (jax.vmap(algorithm.init) if key.ndim else algorithm.init)(keys.init)
 
-    def iteration(key, state):
-        return update(jax.random.fold_in(key, state.iteration), state)
+    def one(key, state):
+        return replicated(update(jax.random.fold_in(key, state.iteration), state))
+
+    def several(key, state):
+        spread = SEEDS if count(SEEDS) > 1 else None
+        return split(jax.vmap(one, spmd_axis_name=spread)(key, state), SEEDS)
 
     # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
-    step = jax.jit(jax.vmap(iteration) if key.ndim else iteration)
-    advance = functools.partial(_run, step, chunk, patience)
+    advance = functools.partial(_run, jax.jit(several if key.ndim else one), chunk, patience)
     return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace)
 
 
@@ -188,18 +192,18 @@ def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
     # A run that had more patience when it was stopped goes on with what it has now.
     memory = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
     state = state.replace(opt_state=memory)
-    done, count = int(np.max(state.iteration)), 1
+    done, length = int(np.max(state.iteration)), 1
     while done < iterations:
-        count = pace(min(count, iterations - done, chunk - done % chunk))
-        if count == 0:
+        length = pace(min(length, iterations - done, chunk - done % chunk))
+        if length == 0:
             return
         started = time.perf_counter()
-        state, metrics, ran = advance(jnp.int32(count), key, state)
-        metrics, ran = jax.device_get((metrics, ran))
+        state, told = advance(jnp.int32(length), key, state)
+        metrics, ran, failures = jax.device_get(told)
         elapsed = time.perf_counter() - started
         finished = Chunk(done, state, {name: values[:ran] for name, values in metrics.items()}, elapsed)
-        _check_finite(finished, patience)
+        _check_finite(finished, failures, patience)
         yield finished
-        done += count
+        done += length
         # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
-        count = max(1, min(2 * count, round(count * seconds / elapsed))) if done > 1 else 1
+        length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1

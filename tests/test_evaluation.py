@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from metarl_jax.evaluation import evaluate, interquartile_mean, standard_error, summarize
+from metarl_jax.evaluation import across_seeds, evaluate, interquartile_mean, standard_error, summarize
 from metarl_jax.runs import reports
 from metarl_jax.training import streams
 from metarl_jax.types import Adaptation, Trajectory
@@ -100,13 +100,38 @@ def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
         "inner_lr": [0.1],
         "trained_steps": 1,
     }
-    report = reports.to_report({"adapted": row}, **about, iteration=0, seed=0)
+    report = reports.to_report({0: {"adapted": row}}, **about, iteration=0, seed=0)
     reports.write_report(report, tmp_path / "evaluation.json")
     written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]
     assert [means[1] is None for means in written["per_task"]] == left_out.tolist()
     assert written["diverged_episodes"] == row.diverged_episodes.tolist()
     assert written["tasks_left_out"] == left_out.sum()
     assert f"diverged in {sum(written['diverged_episodes'])} episodes" in str(reports.table(report).caption)
+
+
+def test_standard_errors_across_seeds_are_over_their_means():
+    """Three trainings that differ by 0, 10 and 20 everywhere; tasks differ by hundreds, which must not enter."""
+    base = np.array([[-300.0, 1.0], [0.0, 2.0], [300.0, 6.0], [600.0, 7.0]])
+    rows = [summarize(base + 10 * seed) for seed in range(3)]
+    row = across_seeds(rows)
+    np.testing.assert_allclose(row.per_task, base + 10)
+    np.testing.assert_allclose(row.mean, base.mean(0) + 10)
+    np.testing.assert_allclose(row.standard_error, 10 / np.sqrt(3))
+    np.testing.assert_allclose(row.gain_standard_error, 0, atol=1e-12)
+    everything = np.concatenate([base + 10 * seed for seed in range(3)])
+    np.testing.assert_allclose(row.median, np.median(everything, 0))
+    np.testing.assert_allclose(row.iqm, scipy.stats.trim_mean(everything, 0.25))
+    with pytest.raises(ValueError, match="rows holds 1"):
+        across_seeds(rows[:1])
+
+
+def test_a_task_that_one_seed_lost_is_not_averaged_with_nothing():
+    per_task, void = np.arange(6.0).reshape(3, 2), np.zeros((3, 2, 4), bool)
+    lost = void.copy()
+    lost[1, 0] = True
+    row = across_seeds([summarize(per_task, void), summarize(np.where(lost.all(-1), np.nan, per_task + 2), lost)])
+    np.testing.assert_allclose(row.per_task, per_task + np.where(lost.all(-1), 0, 1))
+    assert (row.tasks_left_out, row.diverged_episodes.tolist()) == (1, [4, 0])
 
 
 def test_an_evaluation_of_too_few_whole_tasks_is_refused_in_words():

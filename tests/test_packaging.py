@@ -96,13 +96,13 @@ def test_a_named_algorithm_is_a_few_lines(name):
 # An import may only point to an earlier level, or stay inside its own folder.
 LEVELS = [
     {"types", "checks"},
-    {"base"},
+    {"base", "devices"},
     {"envs", "policies"},
     {"rollout"},
     {"inner"},
     {"outer"},
     {"compose"},
-    {"algorithms"},
+    {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},
 ]
@@ -117,6 +117,7 @@ HOME = {
     "flax.nnx": "nowhere",
     "matplotlib": "runs",
     "orbax": "runs",
+    "submitit": "runs",
     "tensorboardX": "runs",
     "wandb": "runs",
 }
@@ -201,7 +202,7 @@ def run_python(cwd: pathlib.Path, *arguments: str) -> subprocess.CompletedProces
 
 def test_import_is_quiet_and_light(tmp_path):
     heavy = ["brax", "mujoco", "matplotlib", "orbax.checkpoint", "tensorboardX", "wandb", "flax.nnx", "scipy"]
-    heavy += ["gymnax", "mujoco_playground"]
+    heavy += ["gymnax", "mujoco_playground", "submitit"]
     use = "import sys, metarl_jax; metarl_jax.envs.from_brax"
     code = f"{use}; sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
     result = run_python(tmp_path, "-W", "error", "-c", code)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
+from metarl_jax.devices import TASKS, by_share, count, split
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
@@ -28,18 +29,30 @@ class Memory(NamedTuple):
     remat: bool = False
     """recompute an inner step in the backward pass instead of storing its activations (`jax.checkpoint`)"""
     task_chunk: int | None = None
-    """tasks at a time, one chunk after the other; None: all at once"""
+    """tasks at a time on all devices together, one chunk after the other; None: all at once"""
 
     def checkpoint(self, step: Callable) -> Callable:
         """`step`, whose activations are recomputed where that was asked for."""
         return jax.checkpoint(step) if self.remat else step
 
     def over_tasks(self, function: Callable, batch: PyTree) -> PyTree:
-        """`function` of every task of a batch with leaves [B, ...]; the results likewise."""
+        """`function` of every task of a batch with leaves [B, ...]; the results likewise.
+
+        Batch and results are split over the devices of the ambient mesh; see `metarl_jax.devices`.
+
+        Raises:
+            ValueError: a chunk cannot be split evenly over the devices.
+        """
         if self.task_chunk is None:
-            return jax.vmap(function)(batch)
+            return split(jax.vmap(function)(split(batch, TASKS)), TASKS)
+        size, left = divmod(self.task_chunk, count(TASKS))
+        if left:
+            raise ValueError(
+                f"task_chunk is {self.task_chunk}, which the {count(TASKS)} devices that share the tasks cannot share "
+                f"evenly; choose a multiple of {count(TASKS)}, or fewer devices"
+            )
         # Without the checkpoint a backward pass would keep what every chunk has computed.
-        return jax.lax.map(jax.checkpoint(function), batch, batch_size=self.task_chunk)
+        return by_share(lambda rows: jax.lax.map(jax.checkpoint(function), rows, batch_size=size), batch, TASKS)
 
 
 class Parts(NamedTuple):

@@ -95,6 +95,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=False,
             read_only=not write,
+            cleanup_tmp_directories=write,  # what a killed process was writing
             best_fn=lambda metrics: metrics[SCORE],
             preservation_policy=policy,
             enable_async_checkpointing=write,

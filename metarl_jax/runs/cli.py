@@ -33,7 +33,9 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        where = " (choose a folder that can be written, or make room)" if isinstance(error, OSError) else ""
+        raise UserError(text + where) from error
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
@@ -95,9 +97,9 @@ def _one_line(panel: str) -> str:
     return " ".join(kept) + " (--help lists every option)"
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """Where a script talks: as wide as the terminal, or wide enough for its tables in a log file."""
-    return Console() if sys.stdout.isatty() else Console(width=110)
+    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=110, quiet=quiet)
 
 
 def prepare_jax() -> None:

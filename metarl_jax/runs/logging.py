@@ -140,7 +140,8 @@ class TensorBoardLogger:
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
         """Adds a point to every curve."""
         for name, value in metrics.items():
-            self._writers[seed].add_scalar(name, float(value), iteration)
+            if np.isfinite(value):  # it warns of others, of each one
+                self._writers[seed].add_scalar(name, float(value), iteration)
 
     def flush(self) -> None:
         """Writes the events out."""

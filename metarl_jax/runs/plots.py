@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
+_LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
 _ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
 
 
@@ -92,7 +93,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     if window > 1:
         axes.plot([], [], " ", label=f"{'bold: ' if seeds == 1 else ''}mean of the last {window} iterations")
     if "environment_steps" in metrics and len(iteration) > 1:
-        per_iteration = float(metrics["environment_steps"].sum(1).mean())
+        per_iteration = float(metrics["environment_steps"].mean())
         scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
         top = axes.secondary_xaxis(
             "top",
@@ -101,7 +102,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
                 lambda x: np.multiply(x, scale / per_iteration),
             ),
         )
-        top.set_xlabel(f"environment steps ({unit})", fontsize=9)
+        top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
@@ -134,3 +135,69 @@ def adaptation(
     axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *, title: str, error: str) -> bool:
+    """Return after adaptation against the numbers that a sweep varies, ± one standard error.
+
+    A grid is one panel: the option with the most values along the axis, a line per combination of the others. Where
+    those are too many for lines, as in a random sweep, each option has a panel of points.
+
+    Args:
+        results: of every finished member its options, mean return and standard error.
+        path: of the picture.
+        title: of the sweep.
+        error: what the standard error is over.
+
+    Returns:
+        Whether there was something to draw: one to three options with two or more numbers.
+    """
+    columns = {option: [options[option] for options, *_ in results] for option in (results[0][0] if results else ())}
+    numbers = {option: np.array([_number(value) for value in values]) for option, values in columns.items()}
+    numbers = {option: x for option, x in numbers.items() if np.isfinite(x).all() and len(set(columns[option])) > 1}
+    if not 1 <= len(numbers) <= 3:
+        return False
+    along = max(numbers, key=lambda option: len(set(columns[option])))
+    others = [option for option in columns if option != along and len(set(columns[option])) > 1]
+    labels = [", ".join(f"{option}={options[option]}" for option in others) for options, *_ in results]
+    lines = list(dict.fromkeys(labels))
+    panels = [along] if len(lines) <= 6 and (others or len(numbers) == 1) else list(numbers)
+    mean, spread = (np.array(values) for values in zip(*[row[1:] for row in results], strict=True))
+    figure = Figure(figsize=(6.4 if len(panels) == 1 else 4.4 * len(panels), 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, option in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        quiet_axes(axes)
+        x = numbers[option]
+        axes.set_xlabel(option)
+        if x.min() > 0 and x.max() / x.min() >= 10:
+            axes.set_xscale("log")
+        drawn = lines if len(panels) == 1 else [""]
+        for index, label in enumerate(drawn):
+            members = [i for i in np.argsort(x) if len(panels) > 1 or labels[i] == label]
+            axes.errorbar(
+                x[members],
+                mean[members],
+                spread[members],
+                color=_LINES[index],
+                marker="osD^vP"[index],
+                markersize=5,
+                linewidth=1.8 if len(panels) == 1 else 0,
+                elinewidth=1,
+                capsize=2,
+                label=label or None,
+            )
+    first = figure.axes[0]
+    first.set_ylabel("return after adaptation")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    note = f"bars: ± 1 standard error over {error}"
+    handles = first.get_legend_handles_labels()  # given, since there may be none, of which matplotlib would warn
+    first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    figure.savefig(path)
+    return True

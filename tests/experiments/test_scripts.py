@@ -13,6 +13,7 @@ import pytest
 from metarl_jax import algorithms
 from metarl_jax.runs import cli
 from metarl_jax.runs import run as runs
+from metarl_jax.runs.arguments import defaults
 from metarl_jax.runs.config_file import read_config
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -138,7 +139,7 @@ def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):
     """Learned rates and a critic are checkpointed, resumed and evaluated; credit does not ask evaluation for steps."""
     folder = tmp_path / "run"
     assert script("train", *TINY, *options, "--folder", folder)[0] == 0
-    assert script("train", "--resume", "--folder", folder, "--iterations", "4")[0] == 0
+    assert script("train", "--resume", "--override", "--folder", folder, "--iterations", "4")[0] == 0
     assert len((folder / "metrics.csv").read_text().splitlines()) == 5
     report = json.loads((folder / "evaluation.json").read_text())
     assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
@@ -190,32 +191,36 @@ def test_evaluate_refuses_bad_input(script, trained, arguments, message):
 
 def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeypatch):
     ran = []
-    monkeypatch.setattr(runs, "train_run", lambda config, console, resume: ran.append((config, resume)))
-    status, out, err = script("train", "--folder", trained, "--resume", "--iterations", "5")
+    monkeypatch.setattr(runs, "train_run", lambda config, console, **options: ran.append((config, options)))
+    status, out, err = script("train", "--folder", trained, "--resume", "--override", "--iterations", "5")
     assert status == 0, err
     assert "configuration of" in out
-    assert ran == [(dataclasses.replace(read_config(trained), iterations=5), True)]
+    assert ran == [
+        (
+            dataclasses.replace(read_config(trained), iterations=5),
+            {"resume": True, "override": True, "debug_nans": False},
+        )
+    ]
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):
-    train = load("train")
     for platform, name in (("cpu", "reacher-goal"), ("gpu", "cheetah-dir"), ("tpu", "cheetah-dir")):
         monkeypatch.setattr("jax.default_backend", lambda platform=platform: platform)
-        config, why = train._defaults(["--seed", "3"])
+        config, why = defaults(["--seed", "3"])
         assert config.preset == name
         assert name in why
         assert platform.upper() in why
-    assert train._defaults(["--task", "point-nav"])[0].preset is None
-    assert "point-nav-finn2017" in train._defaults(["--task", "point-nav"])[1]
+    assert defaults(["--task", "point-nav"])[0].preset is None
+    assert "point-nav-finn2017" in defaults(["--task", "point-nav"])[1]
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "render", "show_tasks", "sweep"])
 def test_help_is_complete_quiet_and_loads_no_simulator(name, tmp_path):
     code = (
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "print('loaded', {'brax', 'mujoco', 'orbax', 'matplotlib'} & set(sys.modules), file=sys.stderr)"
+        "print('loaded', {'brax', 'mujoco', 'orbax', 'matplotlib', 'submitit'} & set(sys.modules), file=sys.stderr)"
     )
     environment = os.environ | {"PYTHONPATH": str(EXPERIMENTS.parent), "COLUMNS": "200"}
     done = subprocess.run(

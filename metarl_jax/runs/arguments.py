@@ -1,0 +1,154 @@
+"""The command line of experiments/train.py as a configuration; a sweep reads its members' arguments with it too.
+
+Importing this module loads no JAX, so that a script's help text can answer at once.
+"""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metarl_jax.runs import cli, presets
+from metarl_jax.runs.config import TrainConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What this start does with the run, beside training it."""
+
+    resume: bool = False
+    """go on from the newest checkpoint of --folder, whose configuration then is the default"""
+    override: bool = False
+    """let --resume change what leaves earlier iterations as they are: --iterations, --checkpoint-every, --keep,
+    --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
+    debug_nans: bool = False
+    """if a number is not finite, find the operation that it comes from"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Who the other processes are, where there are several; see docs/clusters.md."""
+
+    distributed: bool = False
+    """one of several processes, which Slurm, Kubernetes, Open MPI or a TPU pod tells of"""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where no cluster tells"""
+    num_processes: int | None = None
+    """how many processes there are, with --coordinator"""
+    process_id: int | None = None
+    """which of them this is, from 0, with --coordinator"""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process is the whole job."""
+        return self == Job()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TrainConfig):
+    """What train.py takes: a configuration, and what to do with it."""
+
+    start: Start = Start()
+    job: Job = Job()
+
+
+class Asked(NamedTuple):
+    """What a command line asks for."""
+
+    config: TrainConfig
+    start: Start
+    why: str
+    """where the values come from that were not given"""
+    dropped: list[str]
+    """options of the preset that the algorithm, chosen explicitly, does not have"""
+
+
+def _early(argv: Sequence[str]) -> argparse.Namespace:
+    """What has to be known before the rest can be read."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--preset", "--task", "--folder", "--coordinator"):
+        early.add_argument(name)
+    for name in ("--num-processes", "--process-id"):
+        early.add_argument(name, type=int)
+    for name in ("--resume", "--distributed"):
+        early.add_argument(name, action="store_true")
+    try:
+        return early.parse_known_args(argv)[0]
+    except argparse.ArgumentError as error:
+        raise cli.UserError(f"{error} (--help lists every option)") from error
+
+
+def job(argv: Sequence[str]) -> Job:
+    """The processes that a command line tells of: they have to meet before JAX is used.
+
+    Raises:
+        UserError: an option lacks its value, or has one of the wrong type.
+    """
+    given = _early(argv)
+    return Job(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Job)})
+
+
+def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
+    """What explicit options override, and a line that says where it comes from.
+
+    Raises:
+        UserError: an option lacks its value.
+        ValueError: the preset is unknown, or the folder to resume holds no readable configuration.
+    """
+    given = _early(argv)
+    if given.preset is not None:
+        return presets.get(given.preset), f"preset {given.preset}, as asked for"
+    if given.resume and given.folder is not None:
+        from metarl_jax.runs.config_file import read_config
+
+        return read_config(Path(given.folder)), f"configuration of {given.folder}"
+    if given.task is not None:
+        tuned = [
+            name for name, preset in presets.PRESETS.items() if preset.task.split("@")[0] == given.task.split("@")[0]
+        ]
+        hint = f" (tuned settings for this task: --preset {' or '.join(tuned)})" if tuned else ""
+        return TrainConfig(), f"no preset, since --task is given{hint}"
+    if {"-h", "--help"} & set(argv):
+        return TrainConfig(), ""
+    import jax
+
+    platform = jax.default_backend()
+    name = presets.for_device(platform)
+    return presets.get(name), f"preset {name}, the default on a {platform.upper()}; --preset NAME chooses another"
+
+
+def parse(argv: Sequence[str], **settings: Any) -> Asked:
+    """Reads a command line.
+
+    Args:
+        argv: without the script's name.
+        **settings: of the help text, see `metarl_jax.runs.cli.parse`.
+
+    Raises:
+        UserError: the arguments do not parse, or the values are not allowed.
+        SystemExit: after the help text was printed.
+    """
+    with cli.user_errors():
+        default, why = defaults(argv)
+    given = cli.parse(Arguments, argv, default=Arguments(**vars(default)), **settings)
+    config = TrainConfig(**{field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)})
+    from metarl_jax import algorithms
+
+    with cli.user_errors():
+        config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
+    return Asked(config, given.start, why, dropped)
+
+
+def hints(kind: type = Arguments) -> dict[str, Any]:
+    """Every option by its name, with the type of its value."""
+    found = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        found |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
+    return found
+
+
+def flag(name: str) -> str:
+    """An option's name as the command line has it."""
+    return "--" + name[:-1].replace("_", "-") + name[-1]

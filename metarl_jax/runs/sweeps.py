@@ -1,0 +1,281 @@
+"""The plan of a sweep: combinations of options of experiments/train.py, each a run folder, checked before any starts.
+
+Importing this module loads no JAX, so that a script's help text can answer at once.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl_jax.checks import integer, unknown
+from metarl_jax.runs import arguments
+from metarl_jax.runs.cli import UserError
+from metarl_jax.runs.config import TrainConfig
+
+SCHEMA = 1
+"""Changes whenever an older program could no longer read what this one writes."""
+
+Options = dict[str, str]
+"""Values of options by name, as words of a command line."""
+
+_OURS = {
+    "folder": "every member has its own, inside the folder of the sweep",
+    "resume": "a sweep that is started again resumes its members",
+    "seeds": "write --seeds R before the --",
+    "seed": "R seeds are trained in one program by --seeds R, from the --seed after the -- on",
+}
+"""Options that are not to be swept, and what there is instead."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a sweep runs."""
+
+    base: tuple[str, ...]
+    """arguments of train.py that all members share"""
+    members: dict[str, Options]
+    """by the name of the member's folder"""
+    seeds: int = 1
+    """seeds per member, trained together in one program"""
+
+    def arguments(self, name: str, folder: Path) -> list[str]:
+        """The command line of train.py for a member of the sweep in `folder`."""
+        hints = arguments.hints()
+        words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
+        seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
+        return [*self.base, *words, *seeds, "--folder", str(folder / name)]
+
+
+def _words(option: str, value: str, hint: Any) -> list[str]:
+    flag = arguments.flag(option)
+    if hint is bool and value in ("True", "False"):  # a switch, which takes no value
+        return [flag if value == "True" else flag.replace("--", "--no-", 1)]
+    return [flag, *value.split()]
+
+
+def _option(flag: str, spec: str) -> tuple[str, str]:
+    """Name and text of NAME=TEXT, the name as the configuration has it."""
+    name, equals, text = spec.partition("=")
+    if not (equals and name and text):
+        raise ValueError(f"--{flag} is {spec!r}; it must be NAME=VALUES, such as outer_lr=0.001,0.003")
+    option = name.removeprefix("--").replace("-", "_")
+    known = arguments.hints()
+    option = option if option in known else option + "_" if option + "_" in known else option  # lambda is a keyword
+    if option in _OURS:
+        raise ValueError(f"--{flag} names {name!r}, which a sweep sets itself: {_OURS[option]}")
+    if option not in known:
+        raise unknown("option of train.py", name, [name for name in known if name not in _OURS])
+    return option, text
+
+
+def _values(flag: str, spec: str, text: str) -> list[str]:
+    values = [" ".join(value.split()) for value in text.split(",")]
+    if "" in values:
+        raise ValueError(f"--{flag} is {spec!r}; it has an empty value between its commas")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"--{flag} is {spec!r}; it names {twice[0]} twice")
+    return values
+
+
+def grid(specs: Sequence[str]) -> list[Options]:
+    """Every combination of values given as NAME=VALUE,VALUE,...; a value of several words is a tuple.
+
+    Raises:
+        ValueError: an option is unknown, given twice or not to be swept, or a value is empty or given twice.
+    """
+    values: dict[str, list[str]] = {}
+    for spec in specs:
+        option, text = _option("grid", spec)
+        if option in values:
+            raise ValueError(f"--grid names {option!r} twice; write all of its values behind one =")
+        values[option] = _values("grid", spec, text)
+    return [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
+
+
+def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
+    """Distinct random combinations; more samples of the same seed begin with the same ones.
+
+    Args:
+        specs: ranges as NAME=LOW:HIGH (uniform), NAME=log:LOW:HIGH (uniform in the logarithm), NAME=int:LOW:HIGH (whole
+            numbers, both ends included) or NAME=VALUE,VALUE,... (one of these).
+        samples: how many.
+        seed: of the draws.
+
+    Raises:
+        ValueError: an option or a range is not allowed, or there are fewer combinations than samples.
+    """
+    integer("samples", samples)
+    integer("sweep_seed", seed, 0)
+    ranges: dict[str, Callable[[np.random.Generator], str]] = {}
+    for spec in specs:
+        option, text = _option("random", spec)
+        if option in ranges:
+            raise ValueError(f"--random names {option!r} twice; one range is enough")
+        ranges[option] = _range(spec, option, text)
+    random, found = np.random.default_rng(seed), []
+    for _ in range(100 * samples):
+        drawn = {option: draw(random) for option, draw in ranges.items()}
+        if drawn not in found:
+            found.append(drawn)
+        if len(found) == samples:
+            return found
+    raise ValueError(f"samples is {samples}, but the ranges of --random hold about {len(found)} combinations only")
+
+
+def _range(spec: str, option: str, text: str) -> Callable[[np.random.Generator], str]:
+    if ":" not in text:
+        values = _values("random", spec, text)
+        return lambda random: values[random.integers(len(values))]
+    *kind, low_text, high_text = text.split(":")
+    allowed = f"--random is {spec!r}; it must be LOW:HIGH, log:LOW:HIGH or int:LOW:HIGH with LOW < HIGH"
+    if kind not in ([], ["log"], ["int"]):
+        raise ValueError(allowed)
+    number = int if kind == ["int"] else float
+    try:
+        low, high = number(low_text), number(high_text)
+    except ValueError as error:
+        raise ValueError(f"{allowed}, numbers{' without a fraction' if number is int else ''}") from error
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(allowed)
+    hint = arguments.hints()[option]
+    if number is float and int in (kinds := getattr(hint, "__args__", (hint,))) and float not in kinds:
+        raise ValueError(f"--random is {spec!r}, but {option} is a whole number; write {option}=int:{text}")
+    if kind == ["int"]:
+        return lambda random: str(random.integers(int(low), int(high), endpoint=True))
+    if kind == ["log"] and low <= 0:
+        raise ValueError(f"{allowed}, above 0 for a logarithm")
+    if kind == ["log"]:
+        return lambda random: _short(np.exp(random.uniform(np.log(low), np.log(high))), low, high)
+    return lambda random: _short(random.uniform(low, high), low, high)
+
+
+def _short(value: float, low: float, high: float) -> str:
+    """Four digits, which a folder's name and a table can hold, and which are the value that is used."""
+    text = f"{value:.4g}"
+    return text if low <= float(text) <= high else repr(float(value))
+
+
+def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Options], seeds: int = 1) -> Plan:
+    """Every sample with every grid point, under folder names that are readable and distinct.
+
+    Args:
+        base: arguments of train.py that all members share.
+        grids: of `grid`.
+        samples: of `draws`; empty where nothing is random.
+        seeds: per member.
+
+    Raises:
+        ValueError: an option is swept twice, or fixed in `base` too.
+    """
+    integer("seeds", seeds)
+    combinations = [point | sample for point in grids or [{}] for sample in samples or [{}]]
+    swept = [*(grids[0] if grids else ()), *(samples[0] if samples else ())]
+    if not swept:
+        raise ValueError("there is nothing to sweep; name options by --grid NAME=VALUE,... or --random NAME=LOW:HIGH")
+    if twice := [option for option in swept if swept.count(option) > 1]:
+        raise ValueError(f"{twice[0]} is in --grid and in --random; it can be in one of them")
+    fixed = [re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in base if word[:2] == "--"]
+    for option in fixed:
+        if option in _OURS and option != "seed":
+            raise ValueError(f"--{option} stands after the --, but a sweep sets it itself: {_OURS[option]}")
+        if option in swept:
+            raise ValueError(f"{option} is swept and also fixed after the --; leave one of them out")
+    if not {"task", "preset"} & {*fixed, *swept}:
+        raise ValueError(
+            "neither --task nor --preset stands after the --; without them train.py's settings depend on the machine, "
+            "and the members of a sweep may run on several"
+        )
+    members: dict[str, Options] = {}
+    for number, options in enumerate(combinations):
+        name = ",".join(f"{option.rstrip('_')}={value}" for option, value in options.items())
+        name = re.sub(r"[^\w.+=@,-]", "_", name.replace(" ", "-"))
+        if len(name) > 120 or name in members:
+            name = f"{number:0{len(str(len(combinations) - 1))}}-{name[:100]}"
+        members[name] = options
+    return Plan(tuple(base), members, seeds)
+
+
+def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
+    """Reads every member's arguments as train.py does and builds what they describe, so that no member stops at once.
+
+    Returns:
+        The configuration of every member.
+
+    Raises:
+        UserError: a member's arguments are not allowed, or two members are the same run.
+    """
+    from metarl_jax.runs import config as configs
+
+    found: dict[str, TrainConfig] = {}
+    for name in plan.members:
+        try:
+            config = arguments.parse(plan.arguments(name, folder)).config
+            configs.build(config)
+        except (UserError, ValueError, OSError) as error:
+            raise UserError(f"member {name}: {' '.join(str(error).split())}") from error
+        for other, same in found.items():
+            if dataclasses.replace(same, folder=config.folder) == config:
+                raise UserError(f"members {other} and {name} are the same run; leave one of the values out")
+        found[name] = config
+    return found
+
+
+def _load(path: Path) -> Plan:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
+        seeds = integer("seeds", stored["seeds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error!r}") from error
+    if schema != SCHEMA:
+        raise ValueError(f"{path}: schema is {schema!r}; this version reads schema {SCHEMA}")
+    return Plan(base, members, seeds)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def differences(stored: Plan, wanted: Plan) -> list[str]:
+    """What another plan has changed; empty if the two are the same."""
+    lines = []
+    if stored.base != wanted.base:
+        old, new = (" ".join(plan.base) or "nothing" for plan in (stored, wanted))
+        lines.append(f"after the -- stood {old}, now {new}")
+    if stored.seeds != wanted.seeds:
+        lines.append(f"seeds was {stored.seeds}, now {wanted.seeds}")
+    for text, one, other in (("no longer among", stored, wanted), ("new among", wanted, stored)):
+        if names := [name for name, options in one.members.items() if other.members.get(name) != options]:
+            lines.append(f"{text} the members: {_named(names)}")
+    return lines
+
+
+def open_folder(plan: Plan, folder: Path) -> bool:
+    """Makes the folder of a sweep with its `sweep.json`, or goes on with one that holds the same plan.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        ValueError: the folder holds another sweep, or something that is no sweep.
+    """
+    path = folder / "sweep.json"
+    if path.is_file():
+        if changed := differences(_load(path), plan):
+            raise ValueError(f"{folder} holds another sweep: {'; '.join(changed)}; choose another --folder")
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder} exists and holds no sweep.json, so it is no sweep; choose another --folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "sweep.json.tmp"
+    content = {"schema": SCHEMA, **dataclasses.asdict(plan)}
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return False

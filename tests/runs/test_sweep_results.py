@@ -1,0 +1,86 @@
+"""Results of made-up run folders with known numbers, as a table and as pictures."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from metarl_jax.runs import plots, sweep_results, sweeps
+from metarl_jax.runs.config import EvaluationConfig, TrainConfig
+from tests.runs.sweep_runs import BASE, report, write_run
+
+
+def test_results_are_those_of_the_run_folders(tmp_path):
+    plan = sweeps.plan(BASE, sweeps.grid(["inner_lr=0.1,0.2,0.3,0.4,0.5,0.6"]), [])
+    names = list(plan.members)
+    configs = dict.fromkeys(names, TrainConfig(iterations=3))
+    configs[names[5]] = TrainConfig(iterations=3, evaluation=EvaluationConfig(eval_split="ood"))
+    write_run(tmp_path / names[0], report([-3.0, -2.0, -1.0]))
+    write_run(tmp_path / names[1], report([-9.0, -1.5, 0.0], steps=2))
+    write_run(tmp_path / names[2], report([-9.0, -0.5, 0.0], iteration=2), iterations=2)  # wants one more
+    write_run(tmp_path / names[3])
+    write_run(tmp_path / names[5], report([-4.0, -2.5, 0.0], steps=7), split="ood")  # evaluated at two steps
+    found = sweep_results.collect(plan, tmp_path, configs, {names[3]: "disk full"})
+    assert [result.name for result in found[:3]] == [names[1], names[5], names[0]]
+    status = {result.name: result.status for result in found}
+    assert list(map(status.get, names)) == ["finished", "finished", "stopped", "failed", "not started", "finished"]
+    first = next(result for result in found if result.name == names[0])
+    assert first[4:7] == ((-3.0, 0.5), (-2.0, 0.5), (1.0, 0.25))
+    assert (first.iterations, first.environment_steps, first.minutes) == (3, 60, 1.5)
+    assert next(result for result in found if result.name == names[5]).after.mean == 0.0
+    sweep_results.write(found, tmp_path / "results.csv", seeds=1)
+    with (tmp_path / "results.csv").open() as file:
+        rows = {row["folder"]: row for row in csv.DictReader(file)}
+    assert list(rows) == [result.name for result in found]
+    assert (rows[names[0]]["inner_lr"], rows[names[0]]["after_mean"]) == ("0.1", "-2.0")
+    assert (rows[names[3]]["status"], rows[names[3]]["error"], rows[names[3]]["after_mean"]) == (
+        "failed",
+        "disk full",
+        "",
+    )
+    assert rows[names[2]]["iterations"] == "2"
+    assert sweep_results.table(found, "s", 1).row_count == 6
+
+
+def test_with_seeds_the_error_is_that_of_the_seeds_means(tmp_path):
+    plan = sweeps.plan(BASE, sweeps.grid(["inner_lr=0.1"]), [], seeds=3)
+    (name,) = plan.members
+    ends = (1.0, 2.0, 6.0)
+    per_seed = [{"seed": seed, "rows": report([0.0, end, 0.0])["rows"]} for seed, end in enumerate(ends)]
+    write_run(tmp_path / name, report([0.0, 3.0, 0.0], per_seed=per_seed))
+    (result,) = sweep_results.collect(plan, tmp_path, {name: TrainConfig(iterations=3)})
+    assert result.after == pytest.approx((3.0, np.sqrt(7.0 / 3.0)))  # variance ((−2)² + (−1)² + 3²)/2 = 7
+    assert result.gain == pytest.approx(result.after)
+    assert result.before == (0.0, 0.0)
+
+
+def test_a_row_that_was_cut_off_does_not_count(tmp_path):
+    plan = sweeps.plan(BASE, sweeps.grid(["inner_lr=0.1"]), [])
+    (name,) = plan.members
+    write_run(tmp_path / name)
+    with (tmp_path / name / "metrics.csv").open("a") as file:
+        file.write("3")
+    (result,) = sweep_results.collect(plan, tmp_path, {name: TrainConfig(iterations=9)})
+    assert (result.status, result.environment_steps) == ("stopped", 60)
+
+
+@pytest.mark.parametrize(
+    ("swept", "panels", "scale"),
+    [
+        ({"clip": ["0.1", "0.2"]}, 1, "linear"),
+        ({"outer_lr": ["0.001", "0.1"], "baseline": ["zero", "none"]}, 1, "log"),
+        ({"outer_lr": ["0.001", "0.01", "0.1"], "tasks": ["5", "10"]}, 1, "log"),
+        ({"outer_lr": [f"{1 + i}e-4" for i in range(9)], "tasks": [str(20 - i) for i in range(9)]}, 2, "linear"),
+        ({"baseline": ["zero", "none"]}, 0, None),
+        ({"clip": ["0.1", "0.1"]}, 0, None),
+    ],
+)
+def test_pictures_are_of_numbers(tmp_path, monkeypatch, swept, panels, scale):
+    figures = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, path: figures.append(figure))
+    points = [dict(zip(swept, values, strict=True)) for values in zip(*swept.values(), strict=False)]
+    rows = [(options, float(i), 0.5) for i, options in enumerate(points)]
+    assert plots.sweep(rows, tmp_path / "x.png", title="s", error="tasks") == bool(panels)
+    assert [len(figure.axes) for figure in figures] == ([panels] if panels else [])
+    for figure in figures:
+        assert figure.axes[0].get_xscale() == scale
