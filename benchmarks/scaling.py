@@ -115,7 +115,10 @@ def planned_mebibytes(arguments: Arguments, **changes: Any) -> float:
     algorithm = build(arguments, **changes)
     key = jax.random.key(0)
     compiled = jax.jit(algorithm.update).lower(key, jax.eval_shape(algorithm.init, key)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        raise RuntimeError("this backend plans no memory")
+    return analysis.temp_size_in_bytes / 2**20
 
 
 def memory(arguments: Arguments) -> dict[str, dict[int, float]]:

@@ -14,11 +14,14 @@ import time
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from metarl_jax.runs import cli
+
+if TYPE_CHECKING:
+    import metarl_jax as mrl
 
 ORACLE = "oracle"
 """`pretrain` on the task made visible: what adaptation could reach at best, and no competitor."""
@@ -91,6 +94,36 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
     return registered, {option: value for option, value in chosen.items() if option in accepted}
 
 
+class Built(NamedTuple):
+    """What a row of the table is made of."""
+
+    env: "mrl.TaskEnv"
+    training: "mrl.MetaAlgorithm"
+    testing: "mrl.MetaAlgorithm"
+    """the same with the steps and rates of the evaluation"""
+
+
+def build(name: str, arguments: Arguments) -> Built:
+    """Environment and algorithms of a row.
+
+    Raises:
+        ValueError: a name is unknown or a value is out of range.
+    """
+    import metarl_jax as mrl
+    from metarl_jax import checks
+
+    env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
+    if name == ORACLE:
+        env = mrl.envs.reveal_task(env)
+    registered, given = settings(name, arguments)
+    # Trained for one step; from the second on the rate is halved, as in the evaluation of Finn et al. (2017).
+    rate = checks.non_negative("inner_lr", given["inner_lr"])
+    rates = (rate, rate / 2)
+    tested = given | {"adaptation_steps": arguments.eval_steps, "inner_lr": rates, "burn_in": None, "credit": False}
+    make = mrl.algorithms.make
+    return Built(env, make(registered, env, **given), make(registered, env, **tested))
+
+
 def run(name: str, arguments: Arguments) -> dict[str, Any]:
     """Trains all seeds of one algorithm and adapts them to the held-out tasks."""
     import jax
@@ -98,11 +131,8 @@ def run(name: str, arguments: Arguments) -> dict[str, Any]:
 
     import metarl_jax as mrl
 
-    env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
-    if name == ORACLE:
-        env = mrl.envs.reveal_task(env)
+    env, algorithm, adapting = build(name, arguments)
     registered, given = settings(name, arguments)
-    algorithm = mrl.algorithms.make(registered, env, **given)
     roots = [jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)]
     streams = [mrl.training.streams(root) for root in roots]
     state = jax.jit(jax.vmap(algorithm.init))(jnp.stack([stream.init for stream in streams]))
@@ -130,10 +160,6 @@ def run(name: str, arguments: Arguments) -> dict[str, Any]:
                 break
     jax.block_until_ready(state)
     minutes = (time.monotonic() - started) / 60
-    # Trained for one step; from the second on the rate is halved, as in the evaluation of Finn et al. (2017).
-    rates = (given["inner_lr"], given["inner_lr"] / 2)
-    tested = given | {"adaptation_steps": arguments.eval_steps, "inner_lr": rates, "burn_in": None, "credit": False}
-    adapting = mrl.algorithms.make(registered, env, **tested)
     held_out = mrl.training.streams(jax.random.key(10**6)).evaluate
 
     @jax.jit
@@ -181,35 +207,70 @@ def table(rows: list[dict[str, Any]], at: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def check(arguments: Arguments, rows: Sequence[str]) -> None:
+    """Whether every row can be computed.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+    from metarl_jax import algorithms, checks
+    from metarl_jax.runs.config import parse_options
+
+    for name in ("seeds", "steps", "eval_tasks"):
+        checks.integer(name, getattr(arguments, name))
+    checks.integer("eval_steps", arguments.eval_steps, least=0)
+    if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
+        raise ValueError(f"first_seed is {arguments.first_seed}; the last of {arguments.seeds} must stay below 2**32")
+    accepted = sorted(set().union(*map(algorithms.options, algorithms.names())))
+    for option in parse_options("option", arguments.option):
+        if option not in accepted:
+            raise checks.unknown("option of any algorithm", option, accepted)
+    for name in rows:
+        build(name, arguments)
+
+
+def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
+    """The comparison in a file, or a new one.
+
+    Raises:
+        ValueError: the file holds something else.
+    """
+    if not path.exists():
+        return {"arguments": described, "rows": []}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        other = stored["arguments"] != described
+        _ = [row["per_task"] for row in stored["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); move it away, or choose another --output") from error
+    if other:
+        raise ValueError(f"{path} holds a comparison with other arguments; choose another --output")
+    return stored
+
+
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="compare.py", description=__doc__)
     cli.prepare_jax()
     import jax
 
     from metarl_jax import algorithms, checks
-    from metarl_jax.runs.config import parse_options
 
     known = (*algorithms.names(), *VARIANTS)
-    for name in arguments.algorithms:
-        if name not in known:
-            raise cli.UserError(str(checks.unknown("algorithm", name, known)))
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"arguments": described, "rows": []}
-    if stored["arguments"] != described:
-        raise cli.UserError(f"{path} holds a comparison with other arguments; choose another --output")
+    with cli.user_errors():
+        for name in arguments.algorithms:
+            if name not in known:
+                raise checks.unknown("algorithm", name, known)
+        stored = read(path, described)
+        done = {row["algorithm"] for row in stored["rows"]}
+        rows = [name for name in arguments.algorithms or known if name not in done]
+        check(arguments, rows)
+        arguments.output.mkdir(parents=True, exist_ok=True)
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    unknown = parse_options("option", arguments.option).keys() - set().union(
-        *map(algorithms.options, algorithms.names())
-    )
-    if unknown:
-        raise cli.UserError(f"no algorithm has the option {sorted(unknown)[0]!r}")
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]
-    for name in arguments.algorithms or known:
-        if any(row["algorithm"] == name for row in stored["rows"]):
-            continue
+    for name in rows:
         with cli.user_errors():
             stored["rows"].append(run(name, arguments))
         path.write_text(json.dumps(stored) + "\n", encoding="utf-8")

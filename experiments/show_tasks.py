@@ -45,11 +45,11 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="show_tasks.py", description=DESCRIPTION)
     cli.prepare_jax()
-    from metarl_jax.runs.config import parse_options
+    from metarl_jax.runs.config import ENV_SET_BY, parse_options
     from metarl_jax.runs.show_tasks import show_tasks
 
     with cli.user_errors():
-        options = parse_options("env-option", arguments.env_option)
+        options = parse_options("env-option", arguments.env_option, ENV_SET_BY)
     show_tasks(
         arguments.name,
         cli.console(),

@@ -80,6 +80,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, own, prog="sweep.py", description=DESCRIPTION)
     from metarl_jax.checks import integer
     from metarl_jax.runs import sweep_jobs, sweep_results
+    from metarl_jax.runs.folder import only_writer
 
     with cli.user_errors():
         plan = _planned(arguments, base)
@@ -105,7 +106,10 @@ def main(argv: Sequence[str]) -> None:
     def finished(name: str) -> bool:
         return sweep_results.report(folder / name, configs[name]) is not None
 
-    with sweep_jobs.alone(folder), _stop_signals(say) as stopped:
+    with contextlib.ExitStack() as held:
+        with cli.user_errors():
+            held.enter_context(only_writer(folder))
+        stopped = held.enter_context(_stop_signals(say))
         todo = [name for name in plan.members if not finished(name)]
         before = f", {len(plan.members) - len(todo)} finished before" if known else ""
         say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")

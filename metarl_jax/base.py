@@ -22,7 +22,7 @@ class TaskEnv:
     reward is NaN or infinite is void, see `metarl_jax.types.Trajectory`; it disturbs no other.
 
     Raises:
-        ValueError: a size or the horizon is not a positive integer.
+        ValueError: a size or the horizon is not a positive integer, or a function is none.
     """
 
     sample_task: Callable[[Key], PyTree]
@@ -43,8 +43,14 @@ class TaskEnv:
     between two moments. None: there is no body to draw"""
 
     def __post_init__(self):
+        where = f"of the environment {self.name!r}"
         for field in ("observation_size", "action_size", "horizon"):
-            checks.integer(f"{field} of the environment {self.name!r}", getattr(self, field))
+            checks.integer(f"{field} {where}", getattr(self, field))
+        for field in ("sample_task", "reset", "step"):
+            checks.function(f"{field} {where}", getattr(self, field))
+        if self.scene is not None:
+            checks.function(f"scene {where}", self.scene)
+        checks.boolean(f"discrete {where}", self.discrete)
 
 
 class Policy(NamedTuple):

@@ -35,11 +35,28 @@ def _number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def integer(name: str, value: Any, least: int = 1) -> int:
-    """`value` if it is an integer, NumPy's included, of at least `least`, else a ValueError."""
+def integer(name: str, value: Any, least: int = 1, bits: int = 31) -> int:
+    """`value` if it is an integer, NumPy's included, of at least `least` and below 2**bits, else a ValueError.
+
+    JAX counts in int32, in which a larger size would overflow only where it is used, and its seeds have 32 bits.
+    """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    if value >= 2**bits:
+        raise ValueError(f"{name} is {value!r}; it must be an integer below 2**{bits}")
     return int(value)
+
+
+def seed(name: str, value: Any) -> int:
+    """`value` if it is a seed for `jax.random.key`, else a ValueError."""
+    return integer(name, value, least=0, bits=32)
+
+
+def function(name: str, value: Any) -> Callable:
+    """`value` if it can be called, else a ValueError."""
+    if not callable(value):
+        raise ValueError(f"{name} is {value!r}; it must be a function")
+    return value
 
 
 def boolean(name: str, value: Any) -> bool:

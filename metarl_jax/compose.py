@@ -1,5 +1,6 @@
 """What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,13 +101,14 @@ def build_parts(
             if critic.inner_weight:
                 loss_of_step = inner.with_critic_loss(loss_of_step, loss, critic.inner_weight)
         refit = _refit(critic, estimator.discount)
+    credit = float(credit) if isinstance(credit, bool) else checks.non_negative("credit", credit)
     if credit:
         if adaptation_steps == 0:
             raise ValueError(
                 "credit is for what a stage does for later ones, and with adaptation_steps=0 there is one stage only; "
                 "leave credit out, or take at least one inner step"
             )
-        objective = outer.add(objective, outer.credit(1.0 if credit is True else credit))
+        objective = outer.add(objective, outer.credit(credit))
     if baseline == "leave_one_out" and episodes < 2:
         raise ValueError("baseline 'leave_one_out' fits to the other episodes, and episodes is 1; take at least 2")
     if isinstance(inner_optimizer, InnerOptimizer):
@@ -128,9 +130,40 @@ def build_parts(
 
 
 def make_policy(env: TaskEnv, policy: Policy | Mapping[str, Any] | None, **defaults: Any) -> Policy:
-    """π as it is, or made by `metarl_jax.policies.mlp` of the given options over `defaults`."""
+    """π as it is, or made by `metarl_jax.policies.mlp` of the given options over `defaults`.
+
+    Raises:
+        ValueError: it is neither, or not made of functions, or has no parameters that a gradient could move.
+    """
     if policy is None or isinstance(policy, Mapping):
+        options = {
+            name: None
+            for function in (policies.mlp, policies.gaussian_mlp)
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        for option in policy or {}:
+            if option not in options:
+                raise checks.unknown("option of the policy", option, options)
         return policies.mlp(env, **defaults | dict(policy or {}))
+    if not isinstance(policy, Policy):
+        raise ValueError(
+            f"policy is {policy!r}; it must be a metarl_jax.Policy(init, apply), or options such as "
+            "{'hidden': (64, 64)}"
+        )
+    checks.function("init of the policy", policy.init)
+    checks.function("apply of the policy", policy.apply)
+    if policy.labels is not None:
+        checks.function("labels of the policy", policy.labels)
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(policy.init, jax.random.key(0)))
+    if not leaves:
+        raise ValueError("init of the policy returns no arrays, so nothing could be learned; return its parameters")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"init of the policy returns φ{jax.tree_util.keystr(path)} of dtype {leaf.dtype}; it must be float, "
+                "since gradients move it; keep constants out of φ"
+            )
     return policy
 
 

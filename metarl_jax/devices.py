@@ -66,6 +66,15 @@ def _constrained(tree: PyTree, spec: PartitionSpec) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)
 
 
+def check_chunk(task_chunk: int | None, shared_by: int) -> None:
+    """Raises ValueError where so many devices cannot share the tasks of a chunk evenly."""
+    if task_chunk is not None and task_chunk % shared_by:
+        raise ValueError(
+            f"task_chunk is {task_chunk}, which the {shared_by} devices that share the tasks cannot share evenly; "
+            f"choose a multiple of {shared_by}, or fewer devices"
+        )
+
+
 def split(tree: PyTree, axis: str) -> PyTree:
     """The same tree, the leading axis of every leaf spread over an axis of the ambient mesh.
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.types import Key, PyTree
@@ -155,8 +156,7 @@ def evaluate(
     Raises:
         ValueError: fewer than two tasks, θ is another algorithm's, or the simulation diverged in too many tasks.
     """
-    if num_tasks < 2:
-        raise ValueError(f"num_tasks is {num_tasks!r}; it must be at least 2, for a standard error over tasks")
+    checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)
 
     def per_task(key):  # folding in the index keeps the first tasks the same whatever their number

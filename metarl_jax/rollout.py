@@ -1,5 +1,6 @@
 """D: episodes of one task, collected by scan. No gradient leaves this module."""
 
+import math
 from typing import Any
 
 import jax
@@ -22,27 +23,71 @@ def _promoted(tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(promote, tree, other)
 
 
-def _check_states(env: TaskEnv, start: PyTree, following: PyTree) -> None:
-    """Tells a user what is wrong with an environment's states, before a scan does in its own words.
+def _check_state(env: TaskEnv, function: str, state: Any) -> None:
+    """Tells a user what is wrong with an environment's state, before a scan or a network does in its own words.
 
     Raises:
-        ValueError: a field is missing or has the wrong shape, or `reset` and `step` return different trees.
+        ValueError: a field is missing, is no array, or has the wrong shape.
     """
     where = f"environment {env.name!r}"
-    for function, state in (("reset", start), ("step", following)):
-        for field in ("observation", "reward", "terminated", "truncated"):
-            if not hasattr(state, field):
-                raise ValueError(f"{where}: the state of {function} has no field {field!r}")
-            if field != "observation" and jnp.shape(getattr(state, field)) != ():
-                shape = jnp.shape(getattr(state, field))
-                raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
+    for field in ("observation", "reward", "terminated", "truncated"):
+        if not hasattr(state, field):
+            raise ValueError(
+                f"{where}: the state of {function} has no field {field!r}; it must have observation, reward, "
+                "terminated and truncated, as metarl_jax.envs.State does"
+            )
+        leaves = jax.tree.leaves(getattr(state, field))
+        if not leaves or not all(hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float) for leaf in leaves):
+            raise ValueError(f"{where}: {field} of {function} is {getattr(state, field)!r}; it must be an array")
+        if field == "observation":
+            size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
+            if size != env.observation_size:
+                raise ValueError(
+                    f"{where}: observation of {function} has {size} components and observation_size is "
+                    f"{env.observation_size}; set observation_size={size}, or return as many"
+                )
+        elif len(leaves) > 1 or jnp.shape(leaves[0]) != ():
+            shape = jnp.shape(leaves[0]) if len(leaves) == 1 else f"of a tree with {len(leaves)} arrays"
+            raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
+
+
+def _check_same(env: TaskEnv, start: PyTree, following: PyTree) -> None:
+    """The same for the two states together.
+
+    Raises:
+        ValueError: `reset` and `step` return different trees.
+    """
+    where = f"environment {env.name!r}"
     if jax.tree.structure(start) != jax.tree.structure(following):
-        raise ValueError(f"{where}: reset and step return states of different structure")
+        raise ValueError(f"{where}: reset and step return states of different structure; they must be the same struct")
     shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (start, following)]
     for (path, _), first, second in zip(jax.tree_util.tree_leaves_with_path(start), *shapes, strict=True):
         if first != second:
             leaf = jax.tree_util.keystr(path)
-            raise ValueError(f"{where}: state{leaf} has shape {first} at reset and {second} after a step")
+            raise ValueError(
+                f"{where}: state{leaf} has shape {first} at reset and {second} after a step; they must be the same"
+            )
+
+
+def _check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) -> None:
+    """Tells a user what is wrong with a policy's draw; wrong shapes would broadcast and train on nonsense.
+
+    Raises:
+        ValueError: a method is missing, or what it returns has the wrong shape or type.
+    """
+    shape, dtype = jnp.shape(action), jnp.result_type(action)
+    where = f"the policy's {type(distribution).__name__} for the environment {env.name!r}"
+    if env.discrete and (shape != () or not jnp.issubdtype(dtype, jnp.integer)):
+        raise ValueError(f"{where} samples {dtype}{list(shape)}; actions are discrete, so it must be one integer")
+    if not env.discrete and (shape != (env.action_size,) or not jnp.issubdtype(dtype, jnp.floating)):
+        raise ValueError(
+            f"{where} samples {dtype}{list(shape)}; action_size is {env.action_size}, so it must be "
+            f"float[{env.action_size}]"
+        )
+    if jnp.shape(log_prob) != ():
+        raise ValueError(
+            f"{where} has log_prob of shape {jnp.shape(log_prob)}; it must be a scalar, the sum over action components"
+        )
 
 
 MOST_OBSERVATION, MOST_REWARD = 1e8, 1e14
@@ -85,21 +130,32 @@ def rollout(
         Leaves [N, T, ...], cut from the gradient's graph.
 
     Raises:
-        ValueError: the environment's states lack a field, or their shapes do not fit.
+        ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
+            fit.
     """
 
     @jax.jit  # so that asking for its shapes and scanning it trace the environment once, not twice
     def advance(key, state, observation):
         distribution = policy.apply(params, observation)
+        for method in ("sample", "log_prob"):
+            if not hasattr(distribution, method):
+                raise ValueError(
+                    f"the policy's apply returns a {type(distribution).__name__} without {method!r}; return a "
+                    "distribution, such as metarl_jax.policies.DiagonalGaussian"
+                )
         action = distribution.sample(key)
-        return env.step(task, state, action), action, distribution.log_prob(action)
+        log_prob = distribution.log_prob(action)
+        _check_action(env, distribution, action, log_prob)
+        return env.step(task, state, action), action, log_prob
 
     def episode(key):
         reset_key, action_key = jax.random.split(key)
         start = env.reset(reset_key, task)
+        _check_state(env, "reset", start)
         # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
         shape_of_next = jax.eval_shape(lambda key, state: advance(key, state, state.observation)[0], action_key, start)
-        _check_states(env, start, shape_of_next)
+        _check_state(env, "step", shape_of_next)
+        _check_same(env, start, shape_of_next)
         start = _promoted(start, shape_of_next)
         action_keys = jax.random.split(action_key, horizon)
         whole = _within(start.observation, MOST_OBSERVATION)

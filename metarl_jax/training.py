@@ -107,7 +107,7 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     metrics = jax.eval_shape(update, key, state)[1]
     buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), metrics)
     done, state, metrics = jax.lax.while_loop(going_on, step, (jnp.int32(0), state, buffers))
-    return state, replicated((metrics, done, state.opt_state.failures))
+    return _settled(state, key), replicated((metrics, done, state.opt_state.failures))
 
 
 def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int) -> None:
@@ -185,14 +185,26 @@ def train(
     return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace)
 
 
-def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
-    # Strongly typed, fresh buffers: a weakly typed initial state would compile the program twice, and donating the
-    # caller's own arrays before the first chunk is asked for would be a surprise.
-    state = jax.tree.map(jnp.array, strongly_typed(guarded(state)))
+def _settled(state: MetaState, key: Key) -> MetaState:
+    """The state where a chunk takes and leaves it: each seed on its devices, and whole on each of these."""
+    return split(state, SEEDS) if key.ndim else replicated(state)
+
+
+@functools.partial(jax.jit, static_argnames="patience")
+def _start(state: MetaState, key: Key, patience: int) -> MetaState:
+    """A copy as the loop hands it on, on the same devices and of the same types: else the program would compile twice.
+
+    The copy is donated, which would be a surprise for the caller's own arrays.
+    """
     # A run that had more patience when it was stopped goes on with what it has now.
     memory = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
-    state = state.replace(opt_state=memory)
+    state = MetaState(state.params, memory, state.iteration)
+    return _settled(jax.tree.map(jnp.copy, strongly_typed(state)), key)
+
+
+def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
     done, length = int(np.max(state.iteration)), 1
+    state = _start(guarded(state), key, patience)
     while done < iterations:
         length = pace(min(length, iterations - done, chunk - done % chunk))
         if length == 0:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from metarl_jax import devices, outer
+from metarl_jax import devices, outer, training
 from metarl_jax.compose import build_parts
 from metarl_jax.devices import SEEDS, TASKS
 
@@ -290,3 +290,18 @@ def test_one_brax_meta_gradient_on_equal_data():
             results.append(jax.device_get(gradient(theta, data)))
     assert_close(*results)
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(results[0][1]))
+
+
+@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_training_on_many_devices_compiles_once_and_equals_one_device(seeds):
+    """A state that comes out of a chunk elsewhere than it went in would compile the second chunk again."""
+    algorithm = make("maml")
+    root = jax.random.key(5) if seeds == 1 else jax.random.split(jax.random.key(5), seeds)
+    before = training._run._cache_size()
+    with on(8, seeds):
+        chunks = list(training.train(algorithm, root, 6))
+    assert len(chunks) > 2
+    assert training._run._cache_size() == before + 1
+    alone = list(training.train(algorithm, root if seeds == 1 else root[1], 6))
+    pick = (lambda leaf: leaf) if seeds == 1 else (lambda leaf: leaf[1])
+    assert_close(jax.tree.map(pick, chunks[-1].state.params), alone[-1].state.params)

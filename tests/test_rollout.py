@@ -198,7 +198,7 @@ class Poor:
         (
             Plain(jnp.zeros(1), 0.0, False, False),
             Plain(jnp.zeros(2), 0.0, False, False),
-            r"observation has shape \(1,\) at",
+            "observation of step has 2 components and observation_size is 1",
         ),
         (Plain(jnp.zeros(1), 0.0, False, False), Plain((jnp.zeros(1),), 0.0, False, False), "different structure"),
     ],

@@ -162,6 +162,19 @@ def test_seeds_in_one_program_are_the_seeds_alone():
         np.testing.assert_allclose(metrics["loss"][:, number], loss, rtol=1e-6, atol=1e-6)
 
 
+def test_seeds_on_point_nav_are_the_seeds_alone():
+    env = envs.make("point-nav", horizon=5)
+    algorithm = algorithms.make("maml", env, tasks=2, episodes=3, policy={"hidden": (4,)})
+    roots = jnp.stack([jax.random.key(seed) for seed in range(5)])
+    together = list(train(algorithm, roots, 6))
+    alone = list(train(algorithm, roots[3], 6))
+    of_seed = jax.tree.map(lambda leaf: leaf[3], together[-1].state.params)
+    for a, b in zip(jax.tree.leaves(of_seed), jax.tree.leaves(alone[-1].state.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    returns = [np.concatenate([chunk.metrics["return"] for chunk in chunks]) for chunks in (together, alone)]
+    np.testing.assert_allclose(returns[0][:, 3], returns[1], rtol=1e-4)
+
+
 def test_one_seed_that_fails_is_named_and_leaves_the_others_alone():
     roots = jnp.stack([jax.random.key(seed) for seed in (3, 4, 5)])
     first = stub_algorithm().init(streams(roots[1]).init).params["w"][0]

@@ -1,5 +1,6 @@
 """The registry of named algorithms; each is a few lines in a file of its own."""
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -73,12 +74,18 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
         **given: any of `options(name)`.
 
     Raises:
-        ValueError: the name or an option is unknown, or a value is out of range.
+        ValueError: the name or an option is unknown, a value is out of range, or the environment is none.
     """
     accepted = options(name)
     for option in given:
         if option not in accepted:
             raise unknown(f"option of {name}", option, accepted)
+    for field in dataclasses.fields(TaskEnv):
+        if not hasattr(env, field.name):
+            raise ValueError(
+                f"env is {env!r}, without {field.name!r}; it must be a metarl_jax.TaskEnv, such as "
+                "metarl_jax.envs.make(name) returns"
+            )
     return ALGORITHMS[name](env, **given)
 
 

@@ -1,6 +1,6 @@
 """MAML through Loaded DiCE, which trades bias for variance in the second derivative."""
 
-from metarl_jax import inner
+from metarl_jax import checks, inner
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 
@@ -20,5 +20,6 @@ def loaded_dice(
 
     Farquhar, Whiteson, Foerster (2019, arXiv:1909.10549).
     """
+    dice_lambda = checks.share("dice_lambda", dice_lambda)
     surrogate = inner.loaded_dice(dice_lambda) if surrogate is None else surrogate
     return maml(env, surrogate=surrogate, outer_lr=outer_lr, **common)

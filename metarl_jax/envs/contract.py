@@ -57,6 +57,8 @@ def _interface(env: Any) -> Iterator[str]:
         value = getattr(env, name, None)
         if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
             yield f"{name} is {value!r}; it must be a positive integer"
+    if not isinstance(getattr(env, "discrete", False), bool):
+        yield f"discrete is {env.discrete!r}; it must be True or False"
 
 
 def _action(env: Any) -> jax.Array:

@@ -132,6 +132,7 @@ def gae(
         ValueError: γ or λ is out of range.
     """
     discount, lambda_ = checks.share("discount", discount), checks.share("lambda_", lambda_)
+    normalized = checks.boolean("normalized", normalized)
     baseline = linear_feature() if baseline is None else baseline
 
     def advantage(trajectory: Trajectory) -> jax.Array:

@@ -40,7 +40,7 @@ def resolve_advantage(env, horizon, advantage, baseline, **settings) -> Resolved
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:
-            raise ValueError(f"advantage {advantage!r} takes no {setting}")
+            raise ValueError(f"advantage {advantage!r} takes no {setting}; leave {setting} out, or choose 'gae'")
     settings = {name: given.get(name, parameter.default) for name, parameter in parameters.items()}
     if advantage == "returns":
         estimator = returns(**settings)
@@ -62,10 +62,20 @@ def resolve_advantage(env, horizon, advantage, baseline, **settings) -> Resolved
 
 
 def labels_of(policy: Policy) -> set[str]:
-    """The labels that a policy gives its parameters."""
+    """The labels that a policy gives its parameters.
+
+    Raises:
+        ValueError: they are no tree like φ.
+    """
     if policy.labels is None:
         return set()
-    return set(jax.tree.leaves(policy.labels(jax.eval_shape(policy.init, jax.random.key(0)))))
+    params = jax.eval_shape(policy.init, jax.random.key(0))
+    labels = policy.labels(params)
+    if jax.tree.structure(labels) != jax.tree.structure(params):
+        raise ValueError(
+            f"labels of the policy returns {labels!r}; it must be a tree like φ, with a word for every array"
+        )
+    return set(jax.tree.leaves(labels))
 
 
 def resolve_optimizer(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
-from metarl_jax.devices import TASKS, by_share, count, split
+from metarl_jax.devices import TASKS, by_share, check_chunk, count, split
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
@@ -45,12 +45,8 @@ class Memory(NamedTuple):
         """
         if self.task_chunk is None:
             return split(jax.vmap(function)(split(batch, TASKS)), TASKS)
-        size, left = divmod(self.task_chunk, count(TASKS))
-        if left:
-            raise ValueError(
-                f"task_chunk is {self.task_chunk}, which the {count(TASKS)} devices that share the tasks cannot share "
-                f"evenly; choose a multiple of {count(TASKS)}, or fewer devices"
-            )
+        check_chunk(self.task_chunk, count(TASKS))
+        size = self.task_chunk // count(TASKS)
         # Without the checkpoint a backward pass would keep what every chunk has computed.
         return by_share(lambda rows: jax.lax.map(jax.checkpoint(function), rows, batch_size=size), batch, TASKS)
 

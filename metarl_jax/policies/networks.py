@@ -106,7 +106,7 @@ def gaussian_mlp(
     Raises:
         ValueError: a size is not positive, the activation is unknown, or not 0 < min_std < init_std.
     """
-    init_std = checks.positive("init_std", init_std)
+    init_std, learn_std = checks.positive("init_std", init_std), checks.boolean("learn_std", learn_std)
     if min_std is not None and not 0 < checks.finite("min_std", min_std) < init_std:
         raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
     init_network, apply_network, labels = _body(observation_size, action_size, hidden, activation, context_size)
@@ -187,6 +187,7 @@ def mlp(
         )
     if gaussian_options:
         raise ValueError(
-            f"{env.name!r} has discrete actions, so its policy is categorical and takes no {sorted(gaussian_options)}"
+            f"{env.name!r} has discrete actions, so its policy is categorical and takes no "
+            f"{' and no '.join(sorted(gaussian_options))}; leave that out"
         )
     return categorical_mlp(env.observation_size, env.action_size, hidden, activation, context_size)

@@ -136,7 +136,13 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     config = TrainConfig(**{field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)})
     from metarl_jax import algorithms
 
+    if given.start.override and not given.start.resume:
+        raise cli.UserError("--override is about what --resume may change; give --resume too, or leave --override out")
     with cli.user_errors():
+        if config.wandb is not None:
+            from metarl_jax.runs.logging import require_wandb
+
+            require_wandb(config.wandb)
         config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
     return Asked(config, given.start, why, dropped)
 

@@ -32,10 +32,16 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        where = " (choose a folder that can be written, or make room)" if isinstance(error, OSError) else ""
-        raise UserError(text + where) from error
+    except ValueError as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except OSError as error:
+        raise UserError(_unusable(error)) from error
+
+
+def _unusable(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return " ".join(str(error).split())
+    return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
@@ -49,7 +55,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_unusable(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
@@ -80,10 +86,11 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
 
 
 def _one_line(panel: str) -> str:
-    """The message of tyro's error panel: its text up to the pointer to the help, without the frame."""
+    """The message of tyro's error panel, in our words: its text up to the pointer to the help, without the frame."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in panel.splitlines()]
-    lines = [re.sub(r" ?-{3,}", "", line) for line in lines]  # a title and a rule, where there is no frame
-    lines = [line for line in lines if line and line[0] not in "╭╰─"]
+    if len(lines) > 1 and lines[1].startswith("---"):  # where there is no frame, the title stands over a rule
+        lines = lines[2:]
+    lines = [line for line in lines if line and line[0] not in "╭╰─" and not line.startswith("---")]
     kept: list[str] = []
     for line in lines:
         if line.startswith(("For full helptext", "Argument helptext", "Got errors")):
@@ -94,7 +101,24 @@ def _one_line(panel: str) -> str:
         at = kept.index("Perhaps you meant:")
         close = list(dict.fromkeys(line for line in kept[at + 1 :] if line.startswith("--")))
         kept = [*kept[:at], f"- did you mean {' or '.join(close)}?"] if close else kept[:at]
-    return " ".join(kept) + " (--help lists every option)"
+    text = " ".join(kept)
+    for pattern, words in _IN_OUR_WORDS.items():
+        text = re.sub(pattern, words, text)
+    return text + " (--help lists every option)"
+
+
+# What tyro and Python say of a value that is none, and that a check has refused.
+_IN_OUR_WORDS = {
+    r"^Error parsing \w+: ": "",
+    r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 is \2; it must be an integer",
+    r"^Error parsing (--\S+): could not convert string to float: (.*)": r"\1 is \2; it must be a number",
+    r"^Error parsing (--\S+): no type matching \{None\}\|\W*INT\b.* could be instantiated from \[(.*)\]\.": (
+        r"\1 is \2; it must be an integer, or None"
+    ),
+    r"^Error parsing (--\S+): no type matching \{None\}\|\W*FLOAT\b.* could be instantiated from \[(.*)\]\.": (
+        r"\1 is \2; it must be a number, or None"
+    ),
+}
 
 
 def console(quiet: bool = False) -> Console:

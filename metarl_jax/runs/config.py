@@ -6,10 +6,11 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import ast
 import dataclasses
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl_jax.checks import integer, unknown
+from metarl_jax.checks import integer, seed, unknown
 
 if typing.TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -159,21 +160,23 @@ class TrainConfig:
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def __post_init__(self):
-        least_of = {"iterations": 1, "checkpoint_every": 1, "keep": 1, "seed": 0, "seeds": 1, "patience": 1}
-        for name, least in least_of.items():
-            integer(name, getattr(self, name), least)
-        if self.seed + self.seeds > 2**32:
+        for name in ("iterations", "checkpoint_every", "keep", "seeds", "patience"):
+            integer(name, getattr(self, name))
+        if seed("seed", self.seed) + self.seeds > 2**32:
             raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
         if self.devices is not None:
             integer("devices", self.devices, 1)
         if self.on_nonfinite not in ON_NONFINITE:
             raise unknown("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         integer("eval_tasks", self.evaluation.eval_tasks, 2)
-        integer("eval_seed", self.evaluation.eval_seed, 0)
+        seed("eval_seed", self.evaluation.eval_seed)
         if self.evaluation.eval_split not in SPLITS:
             raise unknown("eval_split", self.evaluation.eval_split, SPLITS)
         if self.evaluation.eval_steps is not None:
             integer("eval_steps", self.evaluation.eval_steps, 0)
+        for name in ("folder", "wandb"):
+            if getattr(self, name) == "":
+                raise ValueError(f"{name} is ''; give --{name} a name, or leave it out")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -193,17 +196,32 @@ class Built(NamedTuple):
     algorithm: "MetaAlgorithm"
 
 
-def parse_options(flag: str, pairs: tuple[str, ...]) -> dict[str, Any]:
+_SET_BY = {"policy": "--hidden, --activation, --init-std, …", "env": "--task"}
+ENV_SET_BY = {"name": "the family's name", "split": "--split", "backend": "--backend", "horizon": "--horizon"}
+"""What is no option of a family, and what sets it."""
+
+
+def parse_options(flag: str, pairs: tuple[str, ...], set_by: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Options given as NAME=VALUE, values read as Python literals or, failing that, as words.
 
+    Args:
+        flag: by which they were given.
+        pairs: the values of the flag.
+        set_by: names that it cannot set, and what does.
+
     Raises:
-        ValueError: a pair is no such pair.
+        ValueError: a pair is no such pair, repeats a name, or has one that belongs to a flag.
     """
     options = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not (equals and name.isidentifier()):
-            raise ValueError(f"--{flag} is {pair!r}; it must be NAME=VALUE, such as tasks=20")
+            example = "remat=True" if flag == "option" else "action_scale=10.0"
+            raise ValueError(f"--{flag} is {pair!r}; it must be NAME=VALUE, such as {example}")
+        if set_by and name in set_by:
+            raise ValueError(f"--{flag} is {pair!r}; {name} is set by {set_by[name]}")
+        if name in options:
+            raise ValueError(f"--{flag} is {pair!r}, and {name} was given before; give it once")
         try:
             options[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):  # not a Python literal, so a bare word such as a part's name
@@ -216,8 +234,18 @@ def _given(options: Any) -> dict[str, Any]:
 
 
 def algorithm_options(config: TrainConfig) -> dict[str, Any]:
-    """The algorithm's options that differ from its own defaults; a single inner rate as a number."""
-    options = _given(config.algorithm_options) | parse_options("option", config.algorithm_options.option)
+    """The algorithm's options that differ from its own defaults; a single inner rate as a number.
+
+    Raises:
+        ValueError: `option` is malformed, or names what has a value already.
+    """
+    own, further = _given(config.algorithm_options), parse_options("option", config.algorithm_options.option, _SET_BY)
+    for name in own.keys() & further.keys():
+        raise ValueError(
+            f"--option sets {name} to {further[name]!r}, and it is {own[name]!r} by --{name.replace('_', '-')} or the "
+            "preset; set it by its flag alone"
+        )
+    options = own | further
     rates = options.get("inner_lr")
     return options | ({"inner_lr": rates[0]} if isinstance(rates, tuple) and len(rates) == 1 else {})
 
@@ -236,7 +264,7 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
-    env_options = parse_options("env-option", config.env_option)
+    env_options = parse_options("env-option", config.env_option, ENV_SET_BY)
     env = envs.make(config.task, split=split, backend=config.backend, horizon=config.horizon, **env_options)
     env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides

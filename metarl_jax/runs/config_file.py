@@ -19,6 +19,8 @@ SAFE_TO_CHANGE = frozenset(
 # Where the folder is, and whence the other values come, is no difference between runs.
 _NO_DIFFERENCE = frozenset({"folder", "preset"})
 
+_RESTORE = "restore it: every checkpoint's record holds the configuration too"
+
 
 def read_config(folder: Path) -> TrainConfig:
     """The configuration of a run folder, its `folder` set to where it is now.
@@ -30,7 +32,11 @@ def read_config(folder: Path) -> TrainConfig:
     if not path.is_file():
         what = "has no config.json, so it is no run folder" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}; experiments/train.py makes one")
-    return dataclasses.replace(from_json(path.read_text(encoding="utf-8"), str(path)), folder=str(folder))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}); {_RESTORE}") from error
+    return dataclasses.replace(from_json(text, str(path)), folder=str(folder))
 
 
 def write_config(config: TrainConfig, folder: Path) -> None:
@@ -54,16 +60,16 @@ def from_json(text: str, source: str = "the configuration") -> TrainConfig:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{source} is not JSON: {error}") from error
+        raise ValueError(f"{source} is not JSON: {error}; {_RESTORE}") from error
     return _from_dict(TrainConfig, data, source)
 
 
 def _from_dict(cls: type, data: Any, source: str) -> Any:
     if not isinstance(data, dict):
-        raise ValueError(f"{source} holds {data!r} where an object is needed")
+        raise ValueError(f"{source} holds {data!r} where an object is needed; {_RESTORE}")
     hints = typing.get_type_hints(cls)
-    for name in data.keys() - hints.keys():
-        raise unknown(f"field of {source}", name, hints)
+    for name in sorted(data.keys() - hints.keys()):
+        raise ValueError(f"{unknown(f'field of {source}', name, hints)}, or use the metarl_jax that wrote it")
     return cls(**{name: _convert(name, value, hints[name], source) for name, value in data.items()})
 
 
@@ -73,7 +79,7 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
     allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     for kind in allowed:
         if typing.get_origin(kind) is tuple and isinstance(value, list):
-            return tuple(value)
+            return tuple(_convert(name, entry, typing.get_args(kind)[0], source) for entry in value)
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

@@ -4,12 +4,37 @@ import contextlib
 import fcntl
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 LOCK = "lock"
+_BEFORE_THE_FIRST_ITERATION = {LOCK, "checkpoints", "metrics.csv", "timing.csv", "tensorboard", "config.json.tmp"}
+
+
+def unborn(folder: Path) -> bool:
+    """Whether the folder is empty, or holds no more than a run that was killed before it could be resumed."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return not names or (LOCK in names and names <= _BEFORE_THE_FIRST_ITERATION)
+
+
+def clear(folder: Path) -> None:
+    """Removes what `unborn` allows, but for the lock, which the caller holds.
+
+    Raises:
+        ValueError: there is more in the folder by now.
+    """
+    if not unborn(folder):
+        raise ValueError(f"the run folder {folder} is another run's by now; choose another by --folder")
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -27,7 +52,7 @@ def only_writer(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(
-                f"the run folder {folder} is in use by {_owner(file)}; wait for it, stop it, or choose another "
+                f"the folder {folder} is in use by {_owner(file)}; wait for it, stop it, or choose another "
                 "folder by --folder"
             ) from error
         file.truncate(0)

@@ -48,6 +48,17 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
 
 
+_RESTORE = "restore it, or start another run by another --folder"
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 class TableLogger:
     """A CSV file with one row per iteration and seed; iterations are counted from 0 without gaps."""
 
@@ -69,14 +80,15 @@ class TableLogger:
             self._file = path.open("x", newline="", encoding="utf-8")
             return
         if not path.is_file():
-            raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}")
+            raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}; {_RESTORE}")
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         kept = lines[: resume_at * seeds + 1] if resume_at else []
         expected = ["iteration", *(str(row // seeds) for row in range(resume_at * seeds))] if resume_at else []
         whole = all(line.endswith("\n") and line.count(",") == kept[0].count(",") for line in kept)
+        whole = whole and all(_is_number(cell) for line in kept[1:] for cell in line.split(","))
         if [line.partition(",")[0] for line in kept] != expected or not whole:
             raise ValueError(
-                f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on"
+                f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on; {_RESTORE}"
             )
         temporary = path.with_suffix(".csv.tmp")
         temporary.write_text("".join(kept), encoding="utf-8", newline="")
@@ -171,6 +183,20 @@ class TensorBoardLogger:
             writer.close()
 
 
+def require_wandb(project: str) -> Any:
+    """The module wandb.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    try:
+        return importlib.import_module("wandb")
+    except ImportError as error:
+        raise ValueError(
+            f"wandb is {project!r}, but wandb is not installed: pip install 'metarl-jax[wandb]'"
+        ) from error
+
+
 class WandbLogger:
     """Weights & Biases; a resumed run goes on under the same id, the folder's name."""
 
@@ -180,12 +206,7 @@ class WandbLogger:
         Raises:
             ValueError: wandb is not installed.
         """
-        try:
-            wandb = importlib.import_module("wandb")
-        except ImportError as error:
-            raise ValueError(
-                f"wandb is {project!r}, but wandb is not installed: pip install 'metarl-jax[wandb]'"
-            ) from error
+        wandb = require_wandb(project)
         self._several = seeds > 1
         self._run = wandb.init(
             project=project, id=folder.name, dir=str(folder), config=configuration, resume="allow", name=folder.name

@@ -141,7 +141,7 @@ def show_tasks(
     with user_errors():
         checks.integer("tasks", tasks, 2)
         checks.integer("episodes", episodes)
-        checks.integer("seed", seed, 0)
+        checks.seed("seed", seed)
         card = envs.card(name)
         chosen = dict(options or {})
         with console.status(f"setting up {card.name}"):

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs.cli import UserError
+from metarl_jax.runs.folder import LOCK
 
 _HEADER = "=== "
-_LOCK = "sweep.lock"
 
 
 class Job(Protocol):
@@ -49,21 +48,6 @@ def _ignored(signum: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.signal(signum, before)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """No other sweep works in the folder meanwhile; the system lets go of the lock when this process ends, however.
-
-    Raises:
-        UserError: another one does.
-    """
-    with (folder / _LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another sweep is at work in {folder}; wait for it or stop it") from error
-        yield
 
 
 def _held(lock: Path) -> bool:
@@ -104,8 +88,6 @@ class Worker:
 
     def _run(self) -> int:
         begun = (self.folder / "config.json").is_file()
-        if not begun and self.folder.exists():  # killed while it was set up: there is nothing to go on with
-            shutil.rmtree(self.folder)
         command = [*self.command, "--resume"] if begun else [*self.command]
         environment = {name: value for name, value in os.environ.items() if name not in self.environment}
         environment |= {name: value for name, value in self.environment.items() if value is not None}
@@ -256,7 +238,7 @@ class Engine:
             self._folder / name,
             log,
             self._environment,
-            self._folder / _LOCK if self._local else None,
+            self._folder / LOCK if self._local else None,
         )
         try:
             with _ignored(signal.SIGINT):

@@ -14,11 +14,11 @@ from rich.console import Console
 
 from experiments import render as script
 from metarl_jax.runs import cli, render, scene, video, viewer
-from metarl_jax.runs import run as runs
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig, build
 from metarl_jax.runs.config_file import read_config
 from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.runs.replay import Episode
+from metarl_jax.runs.session import opened
 from metarl_jax.runs.states import restore
 from metarl_jax.training import streams
 
@@ -44,7 +44,7 @@ def untrained(folder, task, **options):
         evaluation=EvaluationConfig(eval_tasks=2, eval_steps=2),
         **options,
     )
-    with runs._opened(config, False, False, Console(quiet=True)):
+    with opened(config, False, False, Console(quiet=True)):
         pass
     return folder
 

@@ -47,7 +47,7 @@ def train(signals):
     """Trains as a run would: who wants to stop and how long a chunk is differs by process, what is done does not."""
     seed, error = distributed.from_writer((0, "the disk is full") if distributed.is_writer() else (17, None))
     mesh = grid()
-    theta, done, lengths, returns = initial(mesh, seed), 0, [], []
+    theta, done, lengths, returns, spread = initial(mesh, seed), 0, [], [], False
     while done < ITERATIONS:
         if done >= STOP_AT and not distributed.is_writer():
             os.kill(os.getpid(), signal.SIGTERM)
@@ -57,6 +57,7 @@ def train(signals):
         for i in range(done, done + count):
             theta, group_returns = update(jax.random.fold_in(jax.random.key(1), i), theta, mesh)
             returns.append(distributed.gather(group_returns))
+            spread = not group_returns.is_fully_addressable
         done, lengths = done + count, [*lengths, count]
     leaves = jax.tree.leaves(distributed.gather(theta))
     return {
@@ -64,7 +65,7 @@ def train(signals):
         "returns": np.stack(returns),
         "lengths": np.array(lengths),
         "error": np.array(error),
-        "spread": not group_returns.is_fully_addressable,
+        "spread": spread,
     }
 
 

@@ -1,13 +1,19 @@
 """A meta-algorithm in thirty lines, which compiles in no time: loops and run folders need no more."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.states import restore
 from metarl_jax.types import Adaptation, MetaState
 
 STEPS, EPISODES = 2, 3
+ITERATIONS = 10
 
 
 def stub_algorithm(
@@ -63,3 +69,25 @@ def stub_env() -> TaskEnv:
         horizon=5,
         name="stub",
     )
+
+
+def make(folder, **changes):
+    """The configuration of a run of the stub."""
+    base = TrainConfig(task="stub", algorithm="maml", iterations=ITERATIONS, checkpoint_every=4, folder=str(folder))
+    return dataclasses.replace(base, **changes)
+
+
+def newest(folder, config):
+    """The state of a folder's newest checkpoint."""
+    return restore(dataclasses.replace(config, folder=str(folder)))[0]
+
+
+def assert_same_run(a, b, config):
+    """Two folders' metrics byte for byte and states bit for bit."""
+    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
+    jax.tree.map(np.testing.assert_array_equal, newest(a, config), newest(b, config))
+
+
+def contents(folder):
+    """Every file's bytes."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

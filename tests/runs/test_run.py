@@ -1,71 +1,30 @@
 import dataclasses
-import errno
-import functools
-import io
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 
-import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import RunStopped, UserError
-from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config import Built
 from metarl_jax.runs.config_file import read_config, write_config
 from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.folder import only_writer
 from metarl_jax.runs.plots import read_metrics
-from metarl_jax.runs.progress import TrainingProgress
-from metarl_jax.runs.states import restore
-from tests.runs.stub import EPISODES, STEPS, stub_algorithm, stub_env
-
-ITERATIONS = 10
-shared_stub = functools.cache(stub_algorithm)  # one algorithm is compiled once
-
-
-@pytest.fixture
-def stub(monkeypatch):
-    """Every configuration builds the stub; the fixture changes which."""
-
-    def use(**options):
-        algorithm = shared_stub(**options)
-        monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), algorithm))
-
-    use()
-    return use
-
-
-@pytest.fixture
-def console():
-    return Console(file=io.StringIO(), width=200)
-
-
-def make(folder, **changes):
-    base = TrainConfig(task="stub", algorithm="maml", iterations=ITERATIONS, checkpoint_every=4, folder=str(folder))
-    return dataclasses.replace(base, **changes)
-
-
-def newest(folder, config):
-    return restore(dataclasses.replace(config, folder=str(folder)))[0]
-
-
-def assert_same_run(a, b, config):
-    assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
-    jax.tree.map(np.testing.assert_array_equal, newest(a, config), newest(b, config))
-
-
-@pytest.fixture
-def whole(tmp_path, stub, console):
-    """An uninterrupted run."""
-    return runs.train_run(make(tmp_path / "whole"), console)
+from tests.runs.stub import (
+    EPISODES,
+    ITERATIONS,
+    STEPS,
+    assert_same_run,
+    contents,
+    make,
+    newest,
+    stub_algorithm,
+    stub_env,
+)
 
 
 def test_a_run_leaves_everything(whole, console):
@@ -149,6 +108,21 @@ def test_an_existing_folder_is_refused_and_left_alone(whole, console):
     assert contents(whole) == before
 
 
+def test_a_run_that_was_killed_before_it_could_be_resumed_starts_afresh(whole, tmp_path, console):
+    folder = tmp_path / "unborn"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metarl_jax.runs.session.write_config", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(RunStopped):
+            runs.train_run(make(folder), console)
+    assert {path.name for path in folder.iterdir()} >= {"checkpoints", "metrics.csv", "lock"}
+    (folder / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="exists"):
+        runs.train_run(make(folder), console)
+    (folder / "mine.txt").unlink()
+    runs.train_run(make(folder), console)
+    assert_same_run(folder, whole, make(whole))
+
+
 def test_nothing_to_resume_or_to_evaluate(tmp_path, stub, console):
     with pytest.raises(UserError, match="does not exist"):
         runs.train_run(make(tmp_path / "none"), console, resume=True)
@@ -193,102 +167,6 @@ def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, m
     assert (whole / "evaluation.json").read_bytes() == before
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, console, monkeypatch, signum, status):
-    folder = tmp_path / "stopped"
-    update = TrainingProgress.update
-
-    def interrupt(self, done, *arguments):
-        if done == 2:  # no multiple of `checkpoint_every`
-            os.kill(os.getpid(), signum)
-        update(self, done, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, "update", interrupt)
-        before = signal.getsignal(signum)
-        with pytest.raises(RunStopped, match=r"iteration 2 of 10 is saved; go on with: .*--resume --folder") as caught:
-            runs.train_run(make(folder), console)
-        assert signal.getsignal(signum) is before
-    assert caught.value.status == status
-    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2
-    assert int(newest(folder, make(folder)).iteration) == 2
-    runs.train_run(make(folder), console, resume=True)
-    assert_same_run(folder, whole, make(whole))
-
-
-def test_a_second_signal_ends_at_once(tmp_path, stub, console, monkeypatch):
-    def interrupt(*_):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("still running")
-
-    monkeypatch.setattr(TrainingProgress, "update", interrupt)
-    with pytest.raises(RunStopped, match="stopped by SIGINT: go on with"):
-        runs.train_run(make(tmp_path / "run"), console)
-
-
-def test_a_second_writer_is_refused_with_the_owner_named(tmp_path, stub, console):
-    config = make(tmp_path / "run", iterations=6)
-    runs.train_run(config, console)
-    with only_writer(tmp_path / "run"):
-        before = contents(tmp_path / "run")
-        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} on {socket.gethostname()}"):
-            runs.train_run(config, console, resume=True)
-        assert contents(tmp_path / "run") == before
-        evaluate_run(tmp_path / "run", console)  # a reader needs no lock
-    runs.train_run(config, console, resume=True)
-
-
-def test_the_lock_of_a_killed_process_is_free(tmp_path):
-    code = (
-        "import sys, pathlib; from metarl_jax.runs.folder import only_writer\n"
-        "with only_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert owner.stdout.readline() == "locked\n"
-    with pytest.raises(ValueError, match=f"in use by process {owner.pid}"), only_writer(tmp_path):
-        pass
-    owner.kill()
-    owner.communicate()
-    with only_writer(tmp_path):
-        pass
-
-
-def test_a_disk_that_is_full_stops_the_run_in_one_line(tmp_path, stub, console, monkeypatch):
-    def full(self, state, score=None):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    folder = tmp_path / "run"
-    runs.train_run(make(folder, iterations=4), console)
-    write_config(make(folder), folder)
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", full)
-        with pytest.raises(RunStopped, match="No space left on device; every whole checkpoint is kept: make room") as e:
-            runs.train_run(make(folder), console, resume=True)
-    assert "\n" not in str(e.value)
-    assert int(newest(folder, make(folder)).iteration) == 4
-
-
-def test_skip_goes_on_and_counts(tmp_path, stub, console):
-    stub(nan_metric_at=6)
-    folder = tmp_path / "run"
-    with pytest.raises(RunStopped, match="--resume --override --on-nonfinite skip goes on without"):
-        runs.train_run(make(folder), console)
-    runs.train_run(make(folder, on_nonfinite="skip"), console, resume=True, override=True)
-    table = read_metrics(folder / "metrics.csv")
-    assert table["nonfinite"].tolist() == [0.0] * 6 + [1.0] + [0.0] * 3
-    assert np.isnan(table["loss"][6])
-    assert "1 update was undone, since a number was not finite" in console.file.getvalue()
-
-
-def test_debug_nans_names_the_operation(tmp_path, stub, console):
-    stub(nan_metric_at=2)
-    with pytest.raises(RunStopped, match=r"iteration 2: 'loss' is nan.*encountered in .*in update \(.*stub.py:\d+: "):
-        runs.train_run(make(tmp_path / "run"), console, debug_nans=True)
-
-
 def test_seeds_are_trained_evaluated_and_resumed_together(tmp_path, stub, console):
     config = make(tmp_path / "seeds", seed=3, seeds=3)
     runs.train_run(config, console)
@@ -311,7 +189,3 @@ def test_seeds_are_trained_evaluated_and_resumed_together(tmp_path, stub, consol
     runs.train_run(stopped, console)
     runs.train_run(dataclasses.replace(stopped, iterations=ITERATIONS), console, resume=True, override=True)
     assert_same_run(tmp_path / "stopped", tmp_path / "seeds", config)
-
-
-def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

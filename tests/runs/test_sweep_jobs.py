@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from metarl_jax.runs import sweep_jobs
+from metarl_jax.runs.folder import LOCK, only_writer
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,9 +43,8 @@ def worker(folder, *words, lock=None):
 
 def test_a_worker_starts_afresh_or_resumes(tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "half").touch()  # killed before there was a configuration
+    (tmp_path / "run" / LOCK).touch()  # killed before there was a configuration
     assert worker(tmp_path)() == 0
-    assert not (tmp_path / "run" / "half").exists()
     assert sweep_jobs.last_words(tmp_path / "log") == "it ends here"
     (tmp_path / "log").write_text((tmp_path / "log").read_text().replace("error: it ends", "error: it ended"))
     assert worker(tmp_path)() == 0
@@ -54,8 +54,8 @@ def test_a_worker_starts_afresh_or_resumes(tmp_path):
 
 
 def test_a_member_ends_with_its_sweep(tmp_path):
-    with sweep_jobs.alone(tmp_path):
-        lock = tmp_path / "sweep.lock"
+    with only_writer(tmp_path):
+        lock = tmp_path / LOCK
     began = time.monotonic()
     assert worker(tmp_path, "wait", lock=lock)() == 3
     assert time.monotonic() - began < 30
@@ -66,7 +66,7 @@ def test_local_processes_are_stopped_by_sigterm_and_see_the_gpus(tmp_path, monke
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     code = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)" + MEMBER
-    with sweep_jobs.alone(tmp_path):
+    with only_writer(tmp_path):
         engine = sweep_jobs.Engine(tmp_path, program(tmp_path, code), sharing=True)
         job = engine.start("run", [str(tmp_path / "run"), "wait"])
         log = tmp_path / "logs" / "run.log"

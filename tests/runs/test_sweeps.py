@@ -10,6 +10,7 @@ import pytest
 
 from experiments import sweep as script
 from metarl_jax.runs import cli, sweep_jobs, sweeps
+from metarl_jax.runs.folder import only_writer
 from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -235,14 +236,10 @@ def test_a_folder_that_is_no_sweep_is_refused(call, engine, tmp_path):
 
 
 def test_one_sweep_at_a_time(call, engine, tmp_path):
-    (tmp_path / "s").mkdir()
-    with sweep_jobs.alone(tmp_path / "s"):
-        (tmp_path / "s" / "sweep.lock").rename(tmp_path / "lock")
-        (tmp_path / "s").rmdir()
-        assert call("--folder", "s", *GRID, "--", *BASE)[0] == 0
-        os.replace(tmp_path / "lock", tmp_path / "s" / "sweep.lock")
+    assert call("--folder", "s", *GRID, "--", *BASE)[0] == 0
+    with only_writer(tmp_path / "s"):
         status, _, err = call("--folder", "s", *GRID, "--", *BASE)
-        assert (status, err) == (2, "error: another sweep is at work in s; wait for it or stop it\n")
+        assert (status, f"s is in use by process {os.getpid()}" in err) == (2, True)
     assert call("--folder", "s", *GRID, "--", *BASE)[0] == 0
 
 

@@ -1,0 +1,184 @@
+"""What a training run has open: the environment and the algorithm, the devices, and in one process the run folder."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from metarl_jax import devices
+from metarl_jax.runs import config as configs
+from metarl_jax.runs import distributed
+from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.cli import UserError, user_errors
+from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
+from metarl_jax.runs.folder import clear, only_writer, unborn
+from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
+from metarl_jax.runs.states import initial_state
+from metarl_jax.types import MetaState
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Files:
+    """What the writer has open."""
+
+    checkpoints: Checkpoints
+    loggers: list[Logger]
+    timing: TimingLog
+    seeds: tuple[int, ...]
+    returns: list[float] = dataclasses.field(default_factory=list)
+    """after adaptation, of every iteration since the last checkpoint: its score is their mean"""
+
+    def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
+        """The rows of the iterations from `start` on, flushed."""
+        shape = (-1, len(self.seeds))
+        if len(self.seeds) == 1:
+            metrics = {name: values[:, None] for name, values in metrics.items()}
+        if "return" in metrics:
+            self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()
+        flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in metrics.items()}
+        for number, record in enumerate(rows(flat)):
+            iteration, seed = divmod(number, shape[1])
+            for logger in self.loggers:
+                logger.log(start + iteration, self.seeds[seed], record)
+        for logger in self.loggers:
+            logger.flush()
+
+    def checkpoint(self, state: MetaState) -> None:
+        """Starts to write a checkpoint; the rows of its iterations are on disk before."""
+        finite = [value for value in self.returns if np.isfinite(value)]
+        self.checkpoints.save(state, float(np.mean(finite)) if finite else None)
+        self.returns.clear()
+
+
+@dataclasses.dataclass
+class Session:
+    """A training run in one process. Of several, one has the files."""
+
+    built: Built
+    mesh: jax.sharding.Mesh
+    state: MetaState
+    files: Files | None
+    steps: float = 0.0
+    """environment steps taken"""
+    undone: int = 0
+    """updates that were, since a number was not finite"""
+
+    def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
+        """Counts, and writes the rows of the iterations from `start` on."""
+        self.steps += steps_of(metrics)
+        self.undone += int(metrics["nonfinite"].sum())
+        if self.files is not None:
+            self.files.log(start, metrics)
+
+    def checkpoint(self, state: MetaState, wait: bool = False) -> None:
+        """Every process must call this, since each may have seeds that no other has."""
+        state = distributed.gather(state)
+        if self.files is not None:
+            self.files.checkpoint(state)
+            if wait:
+                self.files.checkpoints.wait()
+
+
+def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
+    """Whether a run may start, or go on, in its folder; raises ValueError if not."""
+    folder = config.run_folder
+    if not resume:
+        if folder.exists() and not unborn(folder):
+            raise ValueError(
+                f"the run folder {folder} exists; go on with it by --resume, or choose another by --folder"
+            )
+        return
+    fixed, safe = differences(read_config(folder), config)
+    if fixed:
+        raise ValueError(
+            f"{folder} is a run of another configuration: {'; '.join(fixed + safe)}; leave these options as they were, "
+            "or start another run by another --folder"
+        )
+    if safe and not override:
+        raise ValueError(
+            f"{folder} is a run of another configuration: {'; '.join(safe)}; --override goes on with the new values"
+        )
+
+
+@contextlib.contextmanager
+def opened(config: TrainConfig, resume: bool, override: bool, console: Console) -> Iterator[Session]:
+    """A session, closed at the end. Everything that can be checked is checked before the folder is touched.
+
+    Raises:
+        UserError: the configuration, or the state of the folder; in all processes what the writer finds.
+    """
+    with contextlib.ExitStack() as stack:
+        _by_writer(lambda: _check_folder(config, resume, override))
+        with user_errors(), console.status(f"setting up {config.task} and {config.algorithm}"):
+            built = configs.build(config)
+            tasks = configs.algorithm_value(config, "tasks")
+            mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
+            devices.check_chunk(configs.algorithm_value(config, "task_chunk"), mesh.shape[devices.TASKS])
+            state = initial_state(built, config)
+        opened = _by_writer(lambda: _open_files(config, state, resume, stack))
+        state, files = opened or (state, None)
+        if jax.process_count() > 1:
+            state = distributed.from_writer(distributed.gather(state))
+        for note in files.checkpoints.notes if files else ():
+            console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        yield Session(built, mesh, state, files)
+
+
+def _by_writer(action: Callable[[], T]) -> T | None:
+    """What the writer's action returns; None in other processes. What it refuses is refused in all of them."""
+    result, refusal = None, None
+    if distributed.is_writer():
+        try:
+            with user_errors():
+                result = action()
+        except UserError as error:
+            refusal = str(error)
+    refusal = distributed.from_writer(refusal)
+    if refusal is not None:
+        raise UserError(refusal)
+    return result
+
+
+def _open_files(
+    config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack
+) -> tuple[MetaState, Files]:
+    """The state to start from, and what the writer opens and the stack closes."""
+    folder, iteration = config.run_folder, None
+    folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(only_writer(folder))
+    if not resume:
+        clear(folder)
+    checkpoints = Checkpoints(folder, config, state, write=True)
+    stack.callback(checkpoints.close)
+    if resume:
+        state = checkpoints.restore()
+        iteration = int(np.max(state.iteration))
+    table = TableLogger(folder / "metrics.csv", iteration, config.seeds)
+    stack.callback(table.close)
+    if iteration is not None:
+        checkpoints.discard_after(iteration)
+    loggers: list[Logger] = [table, TensorBoardLogger(folder / "tensorboard", iteration, config.all_seeds)]
+    if config.wandb is not None:
+        loggers.append(WandbLogger(config.wandb, folder, json.loads(to_json(config)), config.seeds))
+    for logger in loggers[1:]:
+        stack.callback(logger.close)
+    timing = TimingLog(folder / "timing.csv")
+    stack.callback(timing.close)
+    if not resume:
+        checkpoints.save(state)  # so that there is one to go back to, whatever happens
+        checkpoints.wait()
+    write_config(config, folder)  # last: where it is, there is a run that can be resumed
+    return state, Files(checkpoints, loggers, timing, config.all_seeds)
+
+
+def steps_of(metrics: dict[str, np.ndarray]) -> float:
+    """Environment steps of a chunk."""
+    return float(metrics["environment_steps"].sum()) if "environment_steps" in metrics else 0.0

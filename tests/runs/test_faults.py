@@ -1,0 +1,117 @@
+"""What ends a run before its time, and what is left then. benchmarks/faults.py does the same to real processes."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from metarl_jax.runs import run as runs
+from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.cli import RunStopped, UserError
+from metarl_jax.runs.config_file import write_config
+from metarl_jax.runs.evaluate import evaluate_run
+from metarl_jax.runs.folder import only_writer
+from metarl_jax.runs.plots import read_metrics
+from metarl_jax.runs.progress import TrainingProgress
+from tests.runs.stub import assert_same_run, contents, make, newest
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, console, monkeypatch, signum, status):
+    folder = tmp_path / "stopped"
+    update = TrainingProgress.update
+
+    def interrupt(self, done, *arguments):
+        if done == 2:  # no multiple of `checkpoint_every`
+            os.kill(os.getpid(), signum)
+        update(self, done, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "update", interrupt)
+        before = signal.getsignal(signum)
+        with pytest.raises(RunStopped, match=r"iteration 2 of 10 is saved; go on with: .*--resume --folder") as caught:
+            runs.train_run(make(folder), console)
+        assert signal.getsignal(signum) is before
+    assert caught.value.status == status
+    assert len((folder / "metrics.csv").read_text().splitlines()) == 1 + 2
+    assert int(newest(folder, make(folder)).iteration) == 2
+    runs.train_run(make(folder), console, resume=True)
+    assert_same_run(folder, whole, make(whole))
+
+
+def test_a_second_signal_ends_at_once(tmp_path, stub, console, monkeypatch):
+    def interrupt(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("still running")
+
+    monkeypatch.setattr(TrainingProgress, "update", interrupt)
+    with pytest.raises(RunStopped, match="stopped by SIGINT: go on with"):
+        runs.train_run(make(tmp_path / "run"), console)
+
+
+def test_a_second_writer_is_refused_with_the_owner_named(tmp_path, stub, console):
+    config = make(tmp_path / "run", iterations=6)
+    runs.train_run(config, console)
+    with only_writer(tmp_path / "run"):
+        before = contents(tmp_path / "run")
+        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} on {socket.gethostname()}"):
+            runs.train_run(config, console, resume=True)
+        assert contents(tmp_path / "run") == before
+        evaluate_run(tmp_path / "run", console)  # a reader needs no lock
+    runs.train_run(config, console, resume=True)
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path):
+    code = (
+        "import sys, pathlib; from metarl_jax.runs.folder import only_writer\n"
+        "with only_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout.readline() == "locked\n"
+    with pytest.raises(ValueError, match=f"in use by process {owner.pid}"), only_writer(tmp_path):
+        pass
+    owner.kill()
+    owner.communicate()
+    with only_writer(tmp_path):
+        pass
+
+
+def test_a_disk_that_is_full_stops_the_run_in_one_line(tmp_path, stub, console, monkeypatch):
+    def full(self, state, score=None):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "run"
+    runs.train_run(make(folder, iterations=4), console)
+    write_config(make(folder), folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", full)
+        with pytest.raises(RunStopped, match="No space left on device; every whole checkpoint is kept: make room") as e:
+            runs.train_run(make(folder), console, resume=True)
+    assert "\n" not in str(e.value)
+    assert int(newest(folder, make(folder)).iteration) == 4
+
+
+def test_skip_goes_on_and_counts(tmp_path, stub, console):
+    stub(nan_metric_at=6)
+    folder = tmp_path / "run"
+    with pytest.raises(RunStopped, match="--resume --override --on-nonfinite skip goes on without"):
+        runs.train_run(make(folder), console)
+    runs.train_run(make(folder, on_nonfinite="skip"), console, resume=True, override=True)
+    table = read_metrics(folder / "metrics.csv")
+    assert table["nonfinite"].tolist() == [0.0] * 6 + [1.0] + [0.0] * 3
+    assert np.isnan(table["loss"][6])
+    assert "1 update was undone, since a number was not finite" in console.file.getvalue()
+
+
+def test_debug_nans_names_the_operation(tmp_path, stub, console):
+    stub(nan_metric_at=2)
+    with pytest.raises(RunStopped, match=r"iteration 2: 'loss' is nan.*encountered in .*in update \(.*stub.py:\d+: "):
+        runs.train_run(make(tmp_path / "run"), console, debug_nans=True)
