@@ -18,7 +18,6 @@ from benchmarks.fault_tools import (
     Promises,
     Run,
     files,
-    fingerprint,
     owner,
     pages,
     rows,
@@ -37,42 +36,39 @@ SECONDS = 20.0
 
 
 def kills(lab: Lab) -> Iterator[Outcome]:
-    """One run, killed again and again at random moments, and resumed each time."""
+    """A run that is killed again and again at random moments, and resumed each time; where one ends, another starts."""
     plan = KILLS[:-2]
     lab.random.shuffle(plan)
     folder, inside = lab.folder("killed"), 0
     for kind in plan + KILLS[-2:]:
-        promise, before, begun = Promises(), rows(folder), unfinished(folder)
-        run = lab.resume(folder) if (folder / "checkpoints").exists() else _again(lab, folder)
-        _moment(lab, kind, run, folder, before, begun)
-        status = run.kill()
-        promise(status == -signal.SIGKILL, f"the run ended with status {status} before it was killed: {run.errors!r}")
-        if not any((folder / "checkpoints").glob("[0-9]*")):
-            yield Outcome(
-                "SIGKILL", "start-up, before anything was there to keep", "nothing", problems=tuple(promise.broken)
-            )
-            continue
-        reached, inside_one = rows(folder), bool(unfinished(folder) - begun)
-        inside += inside_one
-        kept = lab.kept(folder, promise)
+        promise = Promises()
+        while True:
+            before, begun = rows(folder), unfinished(folder)
+            run = lab.resume(folder) if _whole(folder) else _again(lab, folder)
+            _moment(lab, kind, run, folder, before, begun)
+            if run.kill() == -signal.SIGKILL:
+                break
+            promise.ended(run, 0)  # before its moment came
+            yield Outcome("SIGKILL", "all of a run's; its end", "nothing", *lab.finished(folder, promise))
+            folder = lab.folder("killed")
+        reached, writing = rows(folder), bool(unfinished(folder) - begun)
+        inside += writing
+        kept = lab.kept(folder, promise) if _whole(folder) else 0
         lost = max(0, reached - kept)
         promise(lost <= BOUND, f"{lost} iterations lost, more than {BOUND}")
-        when = "inside a checkpoint write" if inside_one else "training" if reached > before else "start-up"
-        if kept == ITERATIONS:
-            when = "evaluation"
-        yield Outcome(
-            "SIGKILL",
-            f"{when}, iteration {reached}",
-            f"{lost} iterations, redone",
-            True,
-            problems=tuple(promise.broken),
-        )
+        when = "training" if reached > before else "start-up"
+        when = "inside a checkpoint write" if writing else "evaluation" if kept == ITERATIONS else when
+        yield Outcome("SIGKILL", f"{when}, iteration {reached}", _lost(lost), problems=tuple(promise.broken))
     promise = Promises()
     promise(inside >= 3, f"only {inside} kills fell inside a checkpoint write")
     equal = lab.go_on(folder, promise)
-    yield Outcome(
-        f"{len(KILLS)} × SIGKILL", f"{inside} of them inside a write; the end", "nothing", *equal, tuple(promise.broken)
-    )
+    when = f"{len(KILLS)} of them, {inside} inside a write; the end"
+    yield Outcome("SIGKILL", when, "nothing", *equal, tuple(promise.broken))
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the folder has a checkpoint that is finished."""
+    return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
 
 
 def _again(lab: Lab, folder: Path) -> Run:
@@ -84,9 +80,10 @@ def _again(lab: Lab, folder: Path) -> Run:
 def _moment(lab: Lab, kind: str, run: Run, folder: Path, before: int, begun: set[int]) -> None:
     """Waits for a random moment: of the whole start, of a checkpoint's write, of training, or of the evaluation."""
     if kind == "clock":
-        delay = lab.random.uniform(0, 0.6 * lab.seconds)
+        delay = lab.random.uniform(0, 0.5 * lab.seconds)
     elif kind == "writing":
-        run.until(lambda: rows(folder) > before + lab.random.randrange(20))
+        target = before + lab.random.randrange(20)
+        run.until(lambda: rows(folder) > target)
         begun |= unfinished(folder)
         run.until(lambda: unfinished(folder) - begun)
         delay = lab.random.uniform(0, 0.01)
@@ -95,7 +92,7 @@ def _moment(lab: Lab, kind: str, run: Run, folder: Path, before: int, begun: set
         delay = lab.random.uniform(0, 0.5)
     else:
         run.until(lambda: rows(folder) == ITERATIONS and "results go to" in run.output)
-        delay = lab.random.uniform(0, 1)
+        delay = lab.random.uniform(0, 0.5)
     limit = time.monotonic() + delay
     run.until(lambda: time.monotonic() >= limit)
 
@@ -106,7 +103,8 @@ def terms(lab: Lab) -> Iterator[Outcome]:
     for signum in SIGNALS:
         promise, before = Promises(), rows(folder)
         run = lab.resume(folder)
-        run.until(lambda before=before: rows(folder) > before + lab.random.randrange(30))
+        target = before + lab.random.randrange(30)
+        run.until(lambda target=target: rows(folder) > target)
         sent = time.monotonic()
         run.send(signum)
         promise.ended(run, 128 + signum, f"--resume --folder {folder}")
@@ -116,7 +114,7 @@ def terms(lab: Lab) -> Iterator[Outcome]:
         lost = max(0, reached - lab.kept(folder, promise))
         promise(lost == 0, f"{lost} iterations lost, although the run could save them")
         when = f"training, iteration {reached}; stopped in {seconds:.1f} s"
-        yield Outcome(signum.name, when, _lost(lost), True, problems=tuple(promise.broken))
+        yield Outcome(signum.name, when, _lost(lost), problems=tuple(promise.broken))
     promise = Promises()
     equal = lab.go_on(folder, promise)
     yield Outcome(f"{len(SIGNALS)} signals", "the end", "nothing", *equal, tuple(promise.broken))
@@ -172,7 +170,7 @@ def damages(lab: Lab) -> Iterator[Outcome]:
                 promise(False, f"{how}: {type(error).__name__}: {' '.join(str(error).split())[:150]}")
             else:
                 iteration = int(state.iteration)
-                promise(fingerprint(state) == lab.states.get(iteration), f"{how}: a state that never was")
+                promise(lab.known(state), f"{how}: a state that never was")
                 promise(iteration >= ITERATIONS - EVERY, f"{how}: back to {iteration}")
                 if iteration < ITERATIONS:
                     went_back.append(how)
@@ -181,7 +179,7 @@ def damages(lab: Lab) -> Iterator[Outcome]:
             promise(snapshot(folder) == before, f"{how}: reading changed the folder")
             shutil.rmtree(folder)
         # One whole run for each kind of file that matters, in the last way that matters.
-        kind = name.split("/")[0]
+        kind = "/".join(name.split("/")[:2])
         equal: tuple[bool | None, bool | None] = (not promise.broken, None)
         if went_back and kind not in ends:
             ends.add(kind)

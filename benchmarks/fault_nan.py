@@ -12,6 +12,7 @@ from metarl_jax import envs
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import cli
 from metarl_jax.runs import config as configs
+from metarl_jax.types import MetaState
 
 PROGRAM = (
     "import sys; from benchmarks.fault_nan import main; sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))"
@@ -36,7 +37,7 @@ def nan_update(algorithm: MetaAlgorithm, iteration: int) -> MetaAlgorithm:
         new, metrics = algorithm.update(key, state)
         poison = jnp.where(state.iteration == iteration, jnp.nan, 0.0)
         params = jax.tree.map(lambda leaf: leaf + poison.astype(leaf.dtype), new.params)
-        return new.replace(params=params), metrics
+        return MetaState(params, new.opt_state, new.iteration), metrics
 
     return algorithm._replace(update=update)
 

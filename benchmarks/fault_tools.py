@@ -18,16 +18,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from metarl_jax import devices
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.config_file import read_config
-from metarl_jax.runs.states import initial_state
-from metarl_jax.types import PyTree
+from metarl_jax.runs.config_file import read_config, write_config
+from metarl_jax.runs.states import initial_state, root_keys
+from metarl_jax.training import train
+from metarl_jax.types import MetaState, PyTree
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "experiments" / "train.py"
 
-ITERATIONS, EVERY = 400, 2
+ITERATIONS, EVERY = 400, 8
 SETTINGS = (
     f"--task point-nav --algorithm promp --tasks 2 --episodes 2 --horizon 10 --hidden 8 8 --iterations {ITERATIONS} "
     f"--checkpoint-every {EVERY} --eval-tasks 2 --eval-steps 1"
@@ -39,7 +41,7 @@ BOUND = 2 * EVERY
 UNFINISHED = "*.orbax-checkpoint-tmp"
 """What a checkpoint is called while it is written."""
 
-PATIENCE = 120.0
+PATIENCE = 60.0
 """Seconds after which a process counts as hung."""
 
 
@@ -90,6 +92,11 @@ def fingerprint(tree: PyTree) -> str:
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         total.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
     return total.hexdigest()
+
+
+def essence(state: MetaState) -> PyTree:
+    """What determines all later numbers; not where a rollback would go, which depends on --checkpoint-every."""
+    return state.params, state.opt_state.opt_state, state.iteration
 
 
 def finite(tree: PyTree) -> bool:
@@ -187,15 +194,28 @@ class Lab:
             "JAX_COMPILATION_CACHE_DIR": str(workspace / "cache"),
         }
         self.environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        for attempt in ("compiling", "reference"):  # the second starts as fast as every later one
-            run = self.train(workspace / attempt, *SETTINGS, "--keep", str(ITERATIONS))
-            if run.wait():
-                raise RuntimeError(f"the uninterrupted run failed: {run.errors}")
-            self.seconds = time.monotonic() - run.began
-        self.config = read_config(self.reference)
-        self._template = initial_state(configs.build(self.config), self.config)
+        short = self.train(workspace / "compiling", *SETTINGS, "--iterations", "1")
+        short.wait()
+        run = self.train(self.reference, *SETTINGS, "--keep", str(ITERATIONS))
+        if run.wait():
+            raise RuntimeError(f"the uninterrupted run failed: {run.errors}")
+        self.seconds = time.monotonic() - run.began
+        self.config = dataclasses.replace(read_config(self.reference), keep=3)
+        built = configs.build(self.config)
+        self._template = initial_state(built, self.config)
         self.table = (self.reference / "metrics.csv").read_bytes()
-        self.states = {i: fingerprint(self.restore(self.reference, i)[0]) for i in range(0, ITERATIONS + 1, EVERY)}
+        # Of every iteration, since a signal may stop a run at any: by the library's loop, without files and processes.
+        self.states = {0: fingerprint(essence(self._template))}
+        with jax.set_mesh(devices.mesh(1, tasks=2)):
+            for chunk in train(built.algorithm, root_keys(self.config), ITERATIONS, chunk=1):
+                self.states[chunk.done] = fingerprint(essence(chunk.state))
+        for iteration in range(0, ITERATIONS + 1, EVERY):
+            if not self.known(self.restore(self.reference, iteration)[0]):
+                raise RuntimeError(f"the uninterrupted run and the library's loop differ at iteration {iteration}")
+
+    def known(self, state: MetaState) -> bool:
+        """Whether the state is that of its iteration in an undisturbed run, bit for bit."""
+        return fingerprint(essence(state)) == self.states.get(int(state.iteration))
 
     def folder(self, name: str) -> Path:
         """A path for a run folder that is not there yet."""
@@ -204,25 +224,26 @@ class Lab:
     def stopped_at(self, iteration: int, folder: Path, *, checkpoints: int = 1) -> Path:
         """Makes the folder of a run that was killed after `iteration`, with the last so many checkpoints."""
         folder.mkdir(parents=True)
-        shutil.copy(self.reference / "config.json", folder)
+        write_config(self.config, folder)
         (folder / "metrics.csv").write_bytes(self.rows_before(iteration) if iteration else b"")
         for age in range(checkpoints):
             name = f"checkpoints/{iteration - age * EVERY}"
             shutil.copytree(self.reference / name, folder / name)
         return folder
 
-    def train(self, folder: Path, *flags: str, program: Sequence[str] = (str(TRAIN),)) -> Run:
-        """Starts a training process; the program is what Python is given before the flags."""
+    def train(self, folder: Path, *flags: str, program: Sequence[str] = (str(TRAIN),), devices: int = 1) -> Run:
+        """Starts a training process of so many devices; the program is what Python is given before the flags."""
         command = [sys.executable, *program, "--folder", str(folder), *flags]
-        return Run(command, self.environment, self.workspace / f"log-{next(self._numbers)}")
+        environment = {**self.environment, "JAX_NUM_CPU_DEVICES": str(devices)}
+        return Run(command, environment, self.workspace / f"log-{next(self._numbers)}")
 
     def resume(self, folder: Path, *flags: str) -> Run:
         """Starts a process that goes on with a run."""
         return self.train(folder, "--resume", *flags)
 
-    def restore(self, folder: Path, iteration: int | None = None) -> tuple[PyTree, list[str]]:
+    def restore(self, folder: Path, iteration: int | None = None) -> tuple[MetaState, list[str]]:
         """The newest whole checkpoint, or that of an iteration, and the notes of the library about it."""
-        checkpoints = Checkpoints(folder, self.config, self._template)
+        checkpoints = Checkpoints(folder, read_config(folder), self._template)
         try:
             return checkpoints.restore(iteration), checkpoints.notes
         finally:
@@ -242,7 +263,7 @@ class Lab:
         state, notes = self.restore(folder)
         iteration = int(state.iteration)
         promise(not notes, f"notes about a run that was only stopped: {notes}")
-        promise(fingerprint(state) == self.states.get(iteration), f"the checkpoint of iteration {iteration} is another")
+        promise(self.known(state), f"the checkpoint of iteration {iteration} is another")
         whole = (folder / "metrics.csv").read_bytes().rpartition(b"\n")[0]
         promise(self.table.startswith(whole), "the rows on disk are not the reference's")
         promise(rows(folder) >= iteration, f"{rows(folder)} rows on disk, fewer than the checkpoint's {iteration}")
@@ -253,7 +274,7 @@ class Lab:
         state, notes = self.restore(folder)
         promise(not notes, f"notes about a finished run: {notes}")
         promise((folder / "evaluation.json").is_file(), "no evaluation.json")
-        same = fingerprint(state) == self.states[ITERATIONS]
+        same = int(state.iteration) == ITERATIONS and self.known(state)
         return same, (folder / "metrics.csv").read_bytes() == self.table
 
     def go_on(self, folder: Path, promise: Promises) -> tuple[bool, bool]:
@@ -264,7 +285,7 @@ class Lab:
 
 
 @contextlib.contextmanager
-def small_disk(where: Path, kibibytes: int) -> Iterator[Callable[..., None]]:
+def small_disk(where: Path, kibibytes: int) -> Iterator[Callable[[str], object]]:
     """A tmpfs of that size; yields what remounts it with other options.
 
     Raises:

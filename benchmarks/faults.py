@@ -1,6 +1,6 @@
 """What training runs lose when something goes wrong: kills, signals, damaged files, full disks, NaNs.
 
-python benchmarks/faults.py                                        # everything, some minutes; disks need root
+python benchmarks/faults.py                                        # everything, some five minutes; disks need root
 python benchmarks/faults.py --only kill term
 python benchmarks/faults.py --output benchmarks/results/faults.json
 
@@ -26,7 +26,7 @@ from typing import Literal
 
 import tyro
 
-Fault = Literal["kill", "term", "damage", "disk", "read-only", "writers", "nan"]
+Fault = Literal["kill", "term", "damage", "disk", "read-only", "writers", "nan", "processes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,12 @@ def main(arguments: Arguments) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks import fault_cases, fault_numbers  # JAX and orbax, which a help text does not need
+    from benchmarks import fault_cases, fault_numbers, fault_processes  # JAX and orbax, which a help text does not need
     from benchmarks.fault_tools import BOUND, SETTINGS, Lab, Outcome
+    from metarl_jax.runs import cli
     from metarl_jax.runs.provenance import provenance
 
+    cli.prepare_jax()
     faults: dict[Fault, Callable[[Lab], Iterator[Outcome]]] = {
         "kill": fault_cases.kills,
         "term": fault_cases.terms,
@@ -65,6 +67,7 @@ def main(arguments: Arguments) -> int:
         "read-only": fault_cases.read_only,
         "writers": fault_cases.writers,
         "nan": fault_numbers.nans,
+        "processes": fault_processes.processes,
     }
     console, began = Console(width=None if sys.stdout.isatty() else 150), time.monotonic()
     console.print(f"{machine()}; {date.today()}; python experiments/train.py {shlex.join(SETTINGS)}", soft_wrap=True)
