@@ -132,6 +132,7 @@ def prepare_jax() -> None:
     The cache is where JAX_COMPILATION_CACHE_DIR says, else in the user's cache folder.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.unraisablehook = _without_closed_loops
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -143,3 +144,14 @@ def prepare_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _without_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Prints what Python could not raise, but not what tensorstore's threads say after a read or a write has failed.
+
+    orbax raises the first failure and closes its event loop; every other read or write that was under way then finds
+    the loop closed, and prints a traceback of that.
+    """
+    if unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed":
+        return
+    sys.__unraisablehook__(unraisable)

@@ -7,6 +7,7 @@ import csv
 import importlib
 import io
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -139,21 +140,37 @@ class TimingLog:
 
 
 class TensorBoardLogger:
-    """TensorBoard events in a folder, or in one below it per seed; on resume, points from `resume_at` on are hidden."""
+    """TensorBoard events in a folder, or in one below it per seed; on resume, points from `resume_at` on are hidden.
+
+    They are written here and not by tensorboardX's thread: a full disk ends that one with a traceback, and the training
+    loop would wait for it for ever.
+    """
 
     def __init__(self, folder: Path, resume_at: int | None = None, seeds: Sequence[int] = (0,)):
-        import tensorboardX
+        from tensorboardX.event_file_writer import EventsWriter
 
-        folders = {seed: folder / f"seed-{seed}" if len(seeds) > 1 else folder for seed in seeds}
-        self._writers = {
-            seed: tensorboardX.SummaryWriter(str(path), purge_step=resume_at) for seed, path in folders.items()
-        }
+        # Made by protobuf at import, where no type checker looks.
+        events: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+        self._event = events.Event
+        self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
+        self._writers = {}
+        for seed in seeds:
+            path = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+            path.mkdir(parents=True, exist_ok=True)
+            self._writers[seed] = EventsWriter(str(path / "events"))
+            if resume_at is not None:
+                start = events.SessionLog(status=events.SessionLog.START)
+                self._writers[seed].write_event(events.Event(step=resume_at, session_log=start))
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
-        """Adds a point to every curve."""
-        for name, value in metrics.items():
-            if np.isfinite(value):  # it warns of others, of each one
-                self._writers[seed].add_scalar(name, float(value), iteration)
+        """Adds a point to every curve whose value is finite."""
+        points = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in metrics.items()
+            if np.isfinite(value)
+        ]
+        event = self._event(wall_time=time.time(), step=iteration, summary=self._summary(value=points))
+        self._writers[seed].write_event(event)
 
     def flush(self) -> None:
         """Writes the events out."""

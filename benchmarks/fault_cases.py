@@ -1,0 +1,274 @@
+"""The faults that `benchmarks.faults` inflicts on training runs. Each is a function of the laboratory."""
+
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.fault_tools import (
+    BOUND,
+    EVERY,
+    ITERATIONS,
+    SETTINGS,
+    UNFINISHED,
+    Lab,
+    Outcome,
+    Promises,
+    Run,
+    files,
+    owner,
+    pages,
+    rows,
+    small_disk,
+    snapshot,
+    unfinished,
+)
+
+KILLS = ["clock"] * 7 + ["writing"] * 7 + ["training"] * 6 + ["evaluation"] * 2
+"""When each SIGKILL comes, see `_moment`; shuffled, but for the last two."""
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM]
+
+SECONDS = 20.0
+"""In which a signal must end a toy run: a chunk of 2 s and a checkpoint, on a machine that may be busy."""
+
+
+def kills(lab: Lab) -> Iterator[Outcome]:
+    """A run that is killed again and again at random moments, and resumed each time; where one ends, another starts."""
+    plan = KILLS[:-2]
+    lab.random.shuffle(plan)
+    folder, inside = lab.folder("killed"), 0
+    for kind in plan + KILLS[-2:]:
+        promise = Promises()
+        while True:
+            before, begun = rows(folder), unfinished(folder)
+            run = lab.resume(folder) if _whole(folder) else _again(lab, folder)
+            _moment(lab, kind, run, folder, before, begun)
+            if run.kill() == -signal.SIGKILL:
+                break
+            promise.ended(run, 0)  # before its moment came
+            yield Outcome("SIGKILL", "all of a run's; its end", "nothing", *lab.finished(folder, promise))
+            folder = lab.folder("killed")
+        reached, writing = rows(folder), bool(unfinished(folder) - begun)
+        inside += writing
+        kept = lab.kept(folder, promise) if _whole(folder) else 0
+        lost = max(0, reached - kept)
+        promise(lost <= BOUND, f"{lost} iterations lost, more than {BOUND}")
+        when = "training" if reached > before else "start-up"
+        when = "inside a checkpoint write" if writing else "evaluation" if kept == ITERATIONS else when
+        yield Outcome("SIGKILL", f"{when}, iteration {reached}", _lost(lost), problems=tuple(promise.broken))
+    promise = Promises()
+    promise(inside >= 3, f"only {inside} kills fell inside a checkpoint write")
+    equal = lab.go_on(folder, promise)
+    when = f"{len(KILLS)} of them, {inside} inside a write; the end"
+    yield Outcome("SIGKILL", when, "nothing", *equal, tuple(promise.broken))
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the folder has a checkpoint that is finished."""
+    return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
+
+
+def _again(lab: Lab, folder: Path) -> Run:
+    """A run that was killed before its first checkpoint has nothing to go on from: it starts anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return lab.train(folder, *SETTINGS)
+
+
+def _moment(lab: Lab, kind: str, run: Run, folder: Path, before: int, begun: set[int]) -> None:
+    """Waits for a random moment: of the whole start, of a checkpoint's write, of training, or of the evaluation."""
+    if kind == "clock":
+        delay = lab.random.uniform(0, 0.5 * lab.seconds)
+    elif kind == "writing":
+        target = before + lab.random.randrange(20)
+        run.until(lambda: rows(folder) > target)
+        begun |= unfinished(folder)
+        run.until(lambda: unfinished(folder) - begun)
+        delay = lab.random.uniform(0, 0.01)
+    elif kind == "training":
+        run.until(lambda: rows(folder) > before)
+        delay = lab.random.uniform(0, 0.5)
+    else:
+        run.until(lambda: rows(folder) == ITERATIONS and "results go to" in run.output)
+        delay = lab.random.uniform(0, 0.5)
+    limit = time.monotonic() + delay
+    run.until(lambda: time.monotonic() >= limit)
+
+
+def terms(lab: Lab) -> Iterator[Outcome]:
+    """One run, asked to stop again and again, and resumed each time."""
+    folder = lab.stopped_at(0, lab.folder("signals"))
+    for signum in SIGNALS:
+        promise, before = Promises(), rows(folder)
+        run = lab.resume(folder)
+        target = before + lab.random.randrange(30)
+        run.until(lambda target=target: rows(folder) > target)
+        sent = time.monotonic()
+        run.send(signum)
+        promise.ended(run, 128 + signum, f"--resume --folder {folder}")
+        seconds = time.monotonic() - sent
+        promise(seconds < SECONDS, f"it took {seconds:.1f} s to stop, more than {SECONDS} s")
+        reached = rows(folder)
+        lost = max(0, reached - lab.kept(folder, promise))
+        promise(lost == 0, f"{lost} iterations lost, although the run could save them")
+        when = f"training, iteration {reached}; stopped in {seconds:.1f} s"
+        yield Outcome(signum.name, when, _lost(lost), problems=tuple(promise.broken))
+    promise = Promises()
+    equal = lab.go_on(folder, promise)
+    yield Outcome(f"{len(SIGNALS)} signals", "the end", "nothing", *equal, tuple(promise.broken))
+
+
+def _lost(iterations: int) -> str:
+    return f"{iterations} iterations, redone" if iterations else "nothing"
+
+
+def half(content: bytes) -> bytes:
+    """The first half."""
+    return content[: len(content) // 2]
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else b""
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
+    "cut to half": half,
+    "emptied": lambda content: b"",
+    "a bit flipped": flipped,
+    "deleted": None,
+}
+
+
+def damage(path: Path, how: str) -> None:
+    """Does one of `DAMAGES` to a file."""
+    change = DAMAGES[how]
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
+
+
+def damages(lab: Lab) -> Iterator[Outcome]:
+    """Every file of the newest checkpoint, damaged in every way: it is read as it was, or the one before is used."""
+    example = lab.stopped_at(ITERATIONS, lab.folder("example"), checkpoints=2)
+    newest = example / "checkpoints" / str(ITERATIONS)
+    folder, ends = lab.folder("damaged"), set[str]()
+    for path in files(newest):
+        name = str(path.relative_to(newest))
+        went_back, promise = [], Promises()
+        for how in DAMAGES:
+            shutil.copytree(example, folder)
+            damage(folder / "checkpoints" / str(ITERATIONS) / name, how)
+            before = snapshot(folder)
+            try:
+                state, notes = lab.restore(folder)
+            except Exception as error:  # whatever it is, a reader of a folder with a whole checkpoint must not raise it
+                promise(False, f"{how}: {type(error).__name__}: {' '.join(str(error).split())[:150]}")
+            else:
+                iteration = int(state.iteration)
+                promise(lab.known(state), f"{how}: a state that never was")
+                promise(iteration >= ITERATIONS - EVERY, f"{how}: back to {iteration}")
+                if iteration < ITERATIONS:
+                    went_back.append(how)
+                    named = any(f"checkpoint {ITERATIONS} " in note for note in notes)
+                    promise(named, f"{how}: no note names the damaged checkpoint: {notes}")
+            promise(snapshot(folder) == before, f"{how}: reading changed the folder")
+            shutil.rmtree(folder)
+        # One whole run for each kind of file that matters, in the last way that matters.
+        kind = "/".join(name.split("/")[:2])
+        equal: tuple[bool | None, bool | None] = (not promise.broken, None)
+        if went_back and kind not in ends:
+            ends.add(kind)
+            shutil.copytree(example, folder)
+            damage(folder / "checkpoints" / str(ITERATIONS) / name, went_back[-1])
+            run = lab.resume(folder)
+            promise.ended(run, 0)
+            promise(f"checkpoint {ITERATIONS} is damaged" in " ".join(run.output.split()), "the run says nothing of it")
+            equal = lab.finished(folder, promise)
+            shutil.rmtree(folder)
+        lost = f"{EVERY} iterations if {', '.join(went_back)}" if went_back else "nothing"
+        yield Outcome("damage", f"{name}: {', '.join(DAMAGES)}", lost, *equal, tuple(promise.broken))
+    yield from _refused(lab)
+
+
+def _refused(lab: Lab) -> Iterator[Outcome]:
+    """Files that are no checkpoint and cannot be done without: an error that names them, and nothing is changed."""
+    for name, how in (("metrics.csv", "cut to half"), ("metrics.csv", "deleted"), ("config.json", "cut to half")):
+        folder, promise = lab.stopped_at(ITERATIONS // 2, lab.folder("refused")), Promises()
+        damage(folder / name, how)
+        before = snapshot(folder)
+        promise.ended(lab.resume(folder), 2, name)
+        promise(snapshot(folder) == before, "the folder was changed")
+        (folder / name).write_bytes(
+            lab.rows_before(ITERATIONS // 2) if name == "metrics.csv" else (lab.reference / name).read_bytes()
+        )
+        equal = lab.go_on(folder, promise) if how == "deleted" else (None, None)
+        yield Outcome("damage", f"{name}: {how}; refused", "nothing", *equal, tuple(promise.broken))
+
+
+def disks(lab: Lab) -> Iterator[Outcome]:
+    """A disk that fills up, in a checkpoint's write and in a table's; after there is room, the run goes on."""
+    start = pages(lab.reference / "checkpoints" / "0")
+    for what, room, flags in (
+        ("a checkpoint", start + start // 2, []),
+        ("metrics.csv", 24, ["--override", "--checkpoint-every", str(ITERATIONS)]),
+        ("TensorBoard's events", 24, ["--override", "--checkpoint-every", str(ITERATIONS)]),
+    ):
+        disk, promise = lab.folder("disk"), Promises()
+        with small_disk(disk, start + room + 8) as remount:
+            folder = lab.stopped_at(0, disk / "run")
+            if what == "metrics.csv":  # all other tables are elsewhere
+                for other in ("tensorboard", "timing.csv"):
+                    (folder / other).symlink_to(lab.folder(other))
+                (folder / "tensorboard").readlink().mkdir()
+            run = lab.resume(folder, *flags)
+            promise.ended(run, 1, "No space left on device", f"--resume --folder {folder}")
+            kept, reached = lab.kept(folder, promise), rows(folder)
+            wrote = bool(list((folder / "checkpoints").glob(UNFINISHED)))
+            promise(wrote == (what == "a checkpoint"), f"the disk was full in another moment than {what}")
+            remount("size=64m")
+            equal = lab.go_on(folder, promise)
+        lost = f"{reached - kept} iterations, redone"
+        yield Outcome("full disk", f"in {what}, iteration {reached}", lost, *equal, tuple(promise.broken))
+
+
+def read_only(lab: Lab) -> Iterator[Outcome]:
+    """A file system that cannot be written: neither a start nor a resumption changes anything, and both say why."""
+    disk = lab.folder("read-only")
+    with small_disk(disk, 65536) as remount:
+        folder = lab.stopped_at(ITERATIONS // 2, disk / "run")
+        before = snapshot(disk)
+        remount("ro")
+        for when, run in (
+            ("start", lambda: lab.train(disk / "new", *SETTINGS)),
+            ("resumption", lambda: lab.resume(folder)),
+        ):
+            promise = Promises()
+            promise.ended(run(), 2, "Read-only file system")
+            promise(snapshot(disk) == before, "something was changed")
+            yield Outcome("read-only folder", when, "nothing", problems=tuple(promise.broken))
+        remount("rw")
+        promise = Promises()
+        equal = lab.go_on(folder, promise)
+    yield Outcome("read-only folder", "writable again", "nothing", *equal, tuple(promise.broken))
+
+
+def writers(lab: Lab) -> Iterator[Outcome]:
+    """A second process on the same folder is refused while the first lives, and welcome as soon as it is dead."""
+    folder, promise = lab.stopped_at(0, lab.folder("writers")), Promises()
+    first = lab.resume(folder)
+    first.until(lambda: rows(folder))
+    first.send(signal.SIGSTOP)  # it lives, it holds the lock, and it will not be done before the second is
+    second = lab.resume(folder)
+    promise.ended(second, 2, f"process {first.process.pid} on {socket.gethostname()}")
+    promise(owner(folder) == first.process.pid, "the lock names another process")
+    yield Outcome("second writer", "while the first trains", "nothing", problems=tuple(promise.broken))
+    promise = Promises()
+    first.kill()
+    lost = rows(folder) - lab.kept(folder, promise)
+    equal = lab.go_on(folder, promise)
+    yield Outcome("second writer", "after SIGKILL of the first", _lost(lost), *equal, tuple(promise.broken))

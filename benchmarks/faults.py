@@ -1,0 +1,111 @@
+"""What training runs lose when something goes wrong: kills, signals, damaged files, full disks, NaNs.
+
+python benchmarks/faults.py                                        # everything, some five minutes; disks need root
+python benchmarks/faults.py --only kill term
+python benchmarks/faults.py --output benchmarks/results/faults.json
+
+A toy run of experiments/train.py is trained once without disturbance: the reference. Every fault then hits another
+real process that trains the same, which is resumed, and whose state (θ, the optimiser's, the iteration) must equal the
+reference's bit for bit in the end, and its metrics.csv byte for byte. What a kill may cost is what came after the
+newest whole checkpoint, at most twice the iterations between two of them, and it is computed again. The exit status is
+1 if anything else was lost, or a promise about messages and exit statuses was not kept.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+Fault = Literal["kill", "term", "damage", "disk", "read-only", "writers", "nan", "processes"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    only: tuple[Fault, ...] = ()
+    """these faults and no others"""
+    seed: int = 0
+    """of the moments at which processes are killed"""
+    output: Path | None = None
+    """where to write the outcomes as JSON"""
+
+
+def machine() -> str:
+    import jax
+
+    user = "root" if os.geteuid() == 0 else "not root"
+    return (
+        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, "
+        f"jax {jax.__version__}, {user}"
+    )
+
+
+def main(arguments: Arguments) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from benchmarks import fault_cases, fault_numbers, fault_processes  # JAX and orbax, which a help text does not need
+    from benchmarks.fault_tools import BOUND, SETTINGS, Lab, Outcome
+    from metarl_jax.runs import cli
+    from metarl_jax.runs.provenance import provenance
+
+    cli.prepare_jax()
+    faults: dict[Fault, Callable[[Lab], Iterator[Outcome]]] = {
+        "kill": fault_cases.kills,
+        "term": fault_cases.terms,
+        "damage": fault_cases.damages,
+        "disk": fault_cases.disks,
+        "read-only": fault_cases.read_only,
+        "writers": fault_cases.writers,
+        "nan": fault_numbers.nans,
+        "processes": fault_processes.processes,
+    }
+    console, began = Console(width=None if sys.stdout.isatty() else 150), time.monotonic()
+    console.print(f"{machine()}; {date.today()}; python experiments/train.py {shlex.join(SETTINGS)}", soft_wrap=True)
+    table = Table("fault", "when", "lost", "θ equal", "metrics equal", title=f"bound: {BOUND} iterations")
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="faults-") as workspace:
+        lab = Lab(Path(workspace), arguments.seed)
+        console.print(f"the reference is trained, in {lab.seconds:.1f} s")
+        for name in arguments.only or faults:
+            for outcome in faults[name](lab):
+                outcomes.append(outcome)
+                marks = [
+                    {True: "yes", False: "[red]no[/]", None: ""}[equal] for equal in (outcome.theta, outcome.metrics)
+                ]
+                table.add_row(outcome.fault, outcome.when, outcome.lost, *marks)
+                verdict = "ok" if outcome.passed else f"[red]failed[/]: {'; '.join(outcome.problems)}"
+                console.print(f"{outcome.fault}, {outcome.when}: {verdict}", highlight=False, soft_wrap=True)
+    console.print(table)
+    failed = sum(not outcome.passed for outcome in outcomes)
+    seconds = time.monotonic() - began
+    console.print(f"{len(outcomes)} outcomes, {failed} failed, in {seconds:.0f} s")
+    if arguments.output:
+        figures = {
+            "command": shlex.join(["python", "benchmarks/faults.py", *sys.argv[1:]]),
+            "machine": machine(),
+            "date": str(date.today()),
+            "seconds": round(seconds),
+            "provenance": provenance(),
+            "settings": shlex.join(SETTINGS),
+            "bound": BOUND,
+            "failed": failed,
+            "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
+        }
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        console.print(f"written to {arguments.output}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments, description=__doc__)))
