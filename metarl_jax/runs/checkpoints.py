@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config_file import differences, from_json, to_json
@@ -23,7 +22,23 @@ from metarl_jax.types import MetaState, PyTree
 SCHEMA = 2
 """Changes whenever an older program could no longer read what this one writes."""
 
-SCORE = "score"
+
+class _NewestAndBest:
+    """Which checkpoints orbax keeps."""
+
+    def __init__(self, newest: int, scores: dict[int, float]):
+        self._newest, self._scores = newest, scores
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """One answer for each of `checkpoints`, whose `step` is the iteration."""
+        steps = sorted(info.step for info in checkpoints)
+        kept = {*steps[-self._newest :], _best(self._scores, steps)}
+        return [info.step in kept for info in checkpoints]
+
+
+def _best(scores: dict[int, float], steps: Sequence[int]) -> int | None:
+    """The newest step of the highest score; None: no step has one."""
+    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -72,20 +87,13 @@ class Checkpoints:
         self.notes: list[str] = []
         """what the user should be told: damaged checkpoints, other versions"""
         self._template, self._config = state, config
+        self._scores: dict[int, float] = {}
         if write:
             self.directory.mkdir(exist_ok=True)
         elif not self.directory.is_dir():
             raise ValueError(f"{folder} holds no checkpoints; experiments/train.py writes them")
         # orbax reports on its own logger what concerns its developers; what concerns the user is in `notes`.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        policy = checkpoint_managers.AnyPreservationPolicy(
-            [
-                checkpoint_managers.LatestN(config.keep),
-                checkpoint_managers.BestN(
-                    get_metric_fn=lambda metrics: metrics[SCORE], n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
         # One process writes, and it knows the whole state: orbax need not wait for others.
         alone = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
@@ -96,12 +104,13 @@ class Checkpoints:
             create=False,
             read_only=not write,
             cleanup_tmp_directories=write,  # what a killed process was writing
-            best_fn=lambda metrics: metrics[SCORE],
-            preservation_policy=policy,
+            preservation_policy=_NewestAndBest(config.keep, self._scores),
             enable_async_checkpointing=write,
             multiprocessing_options=alone,
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "record"))
+        if write:
+            self._read_scores()
 
     def save(self, state: MetaState, score: float | None = None) -> None:
         """Starts to write the state under its iteration, and returns; one that is there stays.
@@ -124,12 +133,16 @@ class Checkpoints:
             "schema": SCHEMA,
             "iteration": iteration,
             "sha256": digest(leaves),
+            "score": None if score is None else float(score),
             "configuration": json.loads(to_json(self._config)),
             "layout": layout(state),
         }
+        record["proof"] = _proof(record)
+        if score is not None:
+            self._scores[iteration] = float(score)
         args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
         with _as_os_error(self.directory):
-            self._manager.save(iteration, args=args, metrics=None if score is None else {SCORE: float(score)})
+            self._manager.save(iteration, args=args)
 
     def iterations(self) -> list[int]:
         """Iterations of which there is a checkpoint, ascending."""
@@ -137,7 +150,16 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The iteration of the best score; None: no checkpoint has one."""
-        return self._manager.best_step()
+        self._read_scores()
+        return _best(self._scores, self.iterations())
+
+    def _read_scores(self) -> None:
+        for iteration in self.iterations():
+            # One that is damaged cannot be the best; `restore` tells of it when it is asked for.
+            with contextlib.suppress(Exception):
+                score = self._read_record(iteration).get("score")
+                if score is not None:
+                    self._scores[iteration] = score
 
     def restore(self, iteration: int | None = None) -> MetaState:
         """The newest whole checkpoint; `notes` names every newer one that is damaged.
@@ -175,10 +197,8 @@ class Checkpoints:
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        wanted = {"schema": int, "iteration": int, "sha256": str, "configuration": dict, "layout": dict}
-        for name, kind in wanted.items():
-            if not isinstance(read[name], kind):
-                raise TypeError(f"its record has no {name}")
+        if read.pop("proof") != _proof(read):
+            raise ValueError("its record does not match its digest")
         return read
 
     def _check(self, record: dict[str, Any]) -> None:
@@ -256,6 +276,11 @@ class Checkpoints:
         finally:
             with _as_os_error(self.directory):
                 self._manager.close()
+
+
+def _proof(record: dict[str, Any]) -> str:
+    """SHA-256 of a record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

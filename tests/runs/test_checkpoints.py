@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoints import Checkpoints, _proof
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
 from metarl_jax.runs.config_file import to_json
 from metarl_jax.training import train
@@ -135,7 +135,10 @@ def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_used(fold
 def edit(step_folder, change):
     """Rewrites the record of a checkpoint."""
     file = next(file for file in files(step_folder / "record") if "sha256" in file.read_text())
-    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    record = json.loads(file.read_text())
+    record.pop("proof")
+    record = change(record)
+    file.write_text(json.dumps(record | {"proof": _proof(record)}))
 
 
 def test_wrong_numbers_in_a_readable_checkpoint_are_noticed(folder):
@@ -144,6 +147,30 @@ def test_wrong_numbers_in_a_readable_checkpoint_are_noticed(folder):
     checkpoints = Checkpoints(path, CONFIG, saved[0])
     assert_identical(checkpoints.restore(), saved[1])
     assert "does not match its digest" in checkpoints.notes[0]
+
+
+@pytest.mark.parametrize("name", ["score", "iteration", "schema", "layout", "configuration"])
+def test_any_change_of_a_record_is_damage(folder, name):
+    """Else a flipped bit could make another checkpoint the best, or refuse a whole run as another's."""
+    path, saved = folder
+    file = next(file for file in files(path / "checkpoints" / "3" / "record") if "sha256" in file.read_text())
+    record = json.loads(file.read_text())
+    record[name] = {} if isinstance(record[name], dict) else 99
+    file.write_text(json.dumps(record))
+    checkpoints = Checkpoints(path, CONFIG, saved[0])
+    assert_identical(checkpoints.restore(), saved[1])
+    assert "its record does not match its digest" in checkpoints.notes[0]
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lambda path: path.write_bytes(b"")])
+def test_no_damaged_file_keeps_a_folder_from_being_opened(folder, damage):
+    path, saved = folder
+    for file in files(path / "checkpoints" / "3"):
+        damage(file)
+    for write in (False, True):
+        checkpoints = Checkpoints(path, CONFIG, saved[0], write=write)
+        assert_identical(checkpoints.restore(), saved[1])
+        checkpoints.close()
 
 
 def test_no_whole_checkpoint_is_one_clear_error(folder):
