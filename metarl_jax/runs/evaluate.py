@@ -31,7 +31,8 @@ def evaluate_run(
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
     Of a run of several seeds each is adapted to the same tasks with the same draws.
-    Those of another split than "test" are named after it: evaluation-ood.json, adaptation-ood.png.
+    Those of another split than "test", or of another checkpoint than the newest, are named after it:
+    evaluation-ood.json, adaptation-best.png.
 
     Args:
         folder: of the run.
@@ -88,7 +89,7 @@ def evaluate_run(
         seed=config.evaluation.eval_seed,
     )
     with user_errors():
-        suffix = "" if split == "test" else f"-{split}"
+        suffix = ("" if split == "test" else f"-{split}") + ("" if checkpoint == "newest" else f"-{checkpoint}")
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
@@ -114,14 +115,14 @@ _FILES = {
     "learning_curve.png": "return before and after adaptation, during training",
     "adaptation.png": "return per inner step on held-out tasks",
     "evaluation.json": "every task's return, and their statistics",
-    "adaptation-ood.png": "the same on the split ood",
-    "evaluation-ood.json": "the same on the split ood",
-    "adaptation-train.png": "the same on tasks of training",
-    "evaluation-train.json": "the same on tasks of training",
 }
 
 
 def _list_files(folder: Path, console: Console) -> None:
-    for name, meaning in _FILES.items():
-        if (folder / name).exists():
-            console.print(f"  {folder / name}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)
+    files = {folder / name: meaning for name, meaning in _FILES.items()}
+    for name in ("adaptation", "evaluation"):
+        for path in sorted(folder.glob(f"{name}-*")):
+            files[path] = f"the same of {path.stem.removeprefix(name + '-').replace('-', ', checkpoint ')}"
+    for path, meaning in files.items():
+        if path.exists():
+            console.print(f"  {path}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)

@@ -155,6 +155,17 @@ def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
     assert evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
 
 
+def test_evaluation_of_another_checkpoint_leaves_the_newests_alone(whole, console):
+    before = (whole / "evaluation.json").read_bytes()
+    report = evaluate_run(whole, console, checkpoint="8")
+    assert report["iteration"] == 8
+    assert json.loads((whole / "evaluation-8.json").read_text()) == report
+    assert evaluate_run(whole, console, checkpoint="best")["iteration"] in (4, 8, 10)
+    assert (whole / "evaluation.json").read_bytes() == before
+    with pytest.raises(UserError, match=r"checkpoint is 'nwest'; it must be 'newest', 'best' or one of \[4, 8, 10\]"):
+        evaluate_run(whole, console, checkpoint="nwest")
+
+
 def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, monkeypatch):
     before = (whole / "evaluation.json").read_bytes()
     algorithm = stub_algorithm()
