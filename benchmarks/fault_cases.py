@@ -248,7 +248,7 @@ def read_only(lab: Lab) -> Iterator[Outcome]:
             ("resumption", lambda: lab.resume(folder)),
         ):
             promise = Promises()
-            promise.ended(run(), 2, "Read-only file system")
+            promise.ended(run(), 2, "read-only file system")
             promise(snapshot(disk) == before, "something was changed")
             yield Outcome("read-only folder", when, "nothing", problems=tuple(promise.broken))
         remount("rw")
