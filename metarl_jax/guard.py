@@ -36,6 +36,12 @@ def guarded(state: MetaState) -> MetaState:
     return MetaState(state.params, memory, state.iteration)
 
 
+def unguarded(state: MetaState) -> MetaState:
+    """The state as the algorithm's own `update` takes it."""
+    memory = state.opt_state
+    return MetaState(state.params, memory.opt_state, state.iteration) if isinstance(memory, Guarded) else state
+
+
 def guard(
     update: Callable[[Key, MetaState], tuple[MetaState, Metrics]], on_nonfinite: str, every: int
 ) -> Callable[[Key, MetaState], tuple[MetaState, Metrics]]:
@@ -57,9 +63,10 @@ def guard(
         raise unknown("on_nonfinite", on_nonfinite, ON_NONFINITE)
 
     def guarded_update(key, state):
-        memory, before = state.opt_state, (state.params, state.opt_state.opt_state)
+        memory, plain = state.opt_state, unguarded(state)
+        before = (plain.params, plain.opt_state)
         anchor = _where(state.iteration % every == 0, before, memory.anchor)
-        new, metrics = update(key, MetaState(state.params, memory.opt_state, state.iteration))
+        new, metrics = update(key, plain)
         finite = all_finite((metrics, new.params, new.opt_state))
         params, opt_state = _where(
             finite, (new.params, new.opt_state), anchor if on_nonfinite == "rollback" else before

@@ -71,8 +71,8 @@ class Chunk(NamedTuple):
     start: int
     """its first iteration, counted from 0"""
     state: MetaState
-    """after its last iteration; `opt_state` is a `metarl_jax.guard.Guarded`. The next chunk donates these buffers:
-    copy what must outlive it"""
+    """after its last iteration; `opt_state` is a `metarl_jax.guard.Guarded`, and `metarl_jax.guard.unguarded` gives the
+    state that ``algorithm.update`` takes. The next chunk donates these buffers: copy what must outlive it"""
     metrics: dict[str, np.ndarray]
     """of every iteration; leaves [n, ...], with R seeds [n, R, ...]"""
     seconds: float

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax.guard import first_nan
+from metarl_jax.guard import first_nan, unguarded
 from metarl_jax.runs import distributed, signals
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
@@ -160,6 +160,6 @@ def _operation(config: TrainConfig, session: Session, error: NonFiniteError) -> 
     if error.seed is not None:
         keys, state = keys[error.seed], jax.tree.map(lambda leaf: leaf[error.seed], state)
     # θ was not touched by the update that was undone, so this is the state before it.
-    before = MetaState(state.params, state.opt_state.opt_state, state.iteration - 1)
+    before = unguarded(MetaState(state.params, state.opt_state, state.iteration - 1))
     key = jax.random.fold_in(keys, error.iteration)
     return first_nan(session.built.algorithm, key, before)
