@@ -1,9 +1,11 @@
 """Checkpoints of a run: orbax writes them, and each says what it belongs to and proves itself whole."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -291,6 +293,8 @@ def _as_os_error(directory: Path) -> Iterator[None]:
     except OSError:
         raise
     except (ValueError, RuntimeError) as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
         raise OSError(f"no checkpoint could be written to {directory}: {_one_line(error)}") from error
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import shutil
 
@@ -239,3 +240,24 @@ def test_a_record_says_where_the_numbers_come_from(folder):
     assert records[0]["configuration"] == json.loads(to_json(CONFIG))
     assert {"python", "jax", "brax"} <= records[0]["versions"].keys()
     assert records[0]["revision"] is None or len(records[0]["revision"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (ValueError("RESOURCE_EXHAUSTED: Error writing local file " + 200 * "x"), "No space left on device"),
+        (RuntimeError("something\nelse"), "no checkpoint could be written to .*: something else"),
+        (OSError(errno.EROFS, "Read-only file system"), "Read-only file system"),
+    ],
+)
+def test_what_cannot_be_written_is_an_os_error_in_plain_words(tmp_path, monkeypatch, raised, told):
+    def fail(*_, **__):
+        raise raised
+
+    state = states(1)[0]
+    checkpoints = Checkpoints(tmp_path, CONFIG, state, write=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "save", fail)
+        with pytest.raises(OSError, match=told):
+            checkpoints.save(state)
+    checkpoints.close()
