@@ -101,6 +101,8 @@ def test_an_existing_folder_is_refused_and_left_alone(whole, console):
     before = contents(whole)
     with pytest.raises(UserError, match=r"exists; go on with it by --resume, or choose another by --folder"):
         runs.train_run(make(whole), console)
+    with pytest.raises(UserError, match="iterations is 3, and .* has done 10; choose at least 10"):
+        runs.train_run(make(whole, iterations=3), console, resume=True, override=True)
     with pytest.raises(UserError, match="seed was 0, now 5"):
         runs.train_run(make(whole, seed=5), console, resume=True)
     with pytest.raises(UserError, match="algorithm was 'maml', now 'promp'"):
