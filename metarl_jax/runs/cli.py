@@ -18,8 +18,12 @@ class UserError(Exception):
     """Bad input: a line that names the value, what is allowed and the fix. Scripts exit with status 2."""
 
 
-class RunStopped(Exception):
-    """A run ended early, what it had reached is kept. Scripts exit with its status."""
+class RunStopped(BaseException):
+    """A run ended early, what it had reached is kept. Scripts exit with its status.
+
+    No Exception, as KeyboardInterrupt is none: a signal may raise it anywhere, and who expects errors there, such as
+    those of a damaged checkpoint, must not take it for one.
+    """
 
     status = 1
 

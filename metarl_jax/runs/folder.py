@@ -11,7 +11,20 @@ from datetime import datetime
 from pathlib import Path
 
 LOCK = "lock"
-_BEFORE_THE_FIRST_ITERATION = {LOCK, "checkpoints", "metrics.csv", "timing.csv", "tensorboard", "config.json.tmp"}
+_BEFORE_THE_FIRST_ITERATION = {
+    LOCK,
+    "checkpoints",
+    "metrics.csv",
+    "timing.csv",
+    "tensorboard",
+    "wandb",
+    "config.json.tmp",
+}
+
+
+def resumable(folder: Path) -> bool:
+    """Whether there is a run in the folder that can be resumed: its configuration is written last."""
+    return (folder / "config.json").is_file()
 
 
 def unborn(folder: Path) -> bool:
@@ -19,7 +32,11 @@ def unborn(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    return not names or (LOCK in names and names <= _BEFORE_THE_FIRST_ITERATION)
+    if not names:
+        return True
+    # A run that has lost nothing but its config.json is worth restoring: it has later checkpoints.
+    later = [path.name for path in folder.glob("checkpoints/*") if path.name.partition(".")[0] != "0"]
+    return LOCK in names and names <= _BEFORE_THE_FIRST_ITERATION and not later
 
 
 def clear(folder: Path) -> None:

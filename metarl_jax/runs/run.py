@@ -12,6 +12,7 @@ from metarl_jax.runs import distributed, signals
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.evaluate import evaluate_run
+from metarl_jax.runs.folder import resumable
 from metarl_jax.runs.progress import TrainingProgress, duration, quantity
 from metarl_jax.runs.session import Session, opened, steps_of
 from metarl_jax.runs.states import root_keys
@@ -43,7 +44,12 @@ def train_run(
         RunStopped: by a signal, a full disk, or numbers that are not finite; the checkpoints before are kept.
     """
     folder, began = config.run_folder, time.monotonic()
-    hint = f"go on with: python experiments/train.py --resume --folder {folder}"
+
+    def hint() -> str:
+        if not resumable(folder):
+            return "the run had not begun; start it again by the same command"
+        return f"go on with: python experiments/train.py --resume --folder {folder}"
+
     with signals.handled(hint) as received:
         try:
             with opened(config, resume, override, console) as session:
@@ -54,7 +60,7 @@ def train_run(
         except OSError as error:
             raise RunStopped(
                 f"cannot write to {folder}: {' '.join(str(error).split())}; every whole checkpoint is kept: make room, "
-                f"then {hint}"
+                f"then {hint()}"
             ) from error
         if distributed.is_writer():
             if start < config.iterations:

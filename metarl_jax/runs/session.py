@@ -38,14 +38,13 @@ class Files:
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
         """The rows of the iterations from `start` on, flushed."""
-        shape = (-1, len(self.seeds))
         if len(self.seeds) == 1:
             metrics = {name: values[:, None] for name, values in metrics.items()}
         if "return" in metrics:
             self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in metrics.items()}
         for number, record in enumerate(rows(flat)):
-            iteration, seed = divmod(number, shape[1])
+            iteration, seed = divmod(number, len(self.seeds))
             for logger in self.loggers:
                 logger.log(start + iteration, self.seeds[seed], record)
         for logger in self.loggers:
@@ -162,6 +161,10 @@ def _open_files(
     if resume:
         state = checkpoints.restore()
         iteration = int(np.max(state.iteration))
+        if iteration > config.iterations:
+            raise ValueError(
+                f"iterations is {config.iterations}, and {folder} has done {iteration}; choose at least {iteration}"
+            )
     table = TableLogger(folder / "metrics.csv", iteration, config.seeds)
     stack.callback(table.close)
     if iteration is not None:

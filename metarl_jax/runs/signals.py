@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 from metarl_jax.runs.cli import RunStopped
@@ -20,7 +20,7 @@ class Interrupted(RunStopped):
 class Signals:
     """What arrived, and whether it may end the run at once. Clusters send SIGTERM some time before they kill."""
 
-    def __init__(self, hint: str):
+    def __init__(self, hint: Callable[[], str]):
         self._hint, self._patient = hint, False
         self.received: int | None = None
         """the number of the signal that asks a patient part to stop"""
@@ -29,11 +29,11 @@ class Signals:
         """The handler."""
         first, self.received = self.received is None, signum
         if not (self._patient and first):  # a second one means it
-            raise Interrupted(signum, self._hint)
+            raise Interrupted(signum, self._hint())
 
     def interrupted(self, text: str) -> Interrupted:
         """What to raise for the signal that was noted, once everything is safe."""
-        return Interrupted(self.received or signal.SIGTERM, f"{text}; {self._hint}")
+        return Interrupted(self.received or signal.SIGTERM, f"{text}; {self._hint()}")
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -46,11 +46,11 @@ class Signals:
 
 
 @contextlib.contextmanager
-def handled(hint: str) -> Iterator[Signals]:
+def handled(hint: Callable[[], str]) -> Iterator[Signals]:
     """Handles both signals within it. Outside of the main thread, where Python cannot, they keep their meaning.
 
     Args:
-        hint: how to go on, for the line that the user sees.
+        hint: says how to go on, for the line that the user sees.
     """
     signals = Signals(hint)
     if threading.current_thread() is not threading.main_thread():

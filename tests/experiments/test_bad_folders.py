@@ -8,7 +8,7 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoints import Checkpoints, _proof
 from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig, build
 from metarl_jax.runs.config_file import write_config
 from metarl_jax.runs.folder import LOCK, only_writer
@@ -84,7 +84,10 @@ def records(change):
         paths = list(run.glob("checkpoints/*/record/metadata"))
         assert len(paths) == 2
         for path in paths:
-            path.write_text(json.dumps(change(json.loads(path.read_text()))))
+            record = json.loads(path.read_text())
+            record.pop("proof")
+            record = change(record)
+            path.write_text(json.dumps(record | {"proof": _proof(record)}))
 
     return apply
 

@@ -44,6 +44,20 @@ def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, con
     assert_same_run(folder, whole, make(whole))
 
 
+def test_a_signal_while_a_checkpoint_is_read_is_no_damage(whole, console, monkeypatch):
+    read = Checkpoints._read
+
+    def interrupt(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read(self, *arguments)
+
+    before = contents(whole)
+    monkeypatch.setattr(Checkpoints, "_read", interrupt)
+    with pytest.raises(RunStopped, match="stopped by SIGTERM: go on with"):
+        runs.train_run(make(whole), console, resume=True)
+    assert contents(whole) == before
+
+
 def test_a_second_signal_ends_at_once(tmp_path, stub, console, monkeypatch):
     def interrupt(*_):
         os.kill(os.getpid(), signal.SIGINT)

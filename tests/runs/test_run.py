@@ -101,6 +101,8 @@ def test_an_existing_folder_is_refused_and_left_alone(whole, console):
     before = contents(whole)
     with pytest.raises(UserError, match=r"exists; go on with it by --resume, or choose another by --folder"):
         runs.train_run(make(whole), console)
+    with pytest.raises(UserError, match="iterations is 3, and .* has done 10; choose at least 10"):
+        runs.train_run(make(whole, iterations=3), console, resume=True, override=True)
     with pytest.raises(UserError, match="seed was 0, now 5"):
         runs.train_run(make(whole, seed=5), console, resume=True)
     with pytest.raises(UserError, match="algorithm was 'maml', now 'promp'"):
@@ -112,15 +114,28 @@ def test_a_run_that_was_killed_before_it_could_be_resumed_starts_afresh(whole, t
     folder = tmp_path / "unborn"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("metarl_jax.runs.session.write_config", lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(RunStopped):
+        with pytest.raises(RunStopped, match="stopped by SIGINT: the run had not begun; start it again"):
             runs.train_run(make(folder), console)
     assert {path.name for path in folder.iterdir()} >= {"checkpoints", "metrics.csv", "lock"}
     (folder / "mine.txt").write_text("precious")
     with pytest.raises(UserError, match="exists"):
         runs.train_run(make(folder), console)
     (folder / "mine.txt").unlink()
+    (folder / "wandb").mkdir()
     runs.train_run(make(folder), console)
     assert_same_run(folder, whole, make(whole))
+
+
+def test_a_run_that_lost_its_configuration_is_left_alone(tmp_path, stub, console):
+    """A killed run has nothing beside what one before its first iteration has, but for later checkpoints."""
+    folder = tmp_path / "run"
+    runs.train_run(make(folder), console)
+    for name in ("config.json", "evaluation.json", "adaptation.png", "learning_curve.png"):
+        (folder / name).unlink()
+    before = contents(folder)
+    with pytest.raises(UserError, match="exists"):
+        runs.train_run(make(folder), console)
+    assert contents(folder) == before
 
 
 def test_nothing_to_resume_or_to_evaluate(tmp_path, stub, console):
