@@ -24,6 +24,12 @@ from metarl_jax.types import MetaState, PyTree
 SCHEMA = 2
 """Changes whenever an older program could no longer read what this one writes."""
 
+_OF_ANOTHER_SCHEMA = (
+    "the checkpoints in {} are of schema {}; "
+    f"this version reads schema {SCHEMA}; go on with the version that wrote them, or start another run by another "
+    "--folder"
+)
+
 
 class _NewestAndBest:
     """Which checkpoints orbax keeps."""
@@ -90,6 +96,8 @@ class Checkpoints:
         """what the user should be told: damaged checkpoints, other versions"""
         self._template, self._config = state, config
         self._scores: dict[int, float] = {}
+        if (self.directory / "meta.json").is_file():
+            raise ValueError(_OF_ANOTHER_SCHEMA.format(self.directory, 1))
         if write:
             self.directory.mkdir(exist_ok=True)
         elif not self.directory.is_dir():
@@ -183,8 +191,9 @@ class Checkpoints:
                 record = self._read_record(candidate)
                 fits = record["schema"] == SCHEMA
                 state = self._read(candidate, record) if fits and record["layout"] == layout(self._template) else None
-            # Whatever orbax, tensorstore or JSON make of damaged bytes.
-            except Exception as error:
+            except Exception as error:  # whatever orbax, tensorstore or JSON make of damaged bytes
+                if _is_the_machine(error):
+                    raise
                 failures.append(f"checkpoint {candidate} is damaged ({_one_line(error)})")
                 continue
             self._check(record)
@@ -199,7 +208,7 @@ class Checkpoints:
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        if read.pop("proof") != _proof(read):
+        if read.pop("proof", None) != _proof(read):
             raise ValueError("its record does not match its digest")
         return read
 
@@ -207,10 +216,7 @@ class Checkpoints:
         """Whether a record is of this run; raises ValueError if not."""
         where = f"the checkpoints in {self.directory}"
         if record["schema"] != SCHEMA:
-            raise ValueError(
-                f"{where} are of schema {record['schema']!r}; this version reads schema {SCHEMA}; "
-                "go on with the version that wrote them, or start another run by another --folder"
-            )
+            raise ValueError(_OF_ANOTHER_SCHEMA.format(self.directory, record["schema"]))
         stored = from_json(json.dumps(record["configuration"]), where)
         fixed, _ = differences(stored, self._config)
         if fixed:
@@ -296,6 +302,11 @@ def _as_os_error(directory: Path) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" in str(error) or os.strerror(errno.ENOSPC) in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory)) from error
         raise OSError(f"no checkpoint could be written to {directory}: {_one_line(error)}") from error
+
+
+def _is_the_machine(error: Exception) -> bool:
+    """Whether an error is not the file's: memory, open files, a network disk. A whole checkpoint is no worse for it."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError))
 
 
 def _one_line(error: Exception) -> str:

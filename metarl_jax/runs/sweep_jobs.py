@@ -126,7 +126,8 @@ class Worker:
 
         if self._child is not None:
             self._child.terminate()
-            self._child.wait()
+            while self._child.poll() is None:  # `wait` could wait for this very thread, which it has interrupted
+                time.sleep(0.1)
         return DelayedSubmission(dataclasses.replace(self))
 
 

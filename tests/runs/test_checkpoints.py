@@ -212,6 +212,26 @@ def test_another_schema_is_refused(folder):
         Checkpoints(path, CONFIG, saved[0]).restore()
 
 
+def test_checkpoints_of_the_first_schema_are_named_as_such(folder):
+    path, saved = folder
+    (path / "checkpoints" / "meta.json").write_text("{}")
+    with pytest.raises(ValueError, match="are of schema 1; this version reads schema 2; go on with the version"):
+        Checkpoints(path, CONFIG, saved[0])
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(errno.ESTALE, "Stale file handle")])
+def test_an_error_of_the_machine_is_no_damage(folder, monkeypatch, error):
+    path, saved = folder
+    checkpoints = Checkpoints(path, CONFIG, saved[0])
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(checkpoints._manager, "restore", fail)
+    with pytest.raises(type(error)):
+        checkpoints.restore()
+
+
 def test_a_folder_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds no checkpoints"):
         Checkpoints(tmp_path, CONFIG, stub_algorithm().init(jax.random.key(0)))
