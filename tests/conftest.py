@@ -59,6 +59,7 @@ def record(env: TaskEnv, seed: int = 0, lanes: int = LANES, steps: int = STEPS) 
     return Recording(env, keys, tasks, actions, run, run(keys, tasks, actions))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the marks
 def pytest_collection_modifyitems(items):
     """One process takes all tests of a file, which share fixtures, and one all that share Brax's recordings."""
     for item in items:

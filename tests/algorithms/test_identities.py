@@ -211,7 +211,7 @@ REFUSED = [
     ("maml", {"fast_parameters": "haed"}, "unknown fast_parameters 'haed': did you mean 'head'"),
     ("e-maml", {"adaptation_steps": 0}, "with adaptation_steps=0 there is one stage only; leave credit out"),
     ("promp", {"credit": True, "adaptation_steps": 0, "burn_in": 0}, "there is one stage only"),
-    ("maml", {"credit": -1.0}, "credit is -1.0; it must be a positive"),
+    ("maml", {"credit": -1.0}, "credit is -1.0; it must be a number of at least 0"),
     ("reptile", {"credit": True}, "reptile has none; choose e-maml"),
     ("reptile", {"inner_optimizer": "curvature"}, "choose inner_optimizer='sgd'"),
     ("pretrain", {"inner_optimizer": "parameter_rates"}, "choose inner_optimizer='sgd'"),
@@ -221,7 +221,7 @@ REFUSED = [
     ("es-maml", {"sigma": 0.0}, "sigma is 0.0"),
     ("meta-sgd", {"inner_lr": 0.0}, "inner_lr is 0.0; it must be a positive"),
     ("maml", {"inner_optimizer": "adma"}, "unknown inner_optimizer 'adma': did you mean 'adam'"),
-    ("loaded-dice", {"dice_lambda": 1.5}, r"lambda_ of loaded_dice is 1.5; it must lie in \[0, 1\]"),
+    ("loaded-dice", {"dice_lambda": 1.5}, r"dice_lambda is 1.5; it must lie in \[0, 1\]"),
     ("maml", {"advantage": RETURNS, "baseline": "zero"}, r"takes no \['baseline'\]"),
     (
         "maml-trpo",
