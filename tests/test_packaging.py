@@ -239,3 +239,10 @@ def test_shapes_are_checked():
     normalize(jnp.ones((2, 3)), jnp.ones((2, 3), bool))
     with pytest.raises(jaxtyping.TypeCheckError):
         normalize(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1), bool))
+
+
+def test_tests_of_a_file_run_in_one_process(request):
+    """pytest-xdist says so by a suffix; without it every test is sent anywhere, and files' fixtures are made twice."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pytest.skip("all tests run in one process")
+    assert request.node.nodeid.endswith("@tests.test_packaging.py")
