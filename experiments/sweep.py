@@ -59,12 +59,10 @@ def _stop_signals(say: Any) -> Iterator[list[int]]:
         received.append(signum)
         say(f"{signal.Signals(signum).name}: stopping the members, which write a checkpoint first")
 
-    before = {signum: signal.signal(signum, receive) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    from metarl_jax.runs.signals import installed
+
+    with installed(receive):
         yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def _planned(arguments: Arguments, base: Sequence[str]) -> sweeps.Plan:

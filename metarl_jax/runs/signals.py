@@ -47,18 +47,25 @@ class Signals:
 
 @contextlib.contextmanager
 def handled(hint: Callable[[], str]) -> Iterator[Signals]:
-    """Handles both signals within it. Outside of the main thread, where Python cannot, they keep their meaning.
+    """Handles both signals within it.
 
     Args:
         hint: says how to go on, for the line that the user sees.
     """
     signals = Signals(hint)
+    with installed(signals):
+        yield signals
+
+
+@contextlib.contextmanager
+def installed(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Both signals have this handler within it. Outside of the main thread, where Python cannot, they keep theirs."""
     if threading.current_thread() is not threading.main_thread():
-        yield signals
+        yield
         return
-    before = {signum: signal.signal(signum, signals) for signum in (signal.SIGTERM, signal.SIGINT)}
+    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield signals
+        yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for signum, old in before.items():
+            signal.signal(signum, old)
