@@ -10,12 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
 _LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
+_MOST_TICKS, _LONG = 12, 200  # stages with a tick each; stages from which on the axis is logarithmic
 _ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
 
 
@@ -110,31 +112,48 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
 
 
 def adaptation(
-    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_steps: int, seeds: int = 1
+    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
-    """Return against inner steps on held-out tasks, ± one standard error over tasks, or over several seeds.
+    """Return against episodes seen, on held-out tasks, ± one standard error over tasks, or over several seeds.
+
+    A point is the mean return of a stage, above the episodes before it.
 
     Args:
         rows: of evaluation.json.
         path: of the picture.
         title: task, algorithm and number of tasks.
         horizon: T, for the axis label.
-        trained_steps: L of training; where the curve goes beyond, a line marks it.
+        trained_episodes: before the last stage of a trial in training; where the curve goes beyond, a line marks it.
         seeds: of training.
     """
-    figure, axes = _axes(title, "inner steps", _return_label(horizon))
-    steps: Sequence[int] = []
+    figure, axes = _axes(title, "", _return_label(horizon))
+    episodes: list[int] = []
     for name, row in rows.items():
         label, color, marker = _ROWS.get(name, (name, None, "^"))
-        mean, error, steps = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["steps"]
-        axes.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-        axes.plot(steps, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
-    axes.set_xticks(steps)
-    if 0 < trained_steps < max(steps, default=0):
-        axes.axvline(trained_steps, color=GREY, linestyle=":", linewidth=1, label="inner steps in training")
+        mean, error, episodes = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["episodes"]
+        marker = marker if len(episodes) <= _MOST_TICKS else ""
+        axes.fill_between(episodes, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        axes.plot(episodes, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
+    episodes_axis(axes, episodes)
+    if 0 < trained_episodes < max(episodes, default=0):
+        axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
     axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
     figure.savefig(path)
+
+
+def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
+    """An axis of the episodes seen before each stage: a tick per stage where they are few, a log scale for hundreds."""
+    each = episodes[1] if len(episodes) > 1 else 1
+    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 else ""))
+    if len(episodes) <= _MOST_TICKS:
+        axes.set_xticks(episodes)
+    elif len(episodes) > _LONG:
+        # Linear up to the first stage's end, since 0 has no logarithm.
+        axes.set_xscale("symlog", linthresh=each, linscale=0.5)
+        axes.set_xlim(0, episodes[-1])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _number(text: str) -> float:
