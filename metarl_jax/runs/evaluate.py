@@ -62,8 +62,9 @@ def evaluate_run(
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         trained_stages, episodes = _trial_of_training(config)
-        own = config.evaluation.eval_steps
-        steps = own if own is not None else trained_steps if episodes == 1 else max(3, trained_steps)
+        steps: int = trained_steps if episodes == 1 else max(3, trained_steps)
+        if config.evaluation.eval_steps is not None:
+            steps = config.evaluation.eval_steps
         stages = trained_stages // (trained_steps + 1) * (steps + 1)
         counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)

@@ -88,7 +88,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 
 
 def few(steps: Sequence[int], most: int = 12) -> list[int]:
-    """Of the steps 0, 1, 2, … all or, where those are too many, 0, the powers of the least base that will do, the last."""
+    """Of the steps 0, 1, 2, … all, or where those are too many, 0, the powers of the least fitting base, the last."""
     steps, last, base = list(steps), len(steps) - 1, 2
     while len(steps) > most:
         powers = itertools.takewhile(lambda power: power < last, (base**n for n in itertools.count()))
@@ -97,7 +97,7 @@ def few(steps: Sequence[int], most: int = 12) -> list[int]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0. Of many stages a few."""
+    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0, of few stages at most."""
     seeds = len(report["training_seeds"])
     over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
     caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
