@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from metarl_jax import checks
-from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, Trajectory
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,19 @@ class Policy(NamedTuple):
     labels: Callable[[PyTree], PyTree] | None = None
     """``φ → a tree like φ`` whose leaves name what a parameter is: "body", "head" (the last layer), "std" or "context";
     what lets an inner loop move some of them only. None: the policy names none"""
+
+
+class RecurrentPolicy(NamedTuple):
+    """π_θ with a memory that every step writes to: f_θ that acts at every step. `apply` sees ONE step of one trial."""
+
+    init: Callable[[Key], PyTree]
+    """``key → θ``"""
+    start: Callable[[PyTree], PyTree]
+    """``θ → memory`` at the start of a trial"""
+    apply: Callable[[PyTree, PyTree, Percept], tuple[PyTree, Any, jax.Array]]
+    """``(θ, memory, percept) → (memory, distribution, value)``; the value, [], is of the rest of the trial"""
+    params: Callable[[PyTree, PyTree], PyTree]
+    """``(θ, memory) → φ``: what the memory means for what is done next, such as the base policy's weights"""
 
 
 class InnerOptimizer(NamedTuple):
