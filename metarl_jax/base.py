@@ -103,6 +103,8 @@ class Adapter(NamedTuple):
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
     """``(θ, fast, trajectory, advantage) → fast``"""
+    born: Callable[[Key, PyTree], PyTree] | None = None
+    """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]

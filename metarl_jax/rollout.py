@@ -249,8 +249,12 @@ def trial(
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
-    running = jax.vmap(lambda key: _fresh(key, env, task))(_numbered(key, count))
-    return running.replace(over=jnp.ones(count, bool))
+
+    def one(key):
+        fresh = _fresh(key, env, task)
+        return Running(fresh.state, fresh.time, jnp.ones((), bool))
+
+    return jax.vmap(one)(_numbered(key, count))
 
 
 def unroll(

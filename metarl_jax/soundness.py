@@ -1,4 +1,4 @@
-"""What a rollout takes from an environment and a policy: refused in words where it cannot work, and sane or diverged."""
+"""What a rollout takes from an environment and a policy: refused where it cannot work, sane or diverged."""
 
 import math
 from typing import Any

@@ -101,7 +101,7 @@ LEVELS = [
     {"rollout"},
     {"inner"},
     {"outer"},
-    {"compose"},
+    {"compose", "lifelong"},
     {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},
