@@ -105,13 +105,14 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
     return run_trial(key, parts, theta, task, lambda stage: stage)[1]
 
 
-def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
+def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Path:
     """The adaptation path of ONE task as a differentiable function of θ at fixed data.
 
     Args:
         parts: the algorithm's.
         theta: θ.
         data: leaves [S, ...], from `collect`.
+        start: what the adapter passed to stage 0, fixed data too; None means where θ starts.
 
     Returns:
         φ_0 … φ_L, leaves [S, ...], beside the data.
@@ -122,7 +123,8 @@ def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
         return adapter.learn(theta, fast, stage.trajectory, stage.advantage), adapter.params(theta, fast)
 
     learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
-    fast, params = jax.lax.scan(parts.memory.checkpoint(step), adapter.init(theta), learned_from)
+    start = adapter.init(theta) if start is None else start
+    fast, params = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
     last = adapter.params(theta, fast)
     params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
@@ -132,10 +134,17 @@ def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same trial that training uses."""
 
     def kept(stage):  # summed up stage by stage, so that nothing else need outlive a stage of a long trial
-        return stage.trajectory, stage.trajectory.returns, stage.trajectory.lengths
+        return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
 
-    fast, (trajectory, returns, lengths) = run_trial(key, parts, theta, task, kept)
-    return Adaptation(parts.adapter.params(theta, fast), returns, trajectory, lengths)
+    fast, seen = run_trial(key, parts, theta, task, kept)
+    return Adaptation(parts.adapter.params(theta, fast), *seen)
+
+
+def adaptation(data: Stage) -> Adaptation:
+    """What `MetaAlgorithm.adapt` returns, from the stages of ONE task, leaves [S, N, T, ...]."""
+    trajectory = data.trajectory
+    params = jax.tree.map(lambda leaf: leaf[-1], data.params)
+    return Adaptation(params, trajectory.returns, trajectory, trajectory.lengths)
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
@@ -222,7 +231,7 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     return jnp.where((usable & (examples > 0))[..., None], own[..., None] - expected, 0)
 
 
-def _over_tasks(name: str, values: jax.Array) -> jax.Array:
+def metric_over_tasks(name: str, values: jax.Array) -> jax.Array:
     """A task's metric over tasks: the extreme where its name says so, else the mean."""
     return values.min(0) if name.endswith("_min") else values.max(0) if name.endswith("_max") else values.mean(0)
 
@@ -234,13 +243,26 @@ def meta_objective(parts: Parts) -> MetaObjective:
         losses, metrics = parts.memory.over_tasks(
             lambda d: parts.objective(parts.policy, replay(parts, theta, d)), data
         )
-        return losses.mean(), {name: _over_tasks(name, values) for name, values in metrics.items()}
+        return losses.mean(), {name: metric_over_tasks(name, values) for name, values in metrics.items()}
 
     def kl(theta, data):
         per_stage = parts.memory.over_tasks(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data)
         return per_stage.mean()
 
     return MetaObjective(loss, kl)
+
+
+def describe_window(data: Stage) -> Metrics:
+    """`describe` of windows of long lives, leaves [B, S, ...]: what stage 0 took was counted by the window before.
+
+    Where all agents are newborn, stage 0 is void, and its return is given as that of stage 1.
+    """
+    metrics, new = describe(data), jax.tree.map(lambda leaf: leaf[:, 1:], data)
+    known = ~data.trajectory.void[:, 0].all()
+    returns = metrics["return"]
+    returns = returns.at[0].set(jnp.where(known, returns[0], returns[1]))
+    counts = {name: describe(new)[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
+    return metrics | counts | {"return": returns, "gain": returns[-1] - returns[0]}
 
 
 def describe(data: Stage) -> Metrics:

@@ -62,10 +62,9 @@ def evaluate_run(
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         trained_stages, episodes = _trial_of_training(config)
-        steps: int = trained_steps if episodes == 1 else max(3, trained_steps)
-        if config.evaluation.eval_steps is not None:
-            steps = config.evaluation.eval_steps
-        stages = trained_stages // (trained_steps + 1) * (steps + 1)
+        own, usual = config.evaluation.eval_steps, trained_steps if episodes == 1 else max(3, trained_steps)
+        new_steps = usual if own is None else own
+        stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
         counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)
         if inner_lr is not None:
@@ -76,8 +75,8 @@ def evaluate_run(
         training_only = {"burn_in": None} | dict.fromkeys(
             {"credit"} & algorithms.options(config.algorithm).keys(), False
         )
-        built = configs.build(config, split=split, adaptation_steps=steps, **training_only)
-        rates = configs.inner_rates(config, steps)
+        built = configs.build(config, split=split, adaptation_steps=new_steps, **training_only)
+        rates = configs.inner_rates(config, new_steps)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate

@@ -97,7 +97,7 @@ def few(steps: Sequence[int], most: int = 12) -> list[int]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0, of few stages at most."""
+    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0, of a few stages."""
     seeds = len(report["training_seeds"])
     over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
     caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
