@@ -12,6 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from metarl_jax.evaluation import iqm_interval
+from metarl_jax.runs.comparisons import ORACLE
+
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
@@ -154,6 +157,54 @@ def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
         axes.set_xlim(0, episodes[-1])
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Return against episodes seen, a panel for each family: IQM over seeds and tasks with its bootstrap interval.
+
+    Where a stage is several episodes, the curve is level until φ changes. The oracle's line is its return before it
+    has seen anything, for it sees the task.
+
+    Args:
+        rows: of `family`, `algorithm`, `episodes` [S] before each stage, and `per_task` [R, num_tasks, S].
+        path: of the picture.
+    """
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    names = list(dict.fromkeys(row["algorithm"] for row in rows))
+    colors = dict(zip([name for name in names if name != ORACLE], _LINES * len(names), strict=False))
+    figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        quiet_axes(axes)
+        axes.set_title(family, loc="left", fontsize=11)
+        axes.set_xlabel("episodes seen")
+        last = 1
+        for row in (row for row in rows if row["family"] == family):
+            found, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
+            if name == ORACLE:
+                axes.axhline(found.estimate[0], color=GREY, linestyle="--", linewidth=1.2, label=name)
+                continue
+            episodes = row["episodes"]
+            each = episodes[1] if len(episodes) > 1 else 1
+            # A level stretch per stage; where a stage is one episode, a line through them.
+            x = np.repeat([*episodes, episodes[-1] + each], 2)[1:-1] if each > 1 else np.array(episodes)
+            estimate, low, high = (np.repeat(values, 2) if each > 1 else values for values in found)
+            axes.fill_between(x, low, high, color=colors[name], alpha=0.18, linewidth=0)
+            axes.plot(x, estimate, color=colors[name], linewidth=1.6, label=name)
+            last = max(last, int(x[-1]))
+        # Linear from 0 to 1, which a log scale could not show.
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xlim(0, last)
+        axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
+        axes.set_xticklabels(map(str, ticks))
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("return of an episode, IQM")
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(names))
+    figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
+    figure.savefig(path)
 
 
 def _number(text: str) -> float:
