@@ -1,7 +1,7 @@
 """What a learner can reach at best where the task is hidden: dynamic programming over what it knows, in NumPy.
 
 The optimum of a meta-RL problem is the Bayes-optimal policy of the whole trial: it acts on the history, of which the
-posterior is all that matters. Duff (2002, "Optimal learning"). Exact up to rounding; no code is shared with the library.
+posterior is all that matters. Duff (2002, "Optimal learning"). Exact up to rounding, without code of the library.
 """
 
 import functools
@@ -28,7 +28,7 @@ def bernoulli_bandit(arms: int, pulls: int) -> float:
 
 
 def greedy_bernoulli_bandit(arms: int, pulls: int) -> float:
-    """The same for the policy that always pulls the arm of the highest posterior mean, any of several with equal odds."""
+    """The same for a policy that always pulls the arm of the highest posterior mean, of several any with equal odds."""
 
     def of_highest(options):
         highest = max(mean for mean, _ in options)
