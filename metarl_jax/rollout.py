@@ -211,8 +211,15 @@ def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
 
 
 def trial(
-    key: Key, env: TaskEnv, policy: RecurrentPolicy, params: PyTree, task: PyTree, episodes: int, horizon: int
-) -> tuple[PyTree, Trajectory]:
+    key: Key,
+    env: TaskEnv,
+    policy: RecurrentPolicy,
+    params: PyTree,
+    task: PyTree,
+    episodes: int,
+    horizon: int,
+    kept: Callable[[PyTree, Trajectory], PyTree] = lambda memory, trajectory: (memory, trajectory),
+) -> tuple[PyTree, PyTree]:
     """H = `episodes` episodes of one task one after the other: the memory is reset before the first one only.
 
     The policy sees its last action and reward, those of the episode before included, and a flag at every episode's
@@ -226,9 +233,10 @@ def trial(
         task: of which all episodes are.
         episodes: H.
         horizon: T.
+        kept: what is kept of an episode: of the memory after it, and its part of D, leaves [T, ...].
 
     Returns:
-        The memory after each episode, leaves [H, ...], and D, leaves [H, T, ...], cut from the gradient's graph.
+        The memory after the last episode, and what was kept, leaves [H, ...], cut from the gradient's graph.
 
     Raises:
         ValueError: as in `rollout`.
@@ -241,11 +249,12 @@ def trial(
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
-        return past, (past.memory, steps)
+        alone = _trajectory(jax.tree.map(lambda leaf: leaf[None], steps))
+        return past, kept(past.memory, jax.tree.map(lambda leaf: leaf[0], alone))
 
     start = _unborn(env, policy.start(params))
-    _, (memories, steps) = jax.lax.scan(episode, start, _numbered(key, episodes))
-    return jax.lax.stop_gradient(memories), _trajectory(steps)
+    after, seen = jax.lax.scan(episode, start, _numbered(key, episodes))
+    return jax.lax.stop_gradient((after.memory, seen))
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:

@@ -156,7 +156,7 @@ def assemble_trials(
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
     def one_trial(key, theta, task):
-        memories, trajectory = run_trial(key, env, policy, theta, task, length, sizes.horizon)
+        _, (memories, trajectory) = run_trial(key, env, policy, theta, task, length, sizes.horizon)
         params = jax.vmap(lambda state: policy.params(theta, state))(memories)
         return outer.Trials(jax.tree.map(lambda leaf: leaf[:, None], trajectory), params)
 
@@ -219,8 +219,10 @@ def assemble_trials(
         }
 
     def adapt(key, theta, task):
-        trials = one_trial(key, theta, task)
-        last = jax.tree.map(lambda leaf: leaf[-1], trials.params)
-        return Adaptation(last, trials.trajectory.returns, trials.trajectory, trials.trajectory.lengths)
+        def kept(_, trajectory):
+            return outer.kept_by_adapt(jax.tree.map(lambda leaf: leaf[None], trajectory))
+
+        memory, seen = run_trial(key, env, policy, theta, task, length, sizes.horizon, kept)
+        return Adaptation(policy.params(theta, memory), *seen)
 
     return MetaAlgorithm(init, update, adapt, gradient)

@@ -173,6 +173,7 @@ def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
         "episodes_per_step": 3,
         "inner_lr": [0.1],
         "trained_steps": 1,
+        "trained_stages": 2,
         "burn_in": 1,
     }
     report = reports.to_report({0: {"adapted": row}}, **about, iteration=0, seed=0)

@@ -15,6 +15,8 @@ TASKS, EPISODES, HORIZON = 3, 4, 25
 def point(steps, name="maml", **options):
     env = mrl.envs.make("point-nav", horizon=HORIZON, **options)
     sizes = {"episodes": EPISODES, "adaptation_steps": steps, "inner_lr": (0.1, 0.01)}
+    accepted = mrl.algorithms.options(name)
+    sizes = {option: value for option, value in sizes.items() if option in accepted}
     return env, mrl.algorithms.make(name, env, policy={"hidden": (4,), "min_std": 0.1}, **sizes)
 
 
@@ -45,8 +47,9 @@ def test_memory_hardly_grows_with_the_length_of_a_trial(long):
 
 
 @pytest.mark.slow
-def test_memory_of_a_first_order_algorithm_hardly_grows_either():
-    assert_memory_hardly_grows(compiled(10, "fomaml")[0], compiled(1000, "fomaml")[0])
+@pytest.mark.parametrize("name", ["fomaml", "rl2", "rl2-hyper"])
+def test_memory_of_other_algorithms_hardly_grows_either(name):
+    assert_memory_hardly_grows(compiled(10, name)[0], compiled(1000, name)[0])
 
 
 def test_a_summary_per_stage_is_that_of_the_trajectory():
@@ -96,7 +99,10 @@ def test_a_long_table_shows_a_few_rows(steps, shown):
 
 
 def test_a_report_of_a_long_trial(row):
-    about = {"task": "point-nav", "algorithm": "maml", "split": "ood", "inner_lr": [0.1], "trained_steps": 1}
+    about = {"task": "point-nav", "algorithm": "maml", "split": "ood", "inner_lr": [0.1]} | {
+        "trained_steps": 1,
+        "trained_stages": 2,
+    }
     report = reports.to_report(
         {0: {"adapted": row}}, **about, episodes_per_step=EPISODES, burn_in=500, iteration=0, seed=0
     )

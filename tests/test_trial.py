@@ -35,7 +35,7 @@ def recorder(mean=0.0):
 
 def run(env, task, episodes, horizon, key=0, policy=None, params=0.0):
     policy = recorder() if policy is None else policy
-    call = jax.jit(lambda key: trial(key, env, policy, jnp.asarray(params), task, episodes, horizon))
+    call = jax.jit(lambda key: trial(key, env, policy, jnp.asarray(params), task, episodes, horizon)[1])
     return jax.tree.map(np.asarray, call(jax.random.key(key)))
 
 
@@ -111,7 +111,7 @@ def test_the_replay_is_what_the_trial_did(environment):
 
     def both(key):
         task = env.sample_task(key)
-        _, data = trial(key, env, policy, theta, task, 6, 6)
+        _, (_, data) = trial(key, env, policy, theta, task, 6, 6)
         sequence = outer.as_sequence(env, data, 0)
         return sequence, outer.replay_sequence(policy, theta, sequence)
 

@@ -132,19 +132,16 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
 
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same trial that training uses."""
-
-    def kept(stage):  # summed up stage by stage, so that nothing else need outlive a stage of a long trial
-        return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
-
-    fast, seen = run_trial(key, parts, theta, task, kept)
+    fast, seen = run_trial(key, parts, theta, task, lambda stage: kept_by_adapt(stage.trajectory))
     return Adaptation(parts.adapter.params(theta, fast), *seen)
 
 
-def adaptation(data: Stage) -> Adaptation:
-    """What `MetaAlgorithm.adapt` returns, from the stages of ONE task, leaves [S, N, T, ...]."""
-    trajectory = data.trajectory
-    params = jax.tree.map(lambda leaf: leaf[-1], data.params)
-    return Adaptation(params, trajectory.returns, trajectory, trajectory.lengths)
+def kept_by_adapt(trajectory: Trajectory) -> tuple[jax.Array, Trajectory, jax.Array]:
+    """What `Adaptation` has of a stage, leaves [N, ...], beside φ: to be called within the loop over stages.
+
+    There the stage is summed up, so that where nobody asks for the trajectory, nothing of it outlives the stage.
+    """
+    return trajectory.returns, trajectory, trajectory.lengths
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:

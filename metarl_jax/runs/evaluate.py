@@ -97,6 +97,7 @@ def evaluate_run(
         inner_lr=rates,
         burn_in=counted,
         trained_steps=trained_steps,
+        trained_stages=trained_stages,
         iteration=int(np.max(state.iteration)),
         seed=config.evaluation.eval_seed,
     )

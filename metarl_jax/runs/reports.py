@@ -23,6 +23,7 @@ def to_report(
     inner_lr: Sequence[float],
     burn_in: int,
     trained_steps: int,
+    trained_stages: int,
     iteration: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -40,6 +41,7 @@ def to_report(
         inner_lr: rate of each of the L' steps.
         burn_in: stages that `counted_mean` leaves out.
         trained_steps: L of training.
+        trained_stages: S of training.
         iteration: meta-updates that the evaluated θ has behind it.
         seed: of the held-out tasks.
     """
@@ -55,6 +57,7 @@ def to_report(
         "num_tasks": len(first["adapted"].per_task),
         "episodes_per_step": episodes_per_step,
         "adaptation_steps_in_training": trained_steps,
+        "stages_in_training": trained_stages,
         "inner_lr": list(inner_lr),
         "burn_in": burn_in,
         "iteration": iteration,

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, TrainConfig
 from metarl_jax.runs.states import restore
 from metarl_jax.types import Adaptation, MetaState
 
@@ -74,7 +74,15 @@ def stub_env() -> TaskEnv:
 
 def make(folder, **changes):
     """The configuration of a run of the stub."""
-    base = TrainConfig(task="stub", algorithm="maml", iterations=ITERATIONS, checkpoint_every=4, folder=str(folder))
+    base = TrainConfig(
+        task="stub",
+        algorithm="maml",
+        iterations=ITERATIONS,
+        checkpoint_every=4,
+        folder=str(folder),
+        algorithm_options=AlgorithmConfig(adaptation_steps=STEPS),
+        evaluation=EvaluationConfig(eval_steps=STEPS),
+    )
     return dataclasses.replace(base, **changes)
 
 
