@@ -155,6 +155,8 @@ def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
         # Linear up to the first stage's end, since 0 has no logarithm.
         axes.set_xscale("symlog", linthresh=each, linscale=0.5)
         axes.set_xlim(0, episodes[-1])
+        axes.set_xticks(ticks := [0, *(10**n for n in range(9) if each <= 10**n <= episodes[-1])])
+        axes.set_xticklabels(map(str, ticks))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -171,7 +173,8 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """
     families = list(dict.fromkeys(row["family"] for row in rows))
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
-    colors = dict(zip([name for name in names if name != ORACLE], _LINES * len(names), strict=False))
+    palette = (*_LINES[:-1], "#35978f")  # grey is the oracle's
+    colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
     figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
