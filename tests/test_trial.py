@@ -86,7 +86,7 @@ def test_fewer_episodes_are_the_first_ones():
 
 
 def test_a_void_episode_leaves_no_trace():
-    """The memory after it is that before it, so the episodes that follow are those of a trial without it but for draws."""
+    """The memory after it is that before it."""
     env, key = fragile.fragile(), jax.random.key(0)
     reset_keys = fragile.reset_keys(key, 4)
 
