@@ -221,6 +221,6 @@ def assemble_trials(
     def adapt(key, theta, task):
         trials = one_trial(key, theta, task)
         last = jax.tree.map(lambda leaf: leaf[-1], trials.params)
-        return Adaptation(last, outer.returns_of(trials.trajectory), trials.trajectory)
+        return Adaptation(last, trials.trajectory.returns, trials.trajectory, trials.trajectory.lengths)
 
     return MetaAlgorithm(init, update, adapt, gradient)

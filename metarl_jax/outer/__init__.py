@@ -14,7 +14,6 @@ from metarl_jax.outer.meta_gradient import (
     meta_objective,
     metric_over_tasks,
     replay,
-    returns_of,
     trial_of,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
@@ -52,7 +51,6 @@ __all__ = [
     "ratio",
     "replay",
     "replay_sequence",
-    "returns_of",
     "smoothed_gradient",
     "trial_loss",
     "trial_of",

@@ -109,7 +109,8 @@ class EvaluationConfig:
     eval_tasks: int = 40
     """held-out tasks"""
     eval_steps: int | None = None
-    """adaptation steps, may exceed those of training (None: the larger of 3 and L)"""
+    """adaptation steps, may exceed those of training (None: the larger of 3 and L, or L where stages are single
+    episodes)"""
     eval_seed: int = 0
     """seed of the held-out tasks, of a random stream that training never draws from"""
     eval_split: str = "test"

@@ -49,7 +49,8 @@ def stub_algorithm(
         traces.append("adapt")
         stages = jnp.arange(STEPS + 1.0)[:, None]
         noise = jax.random.normal(key, (STEPS + 1, EPISODES))
-        return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None)
+        lengths = jnp.full(noise.shape, stub_env().horizon)
+        return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None, lengths)
 
     return MetaAlgorithm(init, update, adapt, lambda key, params: (params, {}))
 
