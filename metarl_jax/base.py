@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from metarl_jax import checks
-from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, Trajectory
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,26 @@ class Policy(NamedTuple):
     what lets an inner loop move some of them only. None: the policy names none"""
 
 
+class RecurrentPolicy(NamedTuple):
+    """π_θ with a memory, f_θ that acts at every step: each function sees ONE step of one trial.
+
+    What a step needs of the past stands in the memory alone, so that a trial can be replayed: `remember` along time,
+    then `act` at all steps at once.
+    """
+
+    init: Callable[[Key], PyTree]
+    """``key → θ``"""
+    start: Callable[[PyTree], PyTree]
+    """``θ → memory`` at the start of a trial"""
+    remember: Callable[[PyTree, PyTree, Percept], PyTree]
+    """``(θ, memory, percept) → memory``"""
+    act: Callable[[PyTree, PyTree, PyTree], tuple[Any, jax.Array]]
+    """``(θ, memory, observation) → (distribution, value)``, the memory being that of the percept with this observation;
+    the value, [], is of the rest of the trial, in any fixed unit"""
+    params: Callable[[PyTree, PyTree], PyTree]
+    """``(θ, memory) → φ``: what the memory means for what is done next, such as the base policy's weights"""
+
+
 class InnerOptimizer(NamedTuple):
     """A differentiable update rule: ``update(gradient, state, φ, learned) → (φ, state)``.
 
@@ -90,6 +110,8 @@ class Adapter(NamedTuple):
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
     """``(θ, fast, trajectory, advantage) → fast``"""
+    born: Callable[[Key, PyTree], PyTree] | None = None
+    """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]

@@ -1,14 +1,54 @@
-"""D: episodes of one task, collected by scan. No gradient leaves this module."""
+"""D: episodes of one task, collected by scan. No gradient leaves this module.
 
-import math
+Three ways to collect, one step: `rollout` runs episodes side by side, `trial` one after the other with a memory that
+lives through all of them, and `unroll` goes on with environments where an earlier call left them.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.types import Key, PyTree, Trajectory, strongly_typed
+from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
+from metarl_jax.types import Key, Percept, PyTree, Trajectory, strongly_typed
+
+Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
+"""``(memory, percept) → (memory, distribution)``"""
+
+
+@struct.dataclass
+class _Past:
+    """What one step hands to the next beside the environment's state, within an episode and from one to the next."""
+
+    memory: PyTree
+    action: jax.Array
+    """[A] the action before, one-hot where actions are discrete; 0 before the first one"""
+    reward: jax.Array
+    """[] the reward before; 0 before the first one"""
+
+
+def _unborn(env: TaskEnv, memory: PyTree) -> _Past:
+    return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
+
+
+@struct.dataclass
+class Running:
+    """An environment between two calls of `unroll`."""
+
+    state: PyTree
+    """the environment's own"""
+    time: jax.Array
+    """[] int32: steps since its reset"""
+    over: jax.Array
+    """[] bool: the episode has ended, so the next call resets it"""
+
+
+def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _promoted(tree: PyTree, other: PyTree) -> PyTree:
@@ -23,86 +63,106 @@ def _promoted(tree: PyTree, other: PyTree) -> PyTree:
     return jax.tree.map(promote, tree, other)
 
 
-def _check_state(env: TaskEnv, function: str, state: Any) -> None:
-    """Tells a user what is wrong with an environment's state, before a scan or a network does in its own words.
+def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
+    """The state of a fresh episode, in the types that steps return too.
 
     Raises:
-        ValueError: a field is missing, is no array, or has the wrong shape.
+        ValueError: reset and step do not fit.
     """
-    where = f"environment {env.name!r}"
-    for field in ("observation", "reward", "terminated", "truncated"):
-        if not hasattr(state, field):
-            raise ValueError(
-                f"{where}: the state of {function} has no field {field!r}; it must have observation, reward, "
-                "terminated and truncated, as metarl_jax.envs.State does"
-            )
-        leaves = jax.tree.leaves(getattr(state, field))
-        if not leaves or not all(hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float) for leaf in leaves):
-            raise ValueError(f"{where}: {field} of {function} is {getattr(state, field)!r}; it must be an array")
-        if field == "observation":
-            size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
-            if size != env.observation_size:
+    start = env.reset(key, task)
+    check_state(env, "reset", start)
+    # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
+    action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
+    # Jitted, so that asking for its shapes and scanning it trace the environment once, not twice.
+    shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
+    check_state(env, "step", shape_of_next)
+    check_same(env, start, shape_of_next)
+    return strongly_typed(_promoted(start, shape_of_next))
+
+
+def _run(
+    key: Key, env: TaskEnv, act: Act, task: PyTree, past: _Past, begun: Running, steps: int, horizon: int
+) -> tuple[_Past, Running, dict[str, jax.Array]]:
+    """At most `steps` steps of one episode, from where it stands to its end; what comes after the end is padding.
+
+    Where the simulation diverges the whole piece is void, and the past is that of its start.
+
+    Returns:
+        past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
+    """
+    whole = within(begun.state.observation, MOST_OBSERVATION)
+    step_env = jax.jit(env.step)
+
+    def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
+        return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
+
+    def decide(key, past, state, first):
+        observation = seen(state)
+        percept = Percept(observation=observation, action=past.action, reward=past.reward, start=first)
+        memory, distribution = act(past.memory, percept)
+        for method in ("sample", "log_prob"):
+            if not hasattr(distribution, method):
                 raise ValueError(
-                    f"{where}: observation of {function} has {size} components and observation_size is "
-                    f"{env.observation_size}; set observation_size={size}, or return as many"
+                    f"the policy's apply returns a {type(distribution).__name__} without {method!r}; return a "
+                    "distribution, such as metarl_jax.policies.DiagonalGaussian"
                 )
-        elif len(leaves) > 1 or jnp.shape(leaves[0]) != ():
-            shape = jnp.shape(leaves[0]) if len(leaves) == 1 else f"of a tree with {len(leaves)} arrays"
-            raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
+        action = distribution.sample(key)
+        log_prob = distribution.log_prob(action)
+        check_action(env, distribution, action, log_prob)
+        return observation, memory, action, log_prob
+
+    keys = jax.random.split(key, steps)
+    able = within(decide(keys[0], past, begun.state, begun.time == 0)[2], jnp.inf)
+
+    def step(carry, key):
+        state, past, time, running, sound = carry
+        observation, memory, action, log_prob = decide(key, past, state, time == 0)
+        following = _promoted(step_env(task, state, action), state)
+        diverged = able & ~sane(following)
+        # Padding may diverge: nothing of it is kept.
+        sound, running = sound & ~(running & diverged), running & ~diverged
+        terminated = jnp.asarray(following.terminated, bool)
+        truncated = jnp.asarray(following.truncated, bool) & ~terminated
+        reward = jnp.where(running, jnp.asarray(following.reward, float), 0.0)
+        record = {
+            "observation": observation,
+            "action": action,
+            "log_prob": log_prob,
+            "reward": reward,
+            "next_observation": following.observation,
+            "discount": jnp.where(terminated, 0.0, 1.0),
+            "truncated": truncated,
+            "valid": running,
+        }
+        # An ended episode stands still, so that no padding can diverge.
+        lately = _Past(memory, as_vector(env, action), reward)
+        state, past = _where(running, (following, lately), (state, past))
+        time = time + running
+        return (state, past, time, running & ~terminated & ~truncated & (time < horizon), sound), record
+
+    carry = (begun.state, past, begun.time, whole, whole)
+    (state, after, time, running, sound), record = jax.lax.scan(step, carry, keys)
+    valid = record["valid"] & sound
+    # What a broken simulation led to may be NaN, or finite and close to overflow.
+    record["next_observation"] = _where(sound, record["next_observation"], record["observation"])
+    record |= {"valid": valid, "reward": jnp.where(valid, record["reward"], 0)}
+    return _where(sound, after, past), Running(state, time, ~(running & sound)), record
 
 
-def _check_same(env: TaskEnv, start: PyTree, following: PyTree) -> None:
-    """The same for the two states together.
-
-    Raises:
-        ValueError: `reset` and `step` return different trees.
-    """
-    where = f"environment {env.name!r}"
-    if jax.tree.structure(start) != jax.tree.structure(following):
-        raise ValueError(f"{where}: reset and step return states of different structure; they must be the same struct")
-    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (start, following)]
-    for (path, _), first, second in zip(jax.tree_util.tree_leaves_with_path(start), *shapes, strict=True):
-        if first != second:
-            leaf = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"{where}: state{leaf} has shape {first} at reset and {second} after a step; they must be the same"
-            )
+def as_vector(env: TaskEnv, action: jax.Array) -> jax.Array:
+    """[A] an action as a memory sees it: one-hot where actions are discrete."""
+    return jax.nn.one_hot(action, env.action_size, dtype=float) if env.discrete else jnp.asarray(action, float)
 
 
-def _check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) -> None:
-    """Tells a user what is wrong with a policy's draw; wrong shapes would broadcast and train on nonsense.
-
-    Raises:
-        ValueError: a method is missing, or what it returns has the wrong shape or type.
-    """
-    shape, dtype = jnp.shape(action), jnp.result_type(action)
-    where = f"the policy's {type(distribution).__name__} for the environment {env.name!r}"
-    if env.discrete and (shape != () or not jnp.issubdtype(dtype, jnp.integer)):
-        raise ValueError(f"{where} samples {dtype}{list(shape)}; actions are discrete, so it must be one integer")
-    if not env.discrete and (shape != (env.action_size,) or not jnp.issubdtype(dtype, jnp.floating)):
-        raise ValueError(
-            f"{where} samples {dtype}{list(shape)}; action_size is {env.action_size}, so it must be "
-            f"float[{env.action_size}]"
-        )
-    if jnp.shape(log_prob) != ():
-        raise ValueError(
-            f"{where} has log_prob of shape {jnp.shape(log_prob)}; it must be a scalar, the sum over action components"
-        )
+def _trajectory(steps: dict[str, jax.Array]) -> Trajectory:
+    """Leaves [N, T, ...] of pieces side by side, with harmless padding, cut from the gradient's graph."""
+    # The reward of padding is 0, not the first step's.
+    unpadded = {name: steps.pop(name) for name in ("reward", "valid")}
+    return jax.lax.stop_gradient(Trajectory(**pad_with_first(steps, unpadded["valid"]), **unpadded))
 
 
-MOST_OBSERVATION, MOST_REWARD = 1e8, 1e14
-"""Magnitudes beyond which a simulation counts as diverged. On its way to infinity it passes numbers that are finite but
-whose powers, in a baseline's squared features or a variance of returns, are not: float32 ends at 3e38."""
-
-
-def _within(tree: PyTree, most: float) -> jax.Array:
-    """Whether no number is NaN or beyond ±most; with inf for `most`, whether all are finite."""
-    return jnp.array([(jnp.isfinite(leaf) & (jnp.abs(leaf) <= most)).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
-def sane(state: Any) -> jax.Array:
-    """[] bool: the state's observation and reward are those of a simulation that has not diverged."""
-    return _within(state.observation, MOST_OBSERVATION) & _within(state.reward, MOST_REWARD)
+def _memoryless(policy: Policy, params: PyTree) -> Act:
+    return lambda memory, percept: (memory, policy.apply(params, percept.observation))
 
 
 def rollout(
@@ -133,75 +193,103 @@ def rollout(
         ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
             fit.
     """
-
-    @jax.jit  # so that asking for its shapes and scanning it trace the environment once, not twice
-    def advance(key, state, observation):
-        distribution = policy.apply(params, observation)
-        for method in ("sample", "log_prob"):
-            if not hasattr(distribution, method):
-                raise ValueError(
-                    f"the policy's apply returns a {type(distribution).__name__} without {method!r}; return a "
-                    "distribution, such as metarl_jax.policies.DiagonalGaussian"
-                )
-        action = distribution.sample(key)
-        log_prob = distribution.log_prob(action)
-        _check_action(env, distribution, action, log_prob)
-        return env.step(task, state, action), action, log_prob
+    act = _memoryless(policy, params)
 
     def episode(key):
         reset_key, action_key = jax.random.split(key)
-        start = env.reset(reset_key, task)
-        _check_state(env, "reset", start)
-        # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
-        shape_of_next = jax.eval_shape(lambda key, state: advance(key, state, state.observation)[0], action_key, start)
-        _check_state(env, "step", shape_of_next)
-        _check_same(env, start, shape_of_next)
-        start = _promoted(start, shape_of_next)
-        action_keys = jax.random.split(action_key, horizon)
-        whole = _within(start.observation, MOST_OBSERVATION)
+        return _run(action_key, env, act, task, _unborn(env, ()), _fresh(reset_key, env, task), horizon, horizon)[2]
 
-        def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
-            return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
+    return _trajectory(jax.vmap(episode)(_numbered(key, episodes)))
 
-        able = _within(policy.apply(params, seen(start)).sample(action_keys[0]), jnp.inf)
 
-        def step(carry, key):
-            state, running, sound = carry
-            observation = seen(state)
-            following, action, log_prob = advance(key, state, observation)
-            following = _promoted(following, state)
-            diverged = able & ~sane(following)
-            # Padding may diverge: nothing of it is kept.
-            sound, running = sound & ~(running & diverged), running & ~diverged
-            terminated = jnp.asarray(following.terminated, bool)
-            truncated = jnp.asarray(following.truncated, bool) & ~terminated
-            record = {
-                "observation": observation,
-                "action": action,
-                "log_prob": log_prob,
-                "reward": jnp.where(running, jnp.asarray(following.reward, float), 0.0),
-                "next_observation": following.observation,
-                "discount": jnp.where(terminated, 0.0, 1.0),
-                "truncated": truncated,
-                "valid": running,
-            }
-            # An ended episode stands still, so that no padding can diverge.
-            state = jax.tree.map(lambda new, old: jnp.where(running, new, old), following, state)
-            return (state, running & ~terminated & ~truncated, sound), record
+def _numbered(key: Key, count: int) -> Key:
+    return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
 
-        carry = (strongly_typed(start), whole, whole)
-        (_, _, sound), steps = jax.lax.scan(step, carry, action_keys)
-        valid = steps["valid"] & sound
-        # What a broken simulation led to may be NaN, or finite and close to overflow.
-        reached = jax.tree.map(
-            lambda new, old: jnp.where(sound, new, old), steps["next_observation"], steps["observation"]
-        )
-        return steps | {"valid": valid, "reward": jnp.where(valid, steps["reward"], 0), "next_observation": reached}
 
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(episodes))
-    steps = jax.vmap(episode)(keys)
-    unpadded = {
-        name: steps.pop(name) for name in ("reward", "valid")
-    }  # the reward of padding is 0, not the first step's
-    trajectory = Trajectory(**pad_with_first(steps, unpadded["valid"]), **unpadded)
-    return jax.lax.stop_gradient(trajectory)
+def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
+    return Running(_start(key, env, task), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+
+def trial(
+    key: Key, env: TaskEnv, policy: RecurrentPolicy, params: PyTree, task: PyTree, episodes: int, horizon: int
+) -> tuple[PyTree, Trajectory]:
+    """H = `episodes` episodes of one task one after the other: the memory is reset before the first one only.
+
+    The policy sees its last action and reward, those of the episode before included, and a flag at every episode's
+    first step. Padding and void episodes leave no trace in the memory, so it is a function of the valid steps alone.
+
+    Args:
+        key: episode n draws from ``fold_in(key, n)``, whatever H is.
+        env: the environment.
+        policy: the behaviour policy.
+        params: its parameters θ.
+        task: of which all episodes are.
+        episodes: H.
+        horizon: T.
+
+    Returns:
+        The memory after each episode, leaves [H, ...], and D, leaves [H, T, ...], cut from the gradient's graph.
+
+    Raises:
+        ValueError: as in `rollout`.
+    """
+
+    def act(memory, percept):
+        memory = policy.remember(params, memory, percept)
+        return memory, policy.act(params, memory, percept.observation)[0]
+
+    def episode(past, key):
+        reset_key, action_key = jax.random.split(key)
+        past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
+        return past, (past.memory, steps)
+
+    start = _unborn(env, policy.start(params))
+    _, (memories, steps) = jax.lax.scan(episode, start, _numbered(key, episodes))
+    return jax.lax.stop_gradient(memories), _trajectory(steps)
+
+
+def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
+    """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
+
+    def one(key):
+        fresh = _fresh(key, env, task)
+        return Running(fresh.state, fresh.time, jnp.ones((), bool))
+
+    return jax.vmap(one)(_numbered(key, count))
+
+
+def unroll(
+    key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, environments: Running, steps: int
+) -> tuple[Running, Trajectory]:
+    """The next T = `steps` steps of N environments of one task that go on where the last call left them.
+
+    A row of D is a piece of ONE episode: after the episode's end, by termination, truncation or the environment's
+    horizon, the row is padding, and the next call begins with a fresh reset. A piece that ends before its episode does
+    is marked as truncated at its last step, so that what is still to come is bootstrapped there.
+
+    Args:
+        key: row n draws from ``fold_in(key, n)``.
+        env: the environment; its `horizon` ends an episode.
+        policy: the behaviour policy.
+        params: its parameters φ.
+        task: of which all environments are.
+        environments: leaves [N, ...], from `waiting` or the last call.
+        steps: T.
+
+    Returns:
+        The environments after the steps, and D, leaves [N, T, ...], cut from the gradient's graph.
+
+    Raises:
+        ValueError: as in `rollout`.
+    """
+    act = _memoryless(policy, params)
+
+    def piece(key, begun):
+        reset_key, action_key = jax.random.split(key)
+        begun = _where(begun.over, _fresh(reset_key, env, task), begun)
+        _, running, record = _run(action_key, env, act, task, _unborn(env, ()), begun, steps, env.horizon)
+        cut = ~running.over & (jnp.arange(steps) == steps - 1)
+        return running, record | {"truncated": record["truncated"] | cut}
+
+    running, record = jax.vmap(piece)(_numbered(key, environments.over.shape[0]), environments)
+    return jax.lax.stop_gradient(running), _trajectory(record)

@@ -64,6 +64,20 @@ class Trajectory:
 
 
 @struct.dataclass
+class Percept:
+    """What a policy with a memory sees at one step: Duan et al. (2016, arXiv:1611.02779)."""
+
+    observation: jax.Array
+    """[...] of the step"""
+    action: jax.Array
+    """[A] the action before, one-hot where actions are discrete; 0 at the start of a trial"""
+    reward: jax.Array
+    """[] the reward before, that of the last episode's last step included; 0 at the start of a trial"""
+    start: jax.Array
+    """[] bool: an episode begins"""
+
+
+@struct.dataclass
 class Stage:
     """One stage of a trial, fixed once collected: what the replay and the outer loss read. Leaves [N, T, ...]."""
 

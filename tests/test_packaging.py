@@ -97,11 +97,11 @@ def test_a_named_algorithm_is_a_few_lines(name):
 LEVELS = [
     {"types", "checks"},
     {"base", "devices"},
-    {"envs", "policies"},
+    {"envs", "policies", "soundness"},
     {"rollout"},
     {"inner"},
     {"outer"},
-    {"compose"},
+    {"compose", "lifelong", "sequential"},
     {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},

@@ -97,13 +97,14 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
     return data
 
 
-def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
+def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Path:
     """The adaptation path of ONE task as a differentiable function of θ at fixed data.
 
     Args:
         parts: the algorithm's.
         theta: θ.
         data: leaves [S, ...], from `collect`.
+        start: what the adapter passed to stage 0, fixed data too; None means where θ starts.
 
     Returns:
         φ_0 … φ_L, leaves [S, ...], beside the data.
@@ -114,7 +115,8 @@ def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
         return adapter.learn(theta, fast, stage.trajectory, stage.advantage), adapter.params(theta, fast)
 
     learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
-    fast, params = jax.lax.scan(parts.memory.checkpoint(step), adapter.init(theta), learned_from)
+    start = adapter.init(theta) if start is None else start
+    fast, params = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
     last = adapter.params(theta, fast)
     params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
@@ -122,11 +124,19 @@ def replay(parts: Parts, theta: PyTree, data: Stage) -> Path:
 
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same `collect` that training uses."""
-    data = collect(key, parts, theta, task)
-    returns = jnp.where(data.trajectory.valid, data.trajectory.reward, 0).sum(-1)
-    returns = jnp.where(data.trajectory.void, jnp.nan, returns)
+    return adaptation(collect(key, parts, theta, task))
+
+
+def adaptation(data: Stage) -> Adaptation:
+    """What `MetaAlgorithm.adapt` returns, from the stages of ONE task, leaves [S, N, T, ...]."""
     params = jax.tree.map(lambda leaf: leaf[-1], data.params)
-    return Adaptation(params=params, returns=returns, trajectory=data.trajectory)
+    return Adaptation(params=params, returns=returns_of(data.trajectory), trajectory=data.trajectory)
+
+
+def returns_of(trajectory: Trajectory) -> jax.Array:
+    """[...] undiscounted return of every episode of leaves [..., T]; NaN where it is void."""
+    returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
+    return jnp.where(trajectory.void, jnp.nan, returns)
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
@@ -213,7 +223,7 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     return jnp.where((usable & (examples > 0))[..., None], own[..., None] - expected, 0)
 
 
-def _over_tasks(name: str, values: jax.Array) -> jax.Array:
+def metric_over_tasks(name: str, values: jax.Array) -> jax.Array:
     """A task's metric over tasks: the extreme where its name says so, else the mean."""
     return values.min(0) if name.endswith("_min") else values.max(0) if name.endswith("_max") else values.mean(0)
 
@@ -225,7 +235,7 @@ def meta_objective(parts: Parts) -> MetaObjective:
         losses, metrics = parts.memory.over_tasks(
             lambda d: parts.objective(parts.policy, replay(parts, theta, d)), data
         )
-        return losses.mean(), {name: _over_tasks(name, values) for name, values in metrics.items()}
+        return losses.mean(), {name: metric_over_tasks(name, values) for name, values in metrics.items()}
 
     def kl(theta, data):
         per_stage = parts.memory.over_tasks(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data)
@@ -234,18 +244,33 @@ def meta_objective(parts: Parts) -> MetaObjective:
     return MetaObjective(loss, kl)
 
 
-def describe(data: Stage) -> Metrics:
-    """Metrics of collected data, leaves [B, S, ...]. Returns are undiscounted sums over an episode.
+def describe_window(data: Stage) -> Metrics:
+    """`describe` of windows of long lives, leaves [B, S, ...]: what stage 0 took was counted by the window before.
+
+    Where all agents are newborn, stage 0 is void, and its return is given as that of stage 1.
+    """
+    metrics = describe(data.trajectory, data.params)
+    new = describe(*jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params)))
+    known = ~data.trajectory.void[:, 0].all()
+    returns = metrics["return"]
+    returns = returns.at[0].set(jnp.where(known, returns[0], returns[1]))
+    counts = {name: new[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
+    return metrics | counts | {"return": returns, "gain": returns[-1] - returns[0]}
+
+
+def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
+    """Metrics of collected data, and of the φ of every stage, leaves [B, S, ...].
+
+    Returns are undiscounted sums over an episode.
 
     return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
     (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
     diverged_episodes (void ones). The return is the mean over all other episodes, 0 if there is none, and no step of a
     void episode is among the steps taken.
     """
-    trajectory = data.trajectory
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
     per_stage = mean_of_counted(returns, ~trajectory.void, (0, 2))
-    step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params))
+    step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), params))
     return {
         "return": per_stage,
         "gain": per_stage[-1] - per_stage[0],

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import Policy, TaskEnv
-from metarl_jax.rollout import sane
+from metarl_jax.soundness import sane
 from metarl_jax.types import Key, PyTree, strongly_typed
 
 

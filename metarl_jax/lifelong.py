@@ -1,0 +1,124 @@
+"""What algorithms of long lives share: a `MetaAlgorithm` whose state carries a population of agents."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from metarl_jax import outer
+from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
+from metarl_jax.outer import lives
+from metarl_jax.types import Key, MetaState, Metrics, Path, PyTree, strongly_typed
+
+Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
+"""``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has beside the objective"""
+
+ENDLESS = 2**31 - 1
+
+
+@struct.dataclass
+class Living:
+    """What a meta-update passes to the next besides θ: the outer optimiser's state, and the population."""
+
+    opt_state: PyTree
+    population: lives.Life
+    """B agents, leaves [B, ...]"""
+
+
+def assemble_lives(
+    parts: outer.Parts,
+    outer_optimizer: OuterOptimizer,
+    *,
+    lifetime: int | None = None,
+    penalty: Penalty | None = None,
+) -> MetaAlgorithm:
+    """The algorithm that lives on: every meta-update is a window of L updates of B agents, and moves θ by it.
+
+    The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent whose
+    age reaches its end, or whose φ is not finite, is renewed: new task, new φ, age 0. The first generation's ends are
+    spread evenly over a lifetime, so that a population has all ages.
+
+    Args:
+        parts: of the trial, which is the window, and the objective; the adapter has `born`.
+        outer_optimizer: how θ moves.
+        lifetime: updates of a life; None means that it never ends.
+        penalty: what the outer loss has beside the objective.
+    """
+    parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
+    trial, over_tasks = parts.trial, parts.memory.over_tasks
+    whole = ENDLESS if lifetime is None else lifetime
+
+    def of_life(theta: PyTree, seen: lives.Window):
+        path = outer.replay(parts, theta, seen.stages, seen.start)
+        loss, metrics = parts.objective(parts.policy, path)
+        if penalty is not None:
+            more, told = penalty(theta, path)
+            loss, metrics = loss + more, metrics | told
+        return loss, metrics
+
+    def loss(theta, data):
+        losses, metrics = over_tasks(lambda seen: of_life(theta, seen), data)
+        return losses.mean(), {name: outer.metric_over_tasks(name, values) for name, values in metrics.items()}
+
+    objective = MetaObjective(loss, None)
+
+    def newborn(key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
+        task_key, life_key = jax.random.split(jax.random.fold_in(key, index))
+        return lives.born(life_key, parts, theta, parts.env.sample_task(task_key), end)
+
+    def population(key: Key, theta: PyTree) -> lives.Life:
+        numbers = jnp.arange(trial.tasks)
+        ends = whole if lifetime is None else (numbers + 1) * lifetime // trial.tasks
+        ends = jnp.broadcast_to(jnp.maximum(ends, 1), numbers.shape)
+        return over_tasks(lambda pair: newborn(key, theta, *pair), (numbers, ends))
+
+    def next_window(key: Key, theta: PyTree, index: jax.Array, life: lives.Life):
+        birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
+        over = jnp.zeros((), bool)
+        if lifetime is not None:
+            finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(life.fast)]).all()
+            over = (life.age >= life.end) | ~finite
+            new = newborn(birth_key, theta, index, lifetime)
+            life = jax.tree.map(lambda a, b: jnp.where(over, a, b), new, life)
+        life, seen = lives.window(window_key, parts, theta, life)
+        return life, seen, over
+
+    def advance(key: Key, theta: PyTree, population: lives.Life):
+        numbers = jnp.arange(trial.tasks)
+        living, seen, renewed = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
+        metrics = outer.describe_window(seen.stages) | {
+            "age": living.age.mean(dtype=float),
+            "renewed": renewed.sum(),
+        }
+        return living, seen, metrics
+
+    def init(key):
+        theta_key, life_key = jax.random.split(key)
+        theta = strongly_typed(parts.adapter.init_meta(theta_key))
+        living = Living(outer_optimizer.init(theta), population(life_key, theta))
+        return MetaState(params=theta, opt_state=living, iteration=jnp.zeros((), jnp.int32))
+
+    def update(key, state):
+        memory = state.opt_state
+        living, seen, told = advance(key, state.params, memory.population)
+        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, memory.opt_state, seen)
+        state = MetaState(params=theta, opt_state=Living(opt_state, living), iteration=state.iteration + 1)
+        return state, told | metrics
+
+    def gradient(key, theta):
+        birth_key, window_key = jax.random.split(key)
+        _, seen, told = advance(window_key, theta, population(birth_key, theta))
+        (loss_now, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, seen)
+        ascent = jax.tree.map(jnp.negative, descent)
+        return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}
+
+    def adapt(key, theta, task):
+        birth_key, life_key = jax.random.split(key)
+        life = lives.born(birth_key, parts, theta, task, whole)
+        # The newborn's first update learns nothing, so stage 0 is before any adaptation.
+        life, stages = lives.live(life_key, parts, theta, life, trial.stages)
+        return outer.adaptation(stages)
+
+    return MetaAlgorithm(init, update, adapt, gradient, parts.policy)
