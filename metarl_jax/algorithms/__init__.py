@@ -18,6 +18,7 @@ from metarl_jax.algorithms.meta_sgd import meta_sgd
 from metarl_jax.algorithms.pretrain import pretrain
 from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
+from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
@@ -38,6 +39,7 @@ ALGORITHMS = {
     "pretrain": pretrain,
     "promp": promp,
     "reptile": reptile,
+    "self-tuning": self_tuning,
     "tmaml": tmaml,
 }
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
@@ -109,5 +111,6 @@ __all__ = [
     "pretrain",
     "promp",
     "reptile",
+    "self_tuning",
     "tmaml",
 ]

@@ -19,6 +19,7 @@ from metarl_jax.outer.meta_gradient import (
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
+from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
 __all__ = [
     "Antithetic",
@@ -29,6 +30,7 @@ __all__ = [
     "adaptation",
     "add",
     "antithetic",
+    "bootstrapped",
     "centred_ranks",
     "clipped",
     "collect",
@@ -44,10 +46,12 @@ __all__ = [
     "kl_of_stages",
     "meta_objective",
     "metric_over_tasks",
+    "nothing",
     "ratio",
     "replay",
     "returns_of",
     "smoothed_gradient",
     "trial_of",
     "trust_region",
+    "validation",
 ]
