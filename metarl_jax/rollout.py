@@ -14,7 +14,7 @@ from flax import struct
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
-from metarl_jax.types import Key, Percept, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -33,18 +33,6 @@ class _Past:
 
 def _unborn(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
-
-
-@struct.dataclass
-class Running:
-    """An environment between two calls of `unroll`."""
-
-    state: PyTree
-    """the environment's own"""
-    time: jax.Array
-    """[] int32: steps since its reset"""
-    over: jax.Array
-    """[] bool: the episode has ended, so the next call resets it"""
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
@@ -228,23 +216,24 @@ def trial(
         horizon: T.
 
     Returns:
-        The memory after the trial, and D, leaves [H, T, ...], cut from the gradient's graph.
+        The memory after each episode, leaves [H, ...], and D, leaves [H, T, ...], cut from the gradient's graph.
 
     Raises:
         ValueError: as in `rollout`.
     """
 
     def act(memory, percept):
-        memory, distribution, _ = policy.apply(params, memory, percept)
-        return memory, distribution
+        memory = policy.remember(params, memory, percept)
+        return memory, policy.act(params, memory, percept.observation)[0]
 
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
-        return past, steps
+        return past, (past.memory, steps)
 
-    past, steps = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
-    return jax.lax.stop_gradient(past.memory), _trajectory(steps)
+    start = _unborn(env, policy.start(params))
+    _, (memories, steps) = jax.lax.scan(episode, start, _numbered(key, episodes))
+    return jax.lax.stop_gradient(memories), _trajectory(steps)
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:

@@ -2,11 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metarl_jax import checks
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, TaskEnv
@@ -19,14 +18,15 @@ from metarl_jax.inner.surrogates import score_function
 from metarl_jax.policies.likelihood import masked_mean, pad_with_first
 from metarl_jax.types import PyTree, Trajectory, strongly_typed
 
+Number = Any
+"""A float, or an array [] where it depends on θ."""
 Builder = Callable[[float], InnerOptimizer]
 
 ROOM = 10.0
 """A weight or rate can grow to so many times its start."""
 
 
-@struct.dataclass
-class Hyperparameters:
+class Hyperparameters(NamedTuple):
     """Of an actor-critic; each a number []."""
 
     discount: Number
@@ -41,7 +41,7 @@ class Hyperparameters:
     """α of the steps"""
 
 
-HYPERPARAMETERS = tuple(Hyperparameters.__dataclass_fields__)
+HYPERPARAMETERS = Hyperparameters._fields
 _SHARES = ("discount", "lambda_")
 
 
@@ -78,7 +78,7 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
     if len(set(tuned)) < len(tuned):
         raise ValueError(f"tuned is {tuned!r}; name each hyperparameter once")
     bounds = {}
-    for name, value in vars(start).items():
+    for name, value in start._asdict().items():
         if name in _SHARES:
             bounds[name] = 1.0
             checks.share(name, value)
@@ -95,7 +95,7 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
             share = value / bounds[name]
             return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + math.log(share / (1 - share)))
 
-        return Hyperparameters(**{name: number(name, value) for name, value in vars(start).items()})
+        return Hyperparameters(**{name: number(name, value) for name, value in start._asdict().items()})
 
     return Tuning(start, lambda: {name: jnp.zeros((), float) for name in tuned}, read)
 

@@ -124,7 +124,8 @@ def test_adapt_returns_the_documented_shapes(algorithm, state):
     assert out.returns.shape == lead
     assert out.trajectory.reward.shape == (*lead, env.horizon)
     assert out.trajectory.observation.shape == (*lead, env.horizon, 1)
-    assert jax.tree.structure(out.params) == jax.tree.structure(jax.eval_shape(algorithm.policy.init, jax.random.key(0)))
+    phi = jax.eval_shape(algorithm.policy.init, jax.random.key(0))
+    assert jax.tree.structure(out.params) == jax.tree.structure(phi)
     np.testing.assert_allclose(out.trajectory.reward.sum(-1), out.returns, rtol=1e-5)
     assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
 
