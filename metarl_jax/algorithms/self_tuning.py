@@ -43,7 +43,7 @@ def self_tuning(
     if common.get("burn_in") is None and common.get("adaptation_steps", 1) != 0:
         common["burn_in"] = 1
     start = Hyperparameters(discount, lambda_, entropy_weight, value_weight, checks.positive("inner_lr", inner_lr))
-    fixed = start.replace(
+    fixed = start._replace(
         discount=checks.share("outer_discount", outer_discount), lambda_=checks.share("outer_lambda", outer_lambda)
     )
     parts = build_parts(env, objective=outer.nothing, tasks=tasks, inner_optimizer=inner_optimizer, **common)

@@ -52,7 +52,7 @@ def validation(agent: ActorCritic, tuning: Tuning) -> WindowLoss:
         value, metrics = of_policy(agent.policy, path)
         error, entropy = jax.tree.map(jnp.mean, jax.vmap(stage)(path.counted.params, path.counted.data))
         value = value + agent.outer.value_weight * error - agent.outer.entropy_weight * entropy
-        return value, metrics | {"critic_error": error} | vars(now)
+        return value, metrics | {"critic_error": error} | now._asdict()
 
     return loss
 
@@ -96,8 +96,7 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
         kl = masked_mean(kl, newest.trajectory.valid)
         values, _ = agent.critic.values(target["critic"]["tuned"], newest.trajectory, agent.outer.discount)
         error = agent.error(params["critic"]["tuned"], newest.trajectory, values)
-        return kl + agent.outer.value_weight * error, {"target_kl": kl, "target_error": error} | vars(
-            tuning.read(theta)
-        )
+        metrics = {"target_kl": kl, "target_error": error} | tuning.read(theta)._asdict()
+        return kl + agent.outer.value_weight * error, metrics
 
     return loss
