@@ -204,7 +204,7 @@ def assemble_trials(
         data = prepare(state.params, trials)
         theta, opt_state, metrics = optimizer.update(objective(weights), state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(trials) | metrics
+        return state, outer.describe(trials.trajectory, trials.params) | metrics
 
     def gradient(key, theta: PyTree):
         trials = collect(key, theta)
@@ -213,7 +213,7 @@ def assemble_trials(
         plain = objective(weights._replace(entropy=0.0, value=0.0))
         (loss, metrics), descent = jax.value_and_grad(plain.loss, has_aux=True)(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
-        return ascent, outer.describe(trials) | metrics | {
+        return ascent, outer.describe(trials.trajectory, trials.params) | metrics | {
             "loss": loss,
             "meta_gradient_norm": optax.tree.norm(ascent),
         }

@@ -9,6 +9,7 @@ from metarl_jax.base import TaskEnv
 from metarl_jax.envs import ant, bandits, cheetah, grid, humanoid, perturbed, point, pusher, reacher, tabular, walker
 from metarl_jax.envs import registry as _registry
 from metarl_jax.envs.contract import faults as _faults
+from metarl_jax.envs.fixed import fix_task
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
@@ -99,6 +100,7 @@ __all__ = [
     "VelocityTask",
     "card",
     "check",
+    "fix_task",
     "from_brax",
     "from_gymnax",
     "from_playground",

@@ -36,7 +36,7 @@ class Sequence:
     percept: Percept
     """leaves [X, ...]"""
     trajectory: Trajectory
-    """leaves [1, X, ...]: one episode of the meta-MDP, its reward 0 in the burn-in, the ends within the trial no ends"""
+    """leaves [1, X, ...]: one episode of the meta-MDP; its reward is 0 in the burn-in, and it ends with the trial only"""
     counted: jax.Array
     """[X] bool: a step of an episode after the burn-in"""
     advantage: jax.Array

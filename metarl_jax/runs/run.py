@@ -85,6 +85,7 @@ def _draw(config: TrainConfig, built: Built) -> None:
     if any(name.startswith("return_") for name in metrics):
         title = f"{built.env.name}, {config.algorithm}"
         plots.learning_curve(metrics, config.run_folder / "learning_curve.png", title=title, horizon=built.env.horizon)
+        plots.hyperparameters(metrics, config.run_folder / "hyperparameters.png", title=title)
 
 
 def _announce(config: TrainConfig, session: Session, start: int, resume: bool, console: Console) -> None:
