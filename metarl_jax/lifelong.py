@@ -109,7 +109,15 @@ def assemble_lives(
 
     def gradient(key, theta):
         birth_key, window_key = jax.random.split(key)
-        _, seen, told = advance(window_key, theta, population(birth_key, theta))
+
+        def next_windows(population, key):
+            living, seen, told = advance(key, theta, population)
+            return living, (seen, told)
+
+        # The first update of a newborn learns nothing, so a window of one update takes a second one to tell of θ.
+        windows = jax.random.split(window_key)
+        _, seen_and_told = jax.lax.scan(next_windows, population(birth_key, theta), windows)
+        seen, told = jax.tree.map(lambda leaf: leaf[-1], seen_and_told)
         (loss_now, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, seen)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}

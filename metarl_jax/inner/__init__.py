@@ -18,17 +18,20 @@ from metarl_jax.inner.optimizers import (
     sgd,
 )
 from metarl_jax.inner.returns import reward_to_go
+from metarl_jax.inner.self_tuning import HYPERPARAMETERS, Hyperparameters, make_actor_critic, self_tuning, tuning
 from metarl_jax.inner.surrogates import SURROGATES, dice, likelihood_ratio, loaded_dice, score_function
 
 __all__ = [
     "ADVANTAGES",
     "BASELINES",
+    "HYPERPARAMETERS",
     "INNER_OPTIMIZERS",
     "SURROGATES",
     "Baseline",
     "Critic",
     "Fast",
     "FittedBaseline",
+    "Hyperparameters",
     "actor_critic",
     "adam",
     "by_label",
@@ -47,6 +50,7 @@ __all__ = [
     "linear_feature",
     "linear_time",
     "loaded_dice",
+    "make_actor_critic",
     "make_baseline",
     "momentum",
     "normalize",
@@ -56,7 +60,9 @@ __all__ = [
     "returns",
     "reward_to_go",
     "score_function",
+    "self_tuning",
     "sgd",
+    "tuning",
     "value_network",
     "with_critic_loss",
     "with_policy",

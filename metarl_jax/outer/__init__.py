@@ -19,6 +19,7 @@ from metarl_jax.outer.meta_gradient import (
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
+from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
 __all__ = [
     "Antithetic",
@@ -32,6 +33,7 @@ __all__ = [
     "add",
     "antithetic",
     "as_sequence",
+    "bootstrapped",
     "centred_ranks",
     "clipped",
     "collect",
@@ -48,6 +50,7 @@ __all__ = [
     "meta_objective",
     "metric_over_tasks",
     "normalize_over_tasks",
+    "nothing",
     "ratio",
     "replay",
     "replay_sequence",
@@ -55,4 +58,5 @@ __all__ = [
     "trial_loss",
     "trial_of",
     "trust_region",
+    "validation",
 ]

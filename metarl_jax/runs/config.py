@@ -47,7 +47,7 @@ class AlgorithmConfig:
     """Inner and outer loop; None is the algorithm's own default."""
 
     tasks: int | None = None
-    """B, tasks of one meta-iteration (None: 20)"""
+    """B, tasks of one meta-iteration (None: 20; 1 in self-tuning)"""
     episodes: int | None = None
     """N, episodes per stage and task (None: 20)"""
     adaptation_steps: int | None = None
@@ -100,6 +100,21 @@ class AlgorithmConfig:
     """tasks at a time, to save memory (None: all at once)"""
     option: tuple[str, ...] = ()
     """further options of the algorithm, as NAME=VALUE"""
+    tuned: tuple[str, ...] | None = None
+    """hyperparameters that θ holds: discount, lambda_, entropy_weight, value_weight, learning_rate (self-tuning; None:
+    all five)"""
+    entropy_weight: float | None = None
+    """weight of the entropy, in self-tuning at the start (None: 0.01)"""
+    value_weight: float | None = None
+    """weight of the critic's error, in self-tuning at the start (None: 0.5)"""
+    outer_discount: float | None = None
+    """γ of the loss that θ is judged by (self-tuning; None: 0.99)"""
+    outer_lambda: float | None = None
+    """λ of the loss that θ is judged by (self-tuning; None: 0.95)"""
+    bootstrap: int | None = None
+    """steps to the bootstrapped target, 0 for the loss of the next rollout (self-tuning; None: 0)"""
+    return_scale: float | None = None
+    """typical size of a return, the unit of the critics (self-tuning; None: the horizon)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,6 +148,8 @@ class TrainConfig:
     """T, environment steps per episode (None: the task's default)"""
     reveal_task: bool = False
     """put the task into the observation: with the algorithm pretrain, the oracle to compare with"""
+    fix_task: int | None = None
+    """one task instead of a distribution, in training and evaluation: the one that this seed draws (None: all tasks)"""
     env_option: tuple[str, ...] = ()
     """further options of the task family, as NAME=VALUE"""
     iterations: int = 200
@@ -163,6 +180,8 @@ class TrainConfig:
     def __post_init__(self):
         for name in ("iterations", "checkpoint_every", "keep", "seeds", "patience"):
             integer(name, getattr(self, name))
+        if self.fix_task is not None:
+            seed("fix_task", self.fix_task)
         if seed("seed", self.seed) + self.seeds > 2**32:
             raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
         if self.devices is not None:
@@ -266,7 +285,13 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
     env_options = parse_options("env-option", config.env_option, ENV_SET_BY)
-    env = envs.make(config.task, split=split, backend=config.backend, horizon=config.horizon, **env_options)
+    env_options |= {"backend": config.backend, "horizon": config.horizon}
+    env = envs.make(config.task, split=split, **env_options)
+    if config.fix_task is not None:
+        import jax
+
+        training = envs.make(config.task, **env_options)
+        env = envs.fix_task(env, training.sample_task(jax.random.key(config.fix_task)))
     env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides
     options = {name: value for name, value in options.items() if value is not None}

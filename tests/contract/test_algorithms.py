@@ -98,9 +98,9 @@ def test_metrics_are_finite_and_documented(state, update, lead):
     for name, value in metrics.items():
         assert np.isfinite(value).all(), name
     np.testing.assert_allclose(metrics["gain"], metrics["return"][-1] - metrics["return"][0], rtol=1e-5)
-    room = SIZES["tasks"] * EPISODES * toys.walk().horizon
-    trials = metrics["environment_steps"] / metrics["valid_share"] / room
-    np.testing.assert_allclose(trials, np.round(trials), rtol=1e-5)  # a task's trial, or several
+    room = SIZES["tasks"] * SIZES["episodes"] * toys.walk().horizon
+    stages = metrics["environment_steps"] / metrics["valid_share"] / room
+    np.testing.assert_allclose(stages, np.round(stages), rtol=1e-5)  # those of one trial or more, or of a life's window
     assert 0 < metrics["valid_share"] < 1, "episodes of this environment end early"
 
 

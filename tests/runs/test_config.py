@@ -66,7 +66,7 @@ def test_options_are_pairs(pair):
 def test_the_help_states_the_algorithms_own_defaults():
     source = inspect.getsource(AlgorithmConfig)
     stated = dict(re.findall(r'(\w+): [^\n]* = None\n    """[^\n]*None: ([\w.]+)\)', source))
-    assert {"tasks", "clip", "max_kl", "epochs"} <= stated.keys()
+    assert {"outer_lr", "clip", "max_kl", "epochs"} <= stated.keys()
     for name in algorithms.names():
         for option, default in algorithms.options(name).items():
             if option in stated and default is not None:
