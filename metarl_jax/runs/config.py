@@ -100,6 +100,24 @@ class AlgorithmConfig:
     """tasks at a time, to save memory (None: all at once)"""
     option: tuple[str, ...] = ()
     """further options of the algorithm, as NAME=VALUE"""
+    lifetime: int | None = None
+    """updates after which an agent is renewed (lpg; None: 500)"""
+    max_norm: float | None = None
+    """norm that the meta-gradient is clipped to (lpg; None: 0.5)"""
+    rule_size: int | None = None
+    """LSTM units of the learned rule (lpg; None: 64)"""
+    prediction_size: int | None = None
+    """categories of an agent's prediction vector (lpg; None: 30)"""
+    prediction_weight: float | None = None
+    """weight of the predictions' KL divergence in an update (lpg; None: 0.5)"""
+    policy_entropy_weight: float | None = None
+    """outer weight of the policy's entropy after the updates (lpg; None: 0.01)"""
+    prediction_entropy_weight: float | None = None
+    """outer weight of the predictions' entropy after the updates (lpg; None: 0.001)"""
+    policy_target_weight: float | None = None
+    """outer weight of the squared policy targets (lpg; None: 0.001)"""
+    prediction_target_weight: float | None = None
+    """outer weight of the squared prediction targets (lpg; None: 0.001)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
