@@ -14,7 +14,7 @@ from flax import struct
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
-from metarl_jax.types import Key, Percept, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -33,18 +33,6 @@ class _Past:
 
 def _unborn(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
-
-
-@struct.dataclass
-class Running:
-    """An environment between two calls of `unroll`."""
-
-    state: PyTree
-    """the environment's own"""
-    time: jax.Array
-    """[] int32: steps since its reset"""
-    over: jax.Array
-    """[] bool: the episode has ended, so the next call resets it"""
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:

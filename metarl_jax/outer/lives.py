@@ -11,8 +11,8 @@ from flax import struct
 
 from metarl_jax.base import Adapter
 from metarl_jax.outer.meta_gradient import Parts
-from metarl_jax.rollout import Running, unroll, waiting
-from metarl_jax.types import Key, PyTree, Stage, strongly_typed
+from metarl_jax.rollout import unroll, waiting
+from metarl_jax.types import Key, PyTree, Running, Stage, strongly_typed
 
 
 @struct.dataclass
