@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training
-    from metarl_jax.base import Adapter, MetaAlgorithm, Policy, TaskEnv, Trial
+    from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.1.0"
@@ -19,6 +19,7 @@ __all__ = [
     "MetaAlgorithm",
     "MetaState",
     "Policy",
+    "RecurrentPolicy",
     "TaskEnv",
     "Trajectory",
     "Trial",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "base": ("Adapter", "MetaAlgorithm", "Policy", "TaskEnv", "Trial"),
+    "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

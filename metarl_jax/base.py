@@ -67,14 +67,21 @@ class Policy(NamedTuple):
 
 
 class RecurrentPolicy(NamedTuple):
-    """π_θ with a memory that every step writes to: f_θ that acts at every step. `apply` sees ONE step of one trial."""
+    """π_θ with a memory, f_θ that acts at every step: each function sees ONE step of one trial.
+
+    What a step needs of the past stands in the memory alone, so that a trial can be replayed: `remember` along time,
+    then `act` at all steps at once.
+    """
 
     init: Callable[[Key], PyTree]
     """``key → θ``"""
     start: Callable[[PyTree], PyTree]
     """``θ → memory`` at the start of a trial"""
-    apply: Callable[[PyTree, PyTree, Percept], tuple[PyTree, Any, jax.Array]]
-    """``(θ, memory, percept) → (memory, distribution, value)``; the value, [], is of the rest of the trial"""
+    remember: Callable[[PyTree, PyTree, Percept], PyTree]
+    """``(θ, memory, percept) → memory``"""
+    act: Callable[[PyTree, PyTree, PyTree], tuple[Any, jax.Array]]
+    """``(θ, memory, observation) → (distribution, value)``, the memory being that of the percept with this observation;
+    the value, [], is of the rest of the trial, in any fixed unit"""
     params: Callable[[PyTree, PyTree], PyTree]
     """``(θ, memory) → φ``: what the memory means for what is done next, such as the base policy's weights"""
 

@@ -207,13 +207,13 @@ def assemble(
             trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
             theta = parts.refit(theta, trajectories)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(data) | metrics
+        return state, outer.describe(data.trajectory, data.params) | metrics
 
     def gradient(key, theta):
         data = outer.collect_tasks(key, parts, theta)
         (loss, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
-        return ascent, outer.describe(data) | metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
+        return ascent, outer.describe(data.trajectory, data.params) | metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
 
     def adapt(key, theta, task):
         return outer.adapt(key, parts, theta, task)

@@ -216,23 +216,24 @@ def trial(
         horizon: T.
 
     Returns:
-        The memory after the trial, and D, leaves [H, T, ...], cut from the gradient's graph.
+        The memory after each episode, leaves [H, ...], and D, leaves [H, T, ...], cut from the gradient's graph.
 
     Raises:
         ValueError: as in `rollout`.
     """
 
     def act(memory, percept):
-        memory, distribution, _ = policy.apply(params, memory, percept)
-        return memory, distribution
+        memory = policy.remember(params, memory, percept)
+        return memory, policy.act(params, memory, percept.observation)[0]
 
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
-        return past, steps
+        return past, (past.memory, steps)
 
-    past, steps = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
-    return jax.lax.stop_gradient(past.memory), _trajectory(steps)
+    start = _unborn(env, policy.start(params))
+    _, (memories, steps) = jax.lax.scan(episode, start, _numbered(key, episodes))
+    return jax.lax.stop_gradient(memories), _trajectory(steps)
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:

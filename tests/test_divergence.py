@@ -186,9 +186,9 @@ def test_void_stages_contribute_nothing_and_the_mean_stays_one_over_all_tasks(tr
 def test_metrics_and_returns_leave_void_episodes_out_and_count_them(trials):
     *_, out, broken = trials
     data = out["disturbed"][0]
-    metrics = outer.describe(data)
+    metrics = outer.describe(data.trajectory, data.params)
     assert metrics["diverged_episodes"] == broken.sum()
-    assert outer.describe(out["whole"][0])["diverged_episodes"] == 0
+    assert outer.describe(out["whole"][0].trajectory, out["whole"][0].params)["diverged_episodes"] == 0
     returns = np.where(broken, np.nan, np.asarray(data.trajectory.reward).sum(-1))
     np.testing.assert_allclose(metrics["return"], np.nanmean(returns, (0, 2)), rtol=1e-5)
     assert metrics["environment_steps"] == data.trajectory.valid.sum()

@@ -101,7 +101,7 @@ LEVELS = [
     {"rollout"},
     {"inner"},
     {"outer"},
-    {"compose", "lifelong"},
+    {"compose", "lifelong", "sequential"},
     {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},

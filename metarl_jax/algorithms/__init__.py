@@ -19,10 +19,13 @@ from metarl_jax.algorithms.meta_sgd import meta_sgd
 from metarl_jax.algorithms.pretrain import pretrain
 from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
+from metarl_jax.algorithms.rl2 import rl2
+from metarl_jax.algorithms.rl2_hyper import rl2_hyper
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
 from metarl_jax.compose import build_parts, compose
+from metarl_jax.sequential import assemble_trials
 
 ALGORITHMS = {
     "anil": anil,
@@ -40,12 +43,16 @@ ALGORITHMS = {
     "pretrain": pretrain,
     "promp": promp,
     "reptile": reptile,
+    "rl2": rl2,
+    "rl2-hyper": rl2_hyper,
     "tmaml": tmaml,
 }
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
 # What a named algorithm fixes itself is not the user's to pass.
 _FIXED = {"objective", "outer_optimizer"}
+# Where an algorithm hands on what it does not take itself, if not to `build_parts`.
+_FURTHER = {"rl2": assemble_trials, "rl2-hyper": assemble_trials}
 
 
 def names() -> tuple[str, ...]:
@@ -54,13 +61,13 @@ def names() -> tuple[str, ...]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of an algorithm and their defaults: its own first, then the common ones.
+    """The options of an algorithm and their defaults: its own first, then those that it shares with others.
 
     Raises:
         ValueError: the name is unknown.
     """
     accepted = {}
-    for function in (choose("algorithm", name, ALGORITHMS), build_parts):
+    for function in (choose("algorithm", name, ALGORITHMS), _FURTHER.get(name, build_parts)):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
@@ -112,5 +119,7 @@ __all__ = [
     "pretrain",
     "promp",
     "reptile",
+    "rl2",
+    "rl2_hyper",
     "tmaml",
 ]

@@ -40,7 +40,8 @@ def es_maml(
         noise, data, fitness, known = outer.antithetic(key, parts, theta, sigma)
         known = jnp.broadcast_to(known[:, None], fitness.shape)
         ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness, known) if shaped else fitness, sigma)
-        metrics = outer.describe(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data))
+        trials = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data)
+        metrics = outer.describe(trials.trajectory, trials.params)
         return ascent, metrics | {
             "loss": -mean_of_counted(fitness, known),
             "meta_gradient_norm": optax.tree.norm(ascent),

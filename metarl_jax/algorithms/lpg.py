@@ -3,11 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import optax
-
 from metarl_jax import inner, outer
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
-from metarl_jax.checks import positive
 from metarl_jax.compose import build_parts, make_policy
 from metarl_jax.lifelong import assemble_lives
 
@@ -23,7 +20,7 @@ def lpg(
     discount: float = 0.99,
     policy: Policy | Mapping[str, Any] | None = None,
     outer_lr: float = 1e-3,
-    max_norm: float = 0.5,
+    max_gradient_norm: float = 0.5,
     lifetime: int = 500,
     rule_size: int = 64,
     prediction_size: int = 30,
@@ -39,9 +36,9 @@ def lpg(
     `tasks` agents live on from one meta-iteration to the next, each in its own task for `lifetime` updates; a window of
     `adaptation_steps` of them is differentiated, and all stages from `burn_in` on count. A stage is `horizon` steps of
     `episodes` environments that go on where they stopped. θ is an LSTM of `rule_size` units over a rollout read
-    backwards; `prediction_size` is that of y, `prediction_weight` α_y, `inner_lr` α; the last four weights are those of
-    the penalty, see `metarl_jax.inner.lpg_penalty`, and `max_norm` limits the meta-gradient. Where it has layer sizes,
-    the policy's are those of y too. `adapt` is a life of L updates from a newborn, with L as long as one likes.
+    backwards; `prediction_size` is that of y, which has the policy's layer sizes, `prediction_weight` α_y, `inner_lr` α;
+    the last four weights are those of `metarl_jax.inner.lpg_penalty`. `adapt` is a life of L updates from a newborn,
+    with L as long as one likes.
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
@@ -52,10 +49,9 @@ def lpg(
     steps = {"adaptation_steps": adaptation_steps, "burn_in": burn_in}
     parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **steps, **told, **common)
     weights = (policy_entropy_weight, prediction_entropy_weight, policy_target_weight, prediction_target_weight)
-    clipped = optax.chain(optax.clip_by_global_norm(positive("max_norm", max_norm)), outer.adam(outer_lr))
     return assemble_lives(
         parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight)),
-        outer.gradient_steps(clipped),
+        outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm)),
         lifetime=lifetime,
         penalty=inner.lpg_penalty(agent, *weights),
     )

@@ -132,7 +132,9 @@ def rule_optimizer(
     if common.get("fast_parameters", "all") != "all":
         raise ValueError("lpg has no θ that parameters could stay at; leave fast_parameters out")
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
-        raise ValueError("lpg's agents have predictions, and no critic; choose another baseline, such as 'leave_one_out'")
+        raise ValueError(
+            "lpg's agents have predictions and no critic; choose another baseline, such as 'linear_feature'"
+        )
     if adaptation_steps == 0:
         raise ValueError("adaptation_steps is 0, so the rule would never be applied; take at least one update")
     build = checks.choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)
@@ -203,7 +205,6 @@ def lpg_penalty(
     Raises:
         ValueError: a weight is negative.
     """
-
     weights = {
         "policy_entropy_weight": policy_entropy_weight,
         "prediction_entropy_weight": prediction_entropy_weight,

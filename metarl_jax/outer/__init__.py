@@ -19,16 +19,20 @@ from metarl_jax.outer.meta_gradient import (
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
+from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
 
 __all__ = [
     "Antithetic",
     "Memory",
     "Parts",
+    "Sequence",
+    "Trials",
     "adam",
     "adapt",
     "adaptation",
     "add",
     "antithetic",
+    "as_sequence",
     "centred_ranks",
     "clipped",
     "collect",
@@ -44,10 +48,13 @@ __all__ = [
     "kl_of_stages",
     "meta_objective",
     "metric_over_tasks",
+    "normalize_over_tasks",
     "ratio",
     "replay",
+    "replay_sequence",
     "returns_of",
     "smoothed_gradient",
+    "trial_loss",
     "trial_of",
     "trust_region",
 ]

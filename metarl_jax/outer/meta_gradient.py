@@ -249,26 +249,28 @@ def describe_window(data: Stage) -> Metrics:
 
     Where all agents are newborn, stage 0 is void, and its return is given as that of stage 1.
     """
-    metrics, new = describe(data), jax.tree.map(lambda leaf: leaf[:, 1:], data)
+    metrics = describe(data.trajectory, data.params)
+    new = describe(*jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params)))
     known = ~data.trajectory.void[:, 0].all()
     returns = metrics["return"]
     returns = returns.at[0].set(jnp.where(known, returns[0], returns[1]))
-    counts = {name: describe(new)[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
+    counts = {name: new[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
     return metrics | counts | {"return": returns, "gain": returns[-1] - returns[0]}
 
 
-def describe(data: Stage) -> Metrics:
-    """Metrics of collected data, leaves [B, S, ...]. Returns are undiscounted sums over an episode.
+def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
+    """Metrics of collected data, and of the φ of every stage, leaves [B, S, ...].
+
+    Returns are undiscounted sums over an episode.
 
     return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
     (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
     diverged_episodes (void ones). The return is the mean over all other episodes, 0 if there is none, and no step of a
     void episode is among the steps taken.
     """
-    trajectory = data.trajectory
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
     per_stage = mean_of_counted(returns, ~trajectory.void, (0, 2))
-    step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), data.params))
+    step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), params))
     return {
         "return": per_stage,
         "gain": per_stage[-1] - per_stage[0],

@@ -47,11 +47,12 @@ def clipped(clip: float = 0.3) -> Objective:
         ValueError: ε is not positive.
     """
     clip = checks.positive("clip", clip)
+    return _importance_objective(lambda ratio, advantage: clipped_gain(ratio, advantage, clip))
 
-    def weigh(ratio, advantage):
-        return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
-    return _importance_objective(weigh)
+def clipped_gain(ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
+    """min(r A, clip(r, 1−ε, 1+ε) A), elementwise: what `clipped` averages."""
+    return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
 def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Objective:
@@ -126,9 +127,7 @@ def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
         def stage(params, data):
             valid = data.trajectory.valid
             ratio = probability_ratio(policy, params, data.trajectory)
-            worth = data.credit[:, None]
-            limited = jnp.minimum(ratio * worth, jnp.clip(ratio, 1 - clip, 1 + clip) * worth)
-            return jnp.where(valid, limited, 0).sum()
+            return jnp.where(valid, clipped_gain(ratio, data.credit[:, None], clip), 0).sum()
 
         explored = path.before_steps
         return -weight * jax.vmap(stage)(explored.params, explored.data).sum(), {}

@@ -9,37 +9,62 @@ from metarl_jax import checks
 from metarl_jax.base import MetaObjective, OuterOptimizer
 
 
-def adam(learning_rate: float) -> optax.GradientTransformation:
+def adam(learning_rate: float, max_gradient_norm: float | None = None) -> optax.GradientTransformation:
     """optax's Adam, with a rate that is checked.
 
+    Args:
+        learning_rate: > 0.
+        max_gradient_norm: a gradient whose norm is larger is scaled down to it; None leaves all as they are.
+
     Raises:
-        ValueError: the rate is not a positive number.
+        ValueError: an argument is not a positive number.
     """
-    return optax.adam(checks.positive("outer_lr", learning_rate))
+    step = optax.adam(checks.positive("outer_lr", learning_rate))
+    if max_gradient_norm is None:
+        return step
+    return optax.chain(optax.clip_by_global_norm(checks.positive("max_gradient_norm", max_gradient_norm)), step)
 
 
-def gradient_steps(transformation: optax.GradientTransformation, epochs: int = 1) -> OuterOptimizer:
-    """`epochs` full-batch steps of an optax optimiser on the meta-loss.
+def _every(minibatches: int, leaf: jax.Array) -> jax.Array:
+    """[B, ...] as [minibatches, B / minibatches, ...], the m-th of tasks m, m + minibatches and so on."""
+    if len(leaf) % minibatches:
+        raise ValueError(f"minibatches is {minibatches}, which must divide the {len(leaf)} tasks")
+    return jnp.swapaxes(leaf.reshape(-1, minibatches, *leaf.shape[1:]), 0, 1)
 
-    The metrics are those of the last epoch, before its step.
+
+def gradient_steps(
+    transformation: optax.GradientTransformation, epochs: int = 1, minibatches: int = 1
+) -> OuterOptimizer:
+    """`epochs` passes of an optax optimiser over the meta-loss, in steps of B / `minibatches` tasks each.
+
+    A minibatch is every `minibatches`-th task, the same in all passes: tasks are drawn independently and anew for every
+    meta-iteration, so shuffling them would gain nothing. The metrics are those of the last step, before it is taken.
 
     Args:
         transformation: such as ``optax.adam(1e-3)``; it descends the loss.
-        epochs: steps per meta-iteration; more than one needs an objective that limits the ratio.
+        epochs: passes per meta-iteration; more than one needs an objective that limits the ratio.
+        minibatches: steps per pass; it must divide the number of tasks.
 
     Raises:
-        ValueError: `epochs` is not a positive integer.
+        ValueError: a number is not a positive integer, or the tasks cannot be shared evenly.
     """
-    epochs = checks.integer("epochs", epochs)
+    epochs, minibatches = checks.integer("epochs", epochs), checks.integer("minibatches", minibatches)
 
     def update(meta_objective: MetaObjective, theta, opt_state, data):
-        def epoch(carry, _):
+        def step(carry, part):
             theta, opt_state = carry
-            (loss, metrics), gradient = jax.value_and_grad(meta_objective.loss, has_aux=True)(theta, data)
+            (loss, metrics), gradient = jax.value_and_grad(meta_objective.loss, has_aux=True)(theta, part)
             steps, opt_state = transformation.update(gradient, opt_state, theta)
             metrics = metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(gradient)}
             return (optax.apply_updates(theta, steps), opt_state), metrics
 
+        def epoch(carry, _):
+            if minibatches == 1:
+                return step(carry, data)
+            carry, metrics = jax.lax.scan(step, carry, parts)
+            return carry, jax.tree.map(lambda values: values[-1], metrics)
+
+        parts = jax.tree.map(lambda leaf: _every(minibatches, leaf), data)
         (theta, opt_state), metrics = jax.lax.scan(epoch, (theta, opt_state), None, length=epochs)
         return theta, opt_state, jax.tree.map(lambda values: values[-1], metrics)
 

@@ -3,12 +3,15 @@
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.networks import categorical_mlp, gaussian_mlp, mlp
+from metarl_jax.policies.recurrent import gru, hypernetwork
 
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
     "categorical_mlp",
     "gaussian_mlp",
+    "gru",
+    "hypernetwork",
     "kl_from_behavior",
     "log_prob",
     "masked_mean",

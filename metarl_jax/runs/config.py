@@ -102,7 +102,7 @@ class AlgorithmConfig:
     """further options of the algorithm, as NAME=VALUE"""
     lifetime: int | None = None
     """updates after which an agent is renewed (lpg; None: 500)"""
-    max_norm: float | None = None
+    max_gradient_norm: float | None = None
     """norm that the meta-gradient is clipped to (lpg; None: 0.5)"""
     rule_size: int | None = None
     """LSTM units of the learned rule (lpg; None: 64)"""

@@ -11,10 +11,20 @@ COMMON = {
 }  # fmt: skip
 
 
+WITH_MEMORY = {
+    "tasks", "episodes", "adaptation_steps", "burn_in", "horizon", "advantage", "discount", "lambda_", "policy", "remat",
+    "task_chunk", "outer_lr", "memory_size", "bptt", "minibatches",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", mrl.algorithms.names())
 def test_options_are_complete(name):
     options = mrl.algorithms.options(name)
-    assert options.keys() >= COMMON
+    if name in ("rl2", "rl2-hyper"):
+        assert options.keys() >= WITH_MEMORY
+        assert not options.keys() & {"inner_lr", "surrogate", "credit", "baseline"}
+    else:
+        assert options.keys() >= COMMON
     assert not options.keys() & {"objective", "outer_optimizer", "env"}
 
 

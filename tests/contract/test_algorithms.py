@@ -9,7 +9,8 @@ import metarl_jax as mrl
 from tests import toys
 
 SIZES = {"tasks": 4, "episodes": 5, "adaptation_steps": 2}
-STAGES = 3
+EPISODES = 15
+"""of a trial: 3 stages of 5, or 15 of one where a memory acts at every step"""
 
 # What training draws and logs for every algorithm; the optimisers and objectives add their own.
 DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps", "diverged_episodes"}
@@ -18,6 +19,14 @@ DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "en
 @pytest.fixture(scope="module", params=mrl.algorithms.names())
 def algorithm(request):
     return mrl.algorithms.make(request.param, toys.walk(), policy={"hidden": (8,)}, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def lead(algorithm, state):
+    """[S, N] of the trial."""
+    shape = jax.eval_shape(algorithm.adapt, jax.random.key(0), state.params, jnp.zeros(1)).returns.shape
+    assert shape in ((3, 5), (15, 1))
+    return shape
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,15 @@ def test_a_weakly_typed_theta_does_not_recompile(name):
         apply=lambda params, _: mrl.policies.DiagonalGaussian(params["mean"], jnp.log(params["scale"])),
         labels=lambda params: {"mean": "context", "scale": "head"},  # so that something moves in every inner loop
     )
-    algorithm = mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=2, episodes=2)
+    remembering = mrl.RecurrentPolicy(
+        init=policy.init,
+        start=lambda params: 0.0,
+        remember=lambda params, memory, percept: memory + percept.reward,
+        act=lambda params, memory, observation: (policy.apply(params, observation), memory * params["scale"]),
+        params=lambda params, memory: memory,
+    )
+    acting = remembering if name == "rl2" else policy
+    algorithm = mrl.algorithms.make(name, toys.walk(), policy=acting, tasks=2, episodes=2)
     start = jax.eval_shape(algorithm.init, jax.random.key(0))
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(start))
     after, _ = jax.eval_shape(algorithm.update, jax.random.key(1), start)
@@ -76,17 +93,17 @@ def test_update_is_deterministic_in_its_key(state, update):
     assert (returns[0] != returns[1]).all()
 
 
-def test_metrics_are_finite_and_documented(state, update):
+def test_metrics_are_finite_and_documented(state, update, lead):
     _, metrics = update(jax.random.key(1), state)
     assert metrics.keys() >= DOCUMENTED | {"loss", "meta_gradient_norm"}
-    assert metrics["return"].shape == metrics["entropy"].shape == (STAGES,)
+    assert metrics["return"].shape == metrics["entropy"].shape == lead[:1]
     for name, value in metrics.items():
         assert np.isfinite(value).all(), name
     np.testing.assert_allclose(metrics["gain"], metrics["return"][-1] - metrics["return"][0], rtol=1e-5)
-    room = SIZES["tasks"] * SIZES["episodes"] * toys.walk().horizon
-    stages = metrics["environment_steps"] / metrics["valid_share"] / room
-    # A task's trial, or two of an antithetic pair, or the window of a life, whose first stage was there before.
-    assert np.isclose(stages, [STAGES, 2 * STAGES, STAGES - 1], rtol=1e-5).any()
+    room = SIZES["tasks"] * EPISODES * toys.walk().horizon
+    trials = metrics["environment_steps"] / metrics["valid_share"] / room
+    # A task's trial, two of an antithetic pair, or a life's window, whose first of three stages was there before.
+    assert np.isclose(trials, [1, 2, 2 / 3], rtol=1e-5).any()
     assert 0 < metrics["valid_share"] < 1, "episodes of this environment end early"
 
 
@@ -108,26 +125,31 @@ def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update):
         assert_equal(jax.tree.map(lambda leaf, i=seed: leaf[i], batched), looped, rtol=2e-3, atol=1e-4)
 
 
-def test_gradient_is_shaped_as_theta_and_finite(algorithm, state):
+def test_gradient_is_shaped_as_theta_and_finite(algorithm, state, update, lead):
+    state, _ = update(jax.random.key(1), state)  # weights that start at 0, as a hypernetwork's, hide others
     keys = jax.random.split(jax.random.key(5), 2)
     gradients, info = jax.jit(jax.vmap(algorithm.gradient, (0, None)))(keys, state.params)
     assert jax.tree.structure(gradients) == jax.tree.structure(state.params)
-    for gradient, theta in zip(jax.tree.leaves(gradients), jax.tree.leaves(state.params), strict=True):
+    leaves = jax.tree_util.tree_leaves_with_path(gradients)
+    for (path, gradient), theta in zip(leaves, jax.tree.leaves(state.params), strict=True):
         assert gradient.shape == (2, *theta.shape)
         assert np.isfinite(gradient).all()
-        assert (gradient != 0).any()
-    assert info["return"].shape == (2, STAGES)
+        # A memory's values serve its training alone, so J does not depend on them.
+        serves_training = lead == (EPISODES, 1) and path[0] == jax.tree_util.DictKey("value")
+        assert (gradient == 0).all() if serves_training else (gradient != 0).any(), path
+    assert info["return"].shape == (2, lead[0])
 
 
-def test_adapt_returns_the_documented_shapes(algorithm, state):
+def test_adapt_returns_the_documented_shapes(algorithm, state, lead):
     env = toys.walk()
     adapt = jax.jit(algorithm.adapt)
     out = adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7)))
-    lead = (STAGES, SIZES["episodes"])
     assert out.returns.shape == lead
     assert out.trajectory.reward.shape == (*lead, env.horizon)
     assert out.trajectory.observation.shape == (*lead, env.horizon, 1)
-    assert jax.tree.structure(out.params) == jax.tree.structure(algorithm.policy.init(jax.random.key(8)))
+    if algorithm.policy is not None:
+        phi = jax.eval_shape(algorithm.policy.init, jax.random.key(0))
+        assert jax.tree.map(jnp.shape, out.params) == jax.tree.map(jnp.shape, phi)
     np.testing.assert_allclose(out.trajectory.reward.sum(-1), out.returns, rtol=1e-5)
     assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
 

@@ -186,7 +186,7 @@ def test_gradient_equals_finite_differences(theta):
 
 def test_described_metrics(data):
     """Entropy is the mean of −log π over the steps taken, and the step's norm that of φ_{s+1} − φ_s over all leaves."""
-    metrics = outer.describe(data)
+    metrics = outer.describe(data.trajectory, data.params)
     log_prob, valid = np.asarray(data.trajectory.log_prob), np.asarray(data.trajectory.valid)
     assert not valid.all()
     entropy = [-log_prob[:, stage][valid[:, stage]].mean() for stage in range(STEPS + 1)]

@@ -1,0 +1,26 @@
+"""RL² through a recurrent hypernetwork: the memory emits the base policy's weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
+from metarl_jax.compose import make_policy
+from metarl_jax.policies import hypernetwork
+from metarl_jax.sequential import assemble_trials
+
+
+def rl2_hyper(
+    env: TaskEnv,
+    *,
+    policy: Policy | Mapping[str, Any] | None = None,
+    memory_size: int = 64,
+    **common,
+) -> MetaAlgorithm:
+    """θ ← PPO(trials of H sequential episodes), π_φt(·|s_t), φ_t = b_θ + W_θ m_t: a hypernetwork on `rl2`'s memory.
+
+    φ_t are the weights of a base policy, emitted anew at every step. W starts at 0 and b at the base policy's own
+    initialisation. Objective as in `rl2`.
+
+    Beck et al. (2023, arXiv:2309.14970; initialisation: 2022, arXiv:2210.11348).
+    """
+    return assemble_trials(env, hypernetwork(env, make_policy(env, policy), memory_size), **common)

@@ -1,0 +1,168 @@
+"""J(θ) of a policy with a memory: a trial as ONE sequence of steps, and the loss of a policy gradient on it.
+
+The trial is an episode of the meta-MDP whose state is all that happened. So what an action does for later episodes is
+credited to it through the return of the rest of the trial, and burn-in is a reward of 0: the first K episodes pay
+nothing, and their actions keep what they are good for.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float
+
+from metarl_jax.base import RecurrentPolicy, TaskEnv
+from metarl_jax.outer.objectives import clipped_gain
+from metarl_jax.policies.likelihood import masked_mean
+from metarl_jax.rollout import as_vector
+from metarl_jax.types import Metrics, Percept, PyTree, Trajectory
+
+
+@struct.dataclass
+class Trials:
+    """What trials collect, leaves of one task; a batch adds B in front."""
+
+    trajectory: Trajectory
+    """leaves [H, 1, T, ...]: every episode is a stage of its own"""
+    params: PyTree
+    """φ after each episode, leaves [H, ...]"""
+
+
+@struct.dataclass
+class Sequence:
+    """One trial as one sequence of at most X = H·T steps, fixed once collected; the valid steps come first."""
+
+    percept: Percept
+    """leaves [X, ...]"""
+    trajectory: Trajectory
+    """leaves [1, X, ...]: one episode of the meta-MDP; its reward is 0 in the burn-in, and it ends with the trial only"""
+    counted: jax.Array
+    """[X] bool: a step of an episode after the burn-in"""
+    advantage: jax.Array
+    """[X] what the loss weighs log-probabilities with; 0 on padding"""
+    target: jax.Array
+    """[X] what the values are to learn, A + V, in units of return"""
+
+
+class Weights(NamedTuple):
+    """What the loss of a trial is made of."""
+
+    clip: float
+    """ε, the range of the ratio"""
+    entropy: float
+    value: float
+
+
+def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int) -> Sequence:
+    """The steps of one trial in their order, without the gaps that early ends leave.
+
+    Args:
+        env: whose actions they are.
+        trajectory: leaves [H, T, ...], episode by episode.
+        burn_in: K, episodes whose rewards do not count.
+
+    Returns:
+        The sequence, its advantage and target 0 as yet.
+    """
+    episodes, horizon = trajectory.valid.shape
+    steps = episodes * horizon
+    order = jnp.argsort(~trajectory.valid.reshape(-1), stable=True)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(steps, *leaf.shape[2:])[order], trajectory)
+    episode, time = order // horizon, order % horizon
+    counted = flat.valid & (episode >= burn_in)
+    reward = jnp.where(flat.valid, flat.reward, 0)
+
+    def before(leaf):  # what the step before had; nothing before the first
+        return jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[:-1]])
+
+    percept = Percept(
+        observation=flat.observation,
+        action=before(jax.vmap(lambda action: as_vector(env, action))(flat.action)),
+        reward=before(reward),
+        start=time == 0,
+    )
+    as_one = flat.replace(
+        reward=jnp.where(counted, reward, 0),
+        discount=jnp.ones_like(flat.discount),
+        truncated=jnp.zeros_like(flat.truncated),
+    )
+    as_one = jax.tree.map(lambda leaf: leaf[None], as_one)
+    nothing = jnp.zeros_like(reward)
+    return Sequence(percept, as_one, counted, nothing, nothing)
+
+
+class Replayed(NamedTuple):
+    """What the policy makes of a fixed sequence, as a function of θ; each [X]."""
+
+    log_prob: jax.Array
+    entropy: jax.Array
+    value: jax.Array
+    """in the policy's unit"""
+
+
+def replay_sequence(
+    policy: RecurrentPolicy, theta: PyTree, sequence: Sequence, bptt: int | None = None, remat: bool = False
+) -> Replayed:
+    """The memory along ONE trial again, and what it makes the policy do, differentiable in θ.
+
+    Args:
+        policy: π_θ.
+        theta: θ.
+        sequence: of `as_sequence`.
+        bptt: steps after which backpropagation through the memory is cut; None means never.
+        remat: recompute the memory's steps in the backward pass instead of storing what they compute.
+    """
+    steps = sequence.counted.shape[0]
+
+    def remember(state, now):
+        index, percept = now
+        if bptt is not None:
+            state = jax.tree.map(lambda m: jnp.where(index % bptt == 0, jax.lax.stop_gradient(m), m), state)
+        state = policy.remember(theta, state, percept)
+        return state, state
+
+    step = jax.checkpoint(remember) if remat else remember
+    _, memories = jax.lax.scan(step, policy.start(theta), (jnp.arange(steps), sequence.percept))
+
+    def act(state, observation, action):
+        distribution, value = policy.act(theta, state, observation)
+        return Replayed(distribution.log_prob(action), distribution.entropy(), value)
+
+    return jax.vmap(act)(memories, sequence.percept.observation, sequence.trajectory.action[0])
+
+
+def trial_loss(
+    sequence: Sequence, replayed: Replayed, weights: Weights, scale: float
+) -> tuple[Float[Array, ""], Metrics]:
+    """−Σ_t clipped gain_t / (counted steps) − w_H E_t[H(π)] + w_V E_t[(V − target)²] / scale², sums over valid steps.
+
+    The gain is that of `metarl_jax.outer.clipped`. With the trial's plain returns for advantages and both weights 0,
+    the gradient at the behaviour's θ is minus that of the mean return per counted step. Schulman et al. (2017,
+    arXiv:1707.06347).
+
+    Args:
+        sequence: with advantages and targets.
+        replayed: of the θ in question.
+        weights: of the terms.
+        scale: units of return in the policy's unit of value.
+    """
+    valid = sequence.trajectory.valid[0]
+    behavior = jax.lax.stop_gradient(sequence.trajectory.log_prob[0])
+    ratio = jnp.where(valid, jnp.exp(jnp.where(valid, replayed.log_prob - behavior, 0)), 1)
+    gain = clipped_gain(ratio, sequence.advantage, weights.clip)
+    gain = jnp.where(valid, gain, 0).sum() / jnp.maximum(sequence.counted.sum(), 1)
+    error = masked_mean((replayed.value - sequence.target / scale) ** 2, valid)
+    entropy = masked_mean(replayed.entropy, valid)
+    metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
+    return -gain - weights.entropy * entropy + weights.value * error, metrics
+
+
+def normalize_over_tasks(advantage: Float[Array, "B X"], valid: Bool[Array, "B X"]) -> Float[Array, "B X"]:
+    """(A − mean) / std over the valid steps of ALL tasks: an outer step, unlike an inner one, is one for all of them.
+
+    What tells good tasks from bad ones is left to V. 0 on padding.
+    """
+    mean = masked_mean(advantage, valid)
+    centered = jnp.where(valid, advantage - mean, 0)
+    return centered / (jnp.sqrt(masked_mean(centered**2, valid)) + 1e-8)

@@ -1,0 +1,120 @@
+"""Policies with a memory: f_θ that acts at every step. A gated recurrent unit reads what happened, step by step."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from metarl_jax import checks
+from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
+from metarl_jax.policies.networks import mlp, value_mlp
+from metarl_jax.types import Percept, PyTree
+
+
+def _as_input(percept: Percept) -> jax.Array:
+    """[observation, last action, last reward, whether an episode begins] as one vector."""
+    observation = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(percept.observation)]
+    flags = jnp.stack([jnp.asarray(percept.reward, float), jnp.asarray(percept.start, float)])
+    return jnp.concatenate([*observation, percept.action, flags])
+
+
+def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callable]:
+    """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078): its ``init``, ``start`` and ``remember``."""
+    cell = nn.GRUCell(memory_size, param_dtype=float)
+    blank = jnp.zeros(memory_size, float)
+
+    def init(key: jax.Array) -> PyTree:
+        return cell.init(key, blank, jnp.zeros(input_size, float))["params"]
+
+    def remember(params: PyTree, memory: jax.Array, percept: Percept) -> jax.Array:
+        return cell.apply({"params": params}, memory, _as_input(percept))[0]
+
+    return init, lambda: jnp.zeros(memory_size, float), remember
+
+
+def _input_size(env: TaskEnv) -> int:
+    return env.observation_size + env.action_size + 2
+
+
+def gru(
+    env: TaskEnv, memory_size: int = 64, hidden: Sequence[int] = (), activation: str = "tanh", **gaussian_options
+) -> RecurrentPolicy:
+    """m_t = GRU(m_{t−1}, [s_t, a_{t−1}, r_{t−1}, start_t]), π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory m_t itself.
+
+    Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763).
+
+    Args:
+        env: whose sizes to use.
+        memory_size: numbers in the memory.
+        hidden: sizes of the layers between the memory and the outputs; none means linear ones.
+        activation: "tanh" or "relu".
+        **gaussian_options: `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.gaussian_mlp`.
+
+    Raises:
+        ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
+    """
+    size = checks.integer("memory_size", memory_size)
+    init_memory, start, remember = _gru(_input_size(env), size)
+    # The head is the library's own policy network, which sees the memory in the place of an observation.
+    head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
+    init_value, value = value_mlp(size, hidden, activation)
+
+    def init(key):
+        memory_key, head_key, value_key = jax.random.split(key, 3)
+        return {"memory": init_memory(memory_key), "policy": head.init(head_key), "value": init_value(value_key)}
+
+    def act(params, memory, observation):
+        return head.apply(params["policy"], memory), value(params["value"], memory)
+
+    return RecurrentPolicy(
+        init,
+        start=lambda params: start(),
+        remember=lambda params, memory, percept: remember(params["memory"], memory, percept),
+        act=act,
+        params=lambda params, memory: memory,
+    )
+
+
+def hypernetwork(env: TaskEnv, policy: Policy, memory_size: int = 64) -> RecurrentPolicy:
+    """m_t as in `gru`, φ_t = b + W m_t, π_φt(·|s_t): a recurrent hypernetwork emits the base policy's φ at every step.
+
+    W is 0 and b the base policy's own initialisation at first, so that training starts from a policy of the usual
+    scale, whatever the memory holds (Beck et al. 2022, arXiv:2210.11348, "Bias-HyperInit"; recurrent: Beck et al. 2023,
+    arXiv:2309.14970).
+
+    Args:
+        env: whose sizes to use.
+        policy: the base policy π_φ.
+        memory_size: numbers in the memory.
+
+    Raises:
+        ValueError: the size is no positive integer.
+    """
+    size = checks.integer("memory_size", memory_size)
+    init_memory, start, remember = _gru(_input_size(env), size)
+    init_value, value = value_mlp(size + env.observation_size, (size,), "tanh")
+
+    def init(key):
+        memory_key, policy_key, value_key = jax.random.split(key, 3)
+        bias = jax.tree.map(jnp.asarray, policy.init(policy_key))
+        kernel = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), bias)
+        emit = {"kernel": kernel, "bias": bias}
+        return {"memory": init_memory(memory_key), "emit": emit, "value": init_value(value_key)}
+
+    def phi(params, memory):
+        emit = params["emit"]
+        return jax.tree.map(lambda b, w: b + jnp.tensordot(memory, w, 1), emit["bias"], emit["kernel"])
+
+    def act(params, memory, observation):
+        seen = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(observation)]
+        return policy.apply(phi(params, memory), observation), value(params["value"], jnp.concatenate([memory, *seen]))
+
+    return RecurrentPolicy(
+        init,
+        start=lambda params: start(),
+        remember=lambda params, memory, percept: remember(params["memory"], memory, percept),
+        act=act,
+        params=phi,
+    )

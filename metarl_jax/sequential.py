@@ -1,0 +1,226 @@
+"""What algorithms with a memory share: a `MetaAlgorithm` whose trials are sequential episodes, trained by PPO."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metarl_jax import checks, inner, outer, policies
+from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, RecurrentPolicy, TaskEnv, Trial
+from metarl_jax.outer.trials import Weights
+from metarl_jax.rollout import trial as run_trial
+from metarl_jax.types import Adaptation, MetaState, PyTree, Trajectory, strongly_typed
+
+Estimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
+"""``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
+
+
+def _estimator(advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None) -> Estimator:
+    """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function."""
+    given = {name: value for name, value in {"discount": discount, "lambda_": lambda_}.items() if value is not None}
+    if callable(advantage):
+        if given:
+            raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
+        return lambda trajectory, values: (advantage(trajectory), inner.reward_to_go(trajectory))
+    accepted = inspect.signature(checks.choose("advantage", advantage, inner.ADVANTAGES)).parameters
+    for name in given:
+        if name not in accepted:
+            raise ValueError(f"advantage {advantage!r} takes no {name}; leave {name} out, or choose 'gae'")
+    gamma = checks.share("discount", given.get("discount", accepted["discount"].default))
+    if advantage == "returns":
+        plain = inner.returns(gamma)
+        return lambda trajectory, values: (plain(trajectory), plain(trajectory))
+    factor = checks.share("lambda_", given.get("lambda_", accepted["lambda_"].default))
+
+    def gae(trajectory: Trajectory, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+        following = jnp.concatenate([values[:, 1:], jnp.zeros_like(values[:, :1])], axis=1)
+        estimate = inner.gae_of_values(trajectory, values, following, gamma, factor)
+        return estimate, estimate + values
+
+    return gae
+
+
+def make_recurrent(
+    env: TaskEnv, policy: RecurrentPolicy | Mapping[str, Any] | None, memory_size: int
+) -> RecurrentPolicy:
+    """π with a memory as it is, or made by `metarl_jax.policies.gru` of the given options.
+
+    Raises:
+        ValueError: it is neither, or an option is unknown.
+    """
+    if isinstance(policy, RecurrentPolicy):
+        for name, function in policy._asdict().items():
+            checks.function(f"{name} of the policy", function)
+        return policy
+    if policy is not None and not isinstance(policy, Mapping):
+        raise ValueError(
+            f"policy is {policy!r}, which has no memory; it must be a metarl_jax.RecurrentPolicy, or options such as "
+            "{'hidden': (64,)}; rl2-hyper takes a policy without memory"
+        )
+    accepted = ("hidden", "activation", "init_std", "min_std", "learn_std")
+    for option in policy or {}:
+        if option not in accepted:
+            raise checks.unknown("option of the policy", option, accepted)
+    return policies.gru(env, memory_size, **dict(policy or {}))
+
+
+def assemble_trials(
+    env: TaskEnv,
+    policy: RecurrentPolicy,
+    *,
+    tasks: int = 20,
+    episodes: int = 2,
+    adaptation_steps: int = 0,
+    burn_in: int = 0,
+    horizon: int | None = None,
+    advantage: str | AdvantageEstimator = "gae",
+    discount: float | None = None,
+    lambda_: float | None = None,
+    normalized: bool = True,
+    outer_lr: float = 1e-3,
+    epochs: int = 4,
+    minibatches: int = 1,
+    clip: float = 0.2,
+    entropy_weight: float = 0.01,
+    value_weight: float = 0.5,
+    max_gradient_norm: float | None = 1.0,
+    bptt: int | None = None,
+    remat: bool = False,
+    task_chunk: int | None = None,
+) -> MetaAlgorithm:
+    """θ by PPO on whole trials of a policy with a memory; f_θ is the memory, which acts at every step.
+
+    A trial is H = (`adaptation_steps` + 1)·`episodes` sequential episodes, a stage each: S = H and N = 1. So it takes
+    as many episodes of a task as a gradient-based algorithm with the same two options, and `adapt` with more of them is
+    a longer trial.
+
+    Args:
+        env: p(M) and its MDPs.
+        policy: π_θ.
+        tasks: B, trials per meta-iteration, a task each.
+        episodes: with `adaptation_steps`, H.
+        adaptation_steps: with `episodes`, H.
+        burn_in: K, episodes whose rewards do not count, 0 … H − 1.
+        horizon: T, environment steps per episode; None means the environment's.
+        advantage: along the trial: "gae" with the policy's own values, "returns", or a function of the trial as one
+            episode, a `Trajectory` with leaves [1, H·T, ...].
+        discount: γ per step of the trial; None means the estimator's default.
+        lambda_: λ of "gae"; None means its default.
+        normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1.
+        outer_lr: Adam's rate.
+        epochs: passes over the same trials.
+        minibatches: steps per pass, each on as many whole trials; it must divide `tasks`.
+        clip: ε, the range of the ratio.
+        entropy_weight: of the mean entropy per step, in nats.
+        value_weight: of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less.
+        max_gradient_norm: larger gradients are scaled down to it; None leaves them.
+        bptt: steps after which backpropagation through the memory is cut; None means full.
+        remat: recompute the memory's steps in the backward pass instead of storing them.
+        task_chunk: tasks at a time; None means all at once.
+
+    Raises:
+        ValueError: a value is out of range, or two options do not go together.
+    """
+    checks.integer("episodes", episodes)
+    checks.integer("adaptation_steps", adaptation_steps, least=0)
+    length = episodes * (adaptation_steps + 1)
+    if checks.integer("burn_in", burn_in, least=0) >= length:
+        raise ValueError(f"burn_in is {burn_in}; a trial has {length} episodes, so it must lie in 0..{length - 1}")
+    sizes = Trial(
+        tasks=tasks,
+        episodes=1,
+        adaptation_steps=length - 1,
+        burn_in=burn_in,
+        horizon=env.horizon if horizon is None else horizon,
+    )
+    if tasks % checks.integer("minibatches", minibatches):
+        raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
+    if bptt is not None:
+        checks.integer("bptt", bptt)
+    if task_chunk is not None:
+        checks.integer("task_chunk", task_chunk)
+    normalized = checks.boolean("normalized", normalized)
+    memory = outer.Memory(checks.boolean("remat", remat), task_chunk)
+    estimate = _estimator(advantage, discount, lambda_)
+    weights = Weights(
+        clip=checks.positive("clip", clip),
+        entropy=checks.non_negative("entropy_weight", entropy_weight),
+        value=checks.non_negative("value_weight", value_weight),
+    )
+    gamma = 0.99 if discount is None else discount
+    scale = float(min(length * sizes.horizon, 1 / max(1 - gamma, 1e-9)))
+    optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
+
+    def one_trial(key, theta, task):
+        memories, trajectory = run_trial(key, env, policy, theta, task, length, sizes.horizon)
+        params = jax.vmap(lambda state: policy.params(theta, state))(memories)
+        return outer.Trials(jax.tree.map(lambda leaf: leaf[:, None], trajectory), params)
+
+    def collect(key, theta):
+        def of_task(index):
+            task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
+            return one_trial(data_key, theta, env.sample_task(task_key))
+
+        return memory.over_tasks(of_task, jnp.arange(tasks))
+
+    def prepare(theta, trials):
+        """The fixed data of the outer loss, with advantages, leaves [B, X, ...]."""
+
+        def of_task(trial):
+            trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
+            sequence = outer.as_sequence(env, trajectory, burn_in)
+            values = scale * outer.replay_sequence(policy, theta, sequence).value
+            valid = sequence.trajectory.valid
+            found, target = estimate(sequence.trajectory, jnp.where(valid, values[None], 0))
+            return dataclasses.replace(sequence, advantage=jnp.where(valid, found, 0)[0], target=target[0])
+
+        data = memory.over_tasks(of_task, trials)
+        if normalized:
+            whole = outer.normalize_over_tasks(data.advantage, data.trajectory.valid[:, 0])
+            data = dataclasses.replace(data, advantage=whole)
+        return jax.lax.stop_gradient(data)
+
+    def objective(weights: Weights) -> MetaObjective:
+        def loss(theta, data):
+            def of_task(sequence):
+                replayed = outer.replay_sequence(policy, theta, sequence, bptt, remat)
+                return outer.trial_loss(sequence, replayed, weights, scale)
+
+            losses, metrics = memory.over_tasks(of_task, data)
+            return losses.mean(), {name: outer.metric_over_tasks(name, values) for name, values in metrics.items()}
+
+        return MetaObjective(loss, None)
+
+    def init(key):
+        theta = strongly_typed(policy.init(key))
+        return MetaState(params=theta, opt_state=optimizer.init(theta), iteration=jnp.zeros((), jnp.int32))
+
+    def update(key, state):
+        trials = collect(key, state.params)
+        data = prepare(state.params, trials)
+        theta, opt_state, metrics = optimizer.update(objective(weights), state.params, state.opt_state, data)
+        state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
+        return state, outer.describe(trials.trajectory, trials.params) | metrics
+
+    def gradient(key, theta: PyTree):
+        trials = collect(key, theta)
+        data = prepare(theta, trials)
+        # ∇J alone: entropy and the values' error serve the training and are no part of J.
+        plain = objective(weights._replace(entropy=0.0, value=0.0))
+        (loss, metrics), descent = jax.value_and_grad(plain.loss, has_aux=True)(theta, data)
+        ascent = jax.tree.map(jnp.negative, descent)
+        return ascent, outer.describe(trials.trajectory, trials.params) | metrics | {
+            "loss": loss,
+            "meta_gradient_norm": optax.tree.norm(ascent),
+        }
+
+    def adapt(key, theta, task):
+        trials = one_trial(key, theta, task)
+        last = jax.tree.map(lambda leaf: leaf[-1], trials.params)
+        return Adaptation(last, outer.returns_of(trials.trajectory), trials.trajectory)
+
+    return MetaAlgorithm(init, update, adapt, gradient)
