@@ -5,7 +5,6 @@ from metarl_jax.outer.meta_gradient import (
     Memory,
     Parts,
     adapt,
-    adaptation,
     collect,
     collect_tasks,
     describe,
@@ -14,6 +13,7 @@ from metarl_jax.outer.meta_gradient import (
     meta_objective,
     metric_over_tasks,
     replay,
+    summary,
     trial_of,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
@@ -29,7 +29,6 @@ __all__ = [
     "Trials",
     "adam",
     "adapt",
-    "adaptation",
     "add",
     "antithetic",
     "as_sequence",
@@ -55,6 +54,7 @@ __all__ = [
     "replay",
     "replay_sequence",
     "smoothed_gradient",
+    "summary",
     "trial_loss",
     "trial_of",
     "trust_region",

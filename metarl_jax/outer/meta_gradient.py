@@ -130,21 +130,18 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
 
 
+def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:
+    """What `adapt` keeps of a stage: returns, D, lengths.
+
+    Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
+    """
+    return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
+
+
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same trial that training uses."""
-
-    def kept(stage):  # summed up stage by stage, so that nothing else need outlive a stage of a long trial
-        return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
-
-    fast, seen = run_trial(key, parts, theta, task, kept)
+    fast, seen = run_trial(key, parts, theta, task, summary)
     return Adaptation(parts.adapter.params(theta, fast), *seen)
-
-
-def adaptation(data: Stage) -> Adaptation:
-    """What `MetaAlgorithm.adapt` returns, from the stages of ONE task, leaves [S, N, T, ...]."""
-    trajectory = data.trajectory
-    params = jax.tree.map(lambda leaf: leaf[-1], data.params)
-    return Adaptation(params, trajectory.returns, trajectory, trajectory.lengths)
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:

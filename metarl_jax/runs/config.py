@@ -80,9 +80,9 @@ class TrainConfig:
     """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
     wandb: str | None = None
     """also log to this Weights & Biases project (needs metarl-jax[wandb])"""
-    algorithm_options: AlgorithmConfig = AlgorithmConfig()
-    policy: PolicyConfig = PolicyConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    algorithm_options: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self):
         for name in ("iterations", "checkpoint_every", "keep", "seeds", "patience"):

@@ -39,7 +39,7 @@ class AlgorithmConfig:
     """stages that the objective does not count, 0 to L; of a memory, episodes (None: all but the last, in lpg and
     self-tuning the first, in rl2 and rl2-hyper none)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1)"""
+    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1.0)"""
     std_lr: float | None = None
     """rate of the inner steps for the standard deviation (None: that of the others)"""
     inner_optimizer: str | None = None
