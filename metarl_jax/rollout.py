@@ -14,7 +14,7 @@ from flax import struct
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
-from metarl_jax.types import Key, Percept, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -33,18 +33,6 @@ class _Past:
 
 def _unborn(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
-
-
-@struct.dataclass
-class Running:
-    """An environment between two calls of `unroll`."""
-
-    state: PyTree
-    """the environment's own"""
-    time: jax.Array
-    """[] int32: steps since its reset"""
-    over: jax.Array
-    """[] bool: the episode has ended, so the next call resets it"""
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
@@ -218,7 +206,7 @@ def trial(
     task: PyTree,
     episodes: int,
     horizon: int,
-    kept: Callable[[PyTree, Trajectory], PyTree] = lambda memory, trajectory: (memory, trajectory),
+    kept: Callable[[PyTree, Trajectory], PyTree],
 ) -> tuple[PyTree, PyTree]:
     """H = `episodes` episodes of one task one after the other: the memory is reset before the first one only.
 
@@ -233,10 +221,10 @@ def trial(
         task: of which all episodes are.
         episodes: H.
         horizon: T.
-        kept: what is kept of an episode: of the memory after it, and its part of D, leaves [T, ...].
+        kept: ``(memory after an episode, the episode, leaves [1, T, ...]) → what is kept of it``.
 
     Returns:
-        The memory after the last episode, and what was kept, leaves [H, ...], cut from the gradient's graph.
+        The memory after the trial, and what was kept, leaves [H, ...]; all of it cut from the gradient's graph.
 
     Raises:
         ValueError: as in `rollout`.
@@ -249,12 +237,10 @@ def trial(
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
-        alone = _trajectory(jax.tree.map(lambda leaf: leaf[None], steps))
-        return past, kept(past.memory, jax.tree.map(lambda leaf: leaf[0], alone))
+        return past, kept(past.memory, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps)))
 
-    start = _unborn(env, policy.start(params))
-    after, seen = jax.lax.scan(episode, start, _numbered(key, episodes))
-    return jax.lax.stop_gradient((after.memory, seen))
+    past, seen = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
+    return jax.lax.stop_gradient((past.memory, seen))
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:

@@ -155,15 +155,16 @@ def assemble_trials(
     scale = float(min(length * sizes.horizon, 1 / max(1 - gamma, 1e-9)))
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
-    def one_trial(key, theta, task):
-        _, (memories, trajectory) = run_trial(key, env, policy, theta, task, length, sizes.horizon)
-        params = jax.vmap(lambda state: policy.params(theta, state))(memories)
-        return outer.Trials(jax.tree.map(lambda leaf: leaf[:, None], trajectory), params)
+    def one_trial(key, theta, task, kept):
+        return run_trial(key, env, policy, theta, task, length, sizes.horizon, kept)
 
     def collect(key, theta):
+        def kept(memory, episode):
+            return outer.Trials(episode, policy.params(theta, memory))
+
         def of_task(index):
             task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
-            return one_trial(data_key, theta, env.sample_task(task_key))
+            return one_trial(data_key, theta, env.sample_task(task_key), kept)[1]
 
         return memory.over_tasks(of_task, jnp.arange(tasks))
 
@@ -219,10 +220,10 @@ def assemble_trials(
         }
 
     def adapt(key, theta, task):
-        def kept(_, trajectory):
-            return outer.kept_by_adapt(jax.tree.map(lambda leaf: leaf[None], trajectory))
+        def kept(memory, episode):  # summed up episode by episode, so that nothing else need outlive one
+            return episode.returns, episode, episode.lengths
 
-        memory, seen = run_trial(key, env, policy, theta, task, length, sizes.horizon, kept)
+        memory, seen = one_trial(key, theta, task, kept)
         return Adaptation(policy.params(theta, memory), *seen)
 
     return MetaAlgorithm(init, update, adapt, gradient)

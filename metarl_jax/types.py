@@ -88,6 +88,18 @@ class Percept:
 
 
 @struct.dataclass
+class Running:
+    """An environment between two calls of `metarl_jax.rollout.unroll`."""
+
+    state: PyTree
+    """the environment's own"""
+    time: jax.Array
+    """[] int32: steps since its reset"""
+    over: jax.Array
+    """[] bool: the episode has ended, so the next call resets it"""
+
+
+@struct.dataclass
 class Stage:
     """One stage of a trial, fixed once collected: what the replay and the outer loss read. Leaves [N, T, ...]."""
 

@@ -35,8 +35,15 @@ def recorder(mean=0.0):
 
 def run(env, task, episodes, horizon, key=0, policy=None, params=0.0):
     policy = recorder() if policy is None else policy
-    call = jax.jit(lambda key: trial(key, env, policy, jnp.asarray(params), task, episodes, horizon)[1])
-    return jax.tree.map(np.asarray, call(jax.random.key(key)))
+    """The memory after each episode, and D, leaves [H, T, ...]."""
+
+    def kept(memory, episode):
+        return memory, jax.tree.map(lambda leaf: leaf[0], episode)
+
+    call = jax.jit(lambda key: trial(key, env, policy, jnp.asarray(params), task, episodes, horizon, kept))
+    last, (memories, data) = jax.tree.map(np.asarray, call(jax.random.key(key)))
+    jax.tree.map(lambda after, all_: np.testing.assert_array_equal(after, all_[-1]), last, memories)
+    return memories, data
 
 
 def test_the_memory_sees_every_valid_step_once_in_order():
@@ -86,7 +93,7 @@ def test_fewer_episodes_are_the_first_ones():
 
 
 def test_a_void_episode_leaves_no_trace():
-    """The memory after it is that before it, so the episodes that follow are those of a trial without it but for draws."""
+    """The memory after it is that before it."""
     env, key = fragile.fragile(), jax.random.key(0)
     reset_keys = fragile.reset_keys(key, 4)
 
@@ -111,8 +118,8 @@ def test_the_replay_is_what_the_trial_did(environment):
 
     def both(key):
         task = env.sample_task(key)
-        _, (_, data) = trial(key, env, policy, theta, task, 6, 6)
-        sequence = outer.as_sequence(env, data, 0)
+        _, episodes = trial(key, env, policy, theta, task, 6, 6, lambda memory, episode: episode)
+        sequence = outer.as_sequence(env, jax.tree.map(lambda leaf: leaf[:, 0], episodes), 0)
         return sequence, outer.replay_sequence(policy, theta, sequence)
 
     sequence, replayed = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(2), 8))

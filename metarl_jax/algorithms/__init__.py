@@ -11,6 +11,7 @@ from metarl_jax.algorithms.e_maml import e_maml
 from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.loaded_dice import loaded_dice
+from metarl_jax.algorithms.lpg import lpg
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.algorithms.maml_trpo import maml_trpo
 from metarl_jax.algorithms.meta_curvature import meta_curvature
@@ -20,6 +21,7 @@ from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
 from metarl_jax.algorithms.rl2 import rl2
 from metarl_jax.algorithms.rl2_hyper import rl2_hyper
+from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
@@ -34,6 +36,7 @@ ALGORITHMS = {
     "es-maml": es_maml,
     "fomaml": fomaml,
     "loaded-dice": loaded_dice,
+    "lpg": lpg,
     "maml": maml,
     "maml-trpo": maml_trpo,
     "meta-curvature": meta_curvature,
@@ -43,6 +46,7 @@ ALGORITHMS = {
     "reptile": reptile,
     "rl2": rl2,
     "rl2-hyper": rl2_hyper,
+    "self-tuning": self_tuning,
     "tmaml": tmaml,
 }
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
@@ -106,6 +110,7 @@ __all__ = [
     "es_maml",
     "fomaml",
     "loaded_dice",
+    "lpg",
     "make",
     "maml",
     "maml_trpo",
@@ -118,5 +123,6 @@ __all__ = [
     "reptile",
     "rl2",
     "rl2_hyper",
+    "self_tuning",
     "tmaml",
 ]

@@ -22,6 +22,7 @@ from metarl_jax.envs import (
 )
 from metarl_jax.envs import registry as _registry
 from metarl_jax.envs.contract import faults as _faults
+from metarl_jax.envs.fixed import fix_task
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
@@ -113,6 +114,7 @@ __all__ = [
     "VelocityTask",
     "card",
     "check",
+    "fix_task",
     "from_brax",
     "from_gymnax",
     "from_playground",

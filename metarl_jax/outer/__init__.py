@@ -10,15 +10,16 @@ from metarl_jax.outer.meta_gradient import (
     describe,
     describe_window,
     exploration_credit,
-    kept_by_adapt,
     meta_objective,
     metric_over_tasks,
     replay,
+    summary,
     trial_of,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
+from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
 __all__ = [
     "Antithetic",
@@ -31,6 +32,7 @@ __all__ = [
     "add",
     "antithetic",
     "as_sequence",
+    "bootstrapped",
     "centred_ranks",
     "clipped",
     "collect",
@@ -43,16 +45,18 @@ __all__ = [
     "exploration_credit",
     "gradient_steps",
     "inner_kl",
-    "kept_by_adapt",
     "kl_of_stages",
     "meta_objective",
     "metric_over_tasks",
     "normalize_over_tasks",
+    "nothing",
     "ratio",
     "replay",
     "replay_sequence",
     "smoothed_gradient",
+    "summary",
     "trial_loss",
     "trial_of",
     "trust_region",
+    "validation",
 ]

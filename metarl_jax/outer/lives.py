@@ -13,8 +13,8 @@ from flax import struct
 
 from metarl_jax.base import Adapter
 from metarl_jax.outer.meta_gradient import Parts
-from metarl_jax.rollout import Running, unroll, waiting
-from metarl_jax.types import Key, PyTree, Stage, strongly_typed
+from metarl_jax.rollout import unroll, waiting
+from metarl_jax.types import Key, PyTree, Running, Stage, strongly_typed
 
 
 @struct.dataclass
@@ -88,12 +88,7 @@ def born(key: Key, parts: Parts, theta: PyTree, task: PyTree, end: jax.Array | i
 
 
 def live(
-    key: Key,
-    parts: Parts,
-    theta: PyTree,
-    life: Life,
-    updates: int,
-    kept: Callable[[Stage], PyTree] = lambda stage: stage,
+    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, kept: Callable[[Stage], PyTree]
 ) -> tuple[Life, PyTree]:
     """`updates` times: learn from the newest stage, then collect the next. Physics stands once in the program.
 
@@ -103,10 +98,10 @@ def live(
         theta: θ.
         life: of ONE agent.
         updates: of φ.
-        kept: what is kept of each new stage.
+        kept: what is kept of a stage, leaves [N, T, ...].
 
     Returns:
-        The agent, older by `updates`, and what was kept, leaves [updates, ...].
+        The agent, older by `updates`, and what was kept of the new stages, leaves [updates, ...].
     """
 
     def update(carry, index):
@@ -122,6 +117,6 @@ def live(
 
 def window(key: Key, parts: Parts, theta: PyTree, life: Life) -> tuple[Life, Window]:
     """The next L updates of one agent; see `live`."""
-    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps)
+    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps, lambda stage: stage)
     stages = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), life.newest, stages)
     return after, Window(life.fast, stages)

@@ -130,18 +130,18 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
 
 
+def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:
+    """What `adapt` keeps of a stage: returns, D, lengths.
+
+    Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
+    """
+    return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
+
+
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
     """φ = f_θ(D) in ONE task, by the same trial that training uses."""
-    fast, seen = run_trial(key, parts, theta, task, lambda stage: kept_by_adapt(stage.trajectory))
+    fast, seen = run_trial(key, parts, theta, task, summary)
     return Adaptation(parts.adapter.params(theta, fast), *seen)
-
-
-def kept_by_adapt(trajectory: Trajectory) -> tuple[jax.Array, Trajectory, jax.Array]:
-    """What `Adaptation` has of a stage, leaves [N, ...], beside φ: to be called within the loop over stages.
-
-    There the stage is summed up, so that where nobody asks for the trajectory, nothing of it outlives the stage.
-    """
-    return trajectory.returns, trajectory, trajectory.lengths
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:

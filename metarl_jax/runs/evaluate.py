@@ -152,6 +152,7 @@ _FILES = {
     "tensorboard": "the same for TensorBoard",
     "checkpoints": "θ and the optimiser's state",
     "learning_curve.png": "return before and after adaptation, during training",
+    "hyperparameters.png": "what θ meant, during training",
     "adaptation.png": "return against episodes seen, on held-out tasks",
     "evaluation.json": "every task's return, and their statistics",
 }

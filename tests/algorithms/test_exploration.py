@@ -25,7 +25,8 @@ def learned(name, burn_in):
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_free_episodes_are_explored_and_the_others_live_on_it(name):
     returns, opened = learned(name, FREE)
-    assert (returns > 0.9 * exploration.optimum(FREE, 4)).all()
+    best = exploration.optimum(FREE, 4)  # what an episode pays who knows the task, so that none pays more
+    assert ((returns > 0.9 * best) & (returns < best + 1e-4)).all()
     assert (opened[:, :FREE] > 0.7).all()
     assert (np.abs(opened[:, FREE:] - 0.25) < 0.05).all()  # the treasure's room, and hardly another
 
