@@ -47,7 +47,7 @@ def test_memory_hardly_grows_with_the_length_of_a_trial(long):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fomaml", "rl2", "rl2-hyper"])
+@pytest.mark.parametrize("name", ["fomaml", "rl2", "rl2-hyper", "lpg", "self-tuning"])
 def test_memory_of_other_algorithms_hardly_grows_either(name):
     assert_memory_hardly_grows(compiled(10, name)[0], compiled(1000, name)[0])
 
