@@ -110,7 +110,8 @@ def assemble_trials(
             episode, a `Trajectory` with leaves [1, H·T, ...].
         discount: γ per step of the trial; None means the estimator's default.
         lambda_: λ of "gae"; None means its default.
-        normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1.
+        normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1, see
+            `metarl_jax.outer.normalize_over_tasks`.
         outer_lr: Adam's rate.
         epochs: passes over the same trials.
         minibatches: steps per pass, each on as many whole trials; it must divide `tasks`. None means 4, or less where
@@ -184,7 +185,7 @@ def assemble_trials(
 
         data = memory.over_tasks(of_task, trials)
         if normalized:
-            whole = outer.normalize_over_tasks(data.advantage, data.trajectory.valid[:, 0])
+            whole = outer.normalize_over_tasks(data.advantage, data.target, data.trajectory.valid[:, 0])
             data = dataclasses.replace(data, advantage=whole)
         return jax.lax.stop_gradient(data)
 
