@@ -30,7 +30,7 @@ class AlgorithmConfig:
     """Inner and outer loop; None is the algorithm's own default."""
 
     tasks: int | None = None
-    """B, tasks of one meta-iteration (None: 20; self-tuning: 1)"""
+    """B, tasks of one meta-iteration (None: 20; self-tuning: 1; rl2, rl2-hyper: 100)"""
     episodes: int | None = None
     """N, episodes per stage and task (None: 20; rl2, rl2-hyper: 2)"""
     adaptation_steps: int | None = None
@@ -85,7 +85,7 @@ class AlgorithmConfig:
     memory_size: int | None = None
     """numbers in the memory (rl2, rl2-hyper; None: 64)"""
     minibatches: int | None = None
-    """steps per pass over the trials, each on as many whole trials (rl2, rl2-hyper; None: 1)"""
+    """steps per pass over the trials, each on as many whole trials (rl2, rl2-hyper; None: up to 4)"""
     bptt: int | None = None
     """steps after which backpropagation through the memory is cut (rl2, rl2-hyper; None: never)"""
     tuned: tuple[str, ...] | None = None

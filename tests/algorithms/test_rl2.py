@@ -146,7 +146,7 @@ def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(n
         ({"episodes": 0}, "episodes is 0"),
         ({"burn_in": 2}, r"burn_in is 2; a trial has 2 episodes, so it must lie in 0..1"),
         ({"burn_in": -1}, "burn_in is -1"),
-        ({"minibatches": 3}, "minibatches is 3; it must divide the 20 tasks"),
+        ({"minibatches": 3}, "minibatches is 3; it must divide the 100 tasks"),
         ({"bptt": 0}, "bptt is 0"),
         ({"clip": 0.0}, "clip is 0.0"),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1"),

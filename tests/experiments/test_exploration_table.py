@@ -61,8 +61,10 @@ def test_refusals(untrained, arguments, message):
     assert not untrained.exists()
 
 
-def test_the_free_episodes_of_an_algorithm_with_an_inner_step_are_its_first_stage():
+def test_one_trial_for_all_of_six_episodes_of_which_three_are_free():
+    """An algorithm with an inner step counts stages, one that goes through the episodes in sequence counts them."""
     arguments = exploration.Arguments(episodes=3)
     given = exploration.settings("e-maml", 3, arguments)
     assert (given["episodes"], given["adaptation_steps"], given["burn_in"]) == (3, 1, 1)
     assert exploration.settings("e-maml", 0, arguments)["burn_in"] == 0
+    assert exploration.settings("rl2", 3, arguments) == {"episodes": 6, "burn_in": 3}

@@ -80,10 +80,18 @@ def test_the_loss_in_numpy():
 def test_normalised_over_all_tasks_together():
     advantage = jnp.array([[1.0, 2.0, 9.0], [3.0, 6.0, 7.0]])
     valid = jnp.array([[True, True, False], [True, True, False]])
-    found = np.asarray(outer.normalize_over_tasks(advantage, valid))
+    target = jnp.array([[-50.0, 40.0, 999.0], [1.0, 2.0, 999.0]])
+    found = np.asarray(outer.normalize_over_tasks(advantage, target, valid))
     values = np.array([1.0, 2, 3, 6])
-    np.testing.assert_allclose(found[:, :2].ravel(), (values - 3) / values.std(), rtol=1e-5)
+    np.testing.assert_allclose(found[:, :2].ravel(), (values - 3) / (values.std() + 0.5), rtol=1e-5)
     np.testing.assert_array_equal(found[:, 2], 0)
+
+
+def test_what_is_left_where_nothing_can_be_gained_stays_small():
+    """Errors of 1e-4 in values of size 1 are no advantages of size 1."""
+    advantage = 1e-4 * jax.random.normal(jax.random.key(0), (4, 50))
+    found = outer.normalize_over_tasks(advantage, jnp.ones((4, 50)), jnp.ones((4, 50), bool))
+    assert np.abs(found).max() < 0.05
 
 
 def total_log_prob(bptt, remat=False):
