@@ -10,7 +10,7 @@ from flax import struct
 from metarl_jax import outer
 from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.outer import lives
-from metarl_jax.types import Key, MetaState, Metrics, Path, PyTree, strongly_typed
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
 """``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has beside the objective"""
@@ -126,7 +126,7 @@ def assemble_lives(
         birth_key, life_key = jax.random.split(key)
         life = lives.born(birth_key, parts, theta, task, whole)
         # The newborn's first update learns nothing, so stage 0 is before any adaptation.
-        life, stages = lives.live(life_key, parts, theta, life, trial.stages)
-        return outer.adaptation(stages)
+        life, seen = lives.live(life_key, parts, theta, life, trial.stages, outer.summary)
+        return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
     return MetaAlgorithm(init, update, adapt, gradient, parts.policy)

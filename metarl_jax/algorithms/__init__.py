@@ -11,6 +11,7 @@ from metarl_jax.algorithms.e_maml import e_maml
 from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.loaded_dice import loaded_dice
+from metarl_jax.algorithms.lpg import lpg
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.algorithms.maml_trpo import maml_trpo
 from metarl_jax.algorithms.meta_curvature import meta_curvature
@@ -35,6 +36,7 @@ ALGORITHMS = {
     "es-maml": es_maml,
     "fomaml": fomaml,
     "loaded-dice": loaded_dice,
+    "lpg": lpg,
     "maml": maml,
     "maml-trpo": maml_trpo,
     "meta-curvature": meta_curvature,
@@ -108,6 +110,7 @@ __all__ = [
     "es_maml",
     "fomaml",
     "loaded_dice",
+    "lpg",
     "make",
     "maml",
     "maml_trpo",

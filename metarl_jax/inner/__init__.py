@@ -5,6 +5,7 @@ from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_poli
 from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, gae_of_values, normalize, returns
 from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.critics import BASELINES, Critic, make_baseline, previous_fit, value_network
+from metarl_jax.inner.lpg import LearnedRule, learned_rule, lpg, lpg_penalty, rule_optimizer, with_predictions
 from metarl_jax.inner.optimizers import (
     INNER_OPTIMIZERS,
     adam,
@@ -32,6 +33,7 @@ __all__ = [
     "Fast",
     "FittedBaseline",
     "Hyperparameters",
+    "LearnedRule",
     "actor_critic",
     "adam",
     "by_label",
@@ -45,11 +47,14 @@ __all__ = [
     "gae",
     "gae_of_values",
     "learned_rates",
+    "learned_rule",
     "leave_one_out",
     "likelihood_ratio",
     "linear_feature",
     "linear_time",
     "loaded_dice",
+    "lpg",
+    "lpg_penalty",
     "make_actor_critic",
     "make_baseline",
     "momentum",
@@ -59,6 +64,7 @@ __all__ = [
     "previous_fit",
     "returns",
     "reward_to_go",
+    "rule_optimizer",
     "score_function",
     "self_tuning",
     "sgd",
@@ -66,5 +72,6 @@ __all__ = [
     "value_network",
     "with_critic_loss",
     "with_policy",
+    "with_predictions",
     "zero",
 ]

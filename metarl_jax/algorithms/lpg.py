@@ -1,0 +1,57 @@
+"""LPG: the update rule itself is learned, from agents that live long."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from metarl_jax import inner, outer
+from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
+from metarl_jax.compose import build_parts, make_policy
+from metarl_jax.lifelong import assemble_lives
+
+
+def lpg(
+    env: TaskEnv,
+    *,
+    adaptation_steps: int = 5,
+    burn_in: int = 1,
+    inner_optimizer: str | Callable[[float | Sequence[float]], InnerOptimizer] = "sgd",
+    inner_lr: float | Sequence[float] = 0.1,
+    std_lr: float | Sequence[float] | None = None,
+    discount: float = 0.99,
+    policy: Policy | Mapping[str, Any] | None = None,
+    outer_lr: float = 1e-3,
+    max_gradient_norm: float = 0.5,
+    lifetime: int = 500,
+    rule_size: int = 64,
+    prediction_size: int = 30,
+    prediction_weight: float = 0.5,
+    policy_entropy_weight: float = 0.01,
+    prediction_entropy_weight: float = 1e-3,
+    policy_target_weight: float = 1e-3,
+    prediction_target_weight: float = 1e-3,
+    **common,
+) -> MetaAlgorithm:
+    """θ ← Adam(∇_θ E_M[R(φ_1) + … + R(φ_L)] / L), φ ← φ − α ∇(−log π(a|s) π̂ + α_y KL(y(s) ‖ ŷ)); θ emits π̂ and ŷ.
+
+    `tasks` agents live on from one meta-iteration to the next, each in its own task for `lifetime` updates; a window of
+    `adaptation_steps` of them is differentiated, and all stages from `burn_in` on count. A stage is `horizon` steps of
+    `episodes` environments that go on where they stopped. θ is an LSTM of `rule_size` units over a rollout read
+    backwards; `prediction_size` is that of y, which has the policy's layer sizes, `prediction_weight` α_y, `inner_lr` α;
+    the last four weights are those of `metarl_jax.inner.lpg_penalty`. `adapt` is a life of L updates from a newborn,
+    with L as long as one likes.
+
+    Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
+    """
+    own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
+    agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
+    optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)
+    told = {} if callable(common.get("advantage")) else {"discount": discount}
+    steps = {"adaptation_steps": adaptation_steps, "burn_in": burn_in}
+    parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **steps, **told, **common)
+    weights = (policy_entropy_weight, prediction_entropy_weight, policy_target_weight, prediction_target_weight)
+    return assemble_lives(
+        parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight)),
+        outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm)),
+        lifetime=lifetime,
+        penalty=inner.lpg_penalty(agent, *weights),
+    )

@@ -1,0 +1,92 @@
+"""Networks of learned update rules: what reads a rollout backwards and says how the agent should change."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from metarl_jax import checks
+from metarl_jax.types import Key, PyTree
+
+STEP_INPUTS = 4
+"""r_t, d_t, γ, and π(a_t|s_t) brought into (0, 1)"""
+EMBEDDING = 16
+
+
+class UpdateRule(NamedTuple):
+    """What the policy and the predictions of an agent should become, from a rollout read backwards."""
+
+    init: Callable[[Key], PyTree]
+    """``key → θ``"""
+    apply: Callable[..., tuple[jax.Array, jax.Array]]
+    """``(θ, steps [N, T, 4], y [N, T, m], following [N, T, m], valid [N, T]) → (π̂ [N, T], logits of ŷ [N, T, m])``;
+    y and following are y(s_t) and y(s_{t+1}) as probabilities, the latter 0 where the episode is over"""
+
+
+class _Embedding(nn.Module):
+    @nn.compact
+    def __call__(self, prediction):
+        hidden = nn.relu(nn.Dense(EMBEDDING, param_dtype=float)(prediction))
+        return nn.Dense(1, param_dtype=float)(hidden)
+
+
+def backward_lstm(prediction_size: int, units: int) -> UpdateRule:
+    """The rule's network of Oh et al. (2020, arXiv:2007.08794): an LSTM from the last step of a rollout to its first.
+
+    x_t = [r_t, d_t, γ, π(a_t|s_t), e(y(s_t)), e(y(s_{t+1}))] with an embedding e of one number. π̂_t and ŷ_t are linear
+    in the LSTM's output. A row is a piece of one episode, and the memory is 0 where it ends: nothing comes back from
+    padding, nor from another episode.
+
+    Args:
+        prediction_size: m, categories of y.
+        units: of the LSTM.
+
+    Raises:
+        ValueError: a size is not a positive integer.
+    """
+    checks.integer("prediction_size", prediction_size)
+    checks.integer("units", units)
+    embedding, cell = _Embedding(), nn.OptimizedLSTMCell(units, param_dtype=float)
+    policy_head, prediction_head = nn.Dense(1, param_dtype=float), nn.Dense(prediction_size, param_dtype=float)
+
+    def rest(*lead):
+        return (jnp.zeros((*lead, units)),) * 2
+
+    def init(key: Key) -> PyTree:
+        keys = jax.random.split(key, 4)
+        modules = {
+            "embedding": (embedding, jnp.zeros(prediction_size)),
+            "lstm": (cell, rest(), jnp.zeros(STEP_INPUTS + 2)),
+            "policy": (policy_head, jnp.zeros(units)),
+            "prediction": (prediction_head, jnp.zeros(units)),
+        }
+        return {
+            name: module.init(one, *inputs)["params"]
+            for one, (name, (module, *inputs)) in zip(keys, modules.items(), strict=True)
+        }
+
+    def apply(
+        params: PyTree,
+        steps: Float[Array, "N T 4"],
+        y: Float[Array, "N T m"],
+        following: Float[Array, "N T m"],
+        valid: Bool[Array, "N T"],
+    ) -> tuple[Float[Array, "N T"], Float[Array, "N T m"]]:
+        known = [embedding.apply({"params": params["embedding"]}, values) for values in (y, following)]
+        inputs = jnp.concatenate([steps, *known], axis=-1)
+
+        def step(memory, now):
+            x, taken = now
+            after, output = cell.apply({"params": params["lstm"]}, memory, x)
+            return jax.tree.map(lambda new, old: jnp.where(taken[:, None], new, old), after, memory), output
+
+        by_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (inputs, valid))
+        _, outputs = jax.lax.scan(step, rest(len(valid)), by_time, reverse=True)
+        outputs = jnp.swapaxes(outputs, 0, 1)
+        policy_target = policy_head.apply({"params": params["policy"]}, outputs)
+        return policy_target[..., 0], prediction_head.apply({"params": params["prediction"]}, outputs)
+
+    return UpdateRule(init, apply)
