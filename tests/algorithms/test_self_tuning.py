@@ -60,6 +60,7 @@ def test_without_tuning_it_is_an_actor_critic():
         critic = mrl.inner.value_network(1, env.horizon, timed=False)
         update, state = jax.jit(algorithm.update), jax.jit(algorithm.init)(jax.random.key(0))
         before = jax.tree.map(lambda leaf: leaf[0], state.opt_state.population)
+        metrics = {}
         for index in range(3):
             state, metrics = update(jax.random.key(index), state)
             after = jax.tree.map(lambda leaf: leaf[0], state.opt_state.population)
@@ -105,6 +106,7 @@ def test_one_life_on_brax(options):
     env = mrl.envs.fix_task(env, env.sample_task(jax.random.key(0)))
     algorithm = mrl.algorithms.make("self-tuning", env, **SIZES, **options)
     state, update = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update)
+    metrics = {}
     for index in range(3):
         state, metrics = update(jax.random.key(index), state)
     assert all(np.isfinite(value).all() for value in metrics.values())

@@ -147,7 +147,7 @@ def network_window(agent, optimizer, steps):
     tuning = inner.tuning(START)
     rule = inner.self_tuning(agent, tuning, optimizer)
     theta = {name: jnp.asarray(0.02 * (index - 1)) for index, name in enumerate(inner.HYPERPARAMETERS)}
-    fast = rule.adapter.born(jax.random.key(3), theta)
+    fast = rule.fresh(agent.policy.init(jax.random.key(3)))
     data = [random_trajectory(seed) for seed in range(steps + 1)]
     stages = jax.jit(lambda fast: lived(agent, rule, theta, fast, data))(fast)
     parts = make_parts(agent, rule, steps, 12, 9)
