@@ -110,6 +110,20 @@ def test_the_gradient_sees_no_reward_of_the_burn_in():
     assert np.abs(standardized(0)).max() > 10, "where the first pull counts, its gradient is plain to see"
 
 
+def test_the_entropys_weight_halves():
+    """The loss of iteration n with half-life n is that with half the weight, the draws being the same."""
+    env = two_bandits()
+
+    def loss(iteration, **options):
+        algorithm = mrl.algorithms.make("rl2", env, tasks=4, epochs=1, minibatches=1, value_weight=0.0, **options)
+        state = algorithm.init(jax.random.key(0)).replace(iteration=jnp.array(iteration))
+        return jax.jit(algorithm.update)(jax.random.key(1), state)[1]["loss"]
+
+    halved = loss(30, entropy_weight=4.0, entropy_half_life=10)
+    np.testing.assert_allclose(halved, loss(0, entropy_weight=0.5), rtol=1e-6)
+    assert abs(halved - loss(0, entropy_weight=4.0)) > 0.1
+
+
 def test_a_longer_trial_than_trained_on():
     env = two_bandits()
     make = mrl.algorithms.make
@@ -150,6 +164,7 @@ def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(n
         ({"bptt": 0}, "bptt is 0"),
         ({"clip": 0.0}, "clip is 0.0"),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1"),
+        ({"entropy_half_life": 0}, "entropy_half_life is 0"),
         ({"value_weight": float("nan")}, "value_weight is nan"),
         ({"max_gradient_norm": 0}, "max_gradient_norm is 0"),
         ({"advantage": "gea"}, "unknown advantage 'gea'"),
