@@ -98,7 +98,7 @@ COMMON = {
 
 
 def run(options: dict[str, Any], arguments: Arguments) -> tuple[dict[str, np.ndarray], float]:
-    """Metrics of all seeds' lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
+    """Metrics of all lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
     import jax
     import jax.numpy as jnp
 
