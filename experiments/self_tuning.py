@@ -174,7 +174,7 @@ def main(argv: Sequence[str]) -> None:
         began = time.monotonic()
         metrics, seconds = run(options, arguments)
         seen[name] = metrics["return"][:, :, -1]
-        reached = final(seen[name])
+        reached = final(seen[name].astype(np.float64)).round(4)
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
         row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
