@@ -15,15 +15,20 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.runs import cli, comparisons
-from metarl_jax.runs.comparisons import ORACLE
+from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
+POLICY = {"init_std": 0.5, "min_std": 0.1}
 # What an algorithm needs besides the common settings; everything else is its default. Chosen on seeds 100 and 101, on
 # the held-out tasks of an earlier table.
 OWN: dict[str, dict[str, Any]] = {
     "anil": {"inner_lr": 1.0},  # the head alone has to do what all layers do elsewhere
     "cavia": {"inner_lr": 1.0},
     "promp": {"outer_lr": 1e-3},  # five steps on the same data
+    "rl2": MEMORY | DENSE,
+    "rl2-hyper": MEMORY | DENSE | {"policy": POLICY | SMALL_BASE},
 }
+# What lives long has no trials, and a few steps of a newborn say nothing of it.
+LIVES = ("lpg", "self-tuning")
 # Rows beside the registered algorithms: what one option changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ORACLE: (ORACLE, {}),
@@ -38,7 +43,7 @@ class Arguments:
     task: str = "point-nav"
     """task family"""
     algorithms: tuple[str, ...] = ()
-    """which (none named: all registered, and the oracle)"""
+    """which (none named: all that learn from trials, and the oracle)"""
     seeds: int = 3
     """independent runs, trained together in one program"""
     first_seed: int = 0
@@ -77,7 +82,7 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
         "episodes": arguments.episodes,
         "inner_lr": arguments.inner_lr,
         "outer_lr": arguments.outer_lr,
-        "policy": {"init_std": 0.5, "min_std": 0.1},
+        "policy": POLICY,
     }
     return registered, common | own | parse_options("option", arguments.option)
 
@@ -161,7 +166,7 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_jax()
     from metarl_jax import algorithms, checks
 
-    known = (*algorithms.names(), *VARIANTS)
+    known = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():

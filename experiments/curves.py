@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metarl_jax.runs import cli, comparisons
-from metarl_jax.runs.comparisons import ORACLE
+from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 
 class Family(NamedTuple):
@@ -33,26 +33,22 @@ class Family(NamedTuple):
     """options of the algorithms with a memory"""
 
 
-# Where a reward is dense, what an action is worth shows at once, and a shorter horizon of credit lowers the variance of
-# PPO's gradient. Where it is sparse, an episode's exploration pays in later ones, so those belong into one trial.
-DENSE = {"episodes": 2, "discount": 0.9, "lambda_": 0.9, "entropy_weight": 0.0}
 FAMILIES = {
     "point-nav": Family({"action_scale": 10.0}, 2_400_000, {"tasks": 10}, DENSE),
-    "point-sparse": Family({"action_scale": 10.0}, 2_400_000, {"tasks": 20}, {"episodes": 4}),
-    "reacher-goal": Family({"horizon": 50, "backend": "spring"}, 2_000_000, {"tasks": 10}, DENSE),
+    "point-sparse": Family({"action_scale": 10.0}, 1_200_000, {"tasks": 20}, {}),
+    "reacher-goal": Family({"horizon": 50, "backend": "spring"}, 1_600_000, {"tasks": 10}, DENSE),
 }
 POLICY = {"init_std": 0.5, "min_std": 0.1}
 GRADIENT = {"episodes": 20, "inner_lr": 0.1, "outer_lr": 3e-3, "policy": POLICY}
 EVAL_RATES = (0.1, 0.05)  # trained for one step; from the second on the rate is halved, as in Finn et al. (2017)
-MEMORY = {"tasks": 40, "outer_lr": 3e-3, "minibatches": 4, "policy": POLICY}
 # What an algorithm needs besides; of the gradient-based ones as in experiments/compare.py.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maml": GRADIENT,
     "promp": GRADIENT | {"outer_lr": 1e-3},  # five steps on the same data
     "e-maml": GRADIENT | {"credit": 0.1},  # the whole term is noise at this budget
     "pretrain": GRADIENT,
-    "rl2": MEMORY,
-    "rl2-hyper": MEMORY | {"policy": POLICY | {"hidden": (16, 16)}},  # 64 numbers of memory emit each of its weights
+    "rl2": MEMORY | {"policy": POLICY},
+    "rl2-hyper": MEMORY | {"policy": POLICY | SMALL_BASE},
     ORACLE: GRADIENT,
 }
 
@@ -68,7 +64,7 @@ class Arguments:
     first_seed: int = 0
     """the first of them; the others follow"""
     steps: int | None = None
-    """environment steps of a training, equal for all (None: each family's own, about 2 M)"""
+    """environment steps of a training, equal for all (None: each family's own, 1.2 to 2.4 M)"""
     eval_tasks: int = 40
     """held-out tasks, the same for all"""
     eval_episodes: int = 80

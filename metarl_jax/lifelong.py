@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from metarl_jax import outer
+from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.outer import lives
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
@@ -45,10 +45,13 @@ def assemble_lives(
         outer_optimizer: how θ moves.
         lifetime: updates of a life; None means that it never ends.
         penalty: what the outer loss has beside the objective.
+
+    Raises:
+        ValueError: the lifetime is not a positive integer.
     """
     parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
     trial, over_tasks = parts.trial, parts.memory.over_tasks
-    whole = ENDLESS if lifetime is None else lifetime
+    whole = ENDLESS if lifetime is None else checks.integer("lifetime", lifetime)
 
     def of_life(theta: PyTree, seen: lives.Window):
         path = outer.replay(parts, theta, seen.stages, seen.start)

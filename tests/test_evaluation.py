@@ -56,6 +56,8 @@ def test_the_interval_of_known_cases():
     coin = np.array([[0.0], [1.0]])
     assert iqm_interval(coin) == (0.5, 0.0, 1.0)
     assert iqm_interval(coin, level=0.4) == (0.5, 0.5, 0.5)
+    # Every task draws by itself: one draw in sixteen is all 0, though no seed is 0 on both tasks.
+    assert iqm_interval(np.array([[0.0, 1.0], [1.0, 0.0]])) == (0.5, 0.0, 1.0)
     # Every trailing axis sees the same draws.
     scores = np.random.default_rng(0).normal(size=(3, 7, 2))
     np.testing.assert_allclose(np.stack(iqm_interval(scores))[:, 1], np.stack(iqm_interval(scores[..., 1])), rtol=1e-12)

@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 ORACLE = "oracle"
 """`pretrain` on the task made visible: what adaptation could reach at best, and no competitor."""
 
+MEMORY: dict[str, Any] = {"tasks": 40, "episodes": 4, "outer_lr": 3e-3, "minibatches": 4}
+"""Options of the algorithms with a memory."""
+
+DENSE: dict[str, Any] = {"discount": 0.9, "lambda_": 0.9, "entropy_weight": 0.0}
+"""The same where rewards are dense: what an action is worth shows at once, and a shorter horizon of credit lowers the
+variance of PPO's gradient."""
+
+SMALL_BASE = {"hidden": (16, 16)}
+"""A base policy for `rl2-hyper`, each of whose weights takes a product per number of the memory at every step."""
+
 
 class Entry(NamedTuple):
     """What a row of a comparison is made of."""

@@ -1,0 +1,181 @@
+"""Lives that go on across meta-updates: what a window holds, and when an agent is renewed."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import metarl_jax as mrl
+from metarl_jax import inner, outer
+from metarl_jax.base import Adapter
+from metarl_jax.compose import build_parts
+from metarl_jax.lifelong import ENDLESS, assemble_lives
+from metarl_jax.outer import lives
+from tests import toys
+
+THETA = jnp.array(2.0)
+
+
+def counting(steps=2, **sizes):
+    """φ counts updates in units of θ, from a start that is drawn for every life; a void stage is no update."""
+    policy = mrl.Policy(
+        init=lambda key: jnp.zeros(()),
+        apply=lambda params, observation: mrl.policies.DiagonalGaussian(0 * observation + 1e-3 * params, jnp.zeros(1)),
+    )
+
+    def born(key, theta):
+        return jax.random.uniform(key)
+
+    adapter = Adapter(
+        init_meta=lambda key: THETA,
+        init=lambda theta: born(jax.random.key(0), theta),
+        params=lambda theta, fast: fast,
+        learn=lambda theta, fast, trajectory, advantage: fast + theta,
+        born=born,
+    )
+    parts = build_parts(
+        toys.walk(), objective=outer.ratio(), policy=policy, episodes=3, adaptation_steps=steps, advantage="returns",
+        burn_in=1, horizon=4, **sizes,
+    )  # fmt: skip
+    return parts._replace(adapter=adapter)
+
+
+@functools.cache
+def one_life():
+    parts = counting()
+    parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
+
+    @jax.jit
+    def run(key):
+        life = lives.born(key, parts, THETA, jnp.zeros(1), 7)
+        first, one = lives.window(jax.random.fold_in(key, 1), parts, THETA, life)
+        second, two = lives.window(jax.random.fold_in(key, 2), parts, THETA, first)
+        return life, first, one, second, two
+
+    return run(jax.random.key(0))
+
+
+def test_a_newborn_has_seen_nothing_and_learns_nothing_from_it():
+    life, first, one, _, _ = one_life()
+    assert (life.age, life.end) == (0, 7)
+    assert not life.newest.trajectory.valid.any()
+    assert life.environments.over.all()
+    start = life.fast
+    np.testing.assert_allclose(one.stages.params, [start, start, start + 2], rtol=1e-6)
+    assert first.age == 2
+
+
+def test_a_window_begins_with_what_the_last_one_ended_with():
+    _, first, one, second, two = one_life()
+    np.testing.assert_allclose(two.start, first.fast)
+    last, newest = (jax.tree.map(lambda leaf, i=i: leaf[i], seen.stages) for i, seen in ((-1, one), (0, two)))
+    for a, b in zip(jax.tree.leaves(last), jax.tree.leaves(newest), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(two.stages.params, first.fast + jnp.array([0.0, 2.0, 4.0]), rtol=1e-6)
+    assert second.age == 4
+    assert two.stages.trajectory.valid.any((1, 2)).all()
+
+
+def test_environments_go_on_from_stage_to_stage():
+    """A row that was cut continues in the next stage from the observation where it was cut."""
+    _, _, one, _, two = one_life()
+    stages = jax.tree.map(lambda a, b: jnp.concatenate([a, b[1:]]), one.stages.trajectory, two.stages.trajectory)
+    cut = np.asarray(stages.truncated[:, :, -1] & stages.valid[:, :, -1])
+    continued = 0
+    for s, n in zip(*np.nonzero(cut[:-1]), strict=True):
+        left, found = stages.next_observation[s, n, -1], stages.observation[s + 1, n, 0]
+        went_on = left > -2  # where it is not, the environment itself had truncated
+        assert not went_on or left == found
+        continued += bool(went_on)
+    assert continued > 2
+
+
+def test_replay_from_the_start_of_a_window_is_what_was_lived():
+    parts = counting()
+    parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
+    _, _, one, _, two = one_life()
+    for seen in (one, two):
+        path = outer.replay(parts, THETA, seen.stages, seen.start)
+        np.testing.assert_allclose(path.params, seen.stages.params, rtol=1e-6)
+    # Two updates in the window, of which the newborn's first was none: θ counts as often as it was applied here.
+    slopes = [
+        jax.grad(lambda theta, seen=seen: outer.replay(parts, theta, seen.stages, seen.start).params[-1])(THETA)
+        for seen in (one, two)
+    ]
+    assert slopes == [1, 2]
+
+
+def population_of(lifetime, updates, tasks=4, poison=None):
+    algorithm = assemble_lives(counting(tasks=tasks), outer.gradient_steps(outer.adam(1e-9)), lifetime=lifetime)
+    state = algorithm.init(jax.random.key(1))
+    update = jax.jit(algorithm.update)
+    seen = [state.opt_state.population]
+    renewed = []
+    for index in range(updates):
+        if index == poison:
+            living = state.opt_state
+            broken = living.population.replace(fast=living.population.fast.at[1].set(jnp.nan))
+            state = state.replace(opt_state=living.replace(population=broken))
+        state, metrics = update(jax.random.fold_in(jax.random.key(2), index), state)
+        seen.append(state.opt_state.population)
+        renewed.append(int(metrics["renewed"]))
+    return seen, renewed
+
+
+def test_a_life_that_ends_is_renewed_and_the_others_go_on():
+    seen, renewed = population_of(lifetime=8, updates=4)
+    np.testing.assert_array_equal(seen[0].end, [2, 4, 6, 8])  # all ages from the start
+    ages = np.stack([population.age for population in seen])
+    # A life of age 0 enters the window in which it is renewed, and leaves it 2 updates older.
+    np.testing.assert_array_equal(ages, [[0, 0, 0, 0], [2, 2, 2, 2], [2, 4, 4, 4], [4, 2, 6, 6], [6, 4, 2, 8]])
+    assert renewed == [0, 1, 1, 1]
+    for before, after in zip(seen[1:], seen[2:], strict=False):
+        new = np.asarray(after.age) == 2
+        changed = np.asarray(before.task != after.task)[:, 0]
+        np.testing.assert_array_equal(changed, new)
+        np.testing.assert_array_equal(after.end[new], 8)
+        learned = np.asarray(after.fast - before.fast)
+        np.testing.assert_allclose(learned[~new], 4, rtol=1e-5)
+        # A newborn's first update is none, and φ_0 in [0, 1) is drawn: neither 0 nor the old one.
+        start = np.asarray(after.fast)[new] - 2
+        assert ((start > 0) & (start < 1)).all()
+    assert len(np.unique(np.asarray(seen[-1].task))) == 4
+    assert len(np.unique(np.asarray(seen[-1].fast) % 2)) == 4
+
+
+def test_a_life_whose_parameters_are_not_finite_is_renewed_before_its_end():
+    seen, renewed = population_of(lifetime=100, updates=3, poison=2)
+    assert renewed == [0, 0, 1]
+    np.testing.assert_array_equal(seen[-1].age, [6, 2, 6, 6])
+    assert np.isfinite(seen[-1].fast).all()
+
+
+def test_without_a_lifetime_nothing_ends():
+    seen, renewed = population_of(lifetime=None, updates=2)
+    assert renewed == [0, 0]
+    np.testing.assert_array_equal(seen[-1].end, ENDLESS)
+    np.testing.assert_array_equal(seen[-1].task, seen[0].task)
+
+
+def test_adapt_lives_from_birth_and_its_first_stage_is_before_any_update():
+    algorithm = assemble_lives(counting(steps=5), outer.gradient_steps(outer.adam(1e-3)))
+    out = jax.jit(algorithm.adapt)(jax.random.key(3), THETA, jnp.zeros(1))
+    assert out.returns.shape == (6, 3)
+    assert 10 < out.params < 11, "5 updates of θ = 2 from a start in [0, 1)"
+    assert (out.params % 1) != 0
+    np.testing.assert_allclose(out.returns, out.trajectory.reward.sum(-1), rtol=1e-6)
+
+
+def test_a_rule_with_inner_losses_lives_too():
+    """Long lives are not LPG's own: policy-gradient agents whose θ is where they start."""
+    parts = build_parts(toys.walk(), objective=outer.ratio(), policy={"hidden": (4,)}, tasks=2, episodes=3, burn_in=1)
+    parts = parts._replace(adapter=parts.adapter._replace(born=lambda key, theta: parts.adapter.init(theta)))
+    algorithm = assemble_lives(parts, outer.gradient_steps(outer.adam(1e-3)), lifetime=3)
+    state = algorithm.init(jax.random.key(0))
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state)
+    assert np.isfinite(metrics["loss"])
+    start = inner.policy_of(state.params)
+    # A window's start is data, so what lies before it has no derivative.
+    gradient, _ = jax.jit(algorithm.gradient)(jax.random.key(2), start)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
