@@ -32,8 +32,8 @@ GOOD, BAD = "fixed, well chosen", "fixed, badly chosen"
 class Arguments:
     seeds: int = 10
     """independent lives, in one program"""
-    first_seed: int = 0
-    """the first of them; the others follow"""
+    first_seed: int = 100
+    """the first of them; the others follow (the settings were chosen on seeds 0 to 9)"""
     updates: int = 800
     """of an agent in its life"""
     good: float = 0.97
@@ -41,7 +41,9 @@ class Arguments:
     bad: float = 0.5
     """one that does not, where self-tuning starts"""
     outer_lr: float = 0.01
-    """Adam's rate for θ"""
+    """Adam's rate for the discount alone"""
+    outer_lr_of_five: float = 0.003
+    """Adam's rate where all five hyperparameters are tuned: with more, rate and value weight outgrow what is stable"""
     output: Path = Path("runs/self-tuning")
     """folder of self-tuning.json, returns.png and one picture of θ's path for every self-tuned row"""
 
@@ -81,8 +83,8 @@ def rows(arguments: Arguments) -> dict[str, dict[str, Any]]:
         GOOD: {"discount": arguments.good, "tuned": ()},
         BAD: {"discount": arguments.bad, "tuned": ()},
         "self-tuned discount": start | {"tuned": ("discount",)},
-        "self-tuned, all five": start,
         "self-tuned discount, bootstrapped": start | {"tuned": ("discount",), "bootstrap": 4},
+        "self-tuned, all five": start | {"outer_lr": arguments.outer_lr_of_five},
     }
 
 
@@ -172,7 +174,12 @@ def main(argv: Sequence[str]) -> None:
     for name, options in rows(arguments).items():
         print(f"{name} ...", file=sys.stderr)
         began = time.monotonic()
-        metrics, seconds = run(options, arguments)
+        try:
+            metrics, seconds = run(options, arguments)
+        except mrl.training.NonFiniteError as error:
+            report.append({"row": name, "diverged": str(error)})
+            print(f"{name}: diverged, {error}")
+            continue
         seen[name] = metrics["return"][:, :, -1]
         reached = final(seen[name].astype(np.float64)).round(4)
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
