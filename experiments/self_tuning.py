@@ -129,6 +129,11 @@ def recovered(bad: np.ndarray, good: np.ndarray, tuned: np.ndarray, draws: int =
     return [float(share(np.arange(len(bad)))), *map(float, np.percentile(share(resampled), [2.5, 97.5]))]
 
 
+def four_digits(values: np.ndarray) -> list[list[float]]:
+    """[updates, seeds] as it goes into a file."""
+    return [[float(f"{value:.4g}") for value in row] for row in values]
+
+
 def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     """Mean return against updates, each seed faint."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -187,7 +192,9 @@ def main(argv: Sequence[str]) -> None:
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
         if options.get("tuned") != ():
             row["recovered"] = recovered(final(seen[BAD]), final(seen[GOOD]), reached)
-            row["theta"] = {key: metrics[key][-1].tolist() for key in mrl.inner.HYPERPARAMETERS}
+            every = max(1, arguments.updates // 50)
+            row["updates"] = list(range(0, arguments.updates, every))
+            row["theta"] = {key: four_digits(metrics[key][::every]) for key in mrl.inner.HYPERPARAMETERS}
             count = np.arange(arguments.updates).repeat(arguments.seeds)
             columns = {key: metrics[key].reshape(-1) for key in mrl.inner.HYPERPARAMETERS}
             columns |= {"iteration": count, "seed": np.tile(np.arange(arguments.seeds), arguments.updates)}
@@ -195,7 +202,7 @@ def main(argv: Sequence[str]) -> None:
             theta_plot.hyperparameters(columns, arguments.output / picture, title=f"corridor, {name}")
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
-        print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}")
+        print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
     draw(seen, arguments.output / "returns.png")
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
@@ -205,7 +212,7 @@ def main(argv: Sequence[str]) -> None:
         "date": str(date.today()),
         "rows": report,
     }
-    (arguments.output / "self-tuning.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (arguments.output / "self-tuning.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
     print(f"written to {arguments.output}")
 
 

@@ -24,7 +24,16 @@ def test_every_hyperparameter_has_its_panel(seeds, tmp_path, monkeypatch):
         assert axes.lines[-1].get_linewidth() > axes.lines[0].get_linewidth() or seeds == 1
 
 
+def test_what_stays_has_no_panel(tmp_path, monkeypatch):
+    metrics = {"iteration": np.arange(3), "seed": np.zeros(3)} | dict.fromkeys(inner.HYPERPARAMETERS, np.ones(3))
+    assert not theta_plot.hyperparameters(metrics, tmp_path / "x.png", title="t")
+    figures = []
+    monkeypatch.setattr(theta_plot.Figure, "savefig", lambda figure, path: figures.append(figure))
+    assert theta_plot.hyperparameters(metrics | {"lambda_": np.arange(3.0)}, tmp_path / "x.png", title="t")
+    assert [axes.get_title("left") for axes in figures[0].axes] == ["λ"]
+
+
 def test_nothing_is_drawn_of_another_theta(tmp_path):
-    metrics = {"iteration": np.arange(3), "seed": np.zeros(3), "discount": np.ones(3)}
+    metrics = {"iteration": np.arange(3), "seed": np.zeros(3), "discount": np.arange(3.0)}
     assert not theta_plot.hyperparameters(metrics, tmp_path / "x.png", title="t")
     assert list(tmp_path.iterdir()) == []
