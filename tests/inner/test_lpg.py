@@ -174,7 +174,9 @@ def test_padding_changes_nothing():
             return jnp.concatenate([leaf, first], axis=1)
 
         longer = jax.tree.map(padded, data)
-        longer = longer.replace(valid=longer.valid.at[:, -3:].set(False), truncated=longer.truncated.at[:, -3:].set(False))
+        longer = longer.replace(
+            valid=longer.valid.at[:, -3:].set(False), truncated=longer.truncated.at[:, -3:].set(False)
+        )
         start = inner.Fast(params, jnp.zeros((), int))
         for got, want in zip(*(jax.tree.leaves(learn(theta, start, d, None)) for d in (longer, data)), strict=True):
             np.testing.assert_allclose(got, want, rtol=1e-12)
