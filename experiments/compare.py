@@ -7,34 +7,31 @@ Rows are written as they are done; a comparison that was cut off goes on where i
 """
 
 import dataclasses
-import json
-import platform
 import sys
 from collections.abc import Sequence
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import cli, comparisons
+from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
-if TYPE_CHECKING:
-    import metarl_jax as mrl
-
-ORACLE = "oracle"
-"""`pretrain` on the task made visible: what adaptation could reach at best, and no competitor."""
-
+POLICY = {"init_std": 0.5, "min_std": 0.1}
 # What an algorithm needs besides the common settings; everything else is its default. Chosen on seeds 100 and 101, on
 # the held-out tasks of an earlier table.
 OWN: dict[str, dict[str, Any]] = {
     "anil": {"inner_lr": 1.0},  # the head alone has to do what all layers do elsewhere
     "cavia": {"inner_lr": 1.0},
     "promp": {"outer_lr": 1e-3},  # five steps on the same data
+    "rl2": MEMORY | DENSE,
+    "rl2-hyper": MEMORY | DENSE | {"policy": POLICY | SMALL_BASE},
 }
+# What lives long has no trials, and a few steps of a newborn say nothing of it.
+LIVES = ("lpg", "self-tuning")
 # Rows beside the registered algorithms: what one option changes.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-    ORACLE: ("pretrain", {}),
+    ORACLE: (ORACLE, {}),
     "e-maml, credit 0.1": ("e-maml", {"credit": 0.1}),
     "maml, rate 0.03": ("maml", {"inner_lr": 0.03}),
     "meta-sgd, rate 0.03": ("meta-sgd", {"inner_lr": 0.03}),
@@ -46,7 +43,7 @@ class Arguments:
     task: str = "point-nav"
     """task family"""
     algorithms: tuple[str, ...] = ()
-    """which (none named: all registered, and the oracle)"""
+    """which (none named: all that learn from trials, and the oracle)"""
     seeds: int = 3
     """independent runs, trained together in one program"""
     first_seed: int = 0
@@ -76,8 +73,7 @@ class Arguments:
 
 
 def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
-    """The registered algorithm of a row, and its options."""
-    from metarl_jax import algorithms
+    """The algorithm of a row, and what is asked of it; options that it does not have are left out later."""
     from metarl_jax.runs.config import parse_options
 
     registered, own = VARIANTS.get(name, (name, OWN.get(name, {})))
@@ -86,23 +82,12 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
         "episodes": arguments.episodes,
         "inner_lr": arguments.inner_lr,
         "outer_lr": arguments.outer_lr,
-        "policy": {"init_std": 0.5, "min_std": 0.1},
+        "policy": POLICY,
     }
-    accepted = algorithms.options(registered)
-    chosen = common | own | parse_options("option", arguments.option)
-    return registered, {option: value for option, value in chosen.items() if option in accepted}
+    return registered, common | own | parse_options("option", arguments.option)
 
 
-class Built(NamedTuple):
-    """What a row of the table is made of."""
-
-    env: "mrl.TaskEnv"
-    training: "mrl.MetaAlgorithm"
-    testing: "mrl.MetaAlgorithm"
-    """the same with the steps and rates of the evaluation"""
-
-
-def build(name: str, arguments: Arguments) -> Built:
+def build(name: str, arguments: Arguments) -> comparisons.Entry:
     """Environment and algorithms of a row.
 
     Raises:
@@ -112,59 +97,22 @@ def build(name: str, arguments: Arguments) -> Built:
     from metarl_jax import checks
 
     env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
-    if name == ORACLE:
-        env = mrl.envs.reveal_task(env)
     registered, given = settings(name, arguments)
     # Trained for one step; from the second on the rate is halved, as in the evaluation of Finn et al. (2017).
     rate = checks.non_negative("inner_lr", given["inner_lr"])
-    rates = (rate, rate / 2)
-    tested = given | {"adaptation_steps": arguments.eval_steps, "inner_lr": rates, "burn_in": None, "credit": False}
-    make = mrl.algorithms.make
-    return Built(env, make(registered, env, **given), make(registered, env, **tested))
+    episodes = (arguments.eval_steps + 1) * arguments.episodes
+    return comparisons.entry(env, registered, given, episodes, inner_lr=(rate, rate / 2))
 
 
 def run(name: str, arguments: Arguments) -> dict[str, Any]:
     """Trains all seeds of one algorithm and adapts them to the held-out tasks."""
-    import jax
-    import jax.numpy as jnp
-
-    import metarl_jax as mrl
-
-    env, algorithm, adapting = build(name, arguments)
-    registered, given = settings(name, arguments)
-    effective = mrl.algorithms.options(registered) | given
-    trials = 2 if registered == "es-maml" else 1  # its antithetic pairs
-    episodes = trials * (effective["adaptation_steps"] + 1) * effective["tasks"] * effective["episodes"]
-    iterations = max(1, arguments.steps // (episodes * env.horizon))
-    roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
-    params, seconds = None, []
-    for chunk in mrl.training.train(algorithm, roots, iterations):
-        params = chunk.state.params
-        seconds.append(chunk.seconds)
-        now = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
-        print(f"\r{name}: iteration {chunk.done} of {iterations}, return {now}    ", end="", file=sys.stderr)
-    minutes = sum(seconds[1:]) / 60  # the first chunk compiles
-    held_out = mrl.training.streams(jax.random.key(10**6)).evaluate
-
-    @jax.jit
-    def evaluate(theta):
-        task_keys, keys = jax.random.split(held_out, (2, arguments.eval_tasks))
-        tasks = jax.vmap(env.sample_task)(task_keys)
-
-        def returns(key, theta, task):
-            return jnp.nanmean(adapting.adapt(key, theta, task).returns, -1)  # void episodes left out
-
-        adapt = jax.vmap(returns, (0, None, 0))
-        return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)
-
-    per_task = np.asarray(evaluate(params), np.float64)  # [seeds, tasks, L' + 1]
-    return {
-        "algorithm": name,
-        "options": {option: repr(value) for option, value in given.items()},
-        "iterations": iterations,
-        "minutes": minutes,
-        "per_task": per_task.round(4).tolist(),
-    }
+    built = build(name, arguments)
+    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    params, told = comparisons.train(name, built, arguments.steps, seeds)
+    scores = comparisons.scores(built, params, arguments.eval_tasks)
+    # Where a stage is a single episode, the mean over as many as an inner step of the others takes.
+    steps = scores.reshape(*scores.shape[:2], arguments.eval_steps + 1, -1).mean(-1)
+    return {"algorithm": name, **told, "per_task": steps.round(4).tolist()}
 
 
 def interval(values: np.ndarray, draws: int = 4000) -> tuple[float, float]:
@@ -213,54 +161,32 @@ def check(arguments: Arguments, rows: Sequence[str]) -> None:
         build(name, arguments)
 
 
-def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
-    """The comparison in a file, or a new one.
-
-    Raises:
-        ValueError: the file holds something else.
-    """
-    if not path.exists():
-        return {"arguments": described, "rows": []}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        other = stored["arguments"] != described
-        _ = [row["per_task"] for row in stored["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); move it away, or choose another --output") from error
-    if other:
-        raise ValueError(f"{path} holds a comparison with other arguments; choose another --output")
-    return stored
-
-
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="compare.py", description=__doc__)
     cli.prepare_jax()
-    import jax
-
     from metarl_jax import algorithms, checks
 
-    known = (*algorithms.names(), *VARIANTS)
+    known = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():
         for name in arguments.algorithms:
             if name not in known:
                 raise checks.unknown("algorithm", name, known)
-        stored = read(path, described)
+        stored = comparisons.read(path, described)
         done = {row["algorithm"] for row in stored["rows"]}
         rows = [name for name in arguments.algorithms or known if name not in done]
         check(arguments, rows)
         arguments.output.mkdir(parents=True, exist_ok=True)
-    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
-    stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]
-    for name in rows:
-        with cli.user_errors():
-            stored["rows"].append(run(name, arguments))
-        path.write_text(json.dumps(stored) + "\n", encoding="utf-8")
-        (arguments.output / "comparison.md").write_text(table(stored["rows"], at) + "\n", encoding="utf-8")
-        print("\r" + table(stored["rows"][-1:], at).splitlines()[-1] + " " * 20, file=sys.stderr)
-    print(table(stored["rows"], at))
+
+    def row(name: str) -> dict[str, Any]:
+        return run(name, arguments)
+
+    comparisons.fill(path, stored, rows, row)
+    text = table(stored["rows"], at)
+    (arguments.output / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
     print(f"written to {arguments.output}")
 
 

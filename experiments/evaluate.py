@@ -3,6 +3,7 @@
 python experiments/evaluate.py runs/mine
 python experiments/evaluate.py runs/mine --steps 10 --inner-lr 0.5 0.25   # more steps, the rate halved after the first
 python experiments/evaluate.py runs/mine --split ood                      # tasks outside of the training distribution
+python experiments/evaluate.py runs/mine --steps 1000 --burn-in 500       # a long trial, whose second half counts
 """
 
 import dataclasses
@@ -25,7 +26,11 @@ class Arguments:
     tasks: int | None = None
     """held-out tasks (None: the run's --eval-tasks, 40 unless set)"""
     steps: int | None = None
-    """inner steps, may exceed those of training (None: the run's --eval-steps, or the larger of 3 and L)"""
+    """inner steps L', may exceed those of training; with a memory of sequential episodes, trials of training in a row
+    after the first (None: the run's --eval-steps, or the larger of 3 and L, or L where stages are single episodes)"""
+    burn_in: int | None = None
+    """stages that do not count in the mean over the trial, which is reported beside those of each stage (None: the
+    run's own)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one per step, of which the last repeats (None: that of training)"""
     seed: int | None = None
@@ -47,6 +52,7 @@ def main(argv: Sequence[str]) -> None:
         cli.console(),
         tasks=arguments.tasks,
         steps=arguments.steps,
+        burn_in=arguments.burn_in,
         inner_lr=arguments.inner_lr,
         seed=arguments.seed,
         split=arguments.split,

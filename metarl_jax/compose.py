@@ -213,7 +213,10 @@ def assemble(
         data = outer.collect_tasks(key, parts, theta)
         (loss, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
-        return ascent, outer.describe(data.trajectory, data.params) | metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
+        return ascent, outer.describe(data.trajectory, data.params) | metrics | {
+            "loss": loss,
+            "meta_gradient_norm": optax.tree.norm(ascent),
+        }
 
     def adapt(key, theta, task):
         return outer.adapt(key, parts, theta, task)

@@ -24,6 +24,10 @@ class Row(NamedTuple):
 
     per_task: np.ndarray
     """[num_tasks, L'+1]; NaN where all episodes are void"""
+    episodes: np.ndarray
+    """[L'+1] int: episodes of a task before those of the step, step·N; what the return is to be drawn against"""
+    environment_steps: np.ndarray
+    """[L'+1] environment steps that these took, ends before the horizon counted as such: mean over tasks"""
     mean: np.ndarray
     """[L'+1]"""
     standard_error: np.ndarray
@@ -36,6 +40,10 @@ class Row(NamedTuple):
     """[L'+1] mean of return − return at step 0 of the same task"""
     gain_standard_error: np.ndarray
     """[L'+1] of the gain: paired, so the spread between tasks does not enter"""
+    counted_mean: np.ndarray
+    """[] return per episode of the steps after the burn-in: J(θ) / (H − K)"""
+    counted_standard_error: np.ndarray
+    """[] of the same"""
     diverged_episodes: np.ndarray
     """[L'+1] int: void episodes of all tasks"""
     tasks_left_out: np.ndarray
@@ -49,27 +57,78 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return ordered[cut : len(ordered) - cut].mean(0)
 
 
+class Interval(NamedTuple):
+    """An estimate and the ends of its confidence interval."""
+
+    estimate: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) -> Interval:
+    """Interquartile mean of all scores, with the percentile interval of a stratified bootstrap.
+
+    A draw takes, for every task by itself, as many seeds as there are, with replacement; so the interval is about
+    another R trainings on these tasks, and not about other tasks. Draws are the same at every call and for all trailing
+    axes, so curves on the same tasks can be compared.
+
+    Agarwal, Schwarzer, Castro, Courville, Bellemare (2021, arXiv:2108.13264).
+
+    Args:
+        scores: [R, num_tasks, ...], of R ≥ 2 seeds.
+        level: of the interval.
+        draws: number of bootstrap samples.
+
+    Returns:
+        Leaves [...].
+
+    Raises:
+        ValueError: there are fewer than two seeds, or a score is not finite.
+    """
+    scores = np.asarray(scores, np.float64)
+    if scores.ndim < 2 or len(scores) < 2:
+        raise ValueError(f"scores has shape {scores.shape}; it must be [seeds, tasks, ...] with at least 2 seeds")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores holds a NaN or infinity; leave out tasks that have no score")
+    seeds, tasks = scores.shape[:2]
+
+    def pooled(scores):
+        return interquartile_mean(scores.reshape(seeds * tasks, *scores.shape[2:]))
+
+    random = np.random.default_rng(0)
+    drawn = [pooled(scores[random.integers(seeds, size=(seeds, tasks)), np.arange(tasks)]) for _ in range(draws)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(pooled(scores), low, high)
+
+
 def standard_error(values: np.ndarray) -> np.ndarray:
     """Standard error of the mean over axis 0, from the unbiased variance."""
     values = np.asarray(values)
     return values.std(0, ddof=1) / np.sqrt(len(values))
 
 
-def summarize(per_task: np.ndarray, void: np.ndarray | None = None) -> Row:
+def summarize(per_task: np.ndarray, lengths: np.ndarray | None = None, burn_in: int | None = None) -> Row:
     """Statistics of returns, computed in float64.
 
     Args:
         per_task: [num_tasks, L'+1].
-        void: bool [num_tasks, L'+1, N], the void episodes; None means none.
+        lengths: int [num_tasks, L'+1, N], the steps of every episode, 0 for a void one; None means one episode of one
+            step, as a bandit's.
+        burn_in: steps that do not count, 0 … L'; None means L': only the last counts.
 
     Raises:
-        ValueError: fewer than two tasks, or fewer than two that have an episode that is not void at every step; of
-            these no standard error can be had.
+        ValueError: the burn-in leaves nothing to count, or there are fewer than two tasks, or fewer than two that have
+            an episode that is not void at every step; of these no standard error can be had.
     """
     per_task = np.asarray(per_task, np.float64)
     if per_task.ndim != 2 or len(per_task) < 2:
         raise ValueError(f"per_task has shape {per_task.shape}; it must be [num_tasks, L'+1] with at least 2 tasks")
-    void = np.zeros((*per_task.shape, 1), bool) if void is None else np.asarray(void)
+    last = per_task.shape[1] - 1
+    burn_in = last if burn_in is None else checks.integer("burn_in", burn_in, 0)
+    if burn_in > last:
+        raise ValueError(f"burn_in is {burn_in}; with {last + 1} stages it must lie in 0..{last}, since one must count")
+    lengths = np.ones((*per_task.shape, 1), int) if lengths is None else np.asarray(lengths)
+    void = lengths == 0
     left_out = void.all(-1).any(-1)
     if (~left_out).sum() < 2:
         raise ValueError(
@@ -78,14 +137,20 @@ def summarize(per_task: np.ndarray, void: np.ndarray | None = None) -> Row:
         )
     kept = per_task[~left_out]
     gain = kept - kept[:, :1]
+    counted = kept[:, burn_in:].mean(1)
+    taken = lengths[~left_out].sum(-1)  # [tasks, L'+1]
     return Row(
         per_task=per_task,
+        episodes=np.arange(last + 1) * lengths.shape[-1],
+        environment_steps=(np.cumsum(taken, 1) - taken).mean(0),
         mean=kept.mean(0),
         standard_error=standard_error(kept),
         median=np.median(kept, axis=0),
         iqm=interquartile_mean(kept),
         gain_mean=gain.mean(0),
         gain_standard_error=standard_error(gain),
+        counted_mean=counted.mean(),
+        counted_standard_error=standard_error(counted),
         diverged_episodes=void.sum((0, 2)),
         tasks_left_out=left_out.sum(),
     )
@@ -108,14 +173,19 @@ def across_seeds(rows: Sequence[Row]) -> Row:
     count = met.sum(0)
     pooled = per_task[met.all(-1)]
     means, gains = np.stack([row.mean for row in rows]), np.stack([row.gain_mean for row in rows])
+    counted = np.stack([row.counted_mean for row in rows])
     return Row(
         per_task=np.where(count > 0, np.where(met, per_task, 0).sum(0) / np.maximum(count, 1), np.nan),
+        episodes=rows[0].episodes,
+        environment_steps=np.mean([row.environment_steps for row in rows], 0),
         mean=means.mean(0),
         standard_error=standard_error(means),
         median=np.median(pooled, axis=0),
         iqm=interquartile_mean(pooled),
         gain_mean=gains.mean(0),
         gain_standard_error=standard_error(gains),
+        counted_mean=counted.mean(),
+        counted_standard_error=standard_error(counted),
         diverged_episodes=np.sum([row.diverged_episodes for row in rows], 0),
         tasks_left_out=np.sum([row.tasks_left_out for row in rows]),
     )
@@ -123,25 +193,35 @@ def across_seeds(rows: Sequence[Row]) -> Row:
 
 @functools.partial(jax.jit, static_argnames="adapt")
 def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> tuple[jax.Array, jax.Array]:
-    """Returns [num_tasks, L'+1], and void [num_tasks, L'+1, N]; each task with its own θ: leaves [num_tasks, ...]."""
+    """Returns [num_tasks, L'+1], and lengths [num_tasks, L'+1, N]; each task with its own θ: leaves [num_tasks, ...].
+
+    What memory this takes does not grow with L', but for these: nothing else of D is asked for.
+    """
 
     def one(key, theta, task):
         out = adapt(key, theta, task)
-        # The trajectory tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
-        void = jnp.zeros(out.returns.shape, bool) if out.trajectory is None else out.trajectory.void
-        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)), void
+        lengths = out.trajectory.lengths if out.lengths is None else out.lengths
+        # The length tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
+        void = lengths == 0
+        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)), lengths
 
     return jax.vmap(one)(keys, params, tasks)
 
 
 def evaluate(
-    algorithm: MetaAlgorithm, env: TaskEnv, key: Key, params: PyTree, *, num_tasks: int = 40
+    algorithm: MetaAlgorithm,
+    env: TaskEnv,
+    key: Key,
+    params: PyTree,
+    *,
+    num_tasks: int = 40,
+    burn_in: int | None = None,
 ) -> dict[str, Row]:
     """Adapts θ, and beside it untrained parameters, to tasks drawn from `key`, with the same `adapt` as in training.
 
     Both rows see the same tasks and the same random draws, and so equal data. `random_init` takes a fresh θ for every
     task: one θ for all would make the row depend on a single draw. To take another number of steps than in
-    training, pass an algorithm made with that number.
+    training, pass an algorithm made with that number; thousands fit into memory as well as few do.
 
     Args:
         algorithm: whose `adapt` and `init` to use.
@@ -149,12 +229,14 @@ def evaluate(
         key: use ``streams(root).evaluate``, which training never draws from.
         params: the trained θ.
         num_tasks: at least 2.
+        burn_in: stages that `counted_mean` leaves out, which changes nothing else; None means all but the last.
 
     Returns:
         ``{"adapted": Row, "random_init": Row}``.
 
     Raises:
-        ValueError: fewer than two tasks, θ is another algorithm's, or the simulation diverged in too many tasks.
+        ValueError: fewer than two tasks, no stage counts, θ is another algorithm's, or the simulation diverged in too
+            many tasks.
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)
@@ -179,5 +261,6 @@ def evaluate(
     keys = per_task(adapt_key)
     rows = {"adapted": trained, "random_init": fresh}
     return {
-        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks))) for name, theta in rows.items()
+        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks)), burn_in=burn_in)
+        for name, theta in rows.items()
     }

@@ -10,7 +10,7 @@ from flax import struct
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.outer import lives
-from metarl_jax.types import Key, MetaState, Metrics, Path, PyTree, strongly_typed
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
 """``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has beside the objective"""
@@ -112,7 +112,15 @@ def assemble_lives(
 
     def gradient(key, theta):
         birth_key, window_key = jax.random.split(key)
-        _, seen, told = advance(window_key, theta, population(birth_key, theta))
+
+        def next_windows(population, key):
+            living, seen, told = advance(key, theta, population)
+            return living, (seen, told)
+
+        # The first update of a newborn learns nothing, so a window of one update takes a second one to tell of θ.
+        windows = jax.random.split(window_key)
+        _, seen_and_told = jax.lax.scan(next_windows, population(birth_key, theta), windows)
+        seen, told = jax.tree.map(lambda leaf: leaf[-1], seen_and_told)
         (loss_now, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, seen)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}
@@ -121,7 +129,7 @@ def assemble_lives(
         birth_key, life_key = jax.random.split(key)
         life = lives.born(birth_key, parts, theta, task, whole)
         # The newborn's first update learns nothing, so stage 0 is before any adaptation.
-        life, stages = lives.live(life_key, parts, theta, life, trial.stages)
-        return outer.adaptation(stages)
+        life, seen = lives.live(life_key, parts, theta, life, trial.stages, outer.summary)
+        return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
     return MetaAlgorithm(init, update, adapt, gradient, parts.policy)

@@ -199,8 +199,15 @@ def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
 
 
 def trial(
-    key: Key, env: TaskEnv, policy: RecurrentPolicy, params: PyTree, task: PyTree, episodes: int, horizon: int
-) -> tuple[PyTree, Trajectory]:
+    key: Key,
+    env: TaskEnv,
+    policy: RecurrentPolicy,
+    params: PyTree,
+    task: PyTree,
+    episodes: int,
+    horizon: int,
+    kept: Callable[[PyTree, Trajectory], PyTree],
+) -> tuple[PyTree, PyTree]:
     """H = `episodes` episodes of one task one after the other: the memory is reset before the first one only.
 
     The policy sees its last action and reward, those of the episode before included, and a flag at every episode's
@@ -214,9 +221,10 @@ def trial(
         task: of which all episodes are.
         episodes: H.
         horizon: T.
+        kept: ``(memory after an episode, the episode, leaves [1, T, ...]) → what is kept of it``.
 
     Returns:
-        The memory after each episode, leaves [H, ...], and D, leaves [H, T, ...], cut from the gradient's graph.
+        The memory after the trial, and what was kept, leaves [H, ...]; all of it cut from the gradient's graph.
 
     Raises:
         ValueError: as in `rollout`.
@@ -229,11 +237,10 @@ def trial(
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
-        return past, (past.memory, steps)
+        return past, kept(past.memory, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps)))
 
-    start = _unborn(env, policy.start(params))
-    _, (memories, steps) = jax.lax.scan(episode, start, _numbered(key, episodes))
-    return jax.lax.stop_gradient(memories), _trajectory(steps)
+    past, seen = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
+    return jax.lax.stop_gradient((past.memory, seen))
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:

@@ -72,7 +72,7 @@ def assemble_trials(
     env: TaskEnv,
     policy: RecurrentPolicy,
     *,
-    tasks: int = 20,
+    tasks: int = 100,
     episodes: int = 2,
     adaptation_steps: int = 0,
     burn_in: int = 0,
@@ -83,7 +83,7 @@ def assemble_trials(
     normalized: bool = True,
     outer_lr: float = 1e-3,
     epochs: int = 4,
-    minibatches: int = 1,
+    minibatches: int | None = None,
     clip: float = 0.2,
     entropy_weight: float = 0.01,
     value_weight: float = 0.5,
@@ -110,10 +110,12 @@ def assemble_trials(
             episode, a `Trajectory` with leaves [1, H·T, ...].
         discount: γ per step of the trial; None means the estimator's default.
         lambda_: λ of "gae"; None means its default.
-        normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1.
+        normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1, see
+            `metarl_jax.outer.normalize_over_tasks`.
         outer_lr: Adam's rate.
         epochs: passes over the same trials.
-        minibatches: steps per pass, each on as many whole trials; it must divide `tasks`.
+        minibatches: steps per pass, each on as many whole trials; it must divide `tasks`. None means 4, or less where
+            that does not.
         clip: ε, the range of the ratio.
         entropy_weight: of the mean entropy per step, in nats.
         value_weight: of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less.
@@ -137,6 +139,8 @@ def assemble_trials(
         burn_in=burn_in,
         horizon=env.horizon if horizon is None else horizon,
     )
+    if minibatches is None:
+        minibatches = max(number for number in range(1, 5) if tasks % number == 0)
     if tasks % checks.integer("minibatches", minibatches):
         raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
     if bptt is not None:
@@ -155,15 +159,16 @@ def assemble_trials(
     scale = float(min(length * sizes.horizon, 1 / max(1 - gamma, 1e-9)))
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
-    def one_trial(key, theta, task):
-        memories, trajectory = run_trial(key, env, policy, theta, task, length, sizes.horizon)
-        params = jax.vmap(lambda state: policy.params(theta, state))(memories)
-        return outer.Trials(jax.tree.map(lambda leaf: leaf[:, None], trajectory), params)
+    def one_trial(key, theta, task, kept):
+        return run_trial(key, env, policy, theta, task, length, sizes.horizon, kept)
 
     def collect(key, theta):
+        def kept(memory, episode):
+            return outer.Trials(episode, policy.params(theta, memory))
+
         def of_task(index):
             task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
-            return one_trial(data_key, theta, env.sample_task(task_key))
+            return one_trial(data_key, theta, env.sample_task(task_key), kept)[1]
 
         return memory.over_tasks(of_task, jnp.arange(tasks))
 
@@ -180,7 +185,7 @@ def assemble_trials(
 
         data = memory.over_tasks(of_task, trials)
         if normalized:
-            whole = outer.normalize_over_tasks(data.advantage, data.trajectory.valid[:, 0])
+            whole = outer.normalize_over_tasks(data.advantage, data.target, data.trajectory.valid[:, 0])
             data = dataclasses.replace(data, advantage=whole)
         return jax.lax.stop_gradient(data)
 
@@ -219,8 +224,10 @@ def assemble_trials(
         }
 
     def adapt(key, theta, task):
-        trials = one_trial(key, theta, task)
-        last = jax.tree.map(lambda leaf: leaf[-1], trials.params)
-        return Adaptation(last, outer.returns_of(trials.trajectory), trials.trajectory)
+        def kept(memory, episode):  # summed up episode by episode, so that nothing else need outlive one
+            return episode.returns, episode, episode.lengths
+
+        memory, seen = one_trial(key, theta, task, kept)
+        return Adaptation(policy.params(theta, memory), *seen)
 
     return MetaAlgorithm(init, update, adapt, gradient)

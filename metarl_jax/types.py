@@ -62,6 +62,16 @@ class Trajectory:
         """[N] bool: the simulation diverged, so the episode counts nowhere; every other one has a valid first step."""
         return ~self.valid[..., 0]
 
+    @property
+    def lengths(self) -> jax.Array:
+        """[N] int32: steps that every episode took; 0 for a void one, and at least 1 for every other."""
+        return self.valid.sum(-1, dtype=jnp.int32)
+
+    @property
+    def returns(self) -> jax.Array:
+        """[N] undiscounted return of every episode; NaN for a void one, which has none."""
+        return jnp.where(self.void, jnp.nan, jnp.where(self.valid, self.reward, 0).sum(-1))
+
 
 @struct.dataclass
 class Percept:
@@ -160,3 +170,6 @@ class Adaptation:
     a void episode, which has none: average with `jax.numpy.nanmean`"""
     trajectory: Trajectory
     """D; leaves [S, N, T, ...]"""
+    lengths: jax.Array | None = None
+    """[S, N] int: steps that every episode took, 0 for a void one. Where they, like the returns, are summed up stage by
+    stage, a program that leaves `trajectory` out keeps none of it, however long the trial. None: read off it"""

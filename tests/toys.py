@@ -8,7 +8,7 @@ from flax import struct
 import metarl_jax as mrl
 
 # Each of these algorithms has an outer update of its own; the others are one of them with other inner parts.
-UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2")
+UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2", "self-tuning")
 EVERY_ALGORITHM = [
     pytest.param(name, marks=[] if name in UPDATES else pytest.mark.slow) for name in mrl.algorithms.names()
 ]

@@ -21,6 +21,7 @@ from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
 from metarl_jax.algorithms.rl2 import rl2
 from metarl_jax.algorithms.rl2_hyper import rl2_hyper
+from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
@@ -45,6 +46,7 @@ ALGORITHMS = {
     "reptile": reptile,
     "rl2": rl2,
     "rl2-hyper": rl2_hyper,
+    "self-tuning": self_tuning,
     "tmaml": tmaml,
 }
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
@@ -121,5 +123,6 @@ __all__ = [
     "reptile",
     "rl2",
     "rl2_hyper",
+    "self_tuning",
     "tmaml",
 ]

@@ -6,17 +6,31 @@
 from typing import Any
 
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs import ant, bandits, cheetah, grid, humanoid, perturbed, point, pusher, reacher, tabular, walker
+from metarl_jax.envs import (
+    ant,
+    bandits,
+    cheetah,
+    grid,
+    humanoid,
+    perturbed,
+    point,
+    pusher,
+    reacher,
+    rooms,
+    tabular,
+    walker,
+)
 from metarl_jax.envs import registry as _registry
 from metarl_jax.envs.contract import faults as _faults
+from metarl_jax.envs.fixed import fix_task
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
 from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground
-from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, VelocityTask
+from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, TreasureTask, VelocityTask
 from metarl_jax.types import Key
 
-_MODULES = (bandits, tabular, grid, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
+_MODULES = (bandits, tabular, grid, rooms, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
 
 
@@ -96,9 +110,11 @@ __all__ = [
     "GoalTask",
     "MDPTask",
     "State",
+    "TreasureTask",
     "VelocityTask",
     "card",
     "check",
+    "fix_task",
     "from_brax",
     "from_gymnax",
     "from_playground",

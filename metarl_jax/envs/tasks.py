@@ -47,6 +47,14 @@ class MDPTask:
 
 
 @struct.dataclass
+class TreasureTask:
+    """Rooms with chests."""
+
+    treasure: jax.Array
+    """[K] bool: whether a treasure is in the chest, room by room"""
+
+
+@struct.dataclass
 class DynamicsTask:
     """Physics that differs from Brax's model."""
 

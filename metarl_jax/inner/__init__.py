@@ -19,17 +19,20 @@ from metarl_jax.inner.optimizers import (
     sgd,
 )
 from metarl_jax.inner.returns import reward_to_go
+from metarl_jax.inner.self_tuning import HYPERPARAMETERS, Hyperparameters, make_actor_critic, self_tuning, tuning
 from metarl_jax.inner.surrogates import SURROGATES, dice, likelihood_ratio, loaded_dice, score_function
 
 __all__ = [
     "ADVANTAGES",
     "BASELINES",
+    "HYPERPARAMETERS",
     "INNER_OPTIMIZERS",
     "SURROGATES",
     "Baseline",
     "Critic",
     "Fast",
     "FittedBaseline",
+    "Hyperparameters",
     "LearnedRule",
     "actor_critic",
     "adam",
@@ -52,6 +55,7 @@ __all__ = [
     "loaded_dice",
     "lpg",
     "lpg_penalty",
+    "make_actor_critic",
     "make_baseline",
     "momentum",
     "normalize",
@@ -62,7 +66,9 @@ __all__ = [
     "reward_to_go",
     "rule_optimizer",
     "score_function",
+    "self_tuning",
     "sgd",
+    "tuning",
     "value_network",
     "with_critic_loss",
     "with_policy",

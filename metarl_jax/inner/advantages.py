@@ -41,8 +41,8 @@ def gae_of_values(
     trajectory: Trajectory,
     values: Float[Array, "N T"],
     next_values: Float[Array, "N T"],
-    discount: float,
-    lambda_: float,
+    discount: float | jax.Array,
+    lambda_: float | jax.Array,
 ) -> Float[Array, "N T"]:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438), as it stands in `gae`.
 

@@ -47,6 +47,7 @@ def value_network(
     scale: float | None = None,
     outer_weight: float = 1.0,
     inner_weight: float = 0.0,
+    timed: bool = True,
 ) -> Critic:
     """V(s_t) = scale · MLP(s_t, t/T), meta-learned with θ and, if `inner_weight` > 0, adapted by the inner steps.
 
@@ -70,6 +71,7 @@ def value_network(
         scale: typical size of a discounted return, > 0; None means T, that of rewards of size 1 per step.
         outer_weight: weight of the loss in the outer objective, ≥ 0.
         inner_weight: weight of the loss in the inner step, ≥ 0; times α it is the inner rate of w.
+        timed: False leaves t/T out: where a row is a piece of an episode, t is not known.
 
     Raises:
         ValueError: an argument is out of range, or both weights are 0, so that nothing would learn w; at a call, an
@@ -85,9 +87,11 @@ def value_network(
             "outer_weight and inner_weight are both 0, so nothing would learn the value network; "
             "make one of them positive, or choose another baseline"
         )
-    init, network = value_mlp(observation_size + 1, hidden, activation)
+    init, network = value_mlp(observation_size + checks.boolean("timed", timed), hidden, activation)
 
-    def values(w: PyTree, trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+    def values(
+        w: PyTree, trajectory: Trajectory, discount: float | jax.Array
+    ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         _check_size("value_network", observation_size, trajectory)
         valid = trajectory.valid
         episodes, steps = valid.shape
@@ -97,9 +101,12 @@ def value_network(
         seen = pad_with_first(trajectory.observation, valid).reshape(episodes, steps, -1)
         reached = trajectory.next_observation.reshape(episodes, steps, -1)
         final = jnp.where(last[..., None], reached, 0).sum(1, keepdims=True)
-        time = jnp.broadcast_to(jnp.arange(steps), valid.shape)
-        time = jnp.concatenate([time, lengths], axis=1)[..., None] / horizon
-        all_values = scale * network(w, jnp.concatenate([jnp.concatenate([seen, final], axis=1), time], axis=-1))
+        inputs = jnp.concatenate([seen, final], axis=1)
+        if timed:
+            time = jnp.broadcast_to(jnp.arange(steps), valid.shape)
+            time = jnp.concatenate([time, lengths], axis=1)[..., None] / horizon
+            inputs = jnp.concatenate([inputs, time], axis=-1)
+        all_values = scale * network(w, inputs)
         following = jnp.where(last, all_values[:, -1:], all_values[:, 1:])
         return jnp.where(valid, all_values[:, :-1], 0), jnp.where(valid, following, 0)
 

@@ -5,7 +5,6 @@ from metarl_jax.outer.meta_gradient import (
     Memory,
     Parts,
     adapt,
-    adaptation,
     collect,
     collect_tasks,
     describe,
@@ -14,12 +13,13 @@ from metarl_jax.outer.meta_gradient import (
     meta_objective,
     metric_over_tasks,
     replay,
-    returns_of,
+    summary,
     trial_of,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
+from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
 __all__ = [
     "Antithetic",
@@ -29,10 +29,10 @@ __all__ = [
     "Trials",
     "adam",
     "adapt",
-    "adaptation",
     "add",
     "antithetic",
     "as_sequence",
+    "bootstrapped",
     "centred_ranks",
     "clipped",
     "collect",
@@ -49,12 +49,14 @@ __all__ = [
     "meta_objective",
     "metric_over_tasks",
     "normalize_over_tasks",
+    "nothing",
     "ratio",
     "replay",
     "replay_sequence",
-    "returns_of",
     "smoothed_gradient",
+    "summary",
     "trial_loss",
     "trial_of",
     "trust_region",
+    "validation",
 ]

@@ -5,6 +5,8 @@ yet, and L updates follow. `metarl_jax.outer.replay` from the agent's state at t
 θ; what lies before the window is data, so backpropagation is truncated there.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -85,7 +87,9 @@ def born(key: Key, parts: Parts, theta: PyTree, task: PyTree, end: jax.Array | i
     return Life(task, fast, environments, newest, jnp.zeros((), jnp.int32), jnp.asarray(end, jnp.int32))
 
 
-def live(key: Key, parts: Parts, theta: PyTree, life: Life, updates: int) -> tuple[Life, Stage]:
+def live(
+    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, kept: Callable[[Stage], PyTree]
+) -> tuple[Life, PyTree]:
     """`updates` times: learn from the newest stage, then collect the next. Physics stands once in the program.
 
     Args:
@@ -94,16 +98,17 @@ def live(key: Key, parts: Parts, theta: PyTree, life: Life, updates: int) -> tup
         theta: θ.
         life: of ONE agent.
         updates: of φ.
+        kept: what is kept of a stage, leaves [N, T, ...].
 
     Returns:
-        The agent, older by `updates`, and the new stages, leaves [updates, N, T, ...].
+        The agent, older by `updates`, and what was kept of the new stages, leaves [updates, ...].
     """
 
     def update(carry, index):
         fast, environments, newest = carry
         fast = parts.adapter.learn(theta, fast, newest.trajectory, newest.advantage)
         environments, newest = _step(jax.random.fold_in(key, index), parts, theta, life.task, fast, environments)
-        return (fast, environments, newest), newest
+        return (fast, environments, newest), kept(newest)
 
     carry = (life.fast, life.environments, life.newest)
     (fast, environments, newest), stages = jax.lax.scan(update, carry, jnp.arange(updates))
@@ -112,6 +117,6 @@ def live(key: Key, parts: Parts, theta: PyTree, life: Life, updates: int) -> tup
 
 def window(key: Key, parts: Parts, theta: PyTree, life: Life) -> tuple[Life, Window]:
     """The next L updates of one agent; see `live`."""
-    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps)
+    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps, lambda stage: stage)
     stages = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), life.newest, stages)
     return after, Window(life.fast, stages)

@@ -65,7 +65,9 @@ class Parts(NamedTuple):
     """``(θ, trajectories [B·S·N, T]) → θ``: what is fitted to a meta-iteration's data instead of learned by gradient"""
 
 
-def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
+def run_trial(
+    key: Key, parts: Parts, theta: PyTree, task: PyTree, kept: Callable[[Stage], PyTree]
+) -> tuple[PyTree, PyTree]:
     """One trial in ONE task: roll out, learn, roll out, … Physics stands once in the program, in the scan over stages.
 
     Args:
@@ -73,9 +75,10 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
         parts: the algorithm's.
         theta: θ.
         task: M.
+        kept: what is kept of a stage. Its credit is 0, since it takes other tasks to know it.
 
     Returns:
-        Leaves [S, N, T, ...]; the credit is 0, since it takes other tasks to know it.
+        The fast parameters after the last inner step, and what was kept, leaves [S, ...].
     """
     env, policy, adapter, trial = parts.env, parts.policy, parts.adapter, parts.trial
 
@@ -91,10 +94,15 @@ def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
             lambda: fast,
         )
         credit = jnp.zeros(trial.episodes, advantage.dtype)
-        return fast, Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
+        data = Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
+        return fast, kept(data)
 
-    _, data = jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
-    return data
+    return jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
+
+
+def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
+    """All of one trial in ONE task, for the replay; leaves [S, N, T, ...]. See `run_trial`."""
+    return run_trial(key, parts, theta, task, lambda stage: stage)[1]
 
 
 def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Path:
@@ -122,21 +130,18 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     return Path(params=params, data=data, burn_in=parts.trial.first_counted)
 
 
+def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:
+    """What `adapt` keeps of a stage: returns, D, lengths.
+
+    Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
+    """
+    return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
+
+
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
-    """φ = f_θ(D) in ONE task, by the same `collect` that training uses."""
-    return adaptation(collect(key, parts, theta, task))
-
-
-def adaptation(data: Stage) -> Adaptation:
-    """What `MetaAlgorithm.adapt` returns, from the stages of ONE task, leaves [S, N, T, ...]."""
-    params = jax.tree.map(lambda leaf: leaf[-1], data.params)
-    return Adaptation(params=params, returns=returns_of(data.trajectory), trajectory=data.trajectory)
-
-
-def returns_of(trajectory: Trajectory) -> jax.Array:
-    """[...] undiscounted return of every episode of leaves [..., T]; NaN where it is void."""
-    returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
-    return jnp.where(trajectory.void, jnp.nan, returns)
+    """φ = f_θ(D) in ONE task, by the same trial that training uses."""
+    fast, seen = run_trial(key, parts, theta, task, summary)
+    return Adaptation(parts.adapter.params(theta, fast), *seen)
 
 
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:

@@ -36,7 +36,7 @@ class Sequence:
     percept: Percept
     """leaves [X, ...]"""
     trajectory: Trajectory
-    """leaves [1, X, ...]: one episode of the meta-MDP; its reward is 0 in the burn-in, and it ends with the trial only"""
+    """leaves [1, X, ...]: one episode of the meta-MDP, without reward in the burn-in and without ends before its own"""
     counted: jax.Array
     """[X] bool: a step of an episode after the burn-in"""
     advantage: jax.Array
@@ -158,11 +158,15 @@ def trial_loss(
     return -gain - weights.entropy * entropy + weights.value * error, metrics
 
 
-def normalize_over_tasks(advantage: Float[Array, "B X"], valid: Bool[Array, "B X"]) -> Float[Array, "B X"]:
-    """(A − mean) / std over the valid steps of ALL tasks: an outer step, unlike an inner one, is one for all of them.
+def normalize_over_tasks(
+    advantage: Float[Array, "B X"], target: Float[Array, "B X"], valid: Bool[Array, "B X"]
+) -> Float[Array, "B X"]:
+    """(A − mean) / (std + max |target| / 100) over the valid steps of ALL tasks; 0 on padding.
 
-    What tells good tasks from bad ones is left to V. 0 on padding.
+    An outer step, unlike an inner one, is one for all tasks; what tells good ones from bad ones is left to V. Where
+    nothing is left to gain, A is the values' error, some hundredths of a return, which must not be blown up to size 1.
     """
     mean = masked_mean(advantage, valid)
     centered = jnp.where(valid, advantage - mean, 0)
-    return centered / (jnp.sqrt(masked_mean(centered**2, valid)) + 1e-8)
+    noise = 0.01 * jnp.where(valid, jnp.abs(target), 0).max()
+    return centered / (jnp.sqrt(masked_mean(centered**2, valid)) + noise + 1e-8)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl_jax.checks import integer, seed, unknown
+from metarl_jax.runs.options import AlgorithmConfig, PolicyConfig
 
 if typing.TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -24,110 +25,14 @@ ON_NONFINITE = ("abort", "skip", "rollback")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PolicyConfig:
-    """Policy network; None is the library's default."""
-
-    hidden: tuple[int, ...] | None = None
-    """sizes of the hidden layers (None: 64 64)"""
-    activation: str | None = None
-    """tanh or relu (None: tanh)"""
-    init_std: float | None = None
-    """standard deviation of the actions at initialisation, in units of the action (None: 1)"""
-    min_std: float | None = None
-    """smooth floor under that standard deviation (None: no floor)"""
-    learn_std: bool | None = None
-    """whether both loops move the standard deviation (None: True)"""
-    context_size: int | None = None
-    """components of a context beside the observation, which --fast-parameters context adapts (None: 5 in cavia, else
-    none)"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AlgorithmConfig:
-    """Inner and outer loop; None is the algorithm's own default."""
-
-    tasks: int | None = None
-    """B, tasks of one meta-iteration (None: 20)"""
-    episodes: int | None = None
-    """N, episodes per stage and task (None: 20)"""
-    adaptation_steps: int | None = None
-    """L, inner steps of one trial (None: 1)"""
-    burn_in: int | None = None
-    """stages that the objective does not count, 0 to L (None: L, so that only the last stage counts)"""
-    inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1)"""
-    std_lr: float | None = None
-    """rate of the inner steps for the standard deviation (None: that of the others)"""
-    inner_optimizer: str | None = None
-    """update rule of the inner steps: sgd, momentum, adam, parameter_rates, tensor_rates or curvature (None: the
-    algorithm's own, mostly sgd)"""
-    fast_parameters: str | None = None
-    """what the inner steps move: all, head or context (None: the algorithm's own, mostly all)"""
-    surrogate: str | None = None
-    """loss of an inner step: score_function, likelihood_ratio, dice or loaded_dice (None: the algorithm's own)"""
-    credit: float | None = None
-    """weight of the sampled update's score term, 1 for the unbiased gradient (None: 1 in e-maml, else none)"""
-    advantage: str | None = None
-    """advantage estimator of both loops: gae or returns (None: gae)"""
-    baseline: str | None = None
-    """what gae subtracts: linear_feature, linear_time, leave_one_out, previous_fit, value_network or zero (None:
-    value_network in tmaml, else linear_feature)"""
-    normalized: bool | None = None
-    """whether gae brings each task's stage to mean 0 and standard deviation 1 (None: True)"""
-    discount: float | None = None
-    """γ of the advantage estimator (None: the estimator's own)"""
-    lambda_: float | None = None
-    """λ of generalised advantage estimation (None: the estimator's own)"""
-    outer_lr: float | None = None
-    """Adam's rate in the outer loop (all but maml-trpo; None: 0.001)"""
-    epochs: int | None = None
-    """Adam steps per meta-iteration (promp; None: 5)"""
-    clip: float | None = None
-    """range ε of the clipped ratio (promp; None: 0.3)"""
-    inner_kl_weight: float | None = None
-    """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
-    dice_lambda: float | None = None
-    """how fast the second derivative forgets the past, 1 for never (loaded-dice; None: 0.9)"""
-    sigma: float | None = None
-    """standard deviation of the perturbations of θ (es-maml; None: 0.1)"""
-    rank_shaping: bool | None = None
-    """whether returns are replaced by their ranks (es-maml; None: True)"""
-    max_kl: float | None = None
-    """trust region, in nats (maml-trpo; None: 0.01)"""
-    remat: bool | None = None
-    """recompute inner steps in the backward pass, to save memory (None: False)"""
-    task_chunk: int | None = None
-    """tasks at a time, to save memory (None: all at once)"""
-    option: tuple[str, ...] = ()
-    """further options of the algorithm, as NAME=VALUE"""
-    lifetime: int | None = None
-    """updates after which an agent is renewed (lpg; None: 500)"""
-    max_gradient_norm: float | None = None
-    """norm that the meta-gradient is clipped to (lpg; None: 0.5)"""
-    rule_size: int | None = None
-    """LSTM units of the learned rule (lpg; None: 64)"""
-    prediction_size: int | None = None
-    """categories of an agent's prediction vector (lpg; None: 30)"""
-    prediction_weight: float | None = None
-    """weight of the predictions' KL divergence in an update (lpg; None: 0.5)"""
-    policy_entropy_weight: float | None = None
-    """outer weight of the policy's entropy after the updates (lpg; None: 0.01)"""
-    prediction_entropy_weight: float | None = None
-    """outer weight of the predictions' entropy after the updates (lpg; None: 0.001)"""
-    policy_target_weight: float | None = None
-    """outer weight of the squared policy targets (lpg; None: 0.001)"""
-    prediction_target_weight: float | None = None
-    """outer weight of the squared prediction targets (lpg; None: 0.001)"""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Evaluation at the end of training."""
 
     eval_tasks: int = 40
     """held-out tasks"""
     eval_steps: int | None = None
-    """adaptation steps, may exceed those of training (None: the larger of 3 and L)"""
+    """adaptation steps, may exceed those of training (None: the larger of 3 and L, or L where stages are single
+    episodes)"""
     eval_seed: int = 0
     """seed of the held-out tasks, of a random stream that training never draws from"""
     eval_split: str = "test"
@@ -150,6 +55,8 @@ class TrainConfig:
     """T, environment steps per episode (None: the task's default)"""
     reveal_task: bool = False
     """put the task into the observation: with the algorithm pretrain, the oracle to compare with"""
+    fix_task: int | None = None
+    """one task instead of a distribution, in training and evaluation: the one that this seed draws (None: all tasks)"""
     env_option: tuple[str, ...] = ()
     """further options of the task family, as NAME=VALUE"""
     iterations: int = 200
@@ -173,13 +80,15 @@ class TrainConfig:
     """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
     wandb: str | None = None
     """also log to this Weights & Biases project (needs metarl-jax[wandb])"""
-    algorithm_options: AlgorithmConfig = AlgorithmConfig()
-    policy: PolicyConfig = PolicyConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    algorithm_options: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
 
     def __post_init__(self):
         for name in ("iterations", "checkpoint_every", "keep", "seeds", "patience"):
             integer(name, getattr(self, name))
+        if self.fix_task is not None:
+            seed("fix_task", self.fix_task)
         if seed("seed", self.seed) + self.seeds > 2**32:
             raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
         if self.devices is not None:
@@ -283,7 +192,13 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
     env_options = parse_options("env-option", config.env_option, ENV_SET_BY)
-    env = envs.make(config.task, split=split, backend=config.backend, horizon=config.horizon, **env_options)
+    env_options |= {"backend": config.backend, "horizon": config.horizon}
+    env = envs.make(config.task, split=split, **env_options)
+    if config.fix_task is not None:
+        import jax
+
+        training = envs.make(config.task, **env_options)
+        env = envs.fix_task(env, training.sample_task(jax.random.key(config.fix_task)))
     env = envs.reveal_task(env) if config.reveal_task else env
     options = algorithm_options(config) | overrides
     options = {name: value for name, value in options.items() if value is not None}

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from metarl_jax import algorithms, checks
 from metarl_jax.evaluation import evaluate
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import reports
@@ -23,6 +24,7 @@ def evaluate_run(
     *,
     tasks: int | None = None,
     steps: int | None = None,
+    burn_in: int | None = None,
     inner_lr: tuple[float, ...] | None = None,
     seed: int | None = None,
     split: str | None = None,
@@ -38,7 +40,9 @@ def evaluate_run(
         folder: of the run.
         console: where the table is printed.
         tasks: held-out tasks; None is the run's `eval_tasks`.
-        steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training.
+        steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training. Where each stage is a
+            single episode it is L: there a trial is one life, which three steps more may make four times as long.
+        burn_in: stages that do not count in J; None is the run's own, as far as the trial reaches.
         inner_lr: rates of the inner steps, the last repeated; None is those of training.
         seed: of the held-out tasks; None is the run's `eval_seed`.
         split: whose tasks, "test", "ood" or "train"; None is the run's `eval_split`.
@@ -57,23 +61,30 @@ def evaluate_run(
         # `replace` runs the checks of the configuration on what was given here.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
-        steps = config.evaluation.eval_steps
-        steps = max(3, trained_steps) if steps is None else steps
+        trained_stages, episodes = _trial_of_training(config)
+        own, usual = config.evaluation.eval_steps, trained_steps if episodes == 1 else max(3, trained_steps)
+        new_steps = usual if own is None else own
+        stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
+        counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)
         if inner_lr is not None:
             options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
             config = dataclasses.replace(config, algorithm_options=options)
-        # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
         split = config.evaluation.eval_split
-        built = configs.build(config, split=split, adaptation_steps=steps, burn_in=None, credit=False)
-        rates = configs.inner_rates(config, steps)
+        # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
+        training_only = {"burn_in": None} | dict.fromkeys(
+            {"credit"} & algorithms.options(config.algorithm).keys(), False
+        )
+        built = configs.build(config, split=split, adaptation_steps=new_steps, **training_only)
+        rates = configs.inner_rates(config, new_steps)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {steps} inner steps each"
+    trials = f"{stages} stages of {episodes} episode{'s'[: episodes > 1]}"
+    adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {trials} each"
     with user_errors(), console.status(adapting):
         of_seeds = [
-            evaluate(built.algorithm, built.env, key, theta, num_tasks=config.evaluation.eval_tasks)
+            evaluate(built.algorithm, built.env, key, theta, num_tasks=config.evaluation.eval_tasks, burn_in=counted)
             for theta in params_of_seeds(state, config.seeds)
         ]
     name = built.env.name.replace(f" ({split})", "")  # the split has a column of its own
@@ -82,9 +93,11 @@ def evaluate_run(
         task=name,
         algorithm=config.algorithm,
         split=split,
-        episodes_per_step=configs.algorithm_value(config, "episodes"),
+        episodes_per_step=episodes,
         inner_lr=rates,
+        burn_in=counted,
         trained_steps=trained_steps,
+        trained_stages=trained_stages,
         iteration=int(np.max(state.iteration)),
         seed=config.evaluation.eval_seed,
     )
@@ -99,12 +112,38 @@ def evaluate_run(
         folder / f"adaptation{suffix}.png",
         title=title,
         horizon=built.env.horizon,
-        trained_steps=trained_steps,
+        trained_episodes=(trained_stages - 1) * episodes,
         seeds=config.seeds,
     )
     console.print(reports.table(report))
     _list_files(folder, console)
     return report
+
+
+def _trial_of_training(config: configs.TrainConfig) -> tuple[int, int]:
+    """S and N of what `adapt` returns in training; nothing is compiled."""
+    env, algorithm = configs.build(config)
+
+    def returns(key):
+        return algorithm.adapt(key, algorithm.init(key).params, env.sample_task(key)).returns
+
+    return jax.eval_shape(returns, jax.random.key(0)).shape
+
+
+def _burn_in(config: configs.TrainConfig, given: int | None, stages: int) -> int:
+    """Stages of the evaluation that do not count; the run's own as far as the trial reaches.
+
+    Raises:
+        ValueError: the given number leaves none to count.
+    """
+    if given is None:
+        own = configs.algorithm_value(config, "burn_in")
+        return stages - 1 if own is None else min(own, stages - 1)
+    if checks.integer("burn_in", given, 0) >= stages:
+        raise ValueError(
+            f"burn_in is {given}; with {stages} stages it must lie in 0..{stages - 1}, since one must count"
+        )
+    return given
 
 
 _FILES = {
@@ -113,7 +152,8 @@ _FILES = {
     "tensorboard": "the same for TensorBoard",
     "checkpoints": "θ and the optimiser's state",
     "learning_curve.png": "return before and after adaptation, during training",
-    "adaptation.png": "return per inner step on held-out tasks",
+    "hyperparameters.png": "what θ meant, during training",
+    "adaptation.png": "return against episodes seen, on held-out tasks",
     "evaluation.json": "every task's return, and their statistics",
 }
 

@@ -10,12 +10,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metarl_jax.evaluation import iqm_interval
+from metarl_jax.runs.comparisons import ORACLE
 
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
 _LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
+_MOST_TICKS, _LONG = 12, 200  # stages with a tick each; stages from which on the axis is logarithmic
 _ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
 
 
@@ -110,30 +115,98 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
 
 
 def adaptation(
-    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_steps: int, seeds: int = 1
+    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
-    """Return against inner steps on held-out tasks, ± one standard error over tasks, or over several seeds.
+    """Return against episodes seen, on held-out tasks, ± one standard error over tasks, or over several seeds.
+
+    A point is the mean return of a stage, above the episodes before it.
 
     Args:
         rows: of evaluation.json.
         path: of the picture.
         title: task, algorithm and number of tasks.
         horizon: T, for the axis label.
-        trained_steps: L of training; where the curve goes beyond, a line marks it.
+        trained_episodes: before the last stage of a trial in training; where the curve goes beyond, a line marks it.
         seeds: of training.
     """
-    figure, axes = _axes(title, "inner steps", _return_label(horizon))
-    steps: Sequence[int] = []
+    figure, axes = _axes(title, "", _return_label(horizon))
+    episodes: list[int] = []
     for name, row in rows.items():
         label, color, marker = _ROWS.get(name, (name, None, "^"))
-        mean, error, steps = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["steps"]
-        axes.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-        axes.plot(steps, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
-    axes.set_xticks(steps)
-    if 0 < trained_steps < max(steps, default=0):
-        axes.axvline(trained_steps, color=GREY, linestyle=":", linewidth=1, label="inner steps in training")
+        mean, error, episodes = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["episodes"]
+        marker = marker if len(episodes) <= _MOST_TICKS else ""
+        axes.fill_between(episodes, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        axes.plot(episodes, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
+    episodes_axis(axes, episodes)
+    if 0 < trained_episodes < max(episodes, default=0):
+        axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
     axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
+    """An axis of the episodes seen before each stage: a tick per stage where they are few, a log scale for hundreds."""
+    each = episodes[1] if len(episodes) > 1 else 1
+    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 else ""))
+    if len(episodes) <= _MOST_TICKS:
+        axes.set_xticks(episodes)
+    elif len(episodes) > _LONG:
+        # Linear up to the first stage's end, since 0 has no logarithm.
+        axes.set_xscale("symlog", linthresh=each, linscale=0.5)
+        axes.set_xlim(0, episodes[-1])
+        axes.set_xticks(ticks := [0, *(10**n for n in range(9) if each <= 10**n <= episodes[-1])])
+        axes.set_xticklabels(map(str, ticks))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Return against episodes seen, a panel for each family: IQM over seeds and tasks with its bootstrap interval.
+
+    Where a stage is several episodes, the curve is level until φ changes. The oracle's line is its return before it
+    has seen anything, for it sees the task.
+
+    Args:
+        rows: of `family`, `algorithm`, `episodes` [S] before each stage, and `per_task` [R, num_tasks, S].
+        path: of the picture.
+    """
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    names = list(dict.fromkeys(row["algorithm"] for row in rows))
+    palette = (*_LINES[:-1], "#35978f")  # grey is the oracle's
+    colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
+    figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        quiet_axes(axes)
+        axes.set_title(family, loc="left", fontsize=11)
+        axes.set_xlabel("episodes seen")
+        last = 1
+        for row in (row for row in rows if row["family"] == family):
+            found, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
+            if name == ORACLE:
+                axes.axhline(found.estimate[0], color=GREY, linestyle="--", linewidth=1.2, label=name)
+                continue
+            episodes = row["episodes"]
+            each = episodes[1] if len(episodes) > 1 else 1
+            # A level stretch per stage; where a stage is one episode, a line through them.
+            x = np.repeat([*episodes, episodes[-1] + each], 2)[1:-1] if each > 1 else np.array(episodes)
+            estimate, low, high = (np.repeat(values, 2) if each > 1 else values for values in found)
+            axes.fill_between(x, low, high, color=colors[name], alpha=0.18, linewidth=0)
+            axes.plot(x, estimate, color=colors[name], linewidth=1.6, label=name)
+            last = max(last, int(x[-1]))
+        # Linear from 0 to 1, which a log scale could not show.
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xlim(0, last)
+        axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
+        axes.set_xticklabels(map(str, ticks))
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("return of an episode, IQM")
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(names))
+    figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
     figure.savefig(path)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from metarl_jax.checks import unknown
-from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig
+from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig
 
 PRESETS: dict[str, TrainConfig] = {
     # What two CPU cores simulate fastest: from start to evaluation in a few minutes.
@@ -72,6 +72,18 @@ PRESETS: dict[str, TrainConfig] = {
             tasks=20, episodes=20, inner_lr=(0.1,), epochs=5, discount=0.99, lambda_=0.97
         ),
         policy=PolicyConfig(min_std=0.2),
+    ),
+    # Duan et al. (2016): one trial of ten pulls; the optimum is known exactly.
+    "bandit-2-arms": TrainConfig(
+        task="bernoulli-bandit",
+        algorithm="rl2",
+        env_option=("arms=2",),
+        horizon=10,
+        iterations=400,
+        algorithm_options=AlgorithmConfig(
+            tasks=200, episodes=1, memory_size=32, minibatches=4, outer_lr=3e-3, discount=0.99, lambda_=0.95
+        ),
+        evaluation=EvaluationConfig(eval_tasks=10_000),
     ),
     # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
     "point-nav": TrainConfig(

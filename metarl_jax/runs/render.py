@@ -129,6 +129,9 @@ def render_run(
             raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
         state, notes = restore(config)
         theta = params_of_seeds(state, config.seeds)[0]
+        phi = jax.eval_shape(built.algorithm.policy.init, jax.random.key(0))
+        if jax.tree.structure(policy_of(theta)) != jax.tree.structure(phi):
+            raise ValueError(f"θ of {config.algorithm} does not act by itself, so there is no 'before' to draw")
         if output is None:
             output = folder / ("renders" if split == "test" else f"renders-{split}")
         output.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """An evaluation as a file, a table and a picture."""
 
+import itertools
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,9 @@ def to_report(
     split: str,
     episodes_per_step: int,
     inner_lr: Sequence[float],
+    burn_in: int,
     trained_steps: int,
+    trained_stages: int,
     iteration: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -36,7 +39,9 @@ def to_report(
         split: whose tasks.
         episodes_per_step: N, episodes that each step learns from and each return is the mean of.
         inner_lr: rate of each of the L' steps.
+        burn_in: stages that `counted_mean` leaves out.
         trained_steps: L of training.
+        trained_stages: S of training.
         iteration: meta-updates that the evaluated θ has behind it.
         seed: of the held-out tasks.
     """
@@ -52,7 +57,9 @@ def to_report(
         "num_tasks": len(first["adapted"].per_task),
         "episodes_per_step": episodes_per_step,
         "adaptation_steps_in_training": trained_steps,
+        "stages_in_training": trained_stages,
         "inner_lr": list(inner_lr),
+        "burn_in": burn_in,
         "iteration": iteration,
         "seed": seed,
         "training_seeds": list(of_seeds),
@@ -83,13 +90,25 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     os.replace(temporary, path)
 
 
+def few(steps: Sequence[int], most: int = 12) -> list[int]:
+    """Of the steps 0, 1, 2, … all, or where those are too many, 0, the powers of the least fitting base, the last."""
+    steps, last, base = list(steps), len(steps) - 1, 2
+    while len(steps) > most:
+        powers = itertools.takewhile(lambda power: power < last, (base**n for n in itertools.count()))
+        steps, base = [0, *powers, last], base + 1
+    return steps
+
+
 def table(report: dict[str, Any]) -> Table:
-    """Mean, standard error, median and interquartile mean per step, and the gain over step 0."""
+    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0, of a few stages."""
     seeds = len(report["training_seeds"])
     over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
-    caption = f"s.e.: standard error over {over}; gain: over step 0 of the same task; IQM: interquartile mean"
+    caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
     names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
+        mean = f"{row['counted_mean']:.2f} ± {row['counted_standard_error']:.2f}"
+        counted = f"{report['burn_in']} to {row['steps'][-1]}"
+        caption += f"\n{names.get(name, name)}: {mean} per episode of the stages {counted}, which count in J"
         if diverged := sum(row["diverged_episodes"]):
             caption += (
                 f"\n{names.get(name, name)}: the simulation diverged in {diverged} episodes, which are left out; "
@@ -97,25 +116,27 @@ def table(report: dict[str, Any]) -> Table:
             )
     result = Table(
         title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
-        f"({report['episodes_per_step']} episodes per step and task)",
+        f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
         caption=caption,
         caption_justify="left",
         title_justify="left",
         title_style="bold",
     )
     result.add_column("parameters")
-    for column in ("inner steps", "mean ± s.e.", "median", "IQM", "gain ± s.e."):
+    for column in ("stage", "episodes before", "mean ± s.e.", "median", "IQM", "gain ± s.e."):
         result.add_column(column, justify="right")
     for name, row in report["rows"].items():
-        for step in row["steps"]:
+        shown = few(row["steps"])
+        for step in shown:
             gain = f"{row['gain_mean'][step]:+.2f} ± {row['gain_standard_error'][step]:.2f}" if step else ""
             result.add_row(
                 names.get(name, name) if step == 0 else "",
                 str(step),
+                str(row["episodes"][step]),
                 f"{row['mean'][step]:.2f} ± {row['standard_error'][step]:.2f}",
                 f"{row['median'][step]:.2f}",
                 f"{row['iqm'][step]:.2f}",
                 gain,
-                end_section=step == row["steps"][-1],
+                end_section=step == shown[-1],
             )
     return result

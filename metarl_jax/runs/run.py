@@ -79,12 +79,13 @@ def _summarize(session: Session, seconds: float, console: Console) -> None:
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
-    from metarl_jax.runs import plots  # matplotlib loads while nobody waits for the first iteration
+    from metarl_jax.runs import plots, theta_plot  # matplotlib loads while nobody waits for the first iteration
 
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
     if any(name.startswith("return_") for name in metrics):
         title = f"{built.env.name}, {config.algorithm}"
         plots.learning_curve(metrics, config.run_folder / "learning_curve.png", title=title, horizon=built.env.horizon)
+        theta_plot.hyperparameters(metrics, config.run_folder / "hyperparameters.png", title=title)
 
 
 def _announce(config: TrainConfig, session: Session, start: int, resume: bool, console: Console) -> None:

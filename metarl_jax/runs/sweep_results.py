@@ -72,7 +72,8 @@ def _estimates(found: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
     """
     rows = [one["rows"]["adapted"] for one in found.get("per_seed", ())]
     rows = rows if len(rows) > 1 else [found["rows"]["adapted"]]
-    step = min(found["adaptation_steps_in_training"], rows[0]["steps"][-1])
+    stages = found.get("stages_in_training", found["adaptation_steps_in_training"] + 1)
+    step = min(stages - 1, rows[0]["steps"][-1])
 
     def estimate(mean: str, error: str, step: int) -> Estimate:
         values = np.array([row[mean][step] for row in rows], float)

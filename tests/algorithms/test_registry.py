@@ -12,8 +12,8 @@ COMMON = {
 
 
 WITH_MEMORY = {
-    "tasks", "episodes", "adaptation_steps", "burn_in", "horizon", "advantage", "discount", "lambda_", "policy", "remat",
-    "task_chunk", "outer_lr", "memory_size", "bptt", "minibatches",
+    "tasks", "episodes", "adaptation_steps", "burn_in", "horizon", "advantage", "discount", "lambda_", "policy",
+    "remat", "task_chunk", "outer_lr", "memory_size", "bptt", "minibatches",
 }  # fmt: skip
 
 

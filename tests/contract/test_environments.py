@@ -35,6 +35,8 @@ def other_tasks(recording):
         return tasks.replace(direction=-tasks.direction)
     if isinstance(tasks, envs.BanditTask):
         return tasks.replace(probability=1.0 - tasks.probability.round())
+    if isinstance(tasks, envs.TreasureTask):
+        return tasks.replace(treasure=~tasks.treasure)
     if recording.states.internal is None and tasks.goal.shape == recording.states.observation[:, 0].shape:
         return tasks.replace(
             goal=recording.states.observation[:, 5]

@@ -42,6 +42,10 @@ import metarl_jax.envs as envs
         ("cheetah-vel", {"control_cost": -0.1}, ["control_cost is -0.1"]),
         ("cheetah-dir", {"action_scale": float("inf")}, ["action_scale is inf"]),
         ("cheetah-vel", {"target_range": (2.0, 0.0)}, ["target_range is (2.0, 0.0)"]),
+        ("risky-rooms", {"rooms": 1}, ["rooms is 1", "at least 2"]),
+        ("risky-rooms", {"rooms": 5}, ["horizon is 4", "at least rooms, 5"]),
+        ("risky-rooms", {"treasures": 4}, ["treasures is 4", "1..3"]),
+        ("risky-rooms", {"cost": float("nan")}, ["cost is nan"]),
         ("reacher-goal", {"goal_radius": 0.0}, ["goal_radius is 0.0"]),
     ],
 )
@@ -61,7 +65,7 @@ def test_lookups_refuse_unknown_names_too():
 
 
 def test_names_and_versions():
-    assert len(envs.names()) == len(set(envs.names())) == 25
+    assert len(envs.names()) == len(set(envs.names())) == 26
     assert {"ant-ring", "humanoid-dir", "pusher-goal", "walker-params", "point-corners", "grid-nav"} < {*envs.names()}
     assert envs.versions("cheetah-vel") == ("cheetah-vel@finn2017", "cheetah-vel@promp2019", "cheetah-vel@pearl2019")
     assert envs.versions("cheetah-vel@promp2019") == envs.versions("cheetah-vel")

@@ -92,6 +92,11 @@ def grid_nav(r):
     return np.where((point(r) == 0).all(-1), 1.0, -0.1)
 
 
+def risky_rooms(r):
+    opened = np.where(r.task.treasure[:, 0, np.arange(STEPS) % 4] == 1, 1.0, -3.0)
+    return np.where(r.action == 1, opened, 0.1)
+
+
 BRAX = {
     "cheetah-dir": lambda r: r.task.direction * r.velocity[..., 0] - 0.05 * r.cost,
     "cheetah-vel": lambda r: -np.abs(r.velocity[..., 0] - r.task.target) - 0.05 * r.cost,
@@ -118,6 +123,7 @@ SMALL = {
     "point-sparse": point_sparse,
     "point-corners": lambda r: np.maximum(0.5 - norm(point(r)), 0),
     "grid-nav": grid_nav,
+    "risky-rooms": risky_rooms,
     "gaussian-bandit": lambda r: -((r.action - r.task.goal) ** 2).sum(-1),
 }
 DRAWN = {"bernoulli-bandit", "tabular-mdp"}  # rewards are random there; tests/envs/test_bandits.py has their statistics

@@ -78,6 +78,7 @@ def norm(x):
             lambda t: np.sort(np.abs(t.goal)).tolist() == [[0, 2]] * len(KEYS),
         ),
         ("grid-nav", lambda t: t.goal.max(-1) > 1, lambda t: t.goal.max(-1) == 1),
+        ("risky-rooms", lambda t: t.treasure.sum(-1) == 1, lambda t: t.treasure.sum(-1) == 2),
         ("gaussian-bandit", lambda t: np.abs(t.goal) < 4, lambda t: np.abs(t.goal - 4) < 4),
         (
             "bernoulli-bandit",
@@ -118,6 +119,7 @@ def test_no_loop_over_tasks_meets_another_splits_stream():
         ("bernoulli-bandit", {"gap": 0.1}, "is the training distribution"),
         ("gaussian-bandit", {"goal_std": 0.0}, "is the training distribution"),
         ("grid-nav", {"near_start": True}, "is the training distribution"),
+        ("risky-rooms", {"treasures": 3}, "treasures is 4; with rooms=4 it must lie in 1..3"),
         ("point-nav", {"goal_range": 3}, "goal_range is 3;"),
         ("point-nav", {"goal_range": (1, 0)}, r"goal_range is [(]1, 0[)]"),
         ("gaussian-bandit", {"goal_std": "1"}, "goal_std is '1'"),

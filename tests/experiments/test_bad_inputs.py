@@ -172,6 +172,15 @@ ROWS = {
     "compare --option outer_lrr=1": "'outer_lrr': did you mean 'outer_lr'",
     "compare --output file": "cannot use file.*choose another",
     "compare --output cut": "cut/comparison.json is damaged.*another --output",
+    "curves --families point-nv": "unknown family 'point-nv': did you mean 'point-nav'",
+    "curves --algorithms mmal": "unknown algorithm 'mmal': did you mean 'maml'",
+    "curves --seeds 1": "seeds is 1.*at least 2",
+    "curves --steps 0": "steps is 0.*at least 1",
+    "curves --eval-tasks 0": "eval_tasks is 0.*at least 1",
+    "curves --families point-nav --eval-episodes 30": "30 episodes, which maml cannot take 20 at a time.*multiple",
+    "curves --first-seed 4294967295": r"first_seed is 4294967295.*below 2\*\*32",
+    "curves --families": "no family given; choose from point-nav",
+    "curves --families point-nav --output file": "cannot use file.*choose another",
     "compare --output other": "other/comparison.json holds a comparison with other arguments.*another --output",
 }
 for flag, (more, least) in INTEGERS.items():

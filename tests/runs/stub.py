@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, TrainConfig
 from metarl_jax.runs.states import restore
 from metarl_jax.types import Adaptation, MetaState
 
@@ -49,7 +49,8 @@ def stub_algorithm(
         traces.append("adapt")
         stages = jnp.arange(STEPS + 1.0)[:, None]
         noise = jax.random.normal(key, (STEPS + 1, EPISODES))
-        return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None)
+        lengths = jnp.full(noise.shape, stub_env().horizon)
+        return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None, lengths)
 
     return MetaAlgorithm(init, update, adapt, lambda key, params: (params, {}))
 
@@ -73,7 +74,15 @@ def stub_env() -> TaskEnv:
 
 def make(folder, **changes):
     """The configuration of a run of the stub."""
-    base = TrainConfig(task="stub", algorithm="maml", iterations=ITERATIONS, checkpoint_every=4, folder=str(folder))
+    base = TrainConfig(
+        task="stub",
+        algorithm="maml",
+        iterations=ITERATIONS,
+        checkpoint_every=4,
+        folder=str(folder),
+        algorithm_options=AlgorithmConfig(adaptation_steps=STEPS),
+        evaluation=EvaluationConfig(eval_steps=STEPS),
+    )
     return dataclasses.replace(base, **changes)
 
 

@@ -166,6 +166,12 @@ def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
         np.testing.assert_allclose(row["mean"], np.mean(row["per_task"], 0))
         for name in ("standard_error", "median", "iqm", "gain_mean", "gain_standard_error"):
             assert np.shape(row[name]) == (STEPS + 1,)
+        assert row["episodes"] == [EPISODES * step for step in range(STEPS + 1)]
+        assert row["environment_steps"] == [EPISODES * stub_env().horizon * step for step in range(STEPS + 1)]
+        assert row["counted_mean"] == row["mean"][-1]  # maml's own burn-in
+    assert (first["burn_in"], first["stages_in_training"]) == (STEPS, STEPS + 1)
+    row = evaluate_run(whole, console, burn_in=1)["rows"]["adapted"]
+    np.testing.assert_allclose(row["counted_mean"], np.mean(row["mean"][1:]))
     assert evaluate_run(whole, console, seed=1)["rows"] != first["rows"]
     assert evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
 

@@ -1,0 +1,240 @@
+"""Who learns to explore: `risky-rooms` with and without free episodes, beside the exact optimum, one table at the end.
+
+python experiments/exploration.py                                   # e-maml and maml, K = 0 and K = N, five seeds
+python experiments/exploration.py --algorithms e-maml --inner-lr 100 --output runs/exploration-100
+
+A trial has H = 2N episodes, of which the first K are free. Algorithms with an inner step take it after N of them.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metarl_jax.runs import cli
+
+if TYPE_CHECKING:
+    import metarl_jax as mrl
+
+FAMILY = "risky-rooms"
+SEQUENTIAL = ("rl2", "rl2-hyper")
+"""Algorithms whose stage is one episode; they count H and K in episodes, and have a policy of their own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    algorithms: tuple[str, ...] = ("e-maml", "maml")
+    """which"""
+    seeds: int = 5
+    """independent runs, trained together in one program"""
+    first_seed: int = 0
+    """the first of them; the others follow"""
+    iterations: int = 300
+    """meta-updates of a training"""
+    tasks: int = 40
+    """B"""
+    episodes: int = 2
+    """N, half of a trial"""
+    inner_lr: float = 75.0
+    """α of algorithms with an inner step"""
+    outer_lr: float = 0.1
+    """Adam's rate of algorithms with an inner step"""
+    option: tuple[str, ...] = ()
+    """options for every algorithm that has them, as NAME=VALUE"""
+    eval_tasks: int = 1000
+    """trials that a trained θ is measured in"""
+    output: Path = Path("runs/exploration")
+    """folder of exploration.json and exploration.md, which must not be there yet"""
+
+
+def table_policy(env: "mrl.TaskEnv") -> "mrl.Policy":
+    """θ are the logits of every room, [rooms, 2], 0 at the start; with a shared bias one empty room would warn of all.
+
+    Args:
+        env: whose observations are one-hot.
+    """
+    import jax.numpy as jnp
+
+    import metarl_jax as mrl
+
+    shape = (env.observation_size, env.action_size)
+    return mrl.Policy(lambda key: jnp.zeros(shape), lambda logits, room: mrl.policies.Categorical(room @ logits))
+
+
+def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
+    """The options of an algorithm for a trial of H = 2N episodes.
+
+    Args:
+        name: a registered algorithm.
+        burn_in: K, in episodes: 0 or N.
+        arguments: of the script.
+
+    Raises:
+        ValueError: the name is unknown, or an option is no NAME=VALUE.
+    """
+    import metarl_jax as mrl
+    from metarl_jax.runs.config import parse_options
+
+    given = parse_options("option", arguments.option)
+    if name in SEQUENTIAL:
+        chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
+    else:
+        chosen = {
+            "episodes": arguments.episodes,
+            "adaptation_steps": 1,
+            "burn_in": burn_in // arguments.episodes,
+            "inner_lr": arguments.inner_lr,
+            "outer_lr": arguments.outer_lr,
+            "policy": table_policy(mrl.envs.make(FAMILY)),
+            # The walk leads on whatever is done, so a step's own reward is all that its action causes.
+            "advantage": "returns",
+            "discount": 0.0,
+        }
+    accepted = mrl.algorithms.options(name)
+    return {option: value for option, value in (chosen | given).items() if option in accepted}
+
+
+def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
+    """Trains all seeds of one algorithm and measures them.
+
+    Args:
+        name: a registered algorithm.
+        burn_in: K, in episodes: 0 or N.
+        arguments: of the script.
+
+    Returns:
+        A row: `returns` and `opened` [seeds, H] are the mean return and the share of rooms opened, episode by episode;
+        `minutes` is the time of the training, compilation included.
+
+    Raises:
+        ValueError: a value is not allowed.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    import metarl_jax as mrl
+
+    env = mrl.envs.make(FAMILY)
+    given = settings(name, burn_in, arguments)
+    algorithm = mrl.algorithms.make(name, env, tasks=arguments.tasks, **given)
+    roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
+    params, seconds = None, 0.0
+    for chunk in mrl.training.train(algorithm, roots, arguments.iterations):
+        params = chunk.state.params
+        seconds += chunk.seconds
+        now = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(2)
+        print(f"\r{name}, K={burn_in}: iteration {chunk.done} of {arguments.iterations}, return {now}    ", end="",
+              file=sys.stderr)  # fmt: skip
+
+    @jax.jit
+    @jax.vmap
+    def measure(key, theta):
+        def trial(index):
+            task_key, trial_key = jax.random.split(jax.random.fold_in(key, index))
+            out = algorithm.adapt(trial_key, theta, env.sample_task(task_key))
+            return out.returns.reshape(-1), out.trajectory.action.mean(-1).reshape(-1)  # stages in order: [H]
+
+        returns, opened = jax.vmap(trial)(jnp.arange(arguments.eval_tasks))
+        return returns.mean(0), opened.mean(0)
+
+    returns, opened = measure(mrl.training.streams(roots).evaluate, params)
+    return {
+        "algorithm": name,
+        "burn_in": burn_in,
+        "options": {option: repr(value) for option, value in given.items() if option != "policy"},
+        "minutes": seconds / 60,
+        "returns": np.asarray(returns, np.float64).round(5).tolist(),
+        "opened": np.asarray(opened, np.float64).round(5).tolist(),
+    }
+
+
+def optimum(burn_in: int, episodes: int) -> float:
+    """The largest mean return of a counted episode in a trial of H episodes, the first K of them free."""
+    from benchmarks import bayes_optimal
+
+    return bayes_optimal.risky_rooms(episodes, burn_in) / (episodes - burn_in)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The mean return of a counted episode with its standard error over seeds, and what was done for it."""
+    header = ("algorithm", "H", "K", "return of a counted episode", "optimum", "share", "opened: free", "counted")
+    lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
+    for row in rows:
+        returns, opened, free = np.asarray(row["returns"]), np.asarray(row["opened"]), row["burn_in"]
+        by_seed = returns[:, free:].mean(1)
+        error = f" ± {by_seed.std(ddof=1) / len(by_seed) ** 0.5:.3f}" if len(by_seed) > 1 else ""
+        best = optimum(free, returns.shape[1])
+        cells = [
+            f"`{row['algorithm']}`",
+            str(returns.shape[1]),
+            str(free),
+            f"{by_seed.mean():.3f}{error}",
+            f"{best:.3f}",
+            f"{by_seed.mean() / best:.1%}",
+            f"{opened[:, :free].mean():.1%}" if free else "–",
+            f"{opened[:, free:].mean():.1%}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def check(arguments: Arguments) -> None:
+    """Whether every row can be computed.
+
+    Raises:
+        ValueError: a value is not allowed, or results are there already.
+    """
+    import metarl_jax as mrl
+    from metarl_jax import checks
+    from metarl_jax.runs.config import parse_options
+
+    for name in ("seeds", "iterations", "tasks", "episodes", "eval_tasks"):
+        checks.integer(name, getattr(arguments, name))
+    if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
+        raise ValueError(f"first_seed is {arguments.first_seed}; the last of {arguments.seeds} must stay below 2**32")
+    accepted = sorted(set().union(*map(mrl.algorithms.options, mrl.algorithms.names())))
+    for option in parse_options("option", arguments.option):
+        if option not in accepted:
+            raise checks.unknown("option of any algorithm", option, accepted)
+    for name in arguments.algorithms:
+        for burn_in in (0, arguments.episodes):
+            given = settings(name, burn_in, arguments)
+            mrl.algorithms.make(name, mrl.envs.make(FAMILY), tasks=arguments.tasks, **given)
+    path = arguments.output / "exploration.json"
+    if path.exists():
+        raise ValueError(f"{path} holds results already; choose another --output, or move it away")
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = cli.parse(Arguments, argv, prog="exploration.py", description=__doc__)
+    cli.prepare_jax()
+    import jax
+
+    with cli.user_errors():
+        check(arguments)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+    stored: dict[str, Any] = {
+        "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},
+        "machine": f"{device}, {platform.machine()}, jax {jax.__version__}",
+        "date": str(date.today()),
+        "rows": [],
+    }
+    for name in arguments.algorithms:
+        for burn_in in (0, arguments.episodes):
+            stored["rows"].append(run(name, burn_in, arguments))
+            (arguments.output / "exploration.json").write_text(json.dumps(stored) + "\n", encoding="utf-8")
+            (arguments.output / "exploration.md").write_text(table(stored["rows"]) + "\n", encoding="utf-8")
+            print("\r" + table(stored["rows"][-1:]).splitlines()[-1] + " " * 20, file=sys.stderr)
+    print(table(stored["rows"]))
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,206 @@
+"""One life with a badly chosen discount, and what online meta-gradients recover of the return that it costs.
+
+python experiments/self_tuning.py                                  # ten seeds, minutes on two cores
+python experiments/self_tuning.py --updates 300 --output runs/self-tuning
+
+The task is a corridor: a small reward ends an episode at its near end, a larger one at its far end. An agent whose
+discount is low learns to go where it should not, and the less it explores, the less can tell it so.
+"""
+
+import dataclasses
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from metarl_jax.runs import cli
+
+if TYPE_CHECKING:
+    import metarl_jax as mrl
+
+CELLS, START, NEAR, FAR, HORIZON = 10, 2, 0.2, 1.0, 30
+GOOD, BAD = "fixed, well chosen", "fixed, badly chosen"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    seeds: int = 10
+    """independent lives, in one program"""
+    first_seed: int = 0
+    """the first of them; the others follow"""
+    updates: int = 800
+    """of an agent in its life"""
+    good: float = 0.97
+    """a discount that serves the task"""
+    bad: float = 0.5
+    """one that does not, where self-tuning starts"""
+    outer_lr: float = 0.01
+    """Adam's rate for θ"""
+    output: Path = Path("runs/self-tuning")
+    """folder of self-tuning.json, returns.png and one picture of θ's path for every self-tuned row"""
+
+
+def corridor() -> "mrl.TaskEnv":
+    """Ten cells, one-hot, from the third: left to 0.2, two steps away, or right to 1, seven steps away; both end it."""
+    import jax
+    import jax.numpy as jnp
+
+    import metarl_jax as mrl
+
+    def state(cell, reward, ended):
+        no = jnp.zeros((), bool)
+        return mrl.envs.State(jax.nn.one_hot(cell, CELLS, dtype=float), reward, ended, no, cell)
+
+    def step(rewards, before, action):
+        cell = jnp.clip(before.internal + 2 * action - 1, 0, CELLS - 1)
+        at_near, at_far = cell == 0, cell == CELLS - 1
+        return state(cell, jnp.where(at_near, rewards[0], jnp.where(at_far, rewards[1], 0.0)), at_near | at_far)
+
+    return mrl.TaskEnv(
+        sample_task=lambda key: jnp.array([NEAR, FAR]),
+        reset=lambda key, rewards: state(jnp.asarray(START), jnp.zeros(()), jnp.zeros((), bool)),
+        step=step,
+        observation_size=CELLS,
+        action_size=2,
+        discrete=True,
+        horizon=HORIZON,
+        name="corridor",
+    )
+
+
+def rows(arguments: Arguments) -> dict[str, dict[str, Any]]:
+    """What is compared, and the options of each."""
+    start = {"discount": arguments.bad, "outer_lr": arguments.outer_lr}
+    return {
+        GOOD: {"discount": arguments.good, "tuned": ()},
+        BAD: {"discount": arguments.bad, "tuned": ()},
+        "self-tuned discount": start | {"tuned": ("discount",)},
+        "self-tuned, all five": start,
+        "self-tuned discount, bootstrapped": start | {"tuned": ("discount",), "bootstrap": 4},
+    }
+
+
+# Of all rows; what they are for the good discount.
+COMMON = {
+    "episodes": 16,
+    "inner_lr": 0.5,
+    "entropy_weight": 0.03,
+    "normalized": False,
+    "return_scale": 1.0,
+    "policy": {"hidden": (16,)},
+}
+
+
+def run(options: dict[str, Any], arguments: Arguments) -> tuple[dict[str, np.ndarray], float]:
+    """Metrics of all seeds' lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
+    import jax
+    import jax.numpy as jnp
+
+    import metarl_jax as mrl
+
+    algorithm = mrl.algorithms.make("self-tuning", corridor(), **COMMON, **options)
+    roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
+    chunks = list(mrl.training.train(algorithm, roots, arguments.updates, chunk=arguments.updates))
+    metrics = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in chunks[0].metrics}
+    return metrics, sum(chunk.seconds for chunk in chunks[1:])
+
+
+def final(returns: np.ndarray) -> np.ndarray:
+    """[seeds] mean return over the last tenth of a life, from [updates, seeds]."""
+    return returns[-max(1, len(returns) // 10) :].mean(0)
+
+
+def recovered(bad: np.ndarray, good: np.ndarray, tuned: np.ndarray, draws: int = 10_000) -> list[float]:
+    """(tuned − bad) / (good − bad) of the means over seeds, and its 95 % bootstrap interval, seeds resampled."""
+
+    def share(seeds):
+        low, high, reached = (values[seeds].mean(-1) for values in (bad, good, tuned))
+        return (reached - low) / (high - low)
+
+    resampled = np.random.default_rng(0).integers(len(bad), size=(draws, len(bad)))
+    return [float(share(np.arange(len(bad)))), *map(float, np.percentile(share(resampled), [2.5, 97.5]))]
+
+
+def draw(returns: dict[str, np.ndarray], path: Path) -> None:
+    """Mean return against updates, each seed faint."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from metarl_jax.runs import plots
+
+    figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    plots.quiet_axes(axes)
+    colors = (plots.BLUE, plots.ORANGE, "#1b7837", "#762a83", "#b8860b")
+    window = max(1, len(next(iter(returns.values()))) // 50)
+    for color, (name, values) in zip(colors, returns.items(), strict=True):
+        smoothed = np.stack([plots.smooth(seed, window) for seed in values.T], 1)
+        axes.plot(smoothed, color=color, alpha=0.15, linewidth=0.7)
+        axes.plot(smoothed.mean(1), color=color, linewidth=1.8, label=name)
+    axes.set_xlabel("updates of the agent")
+    axes.set_ylabel("return of an episode, undiscounted")
+    axes.set_title(f"One life in a corridor: {NEAR} is near, {FAR} is far", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=8, loc="center right")
+    figure.savefig(path)
+
+
+def main(argv: Sequence[str]) -> None:
+    arguments = cli.parse(Arguments, argv, prog="self_tuning.py", description=__doc__)
+    cli.prepare_jax()
+    import jax
+
+    import metarl_jax as mrl
+    from metarl_jax import checks
+    from metarl_jax.runs import theta_plot
+
+    with cli.user_errors():
+        checks.integer("seeds", arguments.seeds, 2)
+        checks.integer("updates", arguments.updates)
+        if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
+            raise ValueError(f"first_seed is {arguments.first_seed}; with its seeds it must stay below 2**32")
+        for options in rows(arguments).values():
+            mrl.algorithms.make("self-tuning", corridor(), **COMMON, **options)
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    seen, report = {}, []
+    for name, options in rows(arguments).items():
+        print(f"{name} ...", file=sys.stderr)
+        began = time.monotonic()
+        metrics, seconds = run(options, arguments)
+        seen[name] = metrics["return"][:, :, -1]
+        reached = final(seen[name])
+        row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
+        row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
+        row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
+        if options.get("tuned") != ():
+            row["recovered"] = recovered(final(seen[BAD]), final(seen[GOOD]), reached)
+            row["theta"] = {key: metrics[key][-1].tolist() for key in mrl.inner.HYPERPARAMETERS}
+            count = np.arange(arguments.updates).repeat(arguments.seeds)
+            columns = {key: metrics[key].reshape(-1) for key in mrl.inner.HYPERPARAMETERS}
+            columns |= {"iteration": count, "seed": np.tile(np.arange(arguments.seeds), arguments.updates)}
+            picture = f"theta-{name.replace(',', '').replace(' ', '-')}.png"
+            theta_plot.hyperparameters(columns, arguments.output / picture, title=f"corridor, {name}")
+        report.append(row)
+        share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
+        print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}")
+    draw(seen, arguments.output / "returns.png")
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+    result = {
+        "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},
+        "common": {option: repr(value) for option, value in COMMON.items()},
+        "machine": f"{device}, {platform.machine()}, jax {jax.__version__}",
+        "date": str(date.today()),
+        "rows": report,
+    }
+    (arguments.output / "self-tuning.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {arguments.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

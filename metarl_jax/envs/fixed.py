@@ -1,0 +1,28 @@
+"""One task for ever: where there is nothing to generalise to, but a long life to learn in."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import TaskEnv
+from metarl_jax.types import PyTree
+
+
+def fix_task(env: TaskEnv, task: PyTree) -> TaskEnv:
+    """The same MDPs, with a p(M) that has all its weight on one task: `sample_task` returns it for every key.
+
+    Args:
+        env: p(M) and its MDPs.
+        task: such as ``env.sample_task(jax.random.key(0))``.
+
+    Raises:
+        ValueError: it is no task of this environment.
+    """
+    task = jax.tree.map(jnp.asarray, task)
+    expected = jax.eval_shape(env.sample_task, jax.random.key(0))
+    if jax.tree.map(jnp.shape, task) != jax.tree.map(jnp.shape, expected):
+        raise ValueError(
+            f"task is {task}, and a task of {env.name!r} is like {expected}; take one from its sample_task"
+        )
+    return dataclasses.replace(env, sample_task=lambda key: task, name=f"{env.name} with one task")

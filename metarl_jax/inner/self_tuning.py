@@ -1,0 +1,259 @@
+"""f_θ as actor-critic steps whose hyperparameters are θ: what online meta-gradients adapt."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax import checks
+from metarl_jax.base import Adapter, InnerOptimizer, Policy, TaskEnv
+from metarl_jax.inner.actor_critic import actor_critic
+from metarl_jax.inner.adapter import Fast
+from metarl_jax.inner.advantages import estimate, gae_of_values
+from metarl_jax.inner.critics import Critic, value_network
+from metarl_jax.inner.optimizers import INNER_OPTIMIZERS, RATE_GAIN
+from metarl_jax.inner.surrogates import score_function
+from metarl_jax.policies.likelihood import masked_mean, pad_with_first
+from metarl_jax.types import PyTree, Trajectory, strongly_typed
+
+Number = Any
+"""A float, or an array [] where it depends on θ."""
+Builder = Callable[[float], InnerOptimizer]
+
+ROOM = 10.0
+"""A weight or rate can grow to so many times its start."""
+
+
+class Hyperparameters(NamedTuple):
+    """Of an actor-critic; each a number []."""
+
+    discount: Number
+    """γ per step"""
+    lambda_: Number
+    """λ"""
+    entropy_weight: Number
+    """of the entropy, in nats, that the loss subtracts"""
+    value_weight: Number
+    """of the critic's squared error"""
+    learning_rate: Number
+    """α of the steps"""
+
+
+HYPERPARAMETERS = Hyperparameters._fields
+_SHARES = ("discount", "lambda_")
+
+
+class Tuning(NamedTuple):
+    """θ, and what it means."""
+
+    start: Hyperparameters
+    init: Callable[[], PyTree]
+    """``() → θ``, a raw number by name, 0 at the start"""
+    read: Callable[[PyTree], Hyperparameters]
+
+
+def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tuning:
+    """x = b · sigmoid(κρ + logit(x_0 / b)) for every tuned hyperparameter, ρ in θ; the others keep their start x_0.
+
+    b is 1 for γ and λ, so a step of ρ multiplies the effective horizon γ / (1 − γ) by a factor, however near γ is to 1.
+    b is `ROOM` · x_0 for the weights and the rate: a factor as long as they are small, and a bound against divergence.
+    κ is `metarl_jax.inner.optimizers.RATE_GAIN`: an outer step of Adam at 1e-3 changes the factor by 1 %.
+
+    Sigmoids as in Xu et al. (2018, arXiv:1805.09801) and Zahavy et al. (2020, arXiv:2002.12928).
+
+    Args:
+        start: x_0; γ and λ in [0, 1], without the ends where tuned; weights ≥ 0, > 0 where tuned; α > 0.
+        tuned: names of `HYPERPARAMETERS`.
+
+    Raises:
+        ValueError: a name is unknown or given twice, or a start is out of range.
+    """
+    if isinstance(tuned, str) or not isinstance(tuned, Sequence):
+        raise ValueError(f"tuned is {tuned!r}; it must be a sequence of names, such as ('discount', 'lambda_')")
+    for name in tuned:
+        if name not in HYPERPARAMETERS:
+            raise checks.unknown("hyperparameter in tuned", name, HYPERPARAMETERS)
+    if len(set(tuned)) < len(tuned):
+        raise ValueError(f"tuned is {tuned!r}; name each hyperparameter once")
+    bounds = {}
+    for name, value in start._asdict().items():
+        if name in _SHARES:
+            bounds[name] = 1.0
+            checks.share(name, value)
+            if name in tuned and value in (0, 1):
+                raise ValueError(f"{name} is {value!r}, where a sigmoid cannot move; start it inside (0, 1)")
+        else:
+            bounds[name] = ROOM * value
+            (checks.positive if name in tuned or name == "learning_rate" else checks.non_negative)(name, value)
+
+    def read(theta):
+        def number(name, value):
+            if name not in tuned:
+                return jnp.asarray(value, float)
+            share = value / bounds[name]
+            return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + math.log(share / (1 - share)))
+
+        return Hyperparameters(**{name: number(name, value) for name, value in start._asdict().items()})
+
+    return Tuning(start, lambda: {name: jnp.zeros((), float) for name in tuned}, read)
+
+
+class ActorCritic(NamedTuple):
+    """An agent of φ as `make_actor_critic` makes it."""
+
+    policy: Policy
+    """π of φ"""
+    critic: Critic
+    """V of either of its critics"""
+    outer: Hyperparameters
+    """γ and λ of the outer critic, and the rate and weight that it is learned with: those at the start"""
+    unit: float = 1.0
+    """typical size of a return, in which the critics' errors are measured"""
+    normalized: bool = True
+    """whether the steps' advantages are brought to mean 0 and standard deviation 1"""
+
+    def returns(self, w: PyTree, trajectory: Trajectory, by: Hyperparameters) -> tuple[jax.Array, jax.Array]:
+        """(A, A + V), each [N, T]: generalised advantages, and the λ-returns that V should have been."""
+        values, following = self.critic.values(w, trajectory, by.discount)
+        advantage = gae_of_values(trajectory, values, following, by.discount, by.lambda_)
+        return advantage, advantage + values
+
+    def judge(self, params: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """(A, scale) at the outer γ' and λ'; see `metarl_jax.base.ScaledEstimator`."""
+        gamma, lambda_ = self.outer.discount, self.outer.lambda_
+        values = self.critic.values(params["critic"]["outer"], trajectory, gamma)
+        return estimate(trajectory, values, gamma, lambda_, self.normalized)
+
+    def error(self, w: PyTree, trajectory: Trajectory, target: jax.Array) -> jax.Array:
+        """E_t[(V(s_t) − target_t)²] / unit², over valid steps."""
+        values, _ = self.critic.values(w, trajectory, self.outer.discount)
+        return masked_mean(((values - target) / self.unit) ** 2, trajectory.valid)
+
+    def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
+        """E_t[H(π_φ(·|s_t))] in nats, over valid steps."""
+        seen = pad_with_first(trajectory.observation, trajectory.valid)
+        entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(seen)
+        return masked_mean(entropy, trajectory.valid)
+
+
+def make_actor_critic(
+    env: TaskEnv, policy: Policy, outer: Hyperparameters, return_scale: float | None = None, normalized: bool = True
+) -> ActorCritic:
+    """Policy and critics, with φ = {"policy", "critic": {"tuned", "outer"}}: V at γ(θ), λ(θ), and V at γ', λ'.
+
+    An outer loss at another discount than the agent's needs a critic of its own: a V that predicts short-sighted
+    returns is no baseline for far-sighted ones, and where a row is a piece of an episode it would bootstrap them
+    wrongly. The critics do not see the time, which a piece does not know.
+
+    Args:
+        env: whose sizes to use.
+        policy: π of φ["policy"].
+        outer: γ' and λ'; rate and weights at the start.
+        return_scale: typical size of a return, > 0; None means the environment's horizon, for rewards of size 1.
+        normalized: whether advantages, of the steps and of the outer loss, have mean 0 and standard deviation 1.
+
+    Raises:
+        ValueError: `return_scale` is not positive, or `normalized` is not a boolean.
+    """
+    unit = float(env.horizon) if return_scale is None else checks.positive("return_scale", return_scale)
+    critic = value_network(env.observation_size, env.horizon, scale=unit, timed=False)
+    return ActorCritic(with_critics(policy, critic), critic, outer, unit, checks.boolean("normalized", normalized))
+
+
+def with_critics(policy: Policy, critic: Critic) -> Policy:
+    """φ = {"policy", "critic": {"tuned", "outer"}}, the critics independently drawn."""
+
+    def init(key):
+        keys = jax.random.split(key)
+        return {"tuned": critic.init(keys[0]), "outer": critic.init(keys[1])}
+
+    return actor_critic(policy, critic._replace(init=init))
+
+
+def normalized_smoothly(advantage: jax.Array, valid: jax.Array) -> jax.Array:
+    """(A − mean) / √(variance + 1e-8) over valid steps: as `metarl_jax.inner.normalize`, with a derivative at A = 0."""
+    centered = jnp.where(valid, advantage - masked_mean(advantage, valid), 0)
+    return centered / jnp.sqrt(masked_mean(centered**2, valid) + 1e-8)
+
+
+class SelfTuning(NamedTuple):
+    """The adapter, and what the outer loss uses of it."""
+
+    adapter: Adapter
+    descend: Callable[[PyTree, Fast, PyTree], Fast]
+    """``(θ, fast, gradient) → fast``: one step of the inner optimiser at the rate α(θ)"""
+    fresh: Callable[[PyTree], Fast]
+    """``φ → fast`` with nothing remembered by the optimiser"""
+
+
+def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | str = "sgd") -> SelfTuning:
+    """φ ← φ − α U(∇_φ ℓ(φ; D, θ)), U the optimiser's step at rate 1, of the actor-critic loss.
+
+        ℓ = −E_t[log π_φ(a_t|s_t) Â_t] + w_v E_t[(V(s_t) − Ĝ_t)²] / unit² − w_e E_t[H(π_φ(·|s_t))]
+        A_t = Σ_{k≥t} (γλ)^{k−t} δ_k,   Ĝ_t = A_t + V(s_t),   Â = A, or A normalised
+
+    The step is a semi-gradient: Â and Ĝ do not depend on the φ that ∇_φ moves. They do depend on θ, by γ and λ, and on
+    where earlier steps of the window led; the derivative of the whole update with respect to θ has all of that, and the
+    trajectory alone is constant. Xu, van Hasselt, Silver (2018, arXiv:1805.09801), whose η is our θ; they cut the
+    window after one step.
+
+    The outer critic takes the same kind of step at γ', λ', and at the rate and weight of the start, so that nothing
+    that judges θ moves with θ.
+
+    Args:
+        agent: policy and critics.
+        tuning: what θ means.
+        inner_optimizer: U, a name of `metarl_jax.inner.INNER_OPTIMIZERS` or a function ``inner_lr → InnerOptimizer``,
+            whose step is proportional to the rate.
+
+    Raises:
+        ValueError: the name is unknown, or the optimiser learns something itself.
+    """
+    optimizer: InnerOptimizer = checks.choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)(1.0)
+    if optimizer.init_learned is not None:
+        raise ValueError(
+            f"inner_optimizer is {inner_optimizer!r}, whose rates are learned too; choose sgd, momentum or adam"
+        )
+
+    def fresh(params):
+        return Fast(params, optimizer.init(params))
+
+    def born(key, theta):
+        return fresh(strongly_typed(agent.policy.init(key)))
+
+    def descend(theta, fast, gradient):
+        alpha = tuning.read(theta).learning_rate
+        rates = {"policy": alpha, "critic": {"tuned": alpha, "outer": agent.outer.learning_rate}}
+        # From 0, where the optimiser's step is exact, and not a difference of rounded parameters.
+        step, opt_state = optimizer.update(gradient, fast.opt_state, jax.tree.map(jnp.zeros_like, fast.params))
+
+        def move(rate, params, step):
+            return jax.tree.map(lambda p, s: p + jnp.asarray(rate, p.dtype) * s, params, step)
+
+        return Fast(jax.tree.map(move, rates, fast.params, step), opt_state)
+
+    def learn(theta, fast, trajectory, advantage):
+        del advantage  # at the outer discount
+        now, critics = tuning.read(theta), fast.params["critic"]
+        advantage, target = agent.returns(critics["tuned"], trajectory, now)
+        _, outer_target = agent.returns(critics["outer"], trajectory, agent.outer)
+        if agent.normalized:
+            advantage = normalized_smoothly(advantage, trajectory.valid)
+
+        def loss(phi):
+            return (
+                score_function(agent.policy, phi, trajectory, advantage)
+                + now.value_weight * agent.error(phi["critic"]["tuned"], trajectory, target)
+                - now.entropy_weight * agent.entropy(phi, trajectory)
+                + agent.outer.value_weight * agent.error(phi["critic"]["outer"], trajectory, outer_target)
+            )
+
+        return descend(theta, fast, jax.grad(loss)(fast.params))
+
+    def init(theta):
+        return born(jax.random.key(0), theta)
+
+    adapter = Adapter(lambda key: tuning.init(), init, lambda theta, fast: fast.params, learn, born)
+    return SelfTuning(adapter, descend, fresh)

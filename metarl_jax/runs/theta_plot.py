@@ -1,0 +1,53 @@
+"""The path of a θ that holds hyperparameters, over training."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from metarl_jax.runs.plots import BLUE, quiet_axes
+
+HYPERPARAMETERS = {
+    "discount": "discount γ",
+    "lambda_": "λ",
+    "entropy_weight": "entropy weight",
+    "value_weight": "value weight",
+    "learning_rate": "learning rate α",
+}
+"""Those of `metarl_jax.inner.HYPERPARAMETERS`, with their labels"""
+
+
+def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
+    """What θ meant over the meta-iterations, where it holds hyperparameters: one panel each, with its own range.
+
+    Of several seeds each is faint, and their mean is bold.
+
+    Args:
+        metrics: columns of metrics.csv.
+        path: of the picture.
+        title: task and algorithm.
+
+    Returns:
+        Whether there was something to draw: all of `HYPERPARAMETERS` among the metrics.
+    """
+    if not HYPERPARAMETERS.keys() <= metrics.keys():
+        return False
+    seeds = len(np.unique(metrics["seed"]))
+    figure = Figure(figsize=(12.0, 2.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(HYPERPARAMETERS))
+    iteration = metrics["iteration"][::seeds]
+    for axes, (name, label) in zip(panels, HYPERPARAMETERS.items(), strict=True):
+        quiet_axes(axes)
+        values = metrics[name].reshape(-1, seeds)
+        if seeds > 1:
+            axes.plot(iteration, values, color=BLUE, alpha=0.25, linewidth=0.8)
+        axes.plot(iteration, values.mean(1), color=BLUE, linewidth=1.8)
+        axes.set_title(label, loc="left", fontsize=10)
+        axes.set_xlabel("meta-iteration", fontsize=9)
+        axes.tick_params(labelsize=8)
+    note = f"; faint: each of {seeds} seeds; bold: their mean" if seeds > 1 else ""
+    figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11)
+    figure.savefig(path)
+    return True

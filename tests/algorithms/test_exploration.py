@@ -1,0 +1,50 @@
+"""Who learns to explore in `risky-rooms`, every seed against the optimum of dynamic programming."""
+
+import functools
+
+import numpy as np
+import pytest
+
+from experiments import exploration
+from experiments.exploration import Arguments
+
+# Algorithms that are to explore where it is free, and not to where it is not; with what they need to learn it.
+EXPLORERS = {"e-maml": Arguments(seeds=3, iterations=150)}
+FREE = 2  # of four episodes
+
+
+@functools.cache
+def learned(name, burn_in):
+    """The mean return per counted episode of every seed, and the share of rooms opened [seeds, H]."""
+    row = exploration.run(name, burn_in, EXPLORERS.get(name, EXPLORERS["e-maml"]))
+    returns, opened = np.asarray(row["returns"]), np.asarray(row["opened"])
+    assert returns.shape == opened.shape == (3, 4)
+    return returns[:, burn_in:].mean(1), opened
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_free_episodes_are_explored_and_the_others_live_on_it(name):
+    returns, opened = learned(name, FREE)
+    best = exploration.optimum(FREE, 4)  # what an episode pays who knows the task, so that none pays more
+    assert ((returns > 0.9 * best) & (returns < best + 1e-4)).all()
+    assert (opened[:, :FREE] > 0.7).all()
+    assert (np.abs(opened[:, FREE:] - 0.25) < 0.05).all()  # the treasure's room, and hardly another
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_where_every_episode_counts_nothing_is_opened(name):
+    returns, opened = learned(name, 0)
+    assert (returns > 0.9 * exploration.optimum(0, 4)).all()
+    assert (opened < 0.02).all()
+
+
+def test_plain_maml_does_not_see_what_the_free_episodes_are_for():
+    """Its path derivative takes the data as given, so the one thing left to improve is the rooms that nobody opened.
+
+    There φ = d − (2αs/T)·σ(d) with the difference d of a room's logits and the safe reward s, which rises with d as
+    long as α < 2T/s = 80, and opening an unknown chest does not pay: θ goes down to where nothing is explored.
+    """
+    assert EXPLORERS["e-maml"].inner_lr < 80
+    returns, opened = learned("maml", FREE)
+    assert (np.abs(returns - exploration.optimum(0, 4)) < 0.03).all()
+    assert (opened < 0.02).all()

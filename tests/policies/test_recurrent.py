@@ -1,0 +1,96 @@
+"""Policies with a memory: the cell against numpy, the hypernetwork's start, refusals."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.types import Percept
+from tests import toys
+
+
+def percept(seed, env):
+    random = np.random.default_rng(seed)
+    observation = jnp.asarray(random.normal(size=env.observation_size), float)
+    action = jnp.asarray(random.normal(size=env.action_size), float)
+    return Percept(
+        observation=observation, action=action, reward=jnp.asarray(random.normal()), start=jnp.array(seed == 0)
+    )
+
+
+def test_the_cell_is_a_gated_recurrent_unit():
+    """m' = (1 − z) ∘ tanh(W x + b + r ∘ (U m + c)) + z ∘ m, in numpy."""
+    env = toys.walk()
+    policy = mrl.policies.gru(env, memory_size=3)
+    with jax.enable_x64():
+        params = policy.init(jax.random.key(0))
+        memory = policy.start(params)
+        np.testing.assert_array_equal(memory, 0)
+        expected = np.zeros(3)
+        weights = jax.tree.map(np.asarray, params["memory"])
+
+        def sigmoid(x):
+            return 1 / (1 + np.exp(-x))
+
+        for step in range(3):
+            seen = percept(step, env)
+            memory = policy.remember(params, memory, seen)
+            x = np.concatenate([seen.observation, seen.action, [seen.reward, seen.start]])
+            gates = {gate: x @ weights[f"i{gate}"]["kernel"] + weights[f"i{gate}"]["bias"] for gate in ("r", "z", "n")}
+            r = sigmoid(gates["r"] + expected @ weights["hr"]["kernel"])
+            z = sigmoid(gates["z"] + expected @ weights["hz"]["kernel"])
+            n = np.tanh(gates["n"] + r * (expected @ weights["hn"]["kernel"] + weights["hn"]["bias"]))
+            expected = (1 - z) * n + z * expected
+            np.testing.assert_allclose(memory, expected, rtol=1e-10)
+
+
+def test_a_hypernetwork_starts_from_the_base_policy_whatever_it_remembers():
+    env = toys.walk()
+    base = toys.small_policy(env)
+    policy = mrl.policies.hypernetwork(env, base, memory_size=4)
+    params = policy.init(jax.random.key(3))
+    for memory in (jnp.zeros(4), jnp.array([0.3, -1.0, 0.5, 0.9])):
+        phi = policy.params(params, memory)
+        assert jax.tree.map(jnp.shape, phi) == jax.tree.map(jnp.shape, base.init(jax.random.key(0)))
+        jax.tree.map(np.testing.assert_array_equal, phi, params["emit"]["bias"])
+        distribution, _ = policy.act(params, memory, jnp.ones(1))
+        np.testing.assert_allclose(distribution.mean, base.apply(phi, jnp.ones(1)).mean)
+
+
+def test_a_hypernetwork_emits_weights_linear_in_the_memory():
+    env = toys.walk()
+    policy = mrl.policies.hypernetwork(env, toys.small_policy(env), memory_size=2)
+    params = policy.init(jax.random.key(3))
+    noise = jax.tree.map(
+        lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), params["emit"]["kernel"]
+    )
+    params = params | {"emit": params["emit"] | {"kernel": noise}}
+    one, two, sum_ = (policy.params(params, jnp.array(m)) for m in ([1.0, 0.0], [0.0, 2.0], [1.0, 2.0]))
+    bias = params["emit"]["bias"]
+    jax.tree.map(
+        lambda a, b, c, start: np.testing.assert_allclose(c, a + b - start, rtol=1e-5, atol=1e-6), one, two, sum_, bias
+    )
+    jax.tree.map(
+        lambda a, w, start: np.testing.assert_allclose(a - start, w[0], rtol=1e-4, atol=1e-6), one, noise, bias
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory_size": 0}, "memory_size is 0"),
+        ({"memory_size": 2.5}, "memory_size is 2.5"),
+        ({"hidden": (0,)}, "a layer size in hidden is 0"),
+        ({"activation": "sine"}, "unknown activation 'sine'"),
+        ({"init_std": -1.0}, "init_std is -1"),
+    ],
+)
+def test_refusals(options, message):
+    with pytest.raises(ValueError, match=message):
+        mrl.policies.gru(toys.walk(), **options)
+
+
+def test_discrete_actions_take_no_std():
+    with pytest.raises(ValueError, match="takes no init_std"):
+        mrl.policies.gru(toys.bandit(), init_std=1.0)
