@@ -149,7 +149,7 @@ def learn_rule(env: TaskEnv, arguments: Arguments) -> tuple[Any, dict[str, list[
     return jax.device_get(state.params), curve
 
 
-def lives_of(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, tasks: Any) -> Callable[..., jax.Array]:
+def lives_of(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, tasks: Any) -> Callable[..., np.ndarray]:
     """``rate → returns [tasks, U + 1]`` of lives by an algorithm with that step size; the same draws for all."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(jax.tree.leaves(tasks)[0])))
 

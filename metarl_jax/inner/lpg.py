@@ -120,17 +120,11 @@ def rule_optimizer(
     adaptation_steps: int,
     common: Mapping[str, Any],
 ) -> InnerOptimizer:
-    """The optimiser that carries a rule's updates out; what means nothing where the rule is learned is refused.
+    """The optimiser that carries a rule's updates out; it learns nothing itself, and there is no critic beside it.
 
     Raises:
-        ValueError: an option is unknown, or belongs to an inner loss or to a θ that agents start from.
+        ValueError: an option is unknown or out of range, or means nothing where the rule is learned.
     """
-    if common.get("credit"):
-        raise ValueError("credit is for what θ does before an update, and in lpg θ does not act; leave credit out")
-    if "surrogate" in common:
-        raise ValueError("surrogate is the loss of a fixed rule, and lpg learns the rule; leave surrogate out")
-    if common.get("fast_parameters", "all") != "all":
-        raise ValueError("lpg has no θ that parameters could stay at; leave fast_parameters out")
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
         raise ValueError(
             "lpg's agents have predictions and no critic; choose another baseline, such as 'linear_feature'"

@@ -1,6 +1,7 @@
 """Lives that go on across meta-updates: what a window holds, and when an agent is renewed."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +137,7 @@ def test_a_life_that_ends_is_renewed_and_the_others_go_on():
     # A life of age 0 enters the window in which it is renewed, and leaves it 2 updates older.
     np.testing.assert_array_equal(ages, [[0, 0, 0, 0], [2, 2, 2, 2], [2, 4, 4, 4], [4, 2, 6, 6], [6, 4, 2, 8]])
     assert renewed == [0, 1, 1, 1]
-    for before, after in zip(seen[1:], seen[2:], strict=False):
+    for before, after in itertools.pairwise(seen[1:]):
         new = np.asarray(after.age) == 2
         changed = np.asarray(before.task != after.task)[:, 0]
         np.testing.assert_array_equal(changed, new)
