@@ -12,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,10 @@ from metarl_jax.lifelong import assemble_lives
 
 RATES = (0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
 """step sizes to choose from"""
-ACTOR_CRITICS = [(weight, normalized) for weight in (0.3, 0.03) for normalized in (False, True)]
-"""(weight of the value loss, whether advantages are normalised) to choose from besides"""
+CRITIC_RATES = (0.3, 0.03)
+"""those of the value network, in units of the policy's"""
 FAMILIES: dict[str, dict[str, Any]] = {
     "tabular-mdp": {"name": "tabular-mdp"},
-    "tabular-mdp, nearly deterministic": {"name": "tabular-mdp", "sharpness": 4.0},
     "tabular-mdp, 20 states, 20 steps": {"name": "tabular-mdp", "states": 20, "horizon": 20},
     "grid-nav": {"name": "grid-nav"},
     "point-nav": {"name": "point-nav"},
@@ -65,12 +64,14 @@ class Arguments:
     """Adam's rate for the rule"""
     seed: int = 0
     """of everything"""
-    updates: int = 500
+    updates: int = 300
     """of a life in the comparison"""
-    eval_tasks: int = 64
-    """unseen tasks of each family"""
-    tuning_tasks: int = 24
+    eval_tasks: int = 48
+    """unseen tasks of each family, a multiple of the next"""
+    tuning_tasks: int = 12
     """other tasks, on which step sizes are chosen"""
+    families: tuple[str, ...] = tuple(FAMILIES)
+    """what to compare on"""
     rule: Path | None = None
     """a rule learned before, to leave the learning out"""
     output: Path = Path("benchmarks/results/lpg.json")
@@ -93,21 +94,26 @@ def learned(env: TaskEnv, arguments: Arguments, updates: int, rate: jax.Array | 
     )
 
 
-def descent(rate: jax.Array | float) -> InnerOptimizer:
-    """φ ← φ − α ∇φ with an α that may be traced, so that one program serves all step sizes."""
+def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOptimizer:
+    """φ ← φ − α ∇φ with an α that may be traced: one program for all step sizes. A critic's is α times its own."""
 
     def update(gradient, state, params, learned=()):
-        return jax.tree.map(lambda p, g: p - rate * g, params, gradient), state
+        rates = {name: rate * critic if name == "critic" else rate for name in params}
+        moved = {
+            name: jax.tree.map(lambda p, g, name=name: p - rates[name] * g, params[name], gradient[name])
+            for name in params
+        }
+        return moved, state
 
     return InnerOptimizer(lambda params: (), update)
 
 
 def actor_critic(
-    env: TaskEnv, arguments: Arguments, updates: int, rate: jax.Array | float, weight: float, normalized: bool
+    env: TaskEnv, arguments: Arguments, normalized: bool, rate: jax.Array, critic_rate: jax.Array
 ) -> MetaAlgorithm:
     """Policy gradients of generalised advantages (λ = 0.95) with a value network that learns beside the policy."""
     critic = inner.value_network(
-        env.observation_size, env.horizon, hidden=arguments.hidden, outer_weight=0.0, inner_weight=weight
+        env.observation_size, env.horizon, hidden=arguments.hidden, outer_weight=0.0, inner_weight=1.0
     )
     parts = build_parts(
         env,
@@ -116,10 +122,10 @@ def actor_critic(
         lambda_=0.95,
         normalized=normalized,
         policy={"hidden": arguments.hidden},
-        inner_optimizer=lambda _: descent(rate),
+        inner_optimizer=lambda _: descent(rate, critic_rate),
         tasks=1,
         episodes=arguments.episodes,
-        adaptation_steps=updates,
+        adaptation_steps=arguments.updates,
     )
     adapter: Adapter = parts.adapter
 
@@ -149,23 +155,33 @@ def learn_rule(env: TaskEnv, arguments: Arguments) -> tuple[Any, dict[str, list[
     return jax.device_get(state.params), curve
 
 
-def lives_of(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, tasks: Any) -> Callable[..., np.ndarray]:
-    """``rate → returns [tasks, U + 1]`` of lives by an algorithm with that step size; the same draws for all."""
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(len(jax.tree.leaves(tasks)[0])))
+Lives = Callable[..., np.ndarray]
+"""``(tasks, *step sizes) → returns [tasks, U + 1]``, means over the environments of an agent"""
+
+
+def lives(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, arguments: Arguments) -> Lives:
+    """Lives of all tasks by one compiled program, with the same draws whatever lives there."""
 
     @jax.jit
-    def run(rate):
-        adapt = make(rate).adapt
+    def some(keys, tasks, *rates):
+        adapt = make(*rates).adapt
         return jax.vmap(lambda key, task: adapt(key, theta, task).returns.mean(-1))(keys, tasks)
 
-    return lambda rate: np.asarray(run(jnp.asarray(rate)))
+    def run(tasks, *rates):
+        count, size = len(jax.tree.leaves(tasks)[0]), arguments.tuning_tasks
+        keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+        starts = range(0, count, size)
+        chunks = [jax.tree.map(lambda leaf, i=i: leaf[i : i + size], (keys, tasks)) for i in starts]
+        return np.concatenate([np.asarray(some(*chunk, *map(jnp.float32, rates))) for chunk in chunks])
+
+    return run
 
 
-def tuned(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, tasks: Any) -> tuple[float, float]:
-    """The step size with the highest mean return over a life, and that return; NaN counts as the worst."""
-    run = lives_of(make, theta, key, tasks)
-    scores = [np.nan_to_num(run(rate).mean(), nan=-np.inf) for rate in RATES]
-    return RATES[int(np.argmax(scores))], float(np.max(scores))
+def best(run: Lives, tasks: Any, choices: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], float]:
+    """The step sizes with the highest mean return over a life, and that return; NaN counts as the worst."""
+    scores = [float(np.nan_to_num(run(tasks, *rates).mean(), nan=-np.inf)) for rates in choices]
+    index = int(np.argmax(scores))
+    return choices[index], scores[index]
 
 
 def interval(values: np.ndarray) -> list[float]:
@@ -174,34 +190,35 @@ def interval(values: np.ndarray) -> list[float]:
 
 
 def compare(family: str, theta: Any, arguments: Arguments) -> dict[str, Any]:
-    tuning, test = (mrl.envs.make(split=split, **FAMILIES[family]) for split in ("train", "test"))
+    env, test = (mrl.envs.make(split=split, **FAMILIES[family]) for split in ("train", "test"))
     keys = jax.random.split(jax.random.key(arguments.seed + 2), 4)
 
-    def drawn(env, key, count):
-        return jax.vmap(lambda i: env.sample_task(jax.random.fold_in(key, i)))(jnp.arange(count))
+    def drawn(source, key, count):
+        return jax.vmap(lambda i: source.sample_task(jax.random.fold_in(key, i)))(jnp.arange(count))
 
-    others, unseen = drawn(tuning, keys[0], arguments.tuning_tasks), drawn(test, keys[1], arguments.eval_tasks)
-
-    def by_rule(env):
-        return lambda rate: learned(env, arguments, arguments.updates, rate)
-
-    def by_actor_critic(env, weight, normalized):
-        return lambda rate: actor_critic(env, arguments, arguments.updates, rate, weight, normalized)
-
-    choices = [(choice, *tuned(by_actor_critic(tuning, *choice), (), keys[2], others)) for choice in ACTOR_CRITICS]
-    choice, rate, _ = max(choices, key=lambda row: row[-1])
-    own_rate, _ = tuned(by_rule(tuning), theta, keys[2], others)
-    run = lives_of(by_rule(test), theta, keys[3], unseen)
+    others, unseen = drawn(env, keys[0], arguments.tuning_tasks), drawn(test, keys[1], arguments.eval_tasks)
+    by_rule = lives(lambda rate: learned(env, arguments, arguments.updates, rate), theta, keys[2], arguments)
+    own, _ = best(by_rule, others, [(rate,) for rate in RATES])
+    found = []
+    for normalized in (False, True):
+        run = lives(
+            lambda *rates, normalized=normalized: actor_critic(env, arguments, normalized, *rates),
+            (),
+            keys[2],
+            arguments,
+        )
+        found.append((run, normalized, *best(run, others, [(r, c) for r in RATES for c in CRITIC_RATES])))
+    run, normalized, chosen, _ = max(found, key=lambda row: row[-1])
     returns = {
-        "actor_critic": lives_of(by_actor_critic(test, *choice), (), keys[3], unseen)(rate),
-        "rule": run(arguments.inner_lr),
-        "rule_tuned": run(own_rate),
+        "actor_critic": run(unseen, *chosen),
+        "rule": by_rule(unseen, arguments.inner_lr),
+        "rule_tuned": by_rule(unseen, *own),
     }
     last = max(arguments.updates // 10, 1)
     result: dict[str, Any] = {
         "family": family,
-        "actor_critic_chosen": {"rate": rate, "value_weight": choice[0], "normalized": choice[1]},
-        "rule_chosen_rate": own_rate,
+        "actor_critic_chosen": {"rate": chosen[0], "critic_rate": chosen[1], "normalized": normalized},
+        "rule_chosen_rate": own[0],
     }
     for name, values in returns.items():
         gain = values - returns["actor_critic"]
@@ -212,8 +229,9 @@ def compare(family: str, theta: Any, arguments: Arguments) -> dict[str, Any]:
             "end_gain": interval(gain[:, -last:].mean(1)),
             "curve": [round(float(value), 4) for value in values.mean(0)],
         }
-    show = {name: "{:.2f} ± {:.2f}".format(*result[name]["life"]) for name in returns}
-    print(f"  {family}: return over the life {show}, gain {result['rule']['life_gain']}", flush=True)
+    show = ", ".join("{} {:.2f} ± {:.2f}".format(name, *result[name]["life"]) for name in returns)
+    gains = ", ".join("{:+.2f} ± {:.2f}".format(*result[name]["life_gain"]) for name in ("rule", "rule_tuned"))
+    print(f"  {family}: {show}; gains {gains}", flush=True)
     return result
 
 
@@ -250,7 +268,7 @@ def load_rule(path: Path, like: Any) -> Any:
 def main(arguments: Arguments) -> None:
     machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     machine += f", Python {platform.python_version()}, jax {jax.__version__}"
-    env = mrl.envs.make(**FAMILIES["tabular-mdp"])
+    env = mrl.envs.make("tabular-mdp")
     results: dict[str, Any] = {"machine": machine, "date": str(date.today())}
     results["arguments"] = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -263,7 +281,7 @@ def main(arguments: Arguments) -> None:
         theta = load_rule(arguments.rule, shapes)
     print(f"lives of {arguments.updates} updates in {arguments.eval_tasks} unseen tasks:")
     start = time.perf_counter()
-    results["families"] = [compare(family, theta, arguments) for family in FAMILIES]
+    results["families"] = [compare(family, theta, arguments) for family in arguments.families]
     results["comparison_seconds"] = round(time.perf_counter() - start)
     arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draw(results, arguments.output.with_suffix(".png"))
