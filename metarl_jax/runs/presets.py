@@ -85,6 +85,18 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         evaluation=EvaluationConfig(eval_tasks=10_000),
     ),
+    # A hundred pulls of five arms: exploring is worth three pulls more than being greedy, so it takes large batches.
+    "bandit-5-arms": TrainConfig(
+        task="bernoulli-bandit",
+        algorithm="rl2",
+        env_option=("arms=5",),
+        horizon=100,
+        iterations=800,
+        algorithm_options=AlgorithmConfig(
+            tasks=400, episodes=1, epochs=2, minibatches=4, outer_lr=1.5e-3, discount=0.995, lambda_=0.97
+        ),
+        evaluation=EvaluationConfig(eval_tasks=10_000),
+    ),
     # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
     "point-nav": TrainConfig(
         task="point-nav",
