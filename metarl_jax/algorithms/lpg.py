@@ -21,7 +21,7 @@ def lpg(
     policy: Policy | Mapping[str, Any] | None = None,
     outer_lr: float = 1e-3,
     max_gradient_norm: float = 0.5,
-    lifetime: int = 500,
+    lifetime: int | None = 500,
     rule_size: int = 64,
     prediction_size: int = 30,
     prediction_weight: float = 0.5,

@@ -149,7 +149,7 @@ def lpg(agent: LearnedRule, optimizer: InnerOptimizer, prediction_weight: float)
     Two of the rule's inputs are not the paper's: rewards are compressed far from 0, see `REWARD_RANGE`; π(a_t|s_t)
     enters as π/(1 + π), which is bounded where π is the density of a continuous action, and alike for both.
 
-    Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794), eq. 2.
+    Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
 
     Args:
         agent: policy, predictions and rule.
@@ -194,7 +194,7 @@ def lpg_penalty(
     """−β_0 H(π) − β_1 H(y) + β_2 E_t[π̂_t²] + β_3 E_t[‖ŷ_t‖²]: what the outer loss has beside the policy's return.
 
     Entropies are of the agent after the updates, at the states of the counted stages; the squares are of what the rule
-    said in these updates, ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794), eq. 4.
+    said in these updates, ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794).
 
     Raises:
         ValueError: a weight is negative.
