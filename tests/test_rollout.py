@@ -1,5 +1,8 @@
 """Episodes of a deterministic counter, whose every entry is known."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +11,7 @@ from flax import struct
 
 import metarl_jax as mrl
 from metarl_jax.policies import likelihood
-from metarl_jax.rollout import rollout
+from metarl_jax.rollout import rollout, unroll, waiting
 from tests import toys
 
 
@@ -138,7 +141,12 @@ class PlainLaplace:
 
 # anil and cavia ask a policy for labels; es-maml learns nothing where returns do not depend on θ, as here.
 @pytest.mark.parametrize(
-    "name", [case for case in toys.EVERY_ALGORITHM if case.values[0] not in ("anil", "cavia", "es-maml")]
+    "name",
+    [
+        case
+        for case in toys.EVERY_ALGORITHM
+        if case.values[0] not in ("anil", "cavia", "es-maml", *toys.NO_STEP_FROM_THETA)
+    ],
 )
 def test_a_plain_python_distribution_serves_every_algorithm(name):
     policy = mrl.Policy(
@@ -206,3 +214,106 @@ class Poor:
 def test_bad_states_are_refused_in_words(start, following, message):
     with pytest.raises(ValueError, match=message):
         rollout(jax.random.key(0), one_step_env(start, following), POLICY, jnp.zeros(()), jnp.zeros(()), 2, 2)
+
+
+# --- environments that go on -----------------------------------------------------------------------------------------
+
+
+@functools.cache
+def pieces_program(steps, count, breaks_at=None):
+    sound = counter()
+
+    def step(task, state, action):
+        following = sound.step(task, state, action)
+        broken = following.observation == breaks_at
+        return following.replace(observation=jnp.where(broken, jnp.nan, following.observation))
+
+    env = sound if breaks_at is None else dataclasses.replace(sound, step=step)
+
+    @jax.jit
+    def run(key, task):
+        def piece(running, index):
+            running, data = unroll(jax.random.fold_in(key, index), env, POLICY, jnp.zeros(()), task, running, steps)
+            return running, (running, data)
+
+        start = waiting(jax.random.fold_in(key, 99), env, task, 2)
+        return start, jax.lax.scan(piece, start, jnp.arange(count))[1]
+
+    return run
+
+
+def pieces(steps, count, terminate=99.0, truncate=99.0, breaks_at=None):
+    """`count` calls of `unroll`, each going on where the last one stopped; leaves [count, N, T, ...]."""
+    return pieces_program(steps, count, breaks_at)(jax.random.key(0), jnp.array([terminate, truncate]))
+
+
+def test_pieces_go_on_and_equal_one_long_episode():
+    _, (running, data) = pieces(steps=2, count=3)
+    assert data.valid.all()
+    whole = roll(99.0, 99.0)
+    for name in ("observation", "reward", "next_observation", "discount", "valid"):
+        joined = np.moveaxis(np.asarray(getattr(data, name)), 0, 1)
+        joined = joined.reshape(2, 6, *joined.shape[3:])
+        np.testing.assert_array_equal(joined, getattr(whole, name), err_msg=name)
+    np.testing.assert_array_equal(running.time, [[2, 2], [4, 4], [6, 6]])
+    np.testing.assert_array_equal(running.over, [[False, False], [False, False], [True, True]])
+    # A piece that its episode survives is cut at its last step, and the horizon is no cut.
+    np.testing.assert_array_equal(data.truncated[:, 0], [[0, 1], [0, 1], [0, 0]])
+
+
+def test_a_piece_ends_at_the_horizon_and_the_next_begins_anew():
+    _, (running, data) = pieces(steps=4, count=3)
+    np.testing.assert_array_equal(data.observation[:, 0, :, 0], [[0, 1, 2, 3], [4, 5, 4, 4], [0, 1, 2, 3]])
+    np.testing.assert_array_equal(data.valid[:, 0], [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
+    np.testing.assert_array_equal(data.reward[:, 0], [[1, 2, 3, 4], [5, 6, 0, 0], [1, 2, 3, 4]])
+    np.testing.assert_array_equal(data.truncated[:, 0], [[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 1]])
+    assert (data.discount == 1).all()
+    np.testing.assert_array_equal(running.over[:, 0], [False, True, False])
+
+
+def test_a_piece_ends_with_termination_or_truncation_and_the_next_begins_anew():
+    for terminate, truncate in ((3.0, 99.0), (99.0, 3.0)):
+        _, (running, data) = pieces(2, 3, terminate, truncate)
+        np.testing.assert_array_equal(data.observation[:, 0, :, 0], [[0, 1], [2, 2], [0, 1]])
+        np.testing.assert_array_equal(data.valid[:, 0], [[1, 1], [1, 0], [1, 1]])
+        ended_by_cut = truncate == 3
+        # Padding repeats the first step, here the one that ended the episode.
+        np.testing.assert_array_equal(data.truncated[:, 0], [[0, 1], [ended_by_cut] * 2, [0, 1]])
+        np.testing.assert_array_equal(data.discount[:, 0], [[1, 1], [ended_by_cut] * 2, [1, 1]])
+        np.testing.assert_array_equal(running.over[:, 0], [False, True, False])
+
+
+def test_a_piece_that_ends_with_its_episode_is_not_cut():
+    _, (_, data) = pieces(3, 2, terminate=3.0)
+    assert not data.truncated.any()
+    np.testing.assert_array_equal(data.discount[:, 0], [[1, 1, 0]] * 2)
+
+
+def test_actions_and_resets_of_every_piece_are_drawn_anew():
+    start, (_, data) = pieces(2, 3)
+    assert start.over.all()
+    assert len(np.unique(data.action)) == data.action.size
+    _, (running, _) = pieces(3, 2, terminate=3.0)
+    drawn = jax.random.key_data(running.state.key).reshape(4, -1)
+    assert len(np.unique(np.asarray(drawn), axis=0)) == 4
+
+
+def test_a_piece_that_diverges_is_void_and_its_environment_reset():
+    _, (running, data) = pieces(2, 3, breaks_at=3)
+    np.testing.assert_array_equal(data.valid[:, 0], [[1, 1], [0, 0], [1, 1]])
+    np.testing.assert_array_equal(data.void[:, 0], [False, True, False])
+    np.testing.assert_array_equal(data.observation[2, 0, :, 0], [0, 1])
+    assert np.isfinite(data.next_observation).all()
+    assert (data.reward[1] == 0).all()
+    np.testing.assert_array_equal(running.over[:, 0], [False, True, False])
+
+
+def test_no_gradient_flows_through_what_goes_on():
+    def total(params):
+        task, env = jnp.array([99.0, 99.0]), counter()
+        running = waiting(jax.random.key(0), env, task, 2)
+        running, first = unroll(jax.random.key(1), env, POLICY, params, task, running, 2)
+        running, second = unroll(jax.random.key(2), env, POLICY, params, task, running, 2)
+        return second.action.sum() + first.log_prob.sum() + running.state.observation.sum()
+
+    assert jax.grad(total)(jnp.array(1.0)) == 0

@@ -12,6 +12,8 @@ UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "repti
 EVERY_ALGORITHM = [
     pytest.param(name, marks=[] if name in UPDATES else pytest.mark.slow) for name in mrl.algorithms.names()
 ]
+NO_STEP_FROM_THETA = ("lpg", "rl2", "rl2-hyper", "self-tuning")
+"""algorithms whose φ is not θ and a few policy-gradient steps from it"""
 
 BANDIT_REWARDS = (1.0, 0.2, -0.5)
 BANDIT_LOGITS = (0.3, -0.2, 0.1)

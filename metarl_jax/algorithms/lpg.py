@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from metarl_jax import inner, outer
+from metarl_jax import checks, inner, outer
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
 from metarl_jax.compose import build_parts, make_policy
 from metarl_jax.lifelong import assemble_lives
@@ -21,7 +21,7 @@ def lpg(
     policy: Policy | Mapping[str, Any] | None = None,
     outer_lr: float = 1e-3,
     max_gradient_norm: float = 0.5,
-    lifetime: int = 500,
+    lifetime: int | None = 500,
     rule_size: int = 64,
     prediction_size: int = 30,
     prediction_weight: float = 0.5,
@@ -42,6 +42,7 @@ def lpg(
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
+    common = checks.without(("credit", "surrogate", "fast_parameters"), common, "lpg learns all of the inner update")
     own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
     optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)

@@ -120,17 +120,11 @@ def rule_optimizer(
     adaptation_steps: int,
     common: Mapping[str, Any],
 ) -> InnerOptimizer:
-    """The optimiser that carries a rule's updates out; what means nothing where the rule is learned is refused.
+    """The optimiser that carries a rule's updates out; it learns nothing itself, and there is no critic beside it.
 
     Raises:
-        ValueError: an option is unknown, or belongs to an inner loss or to a θ that agents start from.
+        ValueError: an option is unknown or out of range, or means nothing where the rule is learned.
     """
-    if common.get("credit"):
-        raise ValueError("credit is for what θ does before an update, and in lpg θ does not act; leave credit out")
-    if "surrogate" in common:
-        raise ValueError("surrogate is the loss of a fixed rule, and lpg learns the rule; leave surrogate out")
-    if common.get("fast_parameters", "all") != "all":
-        raise ValueError("lpg has no θ that parameters could stay at; leave fast_parameters out")
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
         raise ValueError(
             "lpg's agents have predictions and no critic; choose another baseline, such as 'linear_feature'"
@@ -155,7 +149,7 @@ def lpg(agent: LearnedRule, optimizer: InnerOptimizer, prediction_weight: float)
     Two of the rule's inputs are not the paper's: rewards are compressed far from 0, see `REWARD_RANGE`; π(a_t|s_t)
     enters as π/(1 + π), which is bounded where π is the density of a continuous action, and alike for both.
 
-    Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794), eq. 2.
+    Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
 
     Args:
         agent: policy, predictions and rule.
@@ -200,7 +194,7 @@ def lpg_penalty(
     """−β_0 H(π) − β_1 H(y) + β_2 E_t[π̂_t²] + β_3 E_t[‖ŷ_t‖²]: what the outer loss has beside the policy's return.
 
     Entropies are of the agent after the updates, at the states of the counted stages; the squares are of what the rule
-    said in these updates, ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794), eq. 4.
+    said in these updates, ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794).
 
     Raises:
         ValueError: a weight is negative.

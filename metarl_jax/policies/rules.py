@@ -1,7 +1,7 @@
 """Networks of learned update rules: what reads a rollout backwards and says how the agent should change."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -75,18 +75,20 @@ def backward_lstm(prediction_size: int, units: int) -> UpdateRule:
         following: Float[Array, "N T m"],
         valid: Bool[Array, "N T"],
     ) -> tuple[Float[Array, "N T"], Float[Array, "N T m"]]:
-        known = [embedding.apply({"params": params["embedding"]}, values) for values in (y, following)]
+        def run(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
+            return jnp.asarray(module.apply({"params": params[name]}, x))
+
+        known = [run(embedding, "embedding", values) for values in (y, following)]
         inputs = jnp.concatenate([steps, *known], axis=-1)
 
         def step(memory, now):
             x, taken = now
-            after, output = cell.apply({"params": params["lstm"]}, memory, x)
+            after, output = cast(tuple, cell.apply({"params": params["lstm"]}, memory, x))
             return jax.tree.map(lambda new, old: jnp.where(taken[:, None], new, old), after, memory), output
 
         by_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (inputs, valid))
         _, outputs = jax.lax.scan(step, rest(len(valid)), by_time, reverse=True)
         outputs = jnp.swapaxes(outputs, 0, 1)
-        policy_target = policy_head.apply({"params": params["policy"]}, outputs)
-        return policy_target[..., 0], prediction_head.apply({"params": params["prediction"]}, outputs)
+        return run(policy_head, "policy", outputs)[..., 0], run(prediction_head, "prediction", outputs)
 
     return UpdateRule(init, apply)

@@ -156,7 +156,8 @@ def test_burn_in_zero_averages_the_stages():
     np.testing.assert_allclose(both, (before + after) / 2, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(set(mrl.algorithms.names()) - {"anil", "cavia"}))  # the logits have no layers
+# The logits have no layers.
+@pytest.mark.parametrize("name", sorted(set(mrl.algorithms.names()) - {"anil", "cavia", *toys.NO_STEP_FROM_THETA}))
 def test_adapt_is_theta_plus_rate_times_policy_gradient(name):
     algorithm = make(name, adaptation_steps=2, inner_lr=(0.7, 0.2))
     theta = np.array(toys.BANDIT_LOGITS)

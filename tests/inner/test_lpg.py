@@ -206,7 +206,7 @@ def lived(discrete):
     @jax.jit
     def window(key, theta):
         life = lives.born(key, parts, theta, env.sample_task(key), 99)
-        life, _ = lives.live(key, parts, theta, life, 2)
+        life, _ = lives.live(key, parts, theta, life, 2, lambda stage: ())
         return lives.window(jax.random.fold_in(key, 1), parts, theta, life)[1]
 
     theta = adapter.init_meta(jax.random.key(1))
@@ -224,7 +224,7 @@ def test_the_meta_gradient_equals_finite_differences(discrete):
         leaves, tree = jax.tree.flatten(theta)
         for index, (leaf, own) in enumerate(zip(leaves, jax.tree.leaves(slope), strict=True)):
             direction = random.normal(size=leaf.shape)
-            moved = [leaves[:index] + [leaf + sign * 1e-4 * direction] + leaves[index + 1 :] for sign in (1, -1)]
+            moved = [[*leaves[:index], leaf + sign * 1e-4 * direction, *leaves[index + 1 :]] for sign in (1, -1)]
             high, low = (loss(tree.unflatten(at), seen) for at in moved)
             np.testing.assert_allclose((own * direction).sum(), (high - low) / 2e-4, rtol=1e-5, atol=1e-10)
 
@@ -235,8 +235,8 @@ def test_the_meta_gradient_equals_finite_differences(discrete):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"credit": True}, "in lpg θ does not act; leave credit out"),
-        ({"surrogate": "dice"}, "lpg learns the rule; leave surrogate out"),
+        ({"credit": True}, "lpg learns all of the inner update; leave credit out"),
+        ({"surrogate": "dice"}, "leave surrogate out"),
         ({"fast_parameters": "head"}, "leave fast_parameters out"),
         ({"baseline": "value_network"}, "choose another baseline, such as 'linear_feature'"),
         ({"adaptation_steps": 0}, "adaptation_steps is 0.*at least one update"),

@@ -1,13 +1,14 @@
 """Lives that go on across meta-updates: what a window holds, and when an agent is renewed."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import metarl_jax as mrl
-from metarl_jax import inner, outer
+from metarl_jax import outer
 from metarl_jax.base import Adapter
 from metarl_jax.compose import build_parts
 from metarl_jax.lifelong import ENDLESS, assemble_lives
@@ -86,7 +87,8 @@ def test_environments_go_on_from_stage_to_stage():
     for s, n in zip(*np.nonzero(cut[:-1]), strict=True):
         left, found = stages.next_observation[s, n, -1], stages.observation[s + 1, n, 0]
         went_on = left > -2  # where it is not, the environment itself had truncated
-        assert not went_on or left == found
+        if went_on:
+            np.testing.assert_allclose(found, left, rtol=1e-5, atol=1e-6)  # a sum, in two orders of rounding
         continued += bool(went_on)
     assert continued > 2
 
@@ -106,16 +108,21 @@ def test_replay_from_the_start_of_a_window_is_what_was_lived():
     assert slopes == [1, 2]
 
 
-def population_of(lifetime, updates, tasks=4, poison=None):
-    algorithm = assemble_lives(counting(tasks=tasks), outer.gradient_steps(outer.adam(1e-9)), lifetime=lifetime)
-    state = algorithm.init(jax.random.key(1))
-    update = jax.jit(algorithm.update)
-    seen = [state.opt_state.population]
-    renewed = []
+@functools.cache
+def population_program():
+    algorithm = assemble_lives(counting(tasks=4), outer.gradient_steps(outer.adam(1e-9)), lifetime=8)
+    return jax.jit(algorithm.init), jax.jit(algorithm.update)
+
+
+def populations(updates, poisoned=None):
+    """The population after every update, and how many of it were renewed; one agent's φ is broken before the last."""
+    init, update = population_program()
+    state = init(jax.random.key(1))
+    seen, renewed = [state.opt_state.population], []
     for index in range(updates):
-        if index == poison:
+        if poisoned is not None and index == updates - 1:
             living = state.opt_state
-            broken = living.population.replace(fast=living.population.fast.at[1].set(jnp.nan))
+            broken = living.population.replace(fast=living.population.fast.at[poisoned].set(jnp.nan))
             state = state.replace(opt_state=living.replace(population=broken))
         state, metrics = update(jax.random.fold_in(jax.random.key(2), index), state)
         seen.append(state.opt_state.population)
@@ -124,13 +131,13 @@ def population_of(lifetime, updates, tasks=4, poison=None):
 
 
 def test_a_life_that_ends_is_renewed_and_the_others_go_on():
-    seen, renewed = population_of(lifetime=8, updates=4)
+    seen, renewed = populations(4)
     np.testing.assert_array_equal(seen[0].end, [2, 4, 6, 8])  # all ages from the start
     ages = np.stack([population.age for population in seen])
     # A life of age 0 enters the window in which it is renewed, and leaves it 2 updates older.
     np.testing.assert_array_equal(ages, [[0, 0, 0, 0], [2, 2, 2, 2], [2, 4, 4, 4], [4, 2, 6, 6], [6, 4, 2, 8]])
     assert renewed == [0, 1, 1, 1]
-    for before, after in zip(seen[1:], seen[2:], strict=False):
+    for before, after in itertools.pairwise(seen[1:]):
         new = np.asarray(after.age) == 2
         changed = np.asarray(before.task != after.task)[:, 0]
         np.testing.assert_array_equal(changed, new)
@@ -145,17 +152,15 @@ def test_a_life_that_ends_is_renewed_and_the_others_go_on():
 
 
 def test_a_life_whose_parameters_are_not_finite_is_renewed_before_its_end():
-    seen, renewed = population_of(lifetime=100, updates=3, poison=2)
-    assert renewed == [0, 0, 1]
-    np.testing.assert_array_equal(seen[-1].age, [6, 2, 6, 6])
+    seen, renewed = populations(2, poisoned=2)
+    assert renewed == [0, 2]
+    np.testing.assert_array_equal(seen[-1].age, [2, 4, 2, 4])
     assert np.isfinite(seen[-1].fast).all()
 
 
-def test_without_a_lifetime_nothing_ends():
-    seen, renewed = population_of(lifetime=None, updates=2)
-    assert renewed == [0, 0]
-    np.testing.assert_array_equal(seen[-1].end, ENDLESS)
-    np.testing.assert_array_equal(seen[-1].task, seen[0].task)
+def test_without_a_lifetime_no_life_ends():
+    algorithm = assemble_lives(counting(tasks=2), outer.gradient_steps(outer.adam(1e-3)))
+    np.testing.assert_array_equal(algorithm.init(jax.random.key(0)).opt_state.population.end, ENDLESS)
 
 
 def test_adapt_lives_from_birth_and_its_first_stage_is_before_any_update():
@@ -165,17 +170,3 @@ def test_adapt_lives_from_birth_and_its_first_stage_is_before_any_update():
     assert 10 < out.params < 11, "5 updates of θ = 2 from a start in [0, 1)"
     assert (out.params % 1) != 0
     np.testing.assert_allclose(out.returns, out.trajectory.reward.sum(-1), rtol=1e-6)
-
-
-def test_a_rule_with_inner_losses_lives_too():
-    """Long lives are not LPG's own: policy-gradient agents whose θ is where they start."""
-    parts = build_parts(toys.walk(), objective=outer.ratio(), policy={"hidden": (4,)}, tasks=2, episodes=3, burn_in=1)
-    parts = parts._replace(adapter=parts.adapter._replace(born=lambda key, theta: parts.adapter.init(theta)))
-    algorithm = assemble_lives(parts, outer.gradient_steps(outer.adam(1e-3)), lifetime=3)
-    state = algorithm.init(jax.random.key(0))
-    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state)
-    assert np.isfinite(metrics["loss"])
-    start = inner.policy_of(state.params)
-    # A window's start is data, so what lies before it has no derivative.
-    gradient, _ = jax.jit(algorithm.gradient)(jax.random.key(2), start)
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
