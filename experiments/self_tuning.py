@@ -32,8 +32,8 @@ GOOD, BAD = "fixed, well chosen", "fixed, badly chosen"
 class Arguments:
     seeds: int = 10
     """independent lives, in one program"""
-    first_seed: int = 0
-    """the first of them; the others follow"""
+    first_seed: int = 100
+    """the first of them; the others follow (the settings were chosen on seeds 0 to 9)"""
     updates: int = 800
     """of an agent in its life"""
     good: float = 0.97
@@ -41,7 +41,9 @@ class Arguments:
     bad: float = 0.5
     """one that does not, where self-tuning starts"""
     outer_lr: float = 0.01
-    """Adam's rate for θ"""
+    """Adam's rate for the discount alone"""
+    outer_lr_of_five: float = 0.003
+    """Adam's rate where all five hyperparameters are tuned: with more, rate and value weight outgrow what is stable"""
     output: Path = Path("runs/self-tuning")
     """folder of self-tuning.json, returns.png and one picture of θ's path for every self-tuned row"""
 
@@ -81,8 +83,8 @@ def rows(arguments: Arguments) -> dict[str, dict[str, Any]]:
         GOOD: {"discount": arguments.good, "tuned": ()},
         BAD: {"discount": arguments.bad, "tuned": ()},
         "self-tuned discount": start | {"tuned": ("discount",)},
-        "self-tuned, all five": start,
         "self-tuned discount, bootstrapped": start | {"tuned": ("discount",), "bootstrap": 4},
+        "self-tuned, all five": start | {"outer_lr": arguments.outer_lr_of_five},
     }
 
 
@@ -98,7 +100,7 @@ COMMON = {
 
 
 def run(options: dict[str, Any], arguments: Arguments) -> tuple[dict[str, np.ndarray], float]:
-    """Metrics of all seeds' lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
+    """Metrics of all lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
     import jax
     import jax.numpy as jnp
 
@@ -125,6 +127,11 @@ def recovered(bad: np.ndarray, good: np.ndarray, tuned: np.ndarray, draws: int =
 
     resampled = np.random.default_rng(0).integers(len(bad), size=(draws, len(bad)))
     return [float(share(np.arange(len(bad)))), *map(float, np.percentile(share(resampled), [2.5, 97.5]))]
+
+
+def four_digits(values: np.ndarray) -> list[list[float]]:
+    """[updates, seeds] as it goes into a file."""
+    return [[float(f"{value:.4g}") for value in row] for row in values]
 
 
 def draw(returns: dict[str, np.ndarray], path: Path) -> None:
@@ -172,15 +179,22 @@ def main(argv: Sequence[str]) -> None:
     for name, options in rows(arguments).items():
         print(f"{name} ...", file=sys.stderr)
         began = time.monotonic()
-        metrics, seconds = run(options, arguments)
+        try:
+            metrics, seconds = run(options, arguments)
+        except mrl.training.NonFiniteError as error:
+            report.append({"row": name, "diverged": str(error)})
+            print(f"{name}: diverged, {error}")
+            continue
         seen[name] = metrics["return"][:, :, -1]
-        reached = final(seen[name])
+        reached = final(seen[name].astype(np.float64)).round(4)
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
         row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
         if options.get("tuned") != ():
             row["recovered"] = recovered(final(seen[BAD]), final(seen[GOOD]), reached)
-            row["theta"] = {key: metrics[key][-1].tolist() for key in mrl.inner.HYPERPARAMETERS}
+            every = max(1, arguments.updates // 50)
+            row["updates"] = list(range(0, arguments.updates, every))
+            row["theta"] = {key: four_digits(metrics[key][::every]) for key in mrl.inner.HYPERPARAMETERS}
             count = np.arange(arguments.updates).repeat(arguments.seeds)
             columns = {key: metrics[key].reshape(-1) for key in mrl.inner.HYPERPARAMETERS}
             columns |= {"iteration": count, "seed": np.tile(np.arange(arguments.seeds), arguments.updates)}
@@ -188,7 +202,7 @@ def main(argv: Sequence[str]) -> None:
             theta_plot.hyperparameters(columns, arguments.output / picture, title=f"corridor, {name}")
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
-        print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}")
+        print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
     draw(seen, arguments.output / "returns.png")
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
@@ -198,7 +212,7 @@ def main(argv: Sequence[str]) -> None:
         "date": str(date.today()),
         "rows": report,
     }
-    (arguments.output / "self-tuning.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (arguments.output / "self-tuning.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
     print(f"written to {arguments.output}")
 
 

@@ -86,6 +86,7 @@ def assemble_trials(
     minibatches: int | None = None,
     clip: float = 0.2,
     entropy_weight: float = 0.01,
+    entropy_half_life: int | None = None,
     value_weight: float = 0.5,
     max_gradient_norm: float | None = 1.0,
     bptt: int | None = None,
@@ -118,6 +119,8 @@ def assemble_trials(
             that does not.
         clip: ε, the range of the ratio.
         entropy_weight: of the mean entropy per step, in nats.
+        entropy_half_life: meta-iterations in which that weight halves, so that what is costly to try is tried early and
+            left in the end; None means that it stays.
         value_weight: of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less.
         max_gradient_norm: larger gradients are scaled down to it; None leaves them.
         bptt: steps after which backpropagation through the memory is cut; None means full.
@@ -143,10 +146,9 @@ def assemble_trials(
         minibatches = max(number for number in range(1, 5) if tasks % number == 0)
     if tasks % checks.integer("minibatches", minibatches):
         raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
-    if bptt is not None:
-        checks.integer("bptt", bptt)
-    if task_chunk is not None:
-        checks.integer("task_chunk", task_chunk)
+    for name, value in {"bptt": bptt, "task_chunk": task_chunk, "entropy_half_life": entropy_half_life}.items():
+        if value is not None:
+            checks.integer(name, value)
     normalized = checks.boolean("normalized", normalized)
     memory = outer.Memory(checks.boolean("remat", remat), task_chunk)
     estimate = _estimator(advantage, discount, lambda_)
@@ -207,7 +209,9 @@ def assemble_trials(
     def update(key, state):
         trials = collect(key, state.params)
         data = prepare(state.params, trials)
-        theta, opt_state, metrics = optimizer.update(objective(weights), state.params, state.opt_state, data)
+        halvings = 0.0 if entropy_half_life is None else state.iteration / entropy_half_life
+        now = objective(weights._replace(entropy=weights.entropy * 0.5**halvings))
+        theta, opt_state, metrics = optimizer.update(now, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
         return state, outer.describe(trials.trajectory, trials.params) | metrics
 

@@ -50,7 +50,7 @@ class Weights(NamedTuple):
 
     clip: float
     """ε, the range of the ratio"""
-    entropy: float
+    entropy: float | jax.Array
     value: float
 
 

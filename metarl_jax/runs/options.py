@@ -84,6 +84,8 @@ class AlgorithmConfig:
     """tasks at a time, to save memory (None: all at once)"""
     memory_size: int | None = None
     """numbers in the memory (rl2, rl2-hyper; None: 64)"""
+    entropy_half_life: int | None = None
+    """meta-iterations in which the entropy's weight halves (rl2, rl2-hyper; None: it stays)"""
     minibatches: int | None = None
     """steps per pass over the trials, each on as many whole trials (rl2, rl2-hyper; None: up to 4)"""
     bptt: int | None = None

@@ -205,7 +205,8 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     handles = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=len(names))
+    columns = min(len(handles), 3 * len(families))
+    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
     figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
     figure.savefig(path)
 

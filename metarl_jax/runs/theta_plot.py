@@ -19,7 +19,7 @@ HYPERPARAMETERS = {
 
 
 def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
-    """What θ meant over the meta-iterations, where it holds hyperparameters: one panel each, with its own range.
+    """What θ meant over the meta-iterations, where it holds hyperparameters: one panel for each that moves.
 
     Of several seeds each is faint, and their mean is bold.
 
@@ -29,16 +29,19 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         title: task and algorithm.
 
     Returns:
-        Whether there was something to draw: all of `HYPERPARAMETERS` among the metrics.
+        Whether there was something to draw: all of `HYPERPARAMETERS` are among the metrics, and one of them moves.
     """
     if not HYPERPARAMETERS.keys() <= metrics.keys():
         return False
+    moving = {name: label for name, label in HYPERPARAMETERS.items() if np.ptp(metrics[name]) > 0}
+    if not moving:
+        return False
     seeds = len(np.unique(metrics["seed"]))
-    figure = Figure(figsize=(12.0, 2.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(6.4, 2.4 * len(moving)), 2.8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(HYPERPARAMETERS))
+    panels = figure.subplots(1, len(moving), squeeze=False)[0]
     iteration = metrics["iteration"][::seeds]
-    for axes, (name, label) in zip(panels, HYPERPARAMETERS.items(), strict=True):
+    for axes, (name, label) in zip(panels, moving.items(), strict=True):
         quiet_axes(axes)
         values = metrics[name].reshape(-1, seeds)
         if seeds > 1:

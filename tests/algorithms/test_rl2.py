@@ -86,28 +86,42 @@ def test_the_gradient_is_that_of_the_whole_trial(name, burn_in):
 
 
 def test_the_gradient_sees_no_reward_of_the_burn_in():
-    """A reward that is paid in the burn-in alone, and that the memory does not read, has no part in the gradient."""
+    """θ moves the first pull alone, of which nothing is remembered: with K = 1 nothing that counts depends on θ."""
+    theta = jnp.array(toys.BANDIT_LOGITS)
     forgetful = mrl.RecurrentPolicy(
-        init=lambda key: jnp.array([0.3, -0.2]),
+        init=lambda key: theta,
         start=lambda params: jnp.zeros(()),
         remember=lambda params, memory, percept: memory + 1,
-        act=lambda params, memory, observation: (mrl.policies.Categorical(params * jnp.where(memory == 1, 1, 0)), 0.0),
+        act=lambda params, memory, observation: (mrl.policies.Categorical(params * (memory == 1)), 0.0),
         params=lambda params, memory: memory,
     )
 
-    def gradient(burn_in):
+    def standardized(burn_in):
         algorithm = mrl.algorithms.make(
-            "rl2", two_bandits(), policy=forgetful, tasks=50, episodes=2, burn_in=burn_in, normalized=False,
+            "rl2", toys.bandit(), policy=forgetful, tasks=50, episodes=2, burn_in=burn_in, normalized=False,
             advantage=mrl.inner.returns(),
         )  # fmt: skip
-        theta = jnp.array([0.3, -0.2])
-        keys = jax.random.split(jax.random.key(0), 100)
-        found = jax.jit(jax.vmap(lambda key: algorithm.gradient(key, theta)[0]))(keys)
-        return np.asarray(found.mean(0)), np.asarray(found.std(0)) / 10
+        found = jax.jit(jax.vmap(lambda key: algorithm.gradient(key, theta)[0]))(
+            jax.random.split(jax.random.key(0), 100)
+        )
+        return np.asarray(found.mean(0) / found.std(0) * 10)
 
-    # θ moves the first pull alone, and the second is a fair coin: with K = 1 nothing that counts depends on θ.
-    mean, error = gradient(1)
-    assert (np.abs(mean) < 4 * error).all()
+    assert (np.abs(standardized(1)) < 4).all()
+    assert np.abs(standardized(0)).max() > 10, "where the first pull counts, its gradient is plain to see"
+
+
+def test_the_entropys_weight_halves():
+    """The loss of iteration n with half-life n is that with half the weight, the draws being the same."""
+    env = two_bandits()
+
+    def loss(iteration, **options):
+        algorithm = mrl.algorithms.make("rl2", env, tasks=4, epochs=1, minibatches=1, value_weight=0.0, **options)
+        state = algorithm.init(jax.random.key(0)).replace(iteration=jnp.array(iteration))
+        return jax.jit(algorithm.update)(jax.random.key(1), state)[1]["loss"]
+
+    halved = loss(30, entropy_weight=4.0, entropy_half_life=10)
+    np.testing.assert_allclose(halved, loss(0, entropy_weight=0.5), rtol=1e-6)
+    assert abs(halved - loss(0, entropy_weight=4.0)) > 0.1
 
 
 def test_a_longer_trial_than_trained_on():
@@ -150,6 +164,7 @@ def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(n
         ({"bptt": 0}, "bptt is 0"),
         ({"clip": 0.0}, "clip is 0.0"),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1"),
+        ({"entropy_half_life": 0}, "entropy_half_life is 0"),
         ({"value_weight": float("nan")}, "value_weight is nan"),
         ({"max_gradient_norm": 0}, "max_gradient_norm is 0"),
         ({"advantage": "gea"}, "unknown advantage 'gea'"),

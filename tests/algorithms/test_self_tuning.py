@@ -100,6 +100,14 @@ def test_refusals(options, message):
 
 
 @pytest.mark.slow
+def test_a_window_of_one_update_tells_of_theta():
+    """Newborn agents have nothing to learn from yet, so the gradient is of the window after their first."""
+    algorithm = mrl.algorithms.make("self-tuning", toys.walk(6), adaptation_steps=1, **SIZES)
+    gradient, _ = jax.jit(algorithm.gradient)(jax.random.key(1), algorithm.init(jax.random.key(0)).params)
+    assert all(value != 0 for value in gradient.values())
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"bootstrap": 2, "inner_optimizer": "adam", "adaptation_steps": 2}])
 def test_one_life_on_brax(options):
     env = mrl.envs.make("reacher-goal", backend="spring", horizon=10)

@@ -39,6 +39,7 @@ def test_train_evaluates_and_says_where_everything_is(trained):
     [
         ["--algorithm", "meta-sgd", "--baseline", "value_network"],
         pytest.param(["--algorithm", "e-maml", "--eval-steps", "0"], marks=pytest.mark.slow),
+        pytest.param(["--algorithm", "self-tuning", "--tuned", "discount", "lambda_"], marks=pytest.mark.slow),
     ],
 )
 def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):

@@ -257,3 +257,15 @@ def test_another_observation_size_is_refused(build, trajectory):
     critic = build(SIZE + 1)
     with pytest.raises(ValueError, match="an observation has 3 components .* make it with observation_size=3"):
         critic.values(critic.init(jax.random.key(0)), trajectory, DISCOUNT)
+
+
+def test_a_critic_without_time_sees_the_state_alone(trajectory):
+    """The same state has the same value wherever it stands in its row, as a row's last successor too."""
+    state = trajectory.observation[:1, :1]
+    everywhere = jnp.broadcast_to(state, trajectory.observation.shape)
+    same = trajectory.replace(observation=everywhere, next_observation=everywhere)
+    for timed in (False, True):
+        critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, timed=timed)
+        now, following = critic.values(critic.init(jax.random.key(0)), same, DISCOUNT)
+        spread = np.ptp(np.concatenate([now[same.valid], following[same.valid]]))
+        assert spread > 1e-4 if timed else spread < 1e-6

@@ -95,13 +95,13 @@ def test_the_meta_gradient_on_a_two_state_chain(name):
     so        dL/dγ = [−½ Â_A (1 − p') ½ α (1 − p) + w_v' (w_A' − Ḡ_A) α w_v / unit⁴] ∂A_A/∂γ
               ∂A_A/∂γ = w_B + λ (R − w_B),   ∂A_A/∂λ = γ (R − w_B)
 
-    since A_B and w_B' depend on neither. u' is u after the outer critic's own step, of the same form at γ', λ'. And
-    dγ/dρ = κ γ (1 − γ).
+    since A_B and w_B' depend on neither. u' is u after the outer critic's own step, of the same form at γ', λ', and
+    with α_0 where α moves with θ. And dγ/dρ = κ γ (1 − γ).
     """
     agent, tuning = chain_agent(), inner.tuning(START)
     rule = inner.self_tuning(agent, tuning)
     fast = rule.fresh({"policy": jnp.array(X), "critic": {"tuned": jnp.array(W), "outer": jnp.array(U)}})
-    theta = tuning.init()
+    theta = tuning.init() | {"learning_rate": jnp.array(0.05), "discount": jnp.array(0.02)}
     stages = lived(agent, rule, theta, fast, [chain_episode(), chain_episode()])
     loss, parts = outer.validation(agent, tuning), make_parts(agent, rule, 1)
     judged = jax.grad(lambda theta: loss(theta, outer.replay(parts, theta, stages, fast)), has_aux=True)
@@ -109,7 +109,8 @@ def test_the_meta_gradient_on_a_two_state_chain(name):
     for told, value in tuning.read(theta)._asdict().items():
         np.testing.assert_allclose(metrics[told], value, rtol=1e-12)
 
-    gamma, lam, entropy_weight, weight, alpha = START
+    now = tuning.read(theta)
+    gamma, lam, entropy_weight, weight, alpha = map(float, now)
 
     def advantage(v, gamma, lam):
         return np.array([gamma * v[1] - v[0] + gamma * lam * (REWARD - v[1]), REWARD - v[1]])
@@ -121,13 +122,13 @@ def test_the_meta_gradient_on_a_two_state_chain(name):
     p = sigmoid(X)
     p_after = sigmoid(X + 0.5 * alpha * (1 - p) * (a[0] - entropy_weight * X * p))
     w_after = np.array(W) + alpha * weight * a / UNIT**2
-    u_after = np.array(U) + alpha * weight * advantage(U, OUTER_GAMMA, OUTER_LAMBDA) / UNIT**2
+    u_after = np.array(U) + START.learning_rate * START.value_weight * advantage(U, OUTER_GAMMA, OUTER_LAMBDA) / UNIT**2
     outer_advantage = advantage(u_after, OUTER_GAMMA, OUTER_LAMBDA)[0]
     target = gamma * w_after[1] + gamma * lam * (REWARD - w_after[1])
     by_advantage = -0.5 * outer_advantage * (1 - p_after) * 0.5 * alpha * (1 - p)
-    by_advantage += weight * (w_after[0] - target) * alpha * weight / UNIT**4
+    by_advantage += START.value_weight * (w_after[0] - target) * alpha * weight / UNIT**4
     slope = {"discount": W[1] + lam * (REWARD - W[1]), "lambda_": gamma * (REWARD - W[1])}[name]
-    value = getattr(START, name)
+    value = float(getattr(now, name))
     np.testing.assert_allclose(gradient[name], by_advantage * slope * RATE_GAIN * value * (1 - value), rtol=1e-10)
 
 
