@@ -1,6 +1,6 @@
 """Every kind of f_θ on one axis: return against episodes seen, trained at equal environment steps.
 
-python experiments/curves.py                                       # three families, about 40 minutes on two cores
+python experiments/curves.py                                       # three families, about an hour on a busy core
 python experiments/curves.py --families point-nav --output runs/curves
 
 Gradient-based algorithms change φ after every stage of N episodes, those with a memory at every step; the oracle sees
