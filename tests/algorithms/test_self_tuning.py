@@ -99,6 +99,17 @@ def test_refusals(options, message):
     assert "\n" not in str(refusal.value)
 
 
+def test_without_an_update_there_is_nothing_to_learn_from():
+    """But a life that takes none can be looked at."""
+    env = toys.walk(6)
+    algorithm = mrl.algorithms.make("self-tuning", env, adaptation_steps=0, **SIZES)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    with pytest.raises(ValueError, match="adaptation_steps is 0.*take at least one"):
+        jax.eval_shape(algorithm.update, jax.random.key(1), state)
+    out = jax.eval_shape(algorithm.adapt, jax.random.key(1), state.params, env.sample_task(jax.random.key(2)))
+    assert out.returns.shape[0] == 1
+
+
 @pytest.mark.slow
 def test_a_window_of_one_update_tells_of_theta():
     """Newborn agents have nothing to learn from yet, so the gradient is of the window after their first."""
