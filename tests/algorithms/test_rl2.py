@@ -125,7 +125,7 @@ def test_the_entropys_weight_halves():
 
 
 def test_values_are_in_the_unit_of_the_returns_that_they_learn():
-    """ "returns" has γ = 1 unless told otherwise, so its values are of the trial's length: 300 pulls, and not 1/(1 − γ).
+    """Of "returns" γ is 1 unless told otherwise, so its values are in units of the trial's 300 pulls.
 
     At first V is near 0 and the mean return to go a third of the trial's at 0.6 a pull, so the error is about 0.1.
     """
