@@ -89,8 +89,6 @@ def assemble_lives(
         return life, seen, over
 
     def advance(key: Key, theta: PyTree, population: lives.Life):
-        if trial.adaptation_steps == 0:
-            raise ValueError("adaptation_steps is 0, so there is no update to learn θ from; take at least one")
         numbers = jnp.arange(trial.tasks)
         living, seen, renewed = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
         metrics = outer.describe_window(seen.stages) | {
