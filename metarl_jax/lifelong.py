@@ -37,8 +37,8 @@ def assemble_lives(
     """The algorithm that lives on: every meta-update is a window of L updates of B agents, and moves θ by it.
 
     The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent whose
-    age reaches its end, or whose φ is not finite, is renewed: new task, new φ, age 0. The first generation's ends are
-    spread evenly over a lifetime, so that a population has all ages.
+    age reaches its end, or whose φ is not finite, is renewed: new task, new φ, age 0; where lives never end, neither
+    is. The first generation's ends are spread evenly over a lifetime, so that a population has all ages.
 
     Args:
         parts: of the trial, which is the window, and the objective; the adapter has `born`.

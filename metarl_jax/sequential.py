@@ -19,13 +19,15 @@ Estimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
 
 
-def _estimator(advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None) -> Estimator:
-    """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function."""
+def _estimator(
+    advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None
+) -> tuple[Estimator, float]:
+    """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function; and V's γ."""
     given = {name: value for name, value in {"discount": discount, "lambda_": lambda_}.items() if value is not None}
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        return lambda trajectory, values: (advantage(trajectory), inner.reward_to_go(trajectory))
+        return lambda trajectory, values: (advantage(trajectory), inner.reward_to_go(trajectory)), 1.0
     accepted = inspect.signature(checks.choose("advantage", advantage, inner.ADVANTAGES)).parameters
     for name in given:
         if name not in accepted:
@@ -33,7 +35,7 @@ def _estimator(advantage: str | AdvantageEstimator, discount: float | None, lamb
     gamma = checks.share("discount", given.get("discount", accepted["discount"].default))
     if advantage == "returns":
         plain = inner.returns(gamma)
-        return lambda trajectory, values: (plain(trajectory), plain(trajectory))
+        return lambda trajectory, values: (plain(trajectory), plain(trajectory)), gamma
     factor = checks.share("lambda_", given.get("lambda_", accepted["lambda_"].default))
 
     def gae(trajectory: Trajectory, values: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -41,7 +43,7 @@ def _estimator(advantage: str | AdvantageEstimator, discount: float | None, lamb
         estimate = inner.gae_of_values(trajectory, values, following, gamma, factor)
         return estimate, estimate + values
 
-    return gae
+    return gae, gamma
 
 
 def make_recurrent(
@@ -151,13 +153,12 @@ def assemble_trials(
             checks.integer(name, value)
     normalized = checks.boolean("normalized", normalized)
     memory = outer.Memory(checks.boolean("remat", remat), task_chunk)
-    estimate = _estimator(advantage, discount, lambda_)
+    estimate, gamma = _estimator(advantage, discount, lambda_)
     weights = Weights(
         clip=checks.positive("clip", clip),
         entropy=checks.non_negative("entropy_weight", entropy_weight),
         value=checks.non_negative("value_weight", value_weight),
     )
-    gamma = 0.99 if discount is None else discount
     scale = float(min(length * sizes.horizon, 1 / max(1 - gamma, 1e-9)))
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 

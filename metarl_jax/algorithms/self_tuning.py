@@ -40,7 +40,9 @@ def self_tuning(
     Xu, van Hasselt, Silver (2018, arXiv:1805.09801); Zahavy et al. (2020, arXiv:2002.12928).
     """
     common = checks.without(_OWN, common, "self-tuning has an actor-critic loss of its own")
-    if common.get("burn_in") is None and common.get("adaptation_steps", 1) != 0:
+    if common.get("adaptation_steps") == 0:
+        raise ValueError("adaptation_steps is 0, so nothing would be tuned; take at least one update")
+    if common.get("burn_in") is None:
         common["burn_in"] = 1
     start = Hyperparameters(discount, lambda_, entropy_weight, value_weight, checks.positive("inner_lr", inner_lr))
     fixed = start._replace(

@@ -118,7 +118,8 @@ def replay_sequence(
     def remember(state, now):
         index, percept = now
         if bptt is not None:
-            state = jax.tree.map(lambda m: jnp.where(index % bptt == 0, jax.lax.stop_gradient(m), m), state)
+            cut = (index > 0) & (index % bptt == 0)  # the trial's start is θ's, and no memory
+            state = jax.tree.map(lambda m: jnp.where(cut, jax.lax.stop_gradient(m), m), state)
         state = policy.remember(theta, state, percept)
         return state, state
 

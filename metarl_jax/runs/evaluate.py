@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax import algorithms, checks
+from metarl_jax import checks
 from metarl_jax.evaluation import evaluate
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import reports
@@ -71,11 +71,7 @@ def evaluate_run(
             options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
             config = dataclasses.replace(config, algorithm_options=options)
         split = config.evaluation.eval_split
-        # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit L'.
-        training_only = {"burn_in": None} | dict.fromkeys(
-            {"credit"} & algorithms.options(config.algorithm).keys(), False
-        )
-        built = configs.build(config, split=split, adaptation_steps=new_steps, **training_only)
+        built = configs.build_to_adapt(config, split, new_steps)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)

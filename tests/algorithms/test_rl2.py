@@ -124,6 +124,23 @@ def test_the_entropys_weight_halves():
     assert abs(halved - loss(0, entropy_weight=4.0)) > 0.1
 
 
+def test_values_are_in_the_unit_of_the_returns_that_they_learn():
+    """Of "returns" γ is 1 unless told otherwise, so its values are in units of the trial's 300 pulls.
+
+    At first V is near 0 and the mean return to go a third of the trial's at 0.6 a pull, so the error is about 0.1.
+    """
+
+    def error(**options):
+        algorithm = mrl.algorithms.make("rl2", two_bandits(), tasks=4, episodes=300, memory_size=4, **options)
+        theta = algorithm.init(jax.random.key(0)).params
+        return jax.jit(algorithm.gradient)(jax.random.key(1), theta)[1]["critic_error"]
+
+    found = error(advantage="returns")
+    assert 0.05 < found < 0.2
+    np.testing.assert_allclose(found, error(advantage="returns", discount=1.0), rtol=1e-6)
+    np.testing.assert_allclose(found, error(advantage=mrl.inner.returns()), rtol=1e-6)
+
+
 def test_a_longer_trial_than_trained_on():
     env = two_bandits()
     make = mrl.algorithms.make

@@ -88,6 +88,7 @@ def test_without_tuning_it_is_an_actor_critic():
         ({"inner_lr": 0.0}, "inner_lr is 0.0"),
         ({"inner_lr": (0.1, 0.2)}, r"inner_lr is \(0.1, 0.2\)"),
         ({"inner_optimizer": "curvature"}, "inner_optimizer is 'curvature'"),
+        ({"adaptation_steps": 0}, "adaptation_steps is 0.*take at least one"),
         ({"bootstrap": -1}, "bootstrap is -1"),
         ({"return_scale": 0.0}, "return_scale is 0.0"),
         ({"normalized": "yes"}, "normalized is 'yes'"),

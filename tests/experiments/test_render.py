@@ -33,13 +33,16 @@ def _an_unchanged_process():
         yield
 
 
-def untrained(folder, task, **options):
+MAML_OPTIONS = AlgorithmConfig(episodes=4, inner_lr=(1.0,))
+
+
+def untrained(folder, task, algorithm="maml", algorithm_options=MAML_OPTIONS, **options):
     """A run folder with the checkpoint that every run starts with: nothing is compiled but θ."""
     config = TrainConfig(
         task=task,
-        algorithm="maml",
+        algorithm=algorithm,
         folder=str(folder),
-        algorithm_options=AlgorithmConfig(episodes=4, inner_lr=(1.0,)),
+        algorithm_options=algorithm_options,
         policy=PolicyConfig(hidden=(4,)),
         evaluation=EvaluationConfig(eval_tasks=2, eval_steps=2),
         **options,
@@ -211,6 +214,7 @@ def test_an_oracles_point_is_drawn_too(tmp_path):
     [
         (["nowhere"], "nowhere does not exist"),
         (["BANDIT"], "gaussian-bandit@v1 [(]test[)] has neither a body nor a path.*show_tasks.py gaussian-bandit"),
+        (["MEMORY"], "rl2 does not say which policy acts"),
         (["POINT", "--tasks", "0"], "tasks is 0"),
         (["POINT", "--steps", "0"], "steps is 0"),
         (["POINT", "--seed", "-1"], "eval_seed is -1"),
@@ -224,6 +228,8 @@ def test_bad_input_is_one_line(point, tmp_path, monkeypatch, capsys, arguments, 
     names = {"POINT": str(point), "FILE": "file"}
     if "BANDIT" in arguments:
         names["BANDIT"] = str(untrained(tmp_path / "bandit", "gaussian-bandit"))
+    if "MEMORY" in arguments:
+        names["MEMORY"] = str(untrained(tmp_path / "memory", "point-nav", "rl2", AlgorithmConfig(episodes=2)))
     before = set(point.rglob("*"))
     assert cli.run(script.main, [names.get(a, a) for a in arguments]) == 2
     error = capsys.readouterr().err

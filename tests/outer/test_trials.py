@@ -137,6 +137,22 @@ def test_backpropagation_is_cut_where_it_is_asked_for():
         assert max(hidden) > 1e-4, "the cut makes a difference"
 
 
+def test_a_learned_start_keeps_its_gradient_where_the_memory_is_cut():
+    """A cut as late as the trial is long is none; where the trial begins there is no memory to cut."""
+    env = toys.walk()
+    gru = mrl.policies.gru(env, memory_size=3)
+    policy = gru._replace(start=lambda theta: theta["start"])
+    theta = gru.init(jax.random.key(1)) | {"start": jnp.full(3, 0.3)}
+    sequence = outer.as_sequence(env, two_episodes(), 0)
+
+    def gradient(bptt):
+        return jax.grad(lambda t: outer.replay_sequence(policy, t, sequence, bptt).log_prob.sum())(theta)["start"]
+
+    full = gradient(None)
+    assert (np.abs(full) > 1e-4).all()
+    np.testing.assert_allclose(gradient(6), full, rtol=1e-6)
+
+
 def test_minibatches_are_steps_on_some_of_the_tasks_in_turn():
     data = jnp.array([1.0, 10.0, 3.0, 30.0])
     objective = MetaObjective(lambda theta, part: (((theta - part) ** 2).mean(), {}), None)
