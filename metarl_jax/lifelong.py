@@ -27,6 +27,15 @@ class Living:
     """B agents, leaves [B, ...]"""
 
 
+def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _finite(tree: PyTree) -> jax.Array:
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+
+
 def assemble_lives(
     parts: outer.Parts,
     outer_optimizer: OuterOptimizer,
@@ -37,8 +46,9 @@ def assemble_lives(
     """The algorithm that lives on: every meta-update is a window of L updates of B agents, and moves θ by it.
 
     The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent whose
-    age reaches its end, or whose φ is not finite, is renewed: new task, new φ, age 0; where lives never end, neither
-    is. The first generation's ends are spread evenly over a lifetime, so that a population has all ages.
+    age reaches its end is renewed: new task, new φ, age 0. So is one whose updates led to numbers that are not finite,
+    and nothing is learned from that window. The first generation's ends are spread evenly over a lifetime, so that a
+    population has all ages.
 
     Args:
         parts: of the trial, which is the window, and the objective; the adapter has `born`.
@@ -52,6 +62,11 @@ def assemble_lives(
     parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
     trial, over_tasks = parts.trial, parts.memory.over_tasks
     whole = ENDLESS if lifetime is None else checks.integer("lifetime", lifetime)
+    if trial.horizon > parts.env.horizon:
+        raise ValueError(
+            f"horizon is {trial.horizon}; here it is the steps of a piece of an episode, and an episode of "
+            f"{parts.env.name!r} has {parts.env.horizon}; choose at most as many, or make its episodes longer"
+        )
 
     def of_life(theta: PyTree, seen: lives.Window):
         path = outer.replay(parts, theta, seen.stages, seen.start)
@@ -79,21 +94,19 @@ def assemble_lives(
 
     def next_window(key: Key, theta: PyTree, index: jax.Array, life: lives.Life):
         birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
-        over = jnp.zeros((), bool)
-        if lifetime is not None:
-            finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(life.fast)]).all()
-            over = (life.age >= life.end) | ~finite
-            new = newborn(birth_key, theta, index, lifetime)
-            life = jax.tree.map(lambda a, b: jnp.where(over, a, b), new, life)
-        life, seen = lives.window(window_key, parts, theta, life)
-        return life, seen, over
+        new, ended = newborn(birth_key, theta, index, whole), life.age >= life.end
+        life, seen = lives.window(window_key, parts, theta, _where(ended, new, life))
+        # One broken life would put a NaN into the loss of all, where masking comes too late.
+        broken = ~_finite((life.fast, seen.stages))
+        return _where(broken, new, life), _where(broken, lives.forgotten(seen, new.fast), seen), ended, broken
 
     def advance(key: Key, theta: PyTree, population: lives.Life):
         numbers = jnp.arange(trial.tasks)
-        living, seen, renewed = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
+        living, seen, ended, broken = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
         metrics = outer.describe_window(seen.stages) | {
             "age": living.age.mean(dtype=float),
-            "renewed": renewed.sum(),
+            "renewed": (ended | broken).sum(),
+            "diverged_lives": broken.sum(),
         }
         return living, seen, metrics
 

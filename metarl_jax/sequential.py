@@ -77,7 +77,7 @@ def assemble_trials(
     tasks: int = 100,
     episodes: int = 2,
     adaptation_steps: int = 0,
-    burn_in: int = 0,
+    burn_in: int | None = 0,
     horizon: int | None = None,
     advantage: str | AdvantageEstimator = "gae",
     discount: float | None = None,
@@ -107,7 +107,7 @@ def assemble_trials(
         tasks: B, trials per meta-iteration, a task each.
         episodes: with `adaptation_steps`, H.
         adaptation_steps: with `episodes`, H.
-        burn_in: K, episodes whose rewards do not count, 0 … H − 1.
+        burn_in: K, episodes whose rewards do not count, 0 … H − 1; None means 0: here every episode counts.
         horizon: T, environment steps per episode; None means the environment's.
         advantage: along the trial: "gae" with the policy's own values, "returns", or a function of the trial as one
             episode, a `Trajectory` with leaves [1, H·T, ...].
@@ -135,6 +135,7 @@ def assemble_trials(
     checks.integer("episodes", episodes)
     checks.integer("adaptation_steps", adaptation_steps, least=0)
     length = episodes * (adaptation_steps + 1)
+    burn_in = 0 if burn_in is None else burn_in
     if checks.integer("burn_in", burn_in, least=0) >= length:
         raise ValueError(f"burn_in is {burn_in}; a trial has {length} episodes, so it must lie in 0..{length - 1}")
     sizes = Trial(

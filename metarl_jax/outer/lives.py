@@ -115,6 +115,11 @@ def live(
     return Life(life.task, fast, environments, newest, life.age + updates, life.end), stages
 
 
+def forgotten(window: Window, start: PyTree) -> Window:
+    """A window of the same shape in which nothing was seen: all stages are void, so that φ stays at `start`."""
+    return Window(start, jax.tree.map(jnp.zeros_like, window.stages))
+
+
 def window(key: Key, parts: Parts, theta: PyTree, life: Life) -> tuple[Life, Window]:
     """The next L updates of one agent; see `live`."""
     after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps, lambda stage: stage)

@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import metarl_jax as mrl
 from metarl_jax import outer
@@ -151,11 +152,39 @@ def test_a_life_that_ends_is_renewed_and_the_others_go_on():
     assert len(np.unique(np.asarray(seen[-1].fast) % 2)) == 4
 
 
-def test_a_life_whose_parameters_are_not_finite_is_renewed_before_its_end():
+def test_a_life_whose_parameters_are_not_finite_is_renewed_and_harms_no_other():
     seen, renewed = populations(2, poisoned=2)
+    sound, _ = populations(2)
     assert renewed == [0, 2]
-    np.testing.assert_array_equal(seen[-1].age, [2, 4, 2, 4])
+    np.testing.assert_array_equal(seen[-1].age, [2, 4, 0, 4])
     assert np.isfinite(seen[-1].fast).all()
+    others = np.array([0, 1, 3])
+    np.testing.assert_array_equal(seen[-1].fast[others], sound[-1].fast[others])
+    assert (seen[-1].task[2] != sound[-1].task[2]).all()
+
+
+def test_the_outer_loss_is_that_of_the_lives_that_are_left():
+    """A life that breaks within its window is worth 0 in the mean over lives, and no NaN."""
+    init, update = population_program()
+    state, _ = update(jax.random.key(2), init(jax.random.key(1)))
+
+    def metrics(poisoned):
+        living = state.opt_state
+        fast = living.population.fast.at[poisoned].set(jnp.inf) if poisoned else living.population.fast
+        broken = living.replace(population=living.population.replace(fast=fast))
+        after, told = update(jax.random.key(3), state.replace(opt_state=broken))
+        assert np.isfinite(jax.flatten_util.ravel_pytree((after.params, after.opt_state.opt_state))[0]).all()
+        return told
+
+    one, none = metrics(2), metrics(None)
+    assert (one["diverged_lives"], none["diverged_lives"]) == (1, 0)
+    assert np.isfinite(one["loss"])
+    assert 0 < one["environment_steps"] < none["environment_steps"]
+
+
+def test_a_piece_is_no_longer_than_an_episode():
+    with pytest.raises(ValueError, match="horizon is 7; here it is the steps of a piece.*'walk' has 6"):
+        mrl.algorithms.make("self-tuning", toys.walk(), horizon=7)
 
 
 def test_without_a_lifetime_no_life_ends():
