@@ -36,9 +36,9 @@ def lpg(
     `tasks` agents live on from one meta-iteration to the next, each in its own task for `lifetime` updates; a window of
     `adaptation_steps` of them is differentiated, and all stages from `burn_in` on count. A stage is `horizon` steps of
     `episodes` environments that go on where they stopped. θ is an LSTM of `rule_size` units over a rollout read
-    backwards; `prediction_size` is that of y, which has the layers of π, `prediction_weight` α_y, and `inner_lr` α;
-    the last four weights are those of `metarl_jax.inner.lpg_penalty`. `adapt` is a life of L updates from a newborn,
-    with L as long as one likes.
+    backwards; `prediction_size` is that of y, whose layers are those of a π given by options; `prediction_weight` is
+    α_y and `inner_lr` α; the last four weights are those of `metarl_jax.inner.lpg_penalty`. `adapt` is a life of L
+    updates from a newborn, with L as long as one likes.
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """

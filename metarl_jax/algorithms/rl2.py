@@ -19,6 +19,9 @@ def rl2(
     The memory is reset between trials only, so f_θ acts at every step, within episodes and across them. Objective: the
     return of the episodes after the first K = `burn_in` ones, K = 0 by default: every episode counts.
 
+    `policy` is options of `metarl_jax.policies.gru`, for a memory of `memory_size` numbers, or a
+    `metarl_jax.RecurrentPolicy`, which brings a memory of its own.
+
     Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763).
     """
     return assemble_trials(env, make_recurrent(env, policy, memory_size), **common)
