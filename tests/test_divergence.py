@@ -214,7 +214,8 @@ def key_that_draws(rates):
 @pytest.mark.parametrize("name", toys.EVERY_ALGORITHM)
 def test_every_algorithm_survives(name):
     env = fragile(MIXED)
-    algorithm = mrl.algorithms.make(name, env, tasks=3, episodes=4, policy={"hidden": (4,)})
+    sizes = {"tasks": 3, "episodes": 4, "adaptation_steps": 1}
+    algorithm = mrl.algorithms.make(name, env, **sizes, policy={"hidden": (4,)})
     update, state = jax.jit(algorithm.update), algorithm.init(jax.random.key(0))
     after, metrics = update(key_that_draws(MIXED), state)
     assert all_finite((after, metrics))

@@ -8,24 +8,13 @@ from flax import struct
 import metarl_jax as mrl
 
 # Each of these algorithms has an outer update of its own; the others are one of them with other inner parts.
-UPDATES = (
-    "maml",
-    "maml-trpo",
-    "promp",
-    "e-maml",
-    "meta-sgd",
-    "es-maml",
-    "reptile",
-    "rl2",
-)
+UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2")
+# Windows of long lives: a minute for each program that differentiates them.
+SLOW_TO_COMPILE = ("lpg", "self-tuning")
 EVERY_ALGORITHM = [
     pytest.param(name, marks=[] if name in UPDATES else pytest.mark.slow) for name in mrl.algorithms.names()
 ]
-NO_STEP_FROM_THETA = (
-    "lpg",
-    "rl2",
-    "rl2-hyper",
-)
+NO_STEP_FROM_THETA = ("lpg", "rl2", "rl2-hyper", "self-tuning")
 """algorithms whose φ is not θ and a few policy-gradient steps from it"""
 
 BANDIT_REWARDS = (1.0, 0.2, -0.5)

@@ -125,6 +125,11 @@ def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update):
         assert_equal(jax.tree.map(lambda leaf, i=seed: leaf[i], batched), looped, rtol=2e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "algorithm",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in toys.SLOW_TO_COMPILE)) for name in mrl.algorithms.names()],
+    indirect=True,
+)
 def test_gradient_is_shaped_as_theta_and_finite(algorithm, state, update, lead):
     state, _ = update(jax.random.key(1), state)  # weights that start at 0, as a hypernetwork's, hide others
     keys = jax.random.split(jax.random.key(5), 2)
