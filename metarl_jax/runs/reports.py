@@ -106,9 +106,10 @@ def table(report: dict[str, Any]) -> Table:
     caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
     names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
-        mean = f"{row['counted_mean']:.2f} ± {row['counted_standard_error']:.2f}"
-        counted = f"{report['burn_in']} to {row['steps'][-1]}"
-        caption += f"\n{names.get(name, name)}: {mean} per episode of the stages {counted}, which count in J"
+        if report["burn_in"] < row["steps"][-1]:  # of one stage the table has it
+            mean = f"{row['counted_mean']:.2f} ± {row['counted_standard_error']:.2f}"
+            counted = f"{report['burn_in']} to {row['steps'][-1]}"
+            caption += f"\n{names.get(name, name)}: {mean} per episode of the stages {counted}, which count in J"
         if diverged := sum(row["diverged_episodes"]):
             caption += (
                 f"\n{names.get(name, name)}: the simulation diverged in {diverged} episodes, which are left out; "
