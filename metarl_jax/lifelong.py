@@ -105,7 +105,7 @@ def assemble_lives(
         living, seen, ended, broken = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
         metrics = outer.describe_window(seen.stages) | {
             "age": living.age.mean(dtype=float),
-            "renewed": (ended | broken).sum(),
+            "renewed": jnp.logical_or(ended, broken).sum(),
             "diverged_lives": broken.sum(),
         }
         return living, seen, metrics
