@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,21 @@ from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
 from metarl_jax.types import PyTree
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def orthogonal(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
+    """A random orthogonal matrix [n, n]: the polar factor of a Gaussian one, by Newton and Schulz's iteration.
+
+    Its distribution is that of flax's initialiser, which takes a QR decomposition; several of these at once, batched by
+    a vmap over seeds or tasks, wait for each other for ever on jaxlib 0.10's CPU threads.
+    """
+    gaussian = jax.random.normal(key, shape, dtype)
+
+    def step(x, _):
+        return 1.5 * x - 0.5 * x @ x.T @ x, None
+
+    # Within the unit ball all singular values go to 1; the smallest ones grow by half in every step.
+    return jax.lax.scan(step, gaussian / jnp.linalg.norm(gaussian), None, length=60)[0]
 
 
 class _MLP(nn.Module):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
-from metarl_jax.policies.networks import mlp, value_mlp
+from metarl_jax.policies.networks import mlp, orthogonal, value_mlp
 from metarl_jax.types import Percept, PyTree
 
 
@@ -22,7 +22,7 @@ def _as_input(percept: Percept) -> jax.Array:
 
 def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callable]:
     """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078): its ``init``, ``start`` and ``remember``."""
-    cell = nn.GRUCell(memory_size, param_dtype=float)
+    cell = nn.GRUCell(memory_size, recurrent_kernel_init=orthogonal, param_dtype=float)
     blank = jnp.zeros(memory_size, float)
 
     def init(key: jax.Array) -> PyTree:

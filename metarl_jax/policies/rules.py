@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metarl_jax import checks
+from metarl_jax.policies.networks import orthogonal
 from metarl_jax.types import Key, PyTree
 
 STEP_INPUTS = 4
@@ -49,7 +50,7 @@ def backward_lstm(prediction_size: int, units: int) -> UpdateRule:
     """
     checks.integer("prediction_size", prediction_size)
     checks.integer("units", units)
-    embedding, cell = _Embedding(), nn.OptimizedLSTMCell(units, param_dtype=float)
+    embedding, cell = _Embedding(), nn.OptimizedLSTMCell(units, recurrent_kernel_init=orthogonal, param_dtype=float)
     policy_head, prediction_head = nn.Dense(1, param_dtype=float), nn.Dense(prediction_size, param_dtype=float)
 
     def rest(*lead):

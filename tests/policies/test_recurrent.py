@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
+from metarl_jax.policies.networks import orthogonal
 from metarl_jax.types import Percept
 from tests import toys
 
@@ -43,6 +44,22 @@ def test_the_cell_is_a_gated_recurrent_unit():
             n = np.tanh(gates["n"] + r * (expected @ weights["hn"]["kernel"] + weights["hn"]["bias"]))
             expected = (1 - z) * n + z * expected
             np.testing.assert_allclose(memory, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_recurrent_weights_start_orthogonal(size):
+    keys = jax.random.split(jax.random.key(0), 50)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda key: orthogonal(key, (size, size))))(keys))
+    products = np.einsum("kij,kil->kjl", drawn, drawn)
+    np.testing.assert_allclose(products, np.broadcast_to(np.eye(size), products.shape), atol=1e-4)
+    assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size), "no direction is preferred"
+
+
+def test_a_batch_of_memories_can_be_drawn():
+    """Batched QR decompositions beside each other made this wait for ever on two cores."""
+    policy = mrl.policies.gru(toys.walk(), memory_size=32)
+    params = jax.jit(jax.vmap(policy.init))(jax.random.split(jax.random.key(0), 200))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 
 
 def test_a_hypernetwork_starts_from_the_base_policy_whatever_it_remembers():
