@@ -23,6 +23,7 @@ from metarl_jax.base import (
 )
 from metarl_jax.checks import choose
 from metarl_jax.inner.resolve import FastParameters, labels_of, resolve_advantage, resolve_optimizer
+from metarl_jax.precision import full_precision
 from metarl_jax.types import MetaState, PyTree, Trajectory, strongly_typed
 
 
@@ -221,7 +222,7 @@ def assemble(
     def adapt(key, theta, task):
         return outer.adapt(key, parts, theta, task)
 
-    return MetaAlgorithm(init, update, adapt, gradient, parts.policy)
+    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)), parts.policy)
 
 
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:

@@ -10,6 +10,7 @@ from flax import struct
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.outer import lives
+from metarl_jax.precision import full_precision
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
@@ -145,4 +146,4 @@ def assemble_lives(
         life, seen = lives.live(life_key, parts, theta, life, trial.stages, outer.summary)
         return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
-    return MetaAlgorithm(init, update, adapt, gradient, parts.policy)
+    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)), parts.policy)

@@ -12,6 +12,7 @@ import optax
 from metarl_jax import checks, inner, outer, policies
 from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, RecurrentPolicy, TaskEnv, Trial
 from metarl_jax.outer.trials import Weights
+from metarl_jax.precision import full_precision
 from metarl_jax.rollout import trial as run_trial
 from metarl_jax.types import Adaptation, MetaState, PyTree, Trajectory, strongly_typed
 
@@ -236,4 +237,4 @@ def assemble_trials(
         memory, seen = one_trial(key, theta, task, kept)
         return Adaptation(policy.params(theta, memory), *seen)
 
-    return MetaAlgorithm(init, update, adapt, gradient)
+    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)))

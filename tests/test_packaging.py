@@ -95,7 +95,7 @@ def test_a_named_algorithm_is_a_few_lines(name):
 
 # An import may only point to an earlier level, or stay inside its own folder.
 LEVELS = [
-    {"types", "checks"},
+    {"types", "checks", "precision"},
     {"base", "devices"},
     {"envs", "policies", "soundness"},
     {"rollout"},

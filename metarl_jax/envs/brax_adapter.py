@@ -22,6 +22,7 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.dynamics import Changes, scaled
 from metarl_jax.envs.state import State, first, like
+from metarl_jax.precision import full_precision
 from metarl_jax.types import Key, PyTree
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
@@ -180,8 +181,8 @@ def brax_env(
     observation = jax.eval_shape(probe, jax.random.key(0))
     return TaskEnv(
         sample_task=behavior.sample_task,
-        reset=reset,
-        step=step,
+        reset=full_precision(reset),
+        step=full_precision(step),
         observation_size=observation.shape[-1],
         action_size=int(physics.env.action_size),
         horizon=horizon,

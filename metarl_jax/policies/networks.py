@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
+from metarl_jax.precision import full_precision
 from metarl_jax.types import PyTree
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
@@ -55,6 +56,7 @@ def _network(observation_size: int, output_size: int, hidden: Sequence[int], act
     def init(key: jax.Array) -> PyTree:
         return module.init(key, jnp.zeros(observation_size))["params"]
 
+    @full_precision
     def apply(params: PyTree, observation: jax.Array) -> jax.Array:
         return jnp.asarray(module.apply({"params": params}, observation))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import State, like
+from metarl_jax.precision import full_precision
 from metarl_jax.types import Key, PyTree, strongly_typed
 
 
@@ -117,8 +118,8 @@ def assemble(
     types = _joint(name, lambda state: jax.eval_shape(step, task, state, action), jax.eval_shape(reset, key, task))
     return TaskEnv(
         sample_task=sample_task,
-        reset=jax.jit(lambda key, task: like(types, reset(key, task))),
-        step=jax.jit(lambda task, state, action: like(types, step(task, state, action))),
+        reset=jax.jit(full_precision(lambda key, task: like(types, reset(key, task)))),
+        step=jax.jit(full_precision(lambda task, state, action: like(types, step(task, state, action)))),
         observation_size=types.observation.size,
         action_size=checks.integer(f"action_size of {name!r}", action_size),
         horizon=horizon,

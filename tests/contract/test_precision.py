@@ -1,0 +1,92 @@
+"""No product of matrices is left to the platform's default, which on an accelerator has 7 to 10 bits of mantissa."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.precision import full_precision
+from tests import toys
+
+KEY = jax.random.key(0)
+
+
+def precisions(function, *arguments):
+    """The precision that each product of two matrices asks the compiler for, in a program for any platform."""
+    text = jax.jit(function).lower(*arguments).as_text()
+    products = [line for line in text.splitlines() if "stablehlo.dot_general" in line or "convolution" in line]
+    return [found[1] if (found := re.search(r"precision = \[(\w+), \1\]", line)) else "unsaid" for line in products]
+
+
+def programs(name):
+    """Every function of an algorithm that has matrices to multiply in it."""
+    options = {"tasks": 2, "episodes": 2, "adaptation_steps": 1, "horizon": 3}
+    algorithm = mrl.algorithms.make(name, mrl.envs.make("point-nav"), policy={"hidden": (4,)}, **options)
+    state = jax.eval_shape(algorithm.init, KEY)
+    task = mrl.envs.make("point-nav").sample_task(KEY)
+    yield "update", precisions(algorithm.update, KEY, state)
+    yield "gradient", precisions(algorithm.gradient, KEY, state.params)
+    yield "adapt", precisions(algorithm.adapt, KEY, state.params, task)
+    yield "init", precisions(algorithm.init, KEY)
+
+
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_every_product_of_an_algorithm_is_a_float32_product(name):
+    found = dict(programs(name))
+    assert {asked for products in found.values() for asked in products} == {"HIGHEST"}
+    assert all(found[function] for function in ("update", "gradient", "adapt"))
+
+
+@pytest.mark.parametrize("name", ["promp", "rl2", "lpg", "maml-trpo"])
+def test_whoever_asks_for_less_gets_it(name):
+    with jax.default_matmul_precision("tensorfloat32"):
+        found = dict(programs(name))
+    assert {asked for products in found.values() for asked in products} == {"HIGH"}
+
+
+def test_the_platforms_own_precision_can_be_asked_for():
+    with jax.default_matmul_precision("default"):
+        assert set(dict(programs("promp"))["update"]) == {"DEFAULT"}
+
+
+@pytest.mark.parametrize("function", ["reset", "step"])
+def test_physics_too(recording, function):
+    """Brax's rotations are products of matrices on an accelerator."""
+    seen = recording("reacher-goal")
+    env, task = seen.env, jax.tree.map(lambda leaf: leaf[0], seen.tasks)
+    state = jax.tree.map(lambda leaf: leaf[0, 0], seen.states)
+    arguments = (KEY, task) if function == "reset" else (task, state, jnp.zeros(env.action_size))
+    found = precisions(getattr(env, function), *arguments)
+    assert found
+    assert set(found) == {"HIGHEST"}
+
+
+def test_a_policy_by_itself():
+    policy = mrl.policies.mlp(toys.walk())
+    params = policy.init(KEY)
+    found = precisions(lambda params: policy.apply(params, jnp.zeros(toys.walk().observation_size)).mean, params)
+    assert set(found) == {"HIGHEST"}
+
+
+def test_derivatives_taken_outside_have_the_precision_of_the_product():
+    def energy(x):
+        return full_precision(lambda x: jnp.sin(x @ x).sum())(x)
+
+    found = precisions(jax.hessian(energy), jnp.ones((3, 3)))
+    assert len(found) > 3
+    assert set(found) == {"HIGHEST"}
+
+
+def test_it_changes_neither_values_nor_signature():
+    @full_precision
+    def scaled(x, *, by: float = 2.0):
+        """Says what it does."""
+        return by * x
+
+    assert scaled.__name__ == "scaled"
+    assert scaled.__doc__ == "Says what it does."
+    np.testing.assert_array_equal(scaled(jnp.ones(2), by=3.0), [3, 3])
+    assert jax.config.jax_default_matmul_precision is None
