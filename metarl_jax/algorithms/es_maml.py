@@ -9,6 +9,7 @@ from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
 from metarl_jax.inner import Critic
 from metarl_jax.policies.likelihood import mean_of_counted
+from metarl_jax.precision import full_precision
 
 
 def es_maml(
@@ -36,6 +37,7 @@ def es_maml(
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
         raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
 
+    @full_precision
     def estimate(key, theta, shaped):
         noise, data, fitness, known = outer.antithetic(key, parts, theta, sigma)
         known = jnp.broadcast_to(known[:, None], fitness.shape)
