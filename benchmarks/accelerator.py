@@ -1,0 +1,154 @@
+"""What an accelerator makes of the library, in the minutes that one is at hand.
+
+On a machine with a GPU, in two runs of eight and four minutes, or any other sections and limits:
+
+    python benchmarks/accelerator.py --out results/a --seconds 500 --sections environment programs precision resume tests
+    python benchmarks/accelerator.py --out results/b --seconds 215 --sections train --train-seconds 200
+
+A rehearsal on a CPU, a twentieth of all sizes:
+
+    python benchmarks/accelerator.py --out rehearsal --scale 0.05 --programs "promp point-nav" "bare cheetah spring 800"
+
+Programs are compiled side by side in processes of their own while the checks of precision, resumption and tests run;
+then each is timed alone. Every figure is a line of OUT/accelerator.jsonl as soon as it is known, so that a machine that
+is taken away leaves all that was measured. Every section has a time limit.
+
+On a machine without network, `bash benchmarks/bundle.sh` prepares what a bare GPU image lacks; see there.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import accelerator_programs as programs  # noqa: E402
+from benchmarks import accelerator_sections as sections  # noqa: E402
+
+BEGAN = float(os.environ.setdefault("ACCELERATOR_BEGAN", str(time.time())))
+SECTIONS = ("environment", "programs", *(name for name in sections.CHECKS if name != "environment"), "train")
+
+
+class Report:
+    """Appends lines of JSON, so that a process that is killed loses at most the one that it was writing."""
+
+    def __init__(self, folder: Path, section: str):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.section = folder, section
+
+    def __call__(self, what: str, **figures: Any) -> None:
+        line = {"second": round(time.time() - BEGAN, 1), "section": self.section, "what": what} | figures
+        with (self.folder / "accelerator.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        shown = " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in figures.items())
+        print(f"[{line['second']:6.1f} s] {self.section}: {what} {shown}"[:400], flush=True)
+
+
+def started(a: argparse.Namespace, section: str) -> subprocess.Popen[bytes]:
+    """A section in a process group of its own, which shares the device's memory."""
+    command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--only", section]
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float) -> int | str:
+    """The status of a section's process, which is stopped with all that it started when its time is up."""
+    try:
+        return process.wait(max(seconds, 0.1))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        return "time was up"
+
+
+def compile_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: float) -> None:
+    began = time.time()
+    for name, line in programs.farm(folder, a.programs, a.scale, a.workers, began + seconds):
+        report("compiled", program=name, **programs.figures_of(line))
+    report("all compiled", seconds=time.time() - began)
+
+
+def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: float) -> None:
+    """Each group until its share of the time is over; memory that one has reserved is the next one's too."""
+    import jax
+
+    groups = [names for group in programs.GROUPS if (names := [name for name in group if name in a.programs])]
+    ends = time.time() + seconds
+    for number, names in enumerate(groups):
+        share = (ends - time.time()) / (len(groups) - number)
+        for name, figures in programs.time_group(folder, names, a.rounds, share):
+            report("ran", program=name, **figures)
+        peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+        if peak:
+            report("memory", after=names[-1], peak_MiB=peak / 2**20)
+
+
+def run_one(a: argparse.Namespace, section: str) -> None:
+    """A section in this process."""
+    report, folder = Report(a.out, section), Path(os.environ.get("ACCELERATOR_FOLDER", a.out / "executables"))
+    if section == "compile":
+        compile_programs(report, a, folder, a.compile_seconds)
+    elif section == "time":
+        time_programs(report, a, folder, a.time_seconds)
+    elif section == "train":
+        sections.train(report, a.scale, a.train_seconds, a.train_options.split(), a.out)
+    else:
+        sections.CHECKS[section](report, a.scale)
+
+
+def main(argv: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("accelerator"))
+    parser.add_argument("--seconds", type=float, default=500.0, help="of all sections together")
+    parser.add_argument("--sections", nargs="+", default=[s for s in SECTIONS if s != "train"], choices=SECTIONS)
+    parser.add_argument("--programs", nargs="+", default=list(programs.PROGRAMS), choices=list(programs.PROGRAMS))
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on all sizes, below 1 for a rehearsal")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each program at most")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")
+    parser.add_argument("--compile-seconds", type=float, default=150.0)
+    parser.add_argument("--time-seconds", type=float, default=150.0)
+    parser.add_argument("--train-seconds", type=float, default=200.0, help="the evaluation's 60 s included")
+    parser.add_argument("--train-options", default="", help="of train.py, in one string; default: --preset cheetah-dir")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    a = parser.parse_args(argv)
+    a.out = a.out.resolve()
+    if a.only:
+        return run_one(a, a.only)
+
+    report, ends = Report(a.out, "campaign"), time.time() + a.seconds
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ACCELERATOR_FOLDER"] = folder
+
+        def finish(names: Sequence[str], seconds: float) -> None:
+            until = min(time.time() + seconds, ends)
+            processes = {name: started(a, name) for name in names}
+            for name, process in processes.items():
+                status = ended(process, until - time.time())
+                report("section ended", which=name, status=status)
+
+        if "environment" in a.sections:
+            finish(["environment"], 60)
+        # Timings come alone; what compiles or checks shares the processors.
+        together = [name for name in sections.CHECKS if name in a.sections and name != "environment"]
+        with_programs = "programs" in a.sections
+        finish([*(["compile"] if with_programs else []), *together], a.compile_seconds + 5)
+        if with_programs:
+            finish(["time"], a.time_seconds + 15)
+        if "train" in a.sections:
+            finish(["train"], a.train_seconds + 15)
+    report("done")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

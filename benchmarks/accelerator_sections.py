@@ -1,0 +1,212 @@
+"""Sections of `benchmarks/accelerator.py` other than its timings; each runs in a process of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN = [sys.executable, str(ROOT / "experiments" / "train.py")]
+EVALUATE = [sys.executable, str(ROOT / "experiments" / "evaluate.py")]
+
+Report = Callable[..., None]
+"""``report(what, **figures)`` writes a line at once"""
+
+
+def environment(report: Report, scale: float) -> None:
+    """What is measured here, and what a float32 product, a QR and a first update really give."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    device = jax.devices()[0]
+    versions = {"python": sys.version.split()[0], "jax": jax.__version__, "cpus": os.cpu_count()}
+    report("device", kind=device.device_kind, count=jax.device_count(), **versions)
+    if shutil.which("nvidia-smi"):
+        query = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,power.limit"
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+        report("nvidia-smi", says=subprocess.run(command, capture_output=True, text=True).stdout.strip())
+    random = np.random.default_rng(0)
+    x, w = random.normal(size=(2000, 64)).astype(np.float32), random.normal(size=(64, 64)).astype(np.float32)
+    exact = x.astype(np.float64) @ w.astype(np.float64)
+    for precision in ("default", "tensorfloat32", "highest"):
+        with jax.default_matmul_precision(precision):
+            product = np.asarray(jax.jit(jnp.matmul)(x, w))
+        report("float32 product", precision=precision, relative_error=_relative(product, exact))
+    _least_squares(report, scale)
+
+
+def _relative(value: Any, exact: Any) -> float:
+    import numpy as np
+
+    return float(np.linalg.norm(np.asarray(value, np.float64) - exact) / np.linalg.norm(exact))
+
+
+def _least_squares(report: Report, scale: float) -> None:
+    """Seconds of the R factor of a stage's baseline: at once, and by blocks of rows."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    def blockwise(x, rows=128):
+        padded = jnp.pad(x, ((0, -len(x) % rows), (0, 0)))
+        parts = jnp.linalg.qr(padded.reshape(-1, rows, x.shape[1]), mode="r")
+        return jnp.linalg.qr(parts.reshape(-1, x.shape[1]), mode="r")
+
+    random, rows = np.random.default_rng(0), max(200, int(2039 * scale))
+    for tasks in (10, 40, 320):
+        x = jnp.asarray(random.normal(size=(tasks, rows, 39)), jnp.float32)
+        for name, factor in {"at once": lambda x: jnp.linalg.qr(x, mode="r"), "by blocks": blockwise}.items():
+            program = jax.jit(jax.vmap(factor))
+            jax.block_until_ready(program(x))
+            taken = []
+            while len(taken) < 7 and sum(taken) < 1:
+                began = time.perf_counter()
+                jax.block_until_ready(program(x))
+                taken.append(time.perf_counter() - began)
+            report("QR", how=name, tasks=tasks, rows=rows, columns=39, seconds=sorted(taken)[len(taken) // 2])
+
+
+def precision(report: Report, scale: float) -> None:
+    """How far a gradient and a simulation are from the CPU's, by the precision of products."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    import metarl_jax as mrl
+
+    cpu, here = jax.devices("cpu")[0], jax.devices()[0]
+    sizes = {"tasks": max(2, int(40 * scale)), "episodes": max(4, int(20 * scale))}
+    algorithm = mrl.algorithms.make("promp", mrl.envs.make("point-nav", horizon=max(3, int(100 * scale))), **sizes)
+    env = mrl.envs.make("cheetah-dir", backend="spring")
+    batch, steps = max(4, int(256 * scale)), max(4, int(100 * scale))
+
+    def simulate(key):
+        task_key, reset_key, action_key = jax.random.split(key, 3)
+        tasks = jax.vmap(env.sample_task)(jax.random.split(task_key, batch))
+        start = jax.vmap(env.reset)(jax.random.split(reset_key, batch), tasks)
+
+        def step(state, key):
+            state = jax.vmap(env.step)(tasks, state, jax.random.normal(key, (batch, env.action_size)))
+            return state, state.observation
+
+        return jax.lax.scan(step, start, jax.random.split(action_key, steps))[1]
+
+    def gradient(key):
+        grad, _ = algorithm.gradient(key, algorithm.init(jax.random.key(0)).params)
+        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grad)])
+
+    ways = {"cpu": (cpu, "highest"), "default": (here, "default"), "highest": (here, "highest")}
+    results = {}
+    for what, function in {"gradient": gradient, "simulation": simulate}.items():
+        for name, (device, products) in ways.items():
+            with jax.default_device(device), jax.default_matmul_precision(products):
+                results[what, name] = np.asarray(jax.jit(function)(jax.device_put(jax.random.key(1), device)))
+    for name in ("default", "highest"):
+        error = _relative(results["gradient", name], np.asarray(results["gradient", "cpu"], np.float64))
+        report("gradient of promp on point-nav against the CPU's", precision=name, relative_error=error)
+        apart = np.abs(results["simulation", name] - results["simulation", "cpu"]).max(-1)  # [steps, batch]
+        at = [step for step in (1, 2, 5, 10, 20, 50, 100) if step <= steps]
+        report(
+            "cheetah against the CPU's, median over episodes of the largest difference of an observation",
+            precision=name,
+            **{f"after_{step}_steps": float(np.median(apart[step - 1])) for step in at},
+        )
+
+
+def resume(report: Report, scale: float) -> None:
+    """Is a run repeated, and resumed in a process that compiles anew, bit for bit?"""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        flags = {"default": "", "deterministic": "--xla_gpu_deterministic_ops=true"}
+        threads = [
+            threading.Thread(target=_one_run, args=(folder, variant, flag, halves))
+            for variant, flag in flags.items()
+            for halves in (False, True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for variant in flags:
+            tables = [folder / f"{variant}-{halves}" / "metrics.csv" for halves in (False, True)]
+            if not all(table.exists() for table in tables):
+                logs = [(folder / f"{variant}-{halves}.log").read_text()[-300:] for halves in (False, True)]
+                report("resume failed", flags=variant, says=logs)
+                continue
+            whole, parts = (table.read_text().splitlines() for table in tables)
+            same = sum(a == b for a, b in zip(whole, parts, strict=False))
+            report("resumed equals uninterrupted", flags=variant, equal=whole == parts, rows=len(whole), equal_rows=same)
+
+
+def _one_run(folder: Path, variant: str, flag: str, halves: bool) -> None:
+    """Six iterations, in one process or in two, each with a compilation cache of its own."""
+    run = folder / f"{variant}-{halves}"
+    command = [*TRAIN, "--task", "reacher-goal", "--horizon", "20", "--tasks", "8", "--episodes", "10"]
+    command += ["--eval-tasks", "2", "--checkpoint-every", "3", "--folder", str(run)]
+    starts = [["--iterations", "6"]] if not halves else [["--iterations", "3"], ["--iterations", "6"]]
+    with (folder / f"{run.name}.log").open("w") as log:
+        for number, options in enumerate(starts):
+            own = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / f"cache-{run.name}-{number}")}
+            own |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
+            own["XLA_FLAGS"] = f"{own.get('XLA_FLAGS', '')} {flag}".strip()
+            again = ["--resume", "--override"] if number else []
+            subprocess.run([*command, *options, *again], env=own, stdout=log, stderr=subprocess.STDOUT, check=False)
+
+
+def tests(report: Report, scale: float) -> None:
+    """Test files on the device, by the command that README gives for it."""
+    files = ["tests/test_rollout.py", "tests/inner/test_baselines.py", "tests/outer/test_meta_gradient.py"]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--durations=5", *files]
+    own = {**os.environ, "XLA_FLAGS": "", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True)
+    lines = done.stdout.strip().splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    report("tests", status=done.returncode, says=lines[-1] if lines else done.stderr[-300:], failed=failed[:20])
+    report.folder.joinpath("tests.log").write_text(done.stdout[-200_000:])  # type: ignore[attr-defined]
+
+
+def train(report: Report, scale: float, seconds: float, options: list[str], out: Path) -> None:
+    """train.py with an accelerator's default until the time is up, then its evaluation."""
+    with tempfile.TemporaryDirectory() as name:
+        run = Path(name) / "run"
+        began, first = time.time(), None
+        command = [*TRAIN, *(options or ["--preset", "cheetah-dir"]), "--folder", str(run)]
+        with (out / "train.log").open("w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            while process.poll() is None and time.time() - began < seconds - 60:
+                time.sleep(0.5)
+                table = run / "metrics.csv"
+                if table.exists():
+                    shutil.copy(table, out / "metrics.csv")
+                    if first is None and table.read_text().count("\n") > 1:
+                        first = time.time() - began
+                        report("first iteration is on disk", seconds=first)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            process.wait()
+            timing = (run / "timing.csv").read_text().splitlines() if (run / "timing.csv").exists() else []
+            report("trained", status=process.returncode, wall_seconds=time.time() - began, last=timing[-1:])
+            if not (run / "evaluation.json").exists():
+                subprocess.run([*EVALUATE, str(run), "--steps", "3"], stdout=log, stderr=subprocess.STDOUT, check=False)
+        kept = ("config.json", "metrics.csv", "timing.csv", "evaluation.json", "adaptation.png", "learning_curve.png")
+        for file in kept:
+            if (run / file).exists():
+                shutil.copy(run / file, out / file)
+        report("evaluated", exists=(run / "evaluation.json").exists(), wall_seconds=time.time() - began)
+
+
+CHECKS: dict[str, Callable[[Report, float], None]] = {
+    "environment": environment,
+    "precision": precision,
+    "resume": resume,
+    "tests": tests,
+}
+"""Sections that time nothing that others could disturb, but for `environment`, which runs alone"""
