@@ -28,10 +28,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import accelerator_programs as programs  # noqa: E402
-from benchmarks import accelerator_sections as sections  # noqa: E402
+from benchmarks import accelerator_programs as programs
+from benchmarks import accelerator_sections as sections
 
 BEGAN = float(os.environ.setdefault("ACCELERATOR_BEGAN", str(time.time())))
 SECTIONS = ("environment", "programs", *(name for name in sections.CHECKS if name != "environment"), "train")
@@ -80,13 +78,14 @@ def compile_programs(report: Report, a: argparse.Namespace, folder: Path, second
 
 
 def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: float) -> None:
-    """Each group until its share of the time is over; memory that one has reserved is the next one's too."""
+    """Each group until half of what is left of the time is over, since the first ones matter most."""
     import jax
 
     groups = [names for group in programs.GROUPS if (names := [name for name in group if name in a.programs])]
     ends = time.time() + seconds
     for number, names in enumerate(groups):
-        share = (ends - time.time()) / (len(groups) - number)
+        left = ends - time.time()
+        share = left if number == len(groups) - 1 else left / 2
         for name, figures in programs.time_group(folder, names, a.rounds, share):
             report("ran", program=name, **figures)
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")

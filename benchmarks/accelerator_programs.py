@@ -241,7 +241,9 @@ def _start(folder: Path, name: str, scale: float) -> Job:
     command = [sys.executable, "-c", script, str(folder), name, str(scale)]
     root = Path(__file__).resolve().parent.parent
     with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
     return Job(name, process, log)
 
 

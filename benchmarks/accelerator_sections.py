@@ -143,7 +143,9 @@ def resume(report: Report, scale: float) -> None:
                 continue
             whole, parts = (table.read_text().splitlines() for table in tables)
             same = sum(a == b for a, b in zip(whole, parts, strict=False))
-            report("resumed equals uninterrupted", flags=variant, equal=whole == parts, rows=len(whole), equal_rows=same)
+            report(
+                "resumed equals uninterrupted", flags=variant, equal=whole == parts, rows=len(whole), equal_rows=same
+            )
 
 
 def _one_run(folder: Path, variant: str, flag: str, halves: bool) -> None:
