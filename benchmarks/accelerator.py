@@ -2,7 +2,7 @@
 
 On a machine with a GPU, in two runs of eight and four minutes, or any other sections and limits:
 
-    python benchmarks/accelerator.py --out results/a --seconds 500 --sections environment programs precision resume tests
+    python benchmarks/accelerator.py --out results/a --seconds 500
     python benchmarks/accelerator.py --out results/b --seconds 215 --sections train --train-seconds 200
 
 A rehearsal on a CPU, a twentieth of all sizes:
@@ -17,6 +17,7 @@ On a machine without network, `bash benchmarks/bundle.sh` prepares what a bare G
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -63,9 +64,9 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> int | str:
         return process.wait(max(seconds, 0.1))
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):  # what a section has started may outlive it, and disturb the next
             os.killpg(process.pid, signal.SIGKILL)
         return "time was up"
 

@@ -1,7 +1,7 @@
 """Named programs for `benchmarks/accelerator.py`: built, compiled side by side in processes, then timed one by one.
 
-A program is a pure function of a flat list of arrays, so that its executable can be handed from the process that compiled
-it to the one that times it. Sizes are those of the ProMP paper, times a factor for rehearsals.
+A program is a pure function of a flat list of arrays, so that its executable can be handed from the process that
+compiled it to the one that times it. Sizes are those of the ProMP paper, times a factor for rehearsals.
 """
 
 import dataclasses
