@@ -1,4 +1,4 @@
-"""D: episodes of one task, collected by scan. No gradient leaves this module.
+"""D: episodes of one task, collected by scan. No gradient enters or leaves this module.
 
 Three ways to collect, one step: `rollout` runs episodes side by side, `trial` one after the other with a memory that
 lives through all of them, and `unroll` goes on with environments where an earlier call left them.
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
+from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
 from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
@@ -79,7 +80,7 @@ def _run(
         past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
     """
     whole = within(begun.state.observation, MOST_OBSERVATION)
-    step_env = jax.jit(env.step)
+    step_env = one_axis(jax.jit(env.step))
 
     def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
         return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
@@ -181,6 +182,7 @@ def rollout(
         ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
             fit.
     """
+    params, task = jax.lax.stop_gradient((params, task))
     act = _memoryless(policy, params)
 
     def episode(key):
@@ -230,6 +232,8 @@ def trial(
         ValueError: as in `rollout`.
     """
 
+    params, task = jax.lax.stop_gradient((params, task))
+
     def act(memory, percept):
         memory = policy.remember(params, memory, percept)
         return memory, policy.act(params, memory, percept.observation)[0]
@@ -277,6 +281,7 @@ def unroll(
     Raises:
         ValueError: as in `rollout`.
     """
+    params, task, environments = jax.lax.stop_gradient((params, task, environments))
     act = _memoryless(policy, params)
 
     def piece(key, begun):

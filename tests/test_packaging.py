@@ -96,7 +96,7 @@ def test_a_named_algorithm_is_a_few_lines(name):
 # An import may only point to an earlier level, or stay inside its own folder.
 LEVELS = [
     {"types", "checks", "precision"},
-    {"base", "devices"},
+    {"base", "batching", "devices"},
     {"envs", "policies", "soundness"},
     {"rollout"},
     {"inner"},
