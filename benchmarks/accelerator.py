@@ -29,8 +29,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accelerator_programs as programs
+from benchmarks import accelerator_farm as farm
 from benchmarks import accelerator_sections as sections
+from benchmarks.accelerator_programs import GROUPS, PROGRAMS
 
 BEGAN = float(os.environ.setdefault("ACCELERATOR_BEGAN", str(time.time())))
 SECTIONS = ("environment", "programs", *(name for name in sections.CHECKS if name != "environment"), "train")
@@ -73,8 +74,8 @@ def ended(process: subprocess.Popen[bytes], seconds: float) -> int | str:
 
 def compile_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: float) -> None:
     began = time.time()
-    for name, line in programs.farm(folder, a.programs, a.scale, a.workers, began + seconds):
-        report("compiled", program=name, **programs.figures_of(line))
+    for name, line in farm.farm(folder, a.programs, a.scale, a.workers, began + seconds):
+        report("compiled", program=name, **farm.figures_of(line))
     report("all compiled", seconds=time.time() - began)
 
 
@@ -82,12 +83,12 @@ def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: 
     """Each group until half of what is left of the time is over, since the first ones matter most."""
     import jax
 
-    groups = [names for group in programs.GROUPS if (names := [name for name in group if name in a.programs])]
+    groups = [names for group in GROUPS if (names := [name for name in group if name in a.programs])]
     ends = time.time() + seconds
     for number, names in enumerate(groups):
         left = ends - time.time()
         share = left if number == len(groups) - 1 else left / 2
-        for name, figures in programs.time_group(folder, names, a.rounds, share):
+        for name, figures in farm.time_group(folder, names, a.rounds, share):
             report("ran", program=name, **figures)
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
         if peak:
@@ -112,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("accelerator"))
     parser.add_argument("--seconds", type=float, default=500.0, help="of all sections together")
     parser.add_argument("--sections", nargs="+", default=[s for s in SECTIONS if s != "train"], choices=SECTIONS)
-    parser.add_argument("--programs", nargs="+", default=list(programs.PROGRAMS), choices=list(programs.PROGRAMS))
+    parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all sizes, below 1 for a rehearsal")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each program at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")

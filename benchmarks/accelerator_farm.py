@@ -1,0 +1,198 @@
+"""Programs compiled side by side, each in a process of its own, then timed one after the other in one process.
+
+A program is compiled as a pure function of a flat list of arrays, so that its executable can be handed from the process
+that compiled it to the one that times it.
+"""
+
+import dataclasses
+import json
+import os
+import pickle
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accelerator_programs import PROGRAMS
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{list(PROGRAMS).index(name):02d}.executable"
+
+
+def compile_to(folder: Path, name: str, scale: float) -> dict[str, Any]:
+    """Traces and compiles a program and leaves the executable with its arguments in a folder.
+
+    Returns:
+        Seconds of both, and planned memory.
+    """
+    import contextlib
+
+    import jax
+    import numpy as np
+    from jax.experimental import serialize_executable
+
+    program = PROGRAMS[name]
+    began = time.perf_counter()
+    function, arguments, steps = program.build(scale)
+    # Plain arrays in flat lists, which any process can hand over: keys as their data, no structs.
+    raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, arguments)
+    is_key = [_is_key(leaf) for leaf in jax.tree.leaves(arguments)]
+    structure = jax.tree.structure(arguments)
+
+    def flat(*leaves):
+        typed = [jax.random.wrap_key_data(x) if key else x for x, key in zip(leaves, is_key, strict=True)]
+        return jax.tree.leaves(function(*jax.tree.unflatten(structure, typed)))
+
+    chosen = jax.default_matmul_precision(program.precision) if program.precision else contextlib.nullcontext()
+    with chosen:
+        lowered = jax.jit(flat).lower(*jax.tree.leaves(raw))
+    traced = time.perf_counter()
+    print(f"traced after {traced - began:.1f} s", flush=True)
+    compiled = lowered.compile()
+    done = time.perf_counter()
+    executable, _, _ = serialize_executable.serialize(compiled)
+    content = (executable, [np.asarray(leaf) for leaf in jax.tree.leaves(raw)], compiled.out_tree.num_leaves, steps)
+    partial = _file(folder, name).with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(content))
+    partial.rename(_file(folder, name))
+    memory = compiled.memory_analysis()
+    return {
+        "trace_seconds": traced - began,
+        "compile_seconds": done - traced,
+        "temp_MiB": None if memory is None else memory.temp_size_in_bytes / 2**20,
+    }
+
+
+def _is_key(leaf: Any) -> bool:
+    import jax
+
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+@dataclasses.dataclass
+class Job:
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+
+
+def farm(folder: Path, names: Sequence[str], scale: float, workers: int, ends: float) -> Iterator[tuple[str, str]]:
+    """Compiles the programs in processes of their own, `workers` at a time, until the clock says `ends`.
+
+    Yields:
+        A program's name and its process's last line, as each ends: a JSON of figures, or what went wrong.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting, running = list(names), []
+    while waiting or running:
+        while waiting and len(running) < workers:
+            running.append(_start(folder, waiting.pop(0), scale))
+        time.sleep(0.2)
+        late = time.time() > ends
+        for job in list(running):
+            if late:
+                job.process.kill()
+            if job.process.poll() is None and not late:
+                continue
+            running.remove(job)
+            lines = job.log.read_text(errors="replace").strip().splitlines() or [f"status {job.process.returncode}"]
+            yield job.name, f"time was up; its last words: {' | '.join(lines[-2:])}" if late else lines[-1]
+        if late:
+            yield from ((name, "time was up before it began") for name in waiting)
+            return
+
+
+def _start(folder: Path, name: str, scale: float) -> Job:
+    log = _file(folder, name).with_suffix(".log")
+    environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {PROGRAMS[name].flags}".strip()
+    script = "import json, sys, pathlib; from benchmarks.accelerator_farm import compile_to; "
+    script += "print(json.dumps(compile_to(pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3]))))"
+    command = [sys.executable, "-c", script, str(folder), name, str(scale)]
+    root = Path(__file__).resolve().parent.parent
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=root, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
+    return Job(name, process, log)
+
+
+class Loaded:
+    """A compiled program with its arguments on the device; a call runs it to its end and returns the seconds."""
+
+    def __init__(self, folder: Path, name: str):
+        import jax
+        from jax.experimental import serialize_executable
+
+        executable, leaves, outputs, self.steps = pickle.loads(_file(folder, name).read_bytes())
+        self._leaves = [jax.device_put(leaf) for leaf in leaves]
+        takes = jax.tree.structure((tuple(leaves), {}))
+        gives = jax.tree.structure([0] * outputs)
+        self._program = serialize_executable.deserialize_and_load(
+            executable, takes, gives, execution_devices=jax.devices()[:1]
+        )
+
+    def __call__(self) -> float:
+        import jax
+
+        began = time.perf_counter()
+        jax.block_until_ready(self._program(*self._leaves))
+        return time.perf_counter() - began
+
+
+def _prepare_linear_algebra() -> None:
+    """An executable from another process calls LAPACK or cuSOLVER, which JAX loads when it first traces such a call."""
+    import jax.numpy as jnp
+    from jax.scipy.linalg import solve_triangular
+
+    solve_triangular(jnp.linalg.qr(jnp.eye(3), mode="r"), jnp.ones(3)).block_until_ready()
+
+
+def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Runs programs in turn, after a first call of each that counts nowhere.
+
+    Args:
+        folder: where their executables are.
+        names: of the programs.
+        rounds: measurements of each at most.
+        seconds: for the group at most; every program is measured once at least.
+
+    Yields:
+        A program's name and its figures, or why it has none.
+    """
+    _prepare_linear_algebra()
+    began, loaded, taken = time.time(), {}, {}
+    for name in names:
+        if not _file(folder, name).exists():
+            continue
+        try:
+            program = Loaded(folder, name)
+            first = program()
+        except Exception as error:  # a program that does not fit the memory must not end the others' measurement
+            yield name, {"failed": f"{type(error).__name__}: {error}"[:300]}
+            continue
+        loaded[name], taken[name] = program, []
+        yield name, {"first_call_seconds": first}
+    for _ in range(rounds):
+        for name, program in loaded.items():
+            taken[name].append(program())
+        if time.time() - began > seconds:
+            break
+    for name, program in loaded.items():
+        times = taken[name]
+        if times:
+            median = statistics.median(times)
+            figures = {"seconds": median, "low": min(times), "high": max(times), "rounds": len(times)}
+            yield name, figures | {"steps": program.steps, "steps_per_second": program.steps / median}
+
+
+def figures_of(line: str) -> dict[str, Any]:
+    """What a farm's process said of its program."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return {"failed": line[:300]}
