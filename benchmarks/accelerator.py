@@ -9,7 +9,7 @@ A rehearsal on a CPU, a twentieth of all sizes:
 
     python benchmarks/accelerator.py --out rehearsal --scale 0.05 --programs "promp point-nav" "bare cheetah spring 800"
 
-Programs are compiled side by side in processes of their own while the checks of precision, resumption and tests run;
+Programs are compiled side by side in processes of their own while the checks of precision and tests run;
 then each is timed alone. Every figure is a line of OUT/accelerator.jsonl as soon as it is known, so that a machine that
 is taken away leaves all that was measured. Every section has a time limit.
 
@@ -103,7 +103,7 @@ def run_one(a: argparse.Namespace, section: str) -> None:
     elif section == "time":
         time_programs(report, a, folder, a.time_seconds)
     elif section == "train":
-        sections.train(report, a.scale, a.train_seconds, a.train_options.split(), a.out)
+        sections.train(report, a.scale, a.train_seconds, a.train_options.split())
     else:
         sections.CHECKS[section](report, a.scale)
 
@@ -119,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")
     parser.add_argument("--compile-seconds", type=float, default=150.0)
     parser.add_argument("--time-seconds", type=float, default=150.0)
-    parser.add_argument("--train-seconds", type=float, default=200.0, help="the evaluation's 60 s included")
+    parser.add_argument("--train-seconds", type=float, default=200.0, help="the evaluation's 70 s included")
     parser.add_argument("--train-options", default="", help="of train.py, in one string; default: --preset cheetah-dir")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     a = parser.parse_args(argv)

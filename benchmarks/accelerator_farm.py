@@ -5,6 +5,7 @@ that compiled it to the one that times it.
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -143,6 +144,16 @@ class Loaded:
         jax.block_until_ready(self._program(*self._leaves))
         return time.perf_counter() - began
 
+    def digest(self) -> str:
+        """Of all bits of a call's results."""
+        import jax
+        import numpy as np
+
+        digest = hashlib.sha256()
+        for leaf in jax.device_get(self._program(*self._leaves)):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
 
 def _prepare_linear_algebra() -> None:
     """An executable from another process calls LAPACK or cuSOLVER, which JAX loads when it first traces such a call."""
@@ -172,11 +183,12 @@ def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) 
         try:
             program = Loaded(folder, name)
             first = program()
+            bits = [program.digest() for _ in range(3)]
         except Exception as error:  # a program that does not fit the memory must not end the others' measurement
             yield name, {"failed": f"{type(error).__name__}: {error}"[:300]}
             continue
         loaded[name], taken[name] = program, []
-        yield name, {"first_call_seconds": first}
+        yield name, {"first_call_seconds": first, "repeats_itself": len(set(bits)) == 1, "bits": bits[0]}
     for _ in range(rounds):
         for name, program in loaded.items():
             taken[name].append(program())

@@ -15,6 +15,9 @@ def sized(number: float, scale: float) -> int:
 
 
 UNTUNED = "--xla_gpu_autotune_level=0"
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+LOOPS = "--xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"
+NO_BUFFERS = "--xla_gpu_enable_command_buffer="
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Program:
     build: Callable[[float], Built]
     precision: str | None = None
     """of products; None: what the library chooses"""
-    flags: str = UNTUNED
-    """XLA_FLAGS to compile it with; autotuning takes minutes where many programs are compiled side by side"""
+    flags: str = ""
+    """XLA_FLAGS to compile it with"""
 
 
 def bare(task: str, batch: int, *, backend: str = "spring", stages: int = 1, horizon: int = HORIZON) -> Program:
@@ -57,7 +60,7 @@ def trained(
     episodes: int = EPISODES,
     horizon: int = HORIZON,
     precision: str | None = None,
-    flags: str = UNTUNED,
+    flags: str = "",
     **options: Any,
 ) -> Program:
     """A meta-iteration of an algorithm, of several seeds by vmap, or its first phase alone."""
@@ -92,28 +95,31 @@ def trained(
     return Program(build, precision, flags)
 
 
-LOOPS = f"{UNTUNED} --xla_gpu_enable_command_buffer=+WHILE,+CONDITIONAL"
-NO_BUFFERS = f"{UNTUNED} --xla_gpu_enable_command_buffer="
-
 PROGRAMS: dict[str, Program] = {
     "bare cheetah spring 800": bare("cheetah-dir", 800, stages=2),
     "promp cheetah": trained("promp", "cheetah-dir"),
     "promp cheetah, 8 seeds": trained("promp", "cheetah-dir", seeds=8),
     "promp cheetah, 32 seeds": trained("promp", "cheetah-dir", seeds=32),
     "promp cheetah, 400 tasks": trained("promp", "cheetah-dir", tasks=400),
+    "promp cheetah, untuned": trained("promp", "cheetah-dir", flags=UNTUNED),
+    "promp cheetah, deterministic": trained("promp", "cheetah-dir", flags=DETERMINISTIC),
     "promp cheetah, loops in command buffers": trained("promp", "cheetah-dir", flags=LOOPS),
     "promp cheetah, platform's precision": trained("promp", "cheetah-dir", precision="default"),
     "promp cheetah, collect": trained("promp", "cheetah-dir", only_collect=True),
     "promp point-nav": trained("promp", "point-nav"),
-    "promp point-nav, autotuned": trained("promp", "point-nav", flags="--xla_gpu_autotune_level=4"),
+    "promp point-nav, untuned": trained("promp", "point-nav", flags=UNTUNED),
+    "promp point-nav, deterministic": trained("promp", "point-nav", flags=DETERMINISTIC),
     "maml-trpo point-nav": trained("maml-trpo", "point-nav"),
     "rl2 point-nav": trained("rl2", "point-nav", episodes=1),
     "promp point-nav, 32 seeds": trained("promp", "point-nav", seeds=32),
     "promp point-nav, loops in command buffers": trained("promp", "point-nav", flags=LOOPS),
     "promp point-nav, no command buffers": trained("promp", "point-nav", flags=NO_BUFFERS),
     "promp point-nav, leave one out": trained("promp", "point-nav", baseline="leave_one_out"),
+    # Twice the same: do programs that were compiled by different processes give the same bits?
     "promp reacher": trained("promp", "reacher-goal", horizon=50),
-    "promp reacher, loops in command buffers": trained("promp", "reacher-goal", horizon=50, flags=LOOPS),
+    "promp reacher, again": trained("promp", "reacher-goal", horizon=50),
+    "promp reacher, deterministic": trained("promp", "reacher-goal", horizon=50, flags=DETERMINISTIC),
+    "promp reacher, deterministic, again": trained("promp", "reacher-goal", horizon=50, flags=DETERMINISTIC),
     "bare cheetah spring 400": bare("cheetah-dir", 400),
     "bare cheetah spring 4096": bare("cheetah-dir", 4096),
     "bare cheetah spring 16384": bare("cheetah-dir", 16384),
