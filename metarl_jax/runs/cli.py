@@ -48,6 +48,16 @@ def _unusable(error: OSError) -> str:
     return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
 
 
+def _exhausted(error: RuntimeError) -> str:
+    """XLA's complaint that the device is full, with what a user can do about it."""
+    what = re.search(r"allocate ([\d.]+\s?\w+)", str(error))
+    return (
+        f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer --tasks, "
+        "--episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start both with "
+        "XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
+    )
+
+
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Runs a script's main function and returns its exit status, errors told in one line on stderr."""
     try:
@@ -60,6 +70,11 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         return error.status
     except OSError as error:
         print(f"error: {_unusable(error)}", file=sys.stderr)
+        return 1
+    except RuntimeError as error:
+        if not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        print(f"error: {_exhausted(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
