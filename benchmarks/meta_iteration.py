@@ -59,7 +59,7 @@ def alternate(repeats: int, *functions: Callable[[], Any]) -> np.ndarray:
     return np.array([[timed(function) for function in functions] for _ in range(repeats + 1)])[1:]
 
 
-def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[], Any]:
+def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[jax.Array], jax.Array]:
     """`stages` × `horizon` steps of `batch` environments under random actions: no policy, no data kept, no learning."""
 
     def simulate(key):
@@ -78,7 +78,12 @@ def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> 
 
         return jax.lax.scan(stage, jnp.zeros(()), jax.random.split(key, stages))[0]
 
-    jitted, keys = jax.jit(simulate), iter(range(10**9))
+    return simulate
+
+
+def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[], Any]:
+    """`simulation`, each call with a key of its own."""
+    jitted, keys = jax.jit(simulation(env, batch, horizon, stages)), iter(range(10**9))
     return lambda: jitted(jax.random.key(next(keys)))
 
 

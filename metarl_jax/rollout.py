@@ -57,7 +57,8 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
     Raises:
         ValueError: reset and step do not fit.
     """
-    start = env.reset(key, task)
+    with jax.named_scope("physics"):
+        start = env.reset(key, task)
     check_state(env, "reset", start)
     # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
     action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
@@ -105,7 +106,8 @@ def _run(
     def step(carry, key):
         state, past, time, running, sound = carry
         observation, memory, action, log_prob = decide(key, past, state, time == 0)
-        following = _promoted(step_env(task, state, action), state)
+        with jax.named_scope("physics"):
+            following = _promoted(step_env(task, state, action), state)
         diverged = able & ~sane(following)
         # Padding may diverge: nothing of it is kept.
         sound, running = sound & ~(running & diverged), running & ~diverged
@@ -153,6 +155,7 @@ def _memoryless(policy: Policy, params: PyTree) -> Act:
     return lambda memory, percept: (memory, policy.apply(params, percept.observation))
 
 
+@jax.named_scope("rollout")
 def rollout(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, episodes: int, horizon: int
 ) -> Trajectory:
@@ -198,6 +201,7 @@ def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
     return Running(_start(key, env, task), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
 
+@jax.named_scope("rollout")
 def trial(
     key: Key,
     env: TaskEnv,
@@ -253,6 +257,7 @@ def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     return jax.vmap(one)(_numbered(key, count))
 
 
+@jax.named_scope("rollout")
 def unroll(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, environments: Running, steps: int
 ) -> tuple[Running, Trajectory]:
