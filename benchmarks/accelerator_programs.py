@@ -35,11 +35,11 @@ def bare(task: str, batch: int, *, backend: str = "spring", stages: int = 1, hor
     def build(scale: float) -> Built:
         import jax
 
-        from benchmarks.meta_iteration import bare_program
+        from benchmarks.meta_iteration import simulation
 
         count, length = sized(batch, scale), sized(horizon, scale)
         env = _make(task, backend=backend, horizon=length)
-        return bare_program(env, count, length, stages), (jax.random.key(0),), stages * count * length
+        return simulation(env, count, length, stages), (jax.random.key(0),), stages * count * length
 
     return Program(build)
 

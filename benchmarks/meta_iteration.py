@@ -59,7 +59,7 @@ def alternate(repeats: int, *functions: Callable[[], Any]) -> np.ndarray:
     return np.array([[timed(function) for function in functions] for _ in range(repeats + 1)])[1:]
 
 
-def bare_program(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[jax.Array], jax.Array]:
+def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[jax.Array], jax.Array]:
     """`stages` × `horizon` steps of `batch` environments under random actions: no policy, no data kept, no learning."""
 
     def simulate(key):
@@ -82,8 +82,8 @@ def bare_program(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Cal
 
 
 def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[], Any]:
-    """`bare_program`, with random actions of its own in every call."""
-    jitted, keys = jax.jit(bare_program(env, batch, horizon, stages)), iter(range(10**9))
+    """`simulation`, each call with a key of its own."""
+    jitted, keys = jax.jit(simulation(env, batch, horizon, stages)), iter(range(10**9))
     return lambda: jitted(jax.random.key(next(keys)))
 
 

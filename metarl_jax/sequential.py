@@ -177,6 +177,7 @@ def assemble_trials(
 
         return memory.over_tasks(of_task, jnp.arange(tasks))
 
+    @jax.named_scope("adapt")
     def prepare(theta, trials):
         """The fixed data of the outer loss, with advantages, leaves [B, X, ...]."""
 

@@ -131,6 +131,39 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
     return score
 
 
+BLOCK_ROWS = 128
+"""Rows of a block of `blockwise_factor`, more where the columns are many."""
+
+
+def triangular_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
+    """R of a QR decomposition, K = min(M, F) rows; whatever the signs of its rows are, R x = Qᵀ y has one solution.
+
+    A CPU takes it of the whole matrix. A GPU has a kernel for many small decompositions at once; tall ones it does one
+    after the other, so there it is `blockwise_factor`.
+    """
+    return jax.lax.platform_dependent(matrix, cpu=_whole_factor, default=blockwise_factor)
+
+
+def _whole_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
+    return jnp.linalg.qr(matrix, mode="r")
+
+
+def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
+    """R by blocks of rows: [A; B] = [Q_A R_A; Q_B R_B] has the R of [R_A; R_B].
+
+    Every step is a multiplication by an orthogonal matrix, so it is as stable as the decomposition of the whole.
+    Demmel et al. (2012, arXiv:0808.2664).
+    """
+    rows, columns = matrix.shape
+    block = max(BLOCK_ROWS, 4 * columns)  # at most a quarter of the rows is left
+    if rows <= block:
+        return _whole_factor(matrix)
+    blocks = -(-rows // block)
+    padded = jnp.pad(matrix, ((0, blocks * block - rows), (0, 0)))  # rows of zeros change nothing
+    factors = jax.vmap(_whole_factor)(padded.reshape(blocks, block, columns))
+    return blockwise_factor(factors.reshape(-1, columns))
+
+
 def _times(trajectory: Trajectory) -> Float[Array, "N T"]:
     valid = trajectory.valid
     return jnp.broadcast_to(jnp.arange(valid.shape[1], dtype=trajectory.reward.dtype), valid.shape)
@@ -172,7 +205,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         held = jnp.sqrt(ridge * count) * jnp.eye(x.shape[-1], dtype=x.dtype)
         targets = reward_to_go(trajectory, discount).reshape(-1, 1)
         stacked = jnp.block([[rows, targets], [held, jnp.zeros_like(held[:, :1])]])
-        r = jnp.linalg.qr(stacked, mode="r")
+        r = triangular_factor(stacked)
         weights = jax.scipy.linalg.solve_triangular(r[:-1, :-1], r[:-1, -1])
         return jax.lax.stop_gradient(LinearModel(weights, mean, scale))
 

@@ -1,21 +1,33 @@
 """Returns: sums of rewards to come, over an episode's own steps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarl_jax.types import Trajectory
 
+STEPS_AT_ONCE = 20
+"""Steps of a sum that stand in a row in an accelerator's program: it starts kernels for every trip of a loop, and such
+a step takes less time than starting it."""
+
 
 def backward_sum(terms: Float[Array, "N T"], factors: Float[Array, "N T"]) -> Float[Array, "N T"]:
     """y_t = terms_t + factors_t · y_{t+1}, with y_T = 0."""
+    at_once = partial(sum_in_pieces, steps=STEPS_AT_ONCE)
+    return jax.lax.platform_dependent(terms, factors, cpu=partial(sum_in_pieces, steps=1), default=at_once)
+
+
+def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], steps: int) -> Float[Array, "N T"]:
+    """`backward_sum` by a loop whose every trip does so many steps; they change it by no more than rounding."""
 
     def step(following, now):
         term, factor = now
         total = term + factor * following
         return total, total
 
-    _, total = jax.lax.scan(step, jnp.zeros_like(terms[:, 0]), (terms.T, factors.T), reverse=True)
+    _, total = jax.lax.scan(step, jnp.zeros_like(terms[:, 0]), (terms.T, factors.T), reverse=True, unroll=steps)
     return total.T
 
 

@@ -86,13 +86,14 @@ def run_trial(
         params = adapter.params(theta, fast)
         stage_key = jax.random.fold_in(key, index)
         trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
-        advantage, scale = parts.advantage(params, trajectory)
-        # The last stage is there to be counted; no step follows it.
-        fast = jax.lax.cond(
-            index < trial.adaptation_steps,
-            lambda: adapter.learn(theta, fast, trajectory, advantage),
-            lambda: fast,
-        )
+        with jax.named_scope("adapt"):
+            advantage, scale = parts.advantage(params, trajectory)
+            # The last stage is there to be counted; no step follows it.
+            fast = jax.lax.cond(
+                index < trial.adaptation_steps,
+                lambda: adapter.learn(theta, fast, trajectory, advantage),
+                lambda: fast,
+            )
         credit = jnp.zeros(trial.episodes, advantage.dtype)
         data = Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
         return fast, kept(data)

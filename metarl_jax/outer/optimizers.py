@@ -50,6 +50,7 @@ def gradient_steps(
     """
     epochs, minibatches = checks.integer("epochs", epochs), checks.integer("minibatches", minibatches)
 
+    @jax.named_scope("outer")
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         def step(carry, part):
             theta, opt_state = carry
@@ -118,6 +119,7 @@ def trust_region(
     if not 0 < checks.finite("shrink", shrink) < 1:
         raise ValueError(f"shrink is {shrink!r}; it must lie between 0 and 1, both excluded")
 
+    @jax.named_scope("outer")
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         start, unravel = ravel_pytree(theta)
         kl_of = meta_objective.kl
