@@ -230,7 +230,7 @@ def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
 
 
 def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: int) -> Chunk:
-    """The chunk that ended so, if it may be yielded; raises NonFiniteError if not."""
+    """A chunk that has ended; raises NonFiniteError where it may not be yielded."""
     metrics, ran, failures = jax.device_get(told)
     chunk = Chunk(start, state, {name: values[:ran] for name, values in metrics.items()}, seconds)
     _check_finite(chunk, failures, patience)
