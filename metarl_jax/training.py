@@ -1,8 +1,10 @@
 """The training loop: compiled chunks of meta-iterations, yielded to Python between log points. No disk, no printing."""
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -72,11 +74,11 @@ class Chunk(NamedTuple):
     """its first iteration, counted from 0"""
     state: MetaState
     """after its last iteration; `opt_state` is a `metarl_jax.guard.Guarded`, and `metarl_jax.guard.unguarded` gives the
-    state that ``algorithm.update`` takes. The next chunk donates these buffers: copy what must outlive it"""
+    state that ``algorithm.update`` takes. The next chunk reads these buffers while it runs, so none may be donated"""
     metrics: dict[str, np.ndarray]
     """of every iteration; leaves [n, ...], with R seeds [n, R, ...]"""
     seconds: float
-    """wall-clock time, compilation included"""
+    """wall-clock time of its own, compilation included: not what the caller did meanwhile"""
 
     @property
     def done(self) -> int:
@@ -84,7 +86,8 @@ class Chunk(NamedTuple):
         return self.start + len(next(iter(self.metrics.values())))
 
 
-@functools.partial(jax.jit, static_argnames=("update", "capacity", "patience"), donate_argnames="state")
+# The state is not donated: the one that goes in was yielded, and is still to be read when this runs.
+@functools.partial(jax.jit, static_argnames=("update", "capacity", "patience"))
 def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: Key, state: MetaState):
     """`count` ≤ `capacity` meta-iterations from state.iteration on, fewer if `patience` in a row were undone.
 
@@ -143,6 +146,10 @@ def train(
     `chunk`, where a checkpoint can be taken. Numbers depend on the key and the state alone: neither on where chunks
     end, nor on how often the loop was stopped and resumed from a yielded state.
 
+    A device does not wait for the caller: while this works with one chunk, the next one runs. Where several devices
+    share a chunk it starts once the caller comes back, since two programs that communicate, this one and another of the
+    caller's, must not meet.
+
     With an array of R keys, R independent runs are trained in one program, by vmap: every leaf of the state then is
     [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are spread over its devices.
 
@@ -150,14 +157,15 @@ def train(
         algorithm: what to run.
         key: the root key, or one for each of R seeds; see `streams`.
         iterations: the count at which to stop, those that `state` has behind it included.
-        state: where to go on; None starts from ``algorithm.init(streams(key).init)``. It is copied, not donated.
+        state: where to go on; None starts from ``algorithm.init(streams(key).init)``.
         chunk: the most iterations between two yields, and the iterations between two anchors of "rollback".
         seconds: the time between two yields that is aimed at.
         on_nonfinite: what becomes of an update that yields NaN or infinity: "abort" undoes it and stops, "skip" undoes
             it and goes on, "rollback" goes on from the last anchor; see `metarl_jax.guard.guard`.
         patience: how many such updates in a row "skip" and "rollback" put up with before they stop.
-        pace: the next chunk's length, given the one that is proposed; 0 ends the loop. Processes that train together
-            agree by it, since the proposal depends on time.
+        pace: the next chunk's length, given the one that is proposed; 0 ends the loop. Asked once the chunk before
+            has ended, before that one is yielded. Processes that train together agree by it, since the proposal
+            depends on time.
 
     Raises:
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
@@ -181,7 +189,7 @@ def train(
         return split(jax.vmap(one, spmd_axis_name=spread)(key, state), SEEDS)
 
     # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
-    advance = functools.partial(_run, jax.jit(several if key.ndim else one), chunk, patience)
+    advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), chunk, patience)
     return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace)
 
 
@@ -192,30 +200,65 @@ def _settled(state: MetaState, key: Key) -> MetaState:
 
 @functools.partial(jax.jit, static_argnames="patience")
 def _start(state: MetaState, key: Key, patience: int) -> MetaState:
-    """A copy as the loop hands it on, on the same devices and of the same types: else the program would compile twice.
-
-    The copy is donated, which would be a surprise for the caller's own arrays.
-    """
+    """The state as the loop hands it on, on the same devices and of the same types: the program takes no other."""
     # A run that had more patience when it was stopped goes on with what it has now.
     memory = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
-    state = MetaState(state.params, memory, state.iteration)
-    return _settled(jax.tree.map(jnp.copy, strongly_typed(state)), key)
+    return _settled(strongly_typed(MetaState(state.params, memory, state.iteration)), key)
 
 
-def _chunks(advance, key, iterations, state, chunk, seconds, patience, pace):
-    done, length = int(np.max(state.iteration)), 1
+@contextlib.contextmanager
+def _launcher(beside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """How to begin work, ``(function, *arguments) → (() → result)``: in a thread beside this one, or on demand.
+
+    Asynchronous dispatch alone would not do: where the host reads a loop's condition, as on GPUs, the thread that
+    starts a loop of unknown length is held until its end.
+    """
+    if not beside:
+        yield functools.partial
+        return
+    thread = ThreadPoolExecutor(1, "chunks")
+    try:
+        yield lambda *work: thread.submit(*work).result
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
+    """What a program returns, once it is there, and the seconds it took."""
+    started = time.perf_counter()
+    return jax.block_until_ready(program(*arguments)), time.perf_counter() - started
+
+
+def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: int) -> Chunk:
+    """A chunk that has ended; raises NonFiniteError where it may not be yielded."""
+    metrics, ran, failures = jax.device_get(told)
+    chunk = Chunk(start, state, {name: values[:ran] for name, values in metrics.items()}, seconds)
+    _check_finite(chunk, failures, patience)
+    return chunk
+
+
+def _chunks(lower, key, iterations, state, chunk, seconds, patience, pace):
+    done, length, ended = int(np.max(state.iteration)), 1, None
     state = _start(guarded(state), key, patience)
-    while done < iterations:
-        length = pace(min(length, iterations - done, chunk - done % chunk))
-        if length == 0:
-            return
-        started = time.perf_counter()
-        state, told = advance(jnp.int32(length), key, state)
-        metrics, ran, failures = jax.device_get(told)
-        elapsed = time.perf_counter() - started
-        finished = Chunk(done, state, {name: values[:ran] for name, values in metrics.items()}, elapsed)
-        _check_finite(finished, failures, patience)
-        yield finished
-        done += length
-        # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
-        length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1
+
+    @functools.cache
+    def program():  # compiled in the caller's thread, which alone knows the mesh
+        return lower(jnp.int32(1), key, state).compile()
+
+    with _launcher(beside=len(state.iteration.sharding.device_set) == 1) as launch:
+        while True:
+            length = pace(min(length, iterations - done, chunk - done % chunk)) if done < iterations else 0
+            began = time.perf_counter()
+            running = launch(_timed, program(), jnp.int32(length), key, state) if length else None
+            compilation = time.perf_counter() - began
+            # Behind a chunk that used up the patience the next one runs no iteration, and nobody asks for it.
+            if ended is not None:
+                yield _fetched(*ended, patience)
+            if running is None:
+                return
+            (state, told), elapsed = running()
+            elapsed += compilation
+            ended = (done, state, told, elapsed)
+            done += length
+            # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
+            length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import re
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -293,15 +294,17 @@ def test_one_brax_meta_gradient_on_equal_data():
 
 
 @pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_training_on_many_devices_compiles_once_and_equals_one_device(seeds):
-    """A state that comes out of a chunk elsewhere than it went in would compile the second chunk again."""
+def test_training_on_many_devices_equals_one_device(seeds):
+    """The program is compiled once: a state that came out of a chunk elsewhere than it went in would be refused."""
     algorithm = make("maml")
     root = jax.random.key(5) if seeds == 1 else jax.random.split(jax.random.key(5), seeds)
-    before = training._run._cache_size()
+    chunks = []
     with on(8, seeds):
-        chunks = list(training.train(algorithm, root, 6))
+        for chunk in training.train(algorithm, root, 6):
+            # Chunks that communicate leave the devices to the caller between two yields.
+            assert not any(thread.name.startswith("chunks") for thread in threading.enumerate())
+            chunks.append(chunk)
     assert len(chunks) > 2
-    assert training._run._cache_size() == before + 1
     alone = list(training.train(algorithm, root if seeds == 1 else root[1], 6))
     pick = (lambda leaf: leaf) if seeds == 1 else (lambda leaf: leaf[1])
     assert_close(jax.tree.map(pick, chunks[-1].state.params), alone[-1].state.params)

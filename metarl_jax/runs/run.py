@@ -25,9 +25,9 @@ def train_run(
 ) -> Path:
     """Trains in a run folder, draws the learning curve and evaluates.
 
-    SIGTERM and SIGINT let the chunk that runs end (about two seconds, or one meta-iteration where that takes longer),
-    take a checkpoint and raise. A process that is killed without a chance loses what came after the newest checkpoint
-    and nothing else: `resume` repeats it, bit for bit.
+    SIGTERM and SIGINT let the chunk that runs end (about two seconds, or one meta-iteration where that takes longer;
+    while one is being logged, it is the next), take a checkpoint and raise. A process that is killed without a chance
+    loses what came after the newest checkpoint and nothing else: `resume` repeats it, bit for bit.
 
     Args:
         config: of the run.

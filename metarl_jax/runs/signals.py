@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a training loop ends after its chunk, with a checkpoint; all else ends at once."""
+"""SIGTERM and SIGINT: a training loop ends after the chunk that runs, with a checkpoint; all else ends at once."""
 
 import contextlib
 import signal
