@@ -1,9 +1,9 @@
 """What an accelerator makes of the library, in the minutes that one is at hand.
 
-On a machine with a GPU, in two runs of eight and four minutes, or any other sections and limits:
+On a machine with a GPU; or any other sections, programs and limits, as many as the minutes allow:
 
-    python benchmarks/accelerator.py --out results/a --seconds 500
-    python benchmarks/accelerator.py --out results/b --seconds 215 --sections train --train-seconds 200
+    python benchmarks/accelerator.py --out results/a --seconds 500 --sections environment programs precision tests
+    python benchmarks/accelerator.py --out results/b --seconds 300 --sections train
 
 A rehearsal on a CPU, a twentieth of all sizes:
 
@@ -34,7 +34,7 @@ from benchmarks import accelerator_sections as sections
 from benchmarks.accelerator_programs import GROUPS, PROGRAMS
 
 BEGAN = float(os.environ.setdefault("ACCELERATOR_BEGAN", str(time.time())))
-SECTIONS = ("environment", "programs", *(name for name in sections.CHECKS if name != "environment"), "train")
+SECTIONS = ("environment", "train", "programs", "precision", "tests")
 
 
 class Report:
@@ -103,7 +103,9 @@ def run_one(a: argparse.Namespace, section: str) -> None:
     elif section == "time":
         time_programs(report, a, folder, a.time_seconds)
     elif section == "train":
-        sections.train(report, a.scale, a.train_seconds, a.train_options.split())
+        sections.train(report, folder / "run", a.train_seconds, a.train_options.split())
+    elif section == "evaluate":
+        sections.evaluate(report, folder / "run")
     else:
         sections.CHECKS[section](report, a.scale)
 
@@ -112,14 +114,14 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("accelerator"))
     parser.add_argument("--seconds", type=float, default=500.0, help="of all sections together")
-    parser.add_argument("--sections", nargs="+", default=[s for s in SECTIONS if s != "train"], choices=SECTIONS)
+    parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all sizes, below 1 for a rehearsal")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each program at most")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")
     parser.add_argument("--compile-seconds", type=float, default=150.0)
     parser.add_argument("--time-seconds", type=float, default=150.0)
-    parser.add_argument("--train-seconds", type=float, default=200.0, help="the evaluation's 70 s included")
+    parser.add_argument("--train-seconds", type=float, default=180.0)
     parser.add_argument("--train-options", default="", help="of train.py, in one string; default: --preset cheetah-dir")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     a = parser.parse_args(argv)
@@ -140,14 +142,15 @@ def main(argv: Sequence[str]) -> None:
 
         if "environment" in a.sections:
             finish(["environment"], 60)
-        # Timings come alone; what compiles or checks shares the processors.
-        together = [name for name in sections.CHECKS if name in a.sections and name != "environment"]
+        # Timings come alone; what compiles, evaluates or checks shares the processors.
+        together = [name for name in ("precision", "tests") if name in a.sections]
+        if "train" in a.sections:
+            finish(["train"], a.train_seconds + 20)
+            together.append("evaluate")
         with_programs = "programs" in a.sections
         finish([*(["compile"] if with_programs else []), *together], a.compile_seconds + 5)
         if with_programs:
             finish(["time"], a.time_seconds + 15)
-        if "train" in a.sections:
-            finish(["train"], a.train_seconds + 15)
     report("done")
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,35 +139,35 @@ def tests(report: Report, scale: float) -> None:
     report("tests", status=done.returncode, says=lines[-1], failed=failed[:20])
 
 
-def train(report: Report, scale: float, seconds: float, options: list[str]) -> None:
-    """train.py with an accelerator's default until 70 s before the end, then its evaluation.
+def train(report: Report, run: Path, seconds: float, options: list[str]) -> None:
+    """train.py with an accelerator's default until the time is up; the whole run folder is kept, in run.tar.gz."""
+    began, first = time.time(), None
+    command = [*TRAIN, *(options or ["--preset", "cheetah-dir"]), "--folder", str(run)]
+    report("command", words=" ".join(command[1:-2]))
+    with (report.folder / "train.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None and time.time() - began < seconds:
+            time.sleep(0.5)
+            table = run / "metrics.csv"
+            if first is None and table.exists() and table.read_text().count("\n") > 1:
+                first = time.time() - began
+                report("first iteration is on disk", seconds=first)
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+    timing = (run / "timing.csv").read_text().splitlines() if (run / "timing.csv").exists() else []
+    report("trained", status=process.returncode, wall_seconds=time.time() - began, last=timing[-1:])
+    _keep(run, report.folder)
 
-    The whole run folder is kept, in run.tar.gz, so that it can be evaluated elsewhere if the time does not suffice.
-    """
-    out = report.folder
-    with tempfile.TemporaryDirectory() as name:
-        run = Path(name) / "run"
-        began, first = time.time(), None
-        command = [*TRAIN, *(options or ["--preset", "cheetah-dir"]), "--folder", str(run)]
-        report("command", words=" ".join(command[1:-2]))
-        with (out / "train.log").open("w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-            while process.poll() is None and time.time() - began < seconds - 70:
-                time.sleep(0.5)
-                table = run / "metrics.csv"
-                if first is None and table.exists() and table.read_text().count("\n") > 1:
-                    first = time.time() - began
-                    report("first iteration is on disk", seconds=first)
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            process.wait()
-            timing = (run / "timing.csv").read_text().splitlines() if (run / "timing.csv").exists() else []
-            report("trained", status=process.returncode, wall_seconds=time.time() - began, last=timing[-1:])
-            _keep(run, out)
-            if not (run / "evaluation.json").exists():
-                subprocess.run([*EVALUATE, str(run), "--steps", "3"], stdout=log, stderr=subprocess.STDOUT, check=False)
-                _keep(run, out)
-        report("evaluated", exists=(run / "evaluation.json").exists(), wall_seconds=time.time() - began)
+
+def evaluate(report: Report, run: Path) -> None:
+    """evaluate.py on what `train` has left, on held-out tasks."""
+    began = time.time()
+    with (report.folder / "evaluate.log").open("w") as log:
+        command = [*EVALUATE, str(run), "--steps", "3"]
+        status = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
+    _keep(run, report.folder)
+    report("evaluated", status=status, wall_seconds=time.time() - began)
 
 
 def _keep(run: Path, out: Path) -> None:
