@@ -220,7 +220,7 @@ def _launcher(beside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
     try:
         yield lambda *work: thread.submit(*work).result
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+        thread.shutdown(wait=False)
 
 
 def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
