@@ -210,8 +210,8 @@ def _start(state: MetaState, key: Key, patience: int) -> MetaState:
 def _launcher(beside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
     """How to begin work, ``(function, *arguments) → (() → result)``: in a thread beside this one, or on demand.
 
-    Asynchronous dispatch alone would not do: where the host reads a loop's condition, as on GPUs, the thread that
-    starts a loop of unknown length is held until its end.
+    Asynchronous dispatch alone would not do: where the host reads the condition of a loop of unknown length, as XLA
+    does on GPUs, who starts it is held until its end. And only who waits for nothing else knows when that was.
     """
     if not beside:
         yield functools.partial
@@ -220,7 +220,7 @@ def _launcher(beside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
     try:
         yield lambda *work: thread.submit(*work).result
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+        thread.shutdown(wait=False)
 
 
 def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:

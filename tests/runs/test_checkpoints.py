@@ -54,7 +54,7 @@ def test_round_trip_bit_for_bit_with_optimiser_and_keys(folder):
     restored = checkpoints.restore()
     assert_identical(restored, saved[-1])
     assert checkpoints.notes == []
-    jax.jit(lambda state: state, donate_argnums=0)(restored)  # the loop donates it
+    jax.jit(lambda state: state, donate_argnums=0)(restored)  # the buffers are its own
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -84,7 +84,7 @@ def test_the_best_is_kept_too_and_known_after_a_restart(tmp_path):
 
 
 def test_what_is_being_written_does_not_change_with_the_state(tmp_path):
-    """The loop donates the buffers of the state that it has just handed over."""
+    """The caller may do with the state what it likes once `save` has returned."""
     state = states(1)[0]
     mutable = jax.tree.map(lambda leaf: leaf if leaf.dtype == state.params["key"].dtype else np.array(leaf), state)
     checkpoints = Checkpoints(tmp_path, CONFIG, state, write=True)
