@@ -1,13 +1,14 @@
 """Compiles whole programs for an H100 on a machine without a GPU: launches by phase, library calls, planned memory.
 
 pip install ".[gpu-programs]"        # or the packages of that extra by `pip install --target FOLDER`, about 2 GB
-python benchmarks/gpu_programs.py    # all of them, some take minutes to compile
+python benchmarks/gpu_programs.py    # all of them, those with Brax's physics take up to minutes to compile
 python benchmarks/gpu_programs.py --programs promp:point-nav bare:cheetah-dir:spring
 python benchmarks/gpu_programs.py --cuda-packages FOLDER --output benchmarks/results/gpu_programs.json
 
-Nothing is run, so nothing here is a time. What counts as a launch is said in benchmarks/hlo_launches.py; small programs
-take the longer, the more they launch, at some microseconds each. An output file gains a program as soon as it is
-compiled, and keeps the others that it holds. Without the packages the exit status is 77: skipped.
+Nothing is run, so nothing here is a time; but where kernels are small, an update takes some microseconds a launch. What
+counts as one is said in benchmarks/hlo_launches.py. What stays of physics' own copies in a rollout belongs to the
+rollout. An output file gains a program as soon as it is compiled, and keeps the others that it holds. Without the
+packages, or where they are not of jax's release, the exit status is 77: skipped.
 """
 
 import dataclasses
@@ -74,7 +75,7 @@ def program(name: str, arguments: Arguments) -> tuple[Callable, tuple]:
         case ["bare", task, backend]:
             env = mrl.envs.make(task, backend=backend, horizon=arguments.horizon)
             simulate = simulation(env, arguments.tasks * arguments.episodes, arguments.horizon, stages=1)
-            return simulate, (jax.eval_shape(lambda: jax.random.key(0)),)
+            return jax.named_scope("physics")(simulate), (jax.eval_shape(lambda: jax.random.key(0)),)
         case [algorithm, task, *seeds]:
             env = mrl.envs.make(task, horizon=arguments.horizon)
             made = mrl.algorithms.make(algorithm, env, tasks=arguments.tasks, episodes=arguments.episodes)
