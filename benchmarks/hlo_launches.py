@@ -126,9 +126,9 @@ def count_launches(text: str) -> Launches:
             phase = phase_of(op_name, around)
             if opcode == "while":
                 trips = int(match[1]) if (match := _TRIPS.search(line)) else None
-                body = run(*_named(line, "body"), phase, depth + 1)
+                body = run(_named(line, "body")[0], phase, depth + 1)
                 if trips is None:
-                    body.add(run(*_named(line, "condition"), phase, depth + 1))
+                    body.add(run(_named(line, "condition")[0], phase, depth + 1))
                     body.host_reads += 1
                 total.loops.append(Loop(phase, op_name, depth, trips, body.launches))
                 total.add(body, 1 if trips is None else trips)
@@ -140,7 +140,7 @@ def count_launches(text: str) -> Launches:
                 total.add(max(branches, key=lambda branch: branch.launches.total()))
                 total.host_reads += 1
             elif opcode == "call" or opcode == "async-start":
-                total.add(run(*_named(line, "to_apply", "calls"), phase, depth))
+                total.add(run(_named(line, "to_apply", "calls")[0], phase, depth))
             elif opcode not in FREE and not opcode.endswith(("-done", "-update")):
                 kind = f"custom-call {_TARGET.findall(line)[0]}" if opcode == "custom-call" else opcode
                 total.add(Launches(Counter({phase: 1}), Counter({kind.removesuffix("-start"): 1})))
