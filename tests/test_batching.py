@@ -17,7 +17,11 @@ R, B, N = 2, 3, 4
 def step(task, state, key):
     """Of a task [2], a state with a matrix and a typed key."""
     noise = jax.random.normal(key, (2,))
-    return {"x": state["x"] @ (jnp.eye(2) * task) + noise, "key": jax.random.fold_in(state["key"], 1), "count": state["count"] + 1}
+    return {
+        "x": state["x"] @ (jnp.eye(2) * task) + noise,
+        "key": jax.random.fold_in(state["key"], 1),
+        "count": state["count"] + 1,
+    }
 
 
 def arguments(*shape):
