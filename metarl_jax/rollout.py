@@ -236,7 +236,6 @@ def trial(
     Raises:
         ValueError: as in `rollout`.
     """
-
     params, task = jax.lax.stop_gradient((params, task))
 
     def act(memory, percept):

@@ -52,8 +52,8 @@ def _exhausted(error: RuntimeError) -> str:
     """XLA's complaint that the device is full, with what a user can do about it."""
     what = re.search(r"allocate ([\d.]+\s?\w+)", str(error))
     return (
-        f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer --tasks, "
-        "--episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start both with "
+        f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
+        "--tasks, --episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start both with "
         "XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
     )
 

@@ -1,4 +1,4 @@
-"""The campaign on an accelerator, as far as a CPU can try it: programs handed between processes, time limits, the report."""
+"""The campaign on an accelerator, as far as a CPU can try it: programs handed over, time limits, the report."""
 
 import os
 import signal
