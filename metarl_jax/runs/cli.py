@@ -53,8 +53,8 @@ def _exhausted(error: RuntimeError) -> str:
     what = re.search(r"allocate ([\d.]+\s?\w+)", str(error))
     return (
         f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
-        "--tasks, --episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start both with "
-        "XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
+        "--tasks, --episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start "
+        "both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
     )
 
 
