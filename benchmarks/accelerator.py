@@ -97,7 +97,7 @@ def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: 
 
 def run_one(a: argparse.Namespace, section: str) -> None:
     """A section in this process."""
-    report, folder = Report(a.out, section), Path(os.environ.get("ACCELERATOR_FOLDER", a.out / "executables"))
+    report, folder = Report(a.out, section), Path(os.environ["ACCELERATOR_FOLDER"])
     if section == "compile":
         compile_programs(report, a, folder, a.compile_seconds)
     elif section == "time":
@@ -118,8 +118,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all sizes, below 1 for a rehearsal")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each program at most")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="compilations side by side")
-    parser.add_argument("--compile-seconds", type=float, default=150.0)
+    parser.add_argument("--workers", type=int, default=min(9, os.cpu_count() or 1), help="compilations at a time")
+    parser.add_argument("--compile-seconds", type=float, default=240.0)
     parser.add_argument("--time-seconds", type=float, default=150.0)
     parser.add_argument("--train-seconds", type=float, default=180.0)
     parser.add_argument("--train-options", default="", help="of train.py, in one string; default: --preset cheetah-dir")

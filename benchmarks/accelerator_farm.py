@@ -70,8 +70,9 @@ def compile_to(folder: Path, name: str, scale: float) -> dict[str, Any]:
 
 def _is_key(leaf: Any) -> bool:
     import jax
+    import jax.numpy as jnp
 
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 @dataclasses.dataclass

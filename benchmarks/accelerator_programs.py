@@ -35,19 +35,14 @@ def bare(task: str, batch: int, *, backend: str = "spring", stages: int = 1, hor
     def build(scale: float) -> Built:
         import jax
 
+        import metarl_jax as mrl
         from benchmarks.meta_iteration import simulation
 
         count, length = sized(batch, scale), sized(horizon, scale)
-        env = _make(task, backend=backend, horizon=length)
+        env = mrl.envs.make(task, backend=backend, horizon=length)
         return simulation(env, count, length, stages), (jax.random.key(0),), stages * count * length
 
     return Program(build)
-
-
-def _make(task: str, **options: Any) -> Any:
-    import metarl_jax as mrl
-
-    return mrl.envs.make(task, **{name: value for name, value in options.items() if value is not None})
 
 
 def trained(
@@ -70,24 +65,24 @@ def trained(
 
         import metarl_jax as mrl
 
-        env = _make(task, horizon=sized(horizon, scale))
+        env = mrl.envs.make(task, horizon=sized(horizon, scale))
         sizes = {"tasks": sized(tasks, scale), "episodes": sized(episodes, scale)}
         algorithm = mrl.algorithms.make(name, env, **sizes, **options)
         key = jax.random.key(0)
         if seeds > 1:
             keys = jax.random.split(key, seeds)
-            arguments, run = (keys, jax.jit(jax.vmap(algorithm.init))(keys)), jax.vmap(algorithm.update)
+            arguments, update = (keys, jax.jit(jax.vmap(algorithm.init))(keys)), jax.vmap(algorithm.update)
         else:
-            arguments, run = (key, jax.jit(algorithm.init)(key)), algorithm.update
-        if only_collect:
+            arguments, update = (key, jax.jit(algorithm.init)(key)), algorithm.update
 
-            def run(key, state):
-                keys = jax.random.split(key, sizes["tasks"])
-                return jax.vmap(lambda k: algorithm.adapt(k, state.params, env.sample_task(k)))(keys)
+        def collect(key, state):
+            keys = jax.random.split(key, sizes["tasks"])
+            return jax.vmap(lambda k: algorithm.adapt(k, state.params, env.sample_task(k)))(keys)
 
-        run = jax.jit(run)  # so that asking for shapes and compiling trace it once, not twice
+        # Jitted, so that asking for shapes and compiling trace it once, not twice.
+        run = jax.jit(collect if only_collect else update)
         out = jax.eval_shape(run, *arguments)
-        # S and N of the trial, which a memory divides otherwise.
+        # A memory's stages are single episodes.
         stages = out.returns.shape[1] if only_collect else out[1]["return"].shape[-1]
         per_stage = 1 if name.startswith("rl2") else sizes["episodes"]
         return run, arguments, seeds * sizes["tasks"] * stages * per_stage * env.horizon

@@ -222,7 +222,8 @@ def assemble(
     def adapt(key, theta, task):
         return outer.adapt(key, parts, theta, task)
 
-    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)), parts.policy)
+    functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)
+    return MetaAlgorithm(*functions, parts.policy)
 
 
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:

@@ -146,4 +146,5 @@ def assemble_lives(
         life, seen = lives.live(life_key, parts, theta, life, trial.stages, outer.summary)
         return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
-    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)), parts.policy)
+    functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)
+    return MetaAlgorithm(*functions, parts.policy)

@@ -7,12 +7,14 @@ prediction, in conjugate gradients. On a CPU nothing changes.
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_config: Any = jax.config  # whose types do not list its options
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -28,7 +30,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def precise(*args: P.args, **kwargs: P.kwargs) -> R:
-        if jax.config.jax_default_matmul_precision is not None:
+        if _config.jax_default_matmul_precision is not None:
             return function(*args, **kwargs)
         with jax.default_matmul_precision("highest"):
             return function(*args, **kwargs)

@@ -238,4 +238,4 @@ def assemble_trials(
         memory, seen = one_trial(key, theta, task, kept)
         return Adaptation(policy.params(theta, memory), *seen)
 
-    return MetaAlgorithm(*map(full_precision, (init, update, adapt, gradient)))
+    return MetaAlgorithm(full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient))
