@@ -4,21 +4,25 @@ python benchmarks/accelerator_report.py                 # benchmarks/results/acc
 """
 
 import csv
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+import tyro
 
 RESULTS = Path(__file__).resolve().parent / "results"
 TRAINING = RESULTS.parent.parent / "experiments" / "results" / "cheetah-dir-h100"
 COLORS = {"cheetah, spring": "#1f5fa8", "ant, spring": "#c8553d", "cheetah, mjx": "#6b6b6b"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    output: Path = RESULTS / "accelerator.png"
+    """where the picture goes"""
 
 
 def lines(folder: Path = RESULTS) -> Iterator[dict[str, Any]]:
@@ -49,6 +53,11 @@ def by_batch(measured: dict[tuple[int, str], dict[str, Any]]) -> dict[str, list[
 
 
 def draw(path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
     measured = timings()
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     for name, points in by_batch(measured).items():
@@ -89,6 +98,10 @@ def draw(path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def main(arguments: Arguments) -> None:
+    draw(arguments.output)
+    print(f"written to {arguments.output}")
+
+
 if __name__ == "__main__":
-    draw(RESULTS / "accelerator.png")
-    print(f"written to {RESULTS / 'accelerator.png'}")
+    main(tyro.cli(Arguments, description=__doc__))
