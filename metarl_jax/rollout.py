@@ -63,7 +63,7 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
     check_state(env, "reset", start)
     # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
     action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
-    # Jitted, so that asking for its shapes and scanning it trace the environment once, not twice.
+    # Jitted, so that JAX remembers the trace. A batching rule, whose abstract mesh is another one, makes its own.
     shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
     check_state(env, "step", shape_of_next)
     check_same(env, start, shape_of_next)
