@@ -60,15 +60,12 @@ def _least_squares(report: Report, scale: float) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    def blockwise(x, rows=128):
-        padded = jnp.pad(x, ((0, -len(x) % rows), (0, 0)))
-        parts = jnp.linalg.qr(padded.reshape(-1, rows, x.shape[1]), mode="r")
-        return jnp.linalg.qr(parts.reshape(-1, x.shape[1]), mode="r")
+    from metarl_jax.inner.baselines import blockwise_factor
 
     random, rows = np.random.default_rng(0), max(200, int(2039 * scale))
     for tasks in (10, 40, 320):
         x = jnp.asarray(random.normal(size=(tasks, rows, 39)), jnp.float32)
-        for name, factor in {"at once": lambda x: jnp.linalg.qr(x, mode="r"), "by blocks": blockwise}.items():
+        for name, factor in {"at once": lambda x: jnp.linalg.qr(x, mode="r"), "by blocks": blockwise_factor}.items():
             program = jax.jit(jax.vmap(factor))
             jax.block_until_ready(program(x))
             taken = []

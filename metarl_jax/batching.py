@@ -11,30 +11,52 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from metarl_jax.types import PyTree
+
+_config: Any = jax.config  # whose types do not list its options
 
 
 def one_axis(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """The function, for which two vmaps or more are one: it sees [B·N, ...] where they map [B, N, ...].
 
     What is returned is the same to rounding. An argument that the inner vmap does not map, such as a task that N
-    episodes share, is repeated N times. Under a mesh of devices only two vmaps are merged, the tasks' and the
-    episodes': seeds are spread over devices along an axis of their own.
+    episodes share, is repeated N times. The function is traced once, and may close over traced values. Under a mesh of
+    devices only two vmaps are merged, the tasks' and the episodes': seeds are spread over devices along an axis of
+    their own. Where JIT is disabled nothing is merged, so that a debugger sees the function's own operations.
 
     Args:
-        function: of arrays and typed keys, its results likewise. Derivatives through it are not for reverse mode.
+        function: of arrays and typed keys, its results likewise. No gradient passes it.
     """
 
-    @custom_vmap
-    def single(*arguments):
-        return function(*arguments)
+    def merged(*arguments):
+        if _config.jax_disable_jit:
+            return function(*arguments)
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        is_traced = [isinstance(const, jax.core.Tracer) for const in closed.consts]
 
-    @single.def_vmap
-    def _(size, mapped, *arguments):
-        return _mapped(_row(function)(*_repeated(size, mapped, arguments)))
+        # What the function closes over is an argument too where it is traced, since a vmap may map it; numbers are not
+        # repeated.
+        def pure(traced, *arguments):
+            traced = iter(traced)
+            consts = [next(traced) if yes else const for yes, const in zip(is_traced, closed.consts, strict=True)]
+            results = jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))(*jax.tree.leaves(arguments))
+            return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
-    return single
+        @custom_vmap
+        def single(*arguments):
+            return pure(*arguments)
+
+        @single.def_vmap
+        def _(size, mapped, *arguments):
+            return _mapped(_row(pure)(*_repeated(size, mapped, arguments)))
+
+        traced = [const for yes, const in zip(is_traced, closed.consts, strict=True) if yes]
+        # Cut here, since reverse mode knows no rule for a custom vmap.
+        return single(*jax.lax.stop_gradient((traced, *arguments)))
+
+    return merged
 
 
 def _row(function: Callable[..., PyTree], merged: int = 1) -> Callable[..., PyTree]:
@@ -50,9 +72,10 @@ def _row(function: Callable[..., PyTree], merged: int = 1) -> Callable[..., PyTr
         arguments = _repeated(size, mapped, arguments)
         if merged == 2 and not jax.sharding.get_abstract_mesh().empty:
             return _mapped(jax.vmap(along)(*arguments))
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), arguments)
+        # Sizes are said, not asked for by −1: a leaf may have an axis of size 0.
+        flat = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), arguments)
         results = _row(function, merged + 1)(*flat)
-        return _mapped(jax.tree.map(lambda leaf: leaf.reshape(size, -1, *leaf.shape[1:]), results))
+        return _mapped(jax.tree.map(lambda leaf: leaf.reshape(size, len(leaf) // size, *leaf.shape[1:]), results))
 
     return row
 

@@ -1,4 +1,4 @@
-"""D: episodes of one task, collected by scan. No gradient enters or leaves this module.
+"""D: episodes of one task, collected by scan. No gradient leaves this module.
 
 Three ways to collect, one step: `rollout` runs episodes side by side, `trial` one after the other with a memory that
 lives through all of them, and `unroll` goes on with environments where an earlier call left them.
@@ -19,6 +19,9 @@ from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
+
+Step = Callable[[PyTree, PyTree, jax.Array], PyTree]
+"""``(task, state, action) → state``, the environment's, perhaps batched in a way of its own"""
 
 
 @struct.dataclass
@@ -63,7 +66,7 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
     check_state(env, "reset", start)
     # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
     action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
-    # Jitted, so that JAX remembers the trace. A batching rule, whose abstract mesh is another one, makes its own.
+    # Jitted, so that asking for its shapes and scanning it trace the environment once, not twice.
     shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
     check_state(env, "step", shape_of_next)
     check_same(env, start, shape_of_next)
@@ -71,7 +74,15 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
 
 
 def _run(
-    key: Key, env: TaskEnv, act: Act, task: PyTree, past: _Past, begun: Running, steps: int, horizon: int
+    key: Key,
+    env: TaskEnv,
+    step_env: Step,
+    act: Act,
+    task: PyTree,
+    past: _Past,
+    begun: Running,
+    steps: int,
+    horizon: int,
 ) -> tuple[_Past, Running, dict[str, jax.Array]]:
     """At most `steps` steps of one episode, from where it stands to its end; what comes after the end is padding.
 
@@ -81,7 +92,6 @@ def _run(
         past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
     """
     whole = within(begun.state.observation, MOST_OBSERVATION)
-    step_env = one_axis(jax.jit(env.step))
 
     def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
         return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
@@ -186,12 +196,12 @@ def rollout(
         ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
             fit.
     """
-    params, task = jax.lax.stop_gradient((params, task))
-    act = _memoryless(policy, params)
+    act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def episode(key):
         reset_key, action_key = jax.random.split(key)
-        return _run(action_key, env, act, task, _unborn(env, ()), _fresh(reset_key, env, task), horizon, horizon)[2]
+        begun = _fresh(reset_key, env, task)
+        return _run(action_key, env, step_env, act, task, _unborn(env, ()), begun, horizon, horizon)[2]
 
     return _trajectory(jax.vmap(episode)(_numbered(key, episodes)))
 
@@ -236,7 +246,8 @@ def trial(
     Raises:
         ValueError: as in `rollout`.
     """
-    params, task = jax.lax.stop_gradient((params, task))
+    # Episodes come one after the other, so there is one axis already: that of the tasks.
+    step_env = jax.jit(env.step)
 
     def act(memory, percept):
         memory = policy.remember(params, memory, percept)
@@ -244,7 +255,8 @@ def trial(
 
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
-        past, _, steps = _run(action_key, env, act, task, past, _fresh(reset_key, env, task), horizon, horizon)
+        begun = _fresh(reset_key, env, task)
+        past, _, steps = _run(action_key, env, step_env, act, task, past, begun, horizon, horizon)
         return past, kept(past.memory, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps)))
 
     past, seen = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
@@ -286,13 +298,12 @@ def unroll(
     Raises:
         ValueError: as in `rollout`.
     """
-    params, task, environments = jax.lax.stop_gradient((params, task, environments))
-    act = _memoryless(policy, params)
+    act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def piece(key, begun):
         reset_key, action_key = jax.random.split(key)
         begun = _where(begun.over, _fresh(reset_key, env, task), begun)
-        _, running, record = _run(action_key, env, act, task, _unborn(env, ()), begun, steps, env.horizon)
+        _, running, record = _run(action_key, env, step_env, act, task, _unborn(env, ()), begun, steps, env.horizon)
         cut = ~running.over & (jnp.arange(steps) == steps - 1)
         return running, record | {"truncated": record["truncated"] | cut}
 
