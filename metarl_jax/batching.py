@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.custom_batching import custom_vmap
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
@@ -34,7 +35,7 @@ def one_axis(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         if _config.jax_disable_jit:
             return function(*arguments)
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        is_traced = [isinstance(const, jax.core.Tracer) for const in closed.consts]
+        is_traced = [isinstance(const, Tracer) for const in closed.consts]
 
         # What the function closes over is an argument too where it is traced, since a vmap may map it; numbers are not
         # repeated.
