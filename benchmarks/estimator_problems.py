@@ -112,18 +112,19 @@ def sampled_gradient(
         log_chance, seen = jnp.log(every.chance), jax.nn.one_hot(states, len(problem.reward), dtype=float)
 
         def value(theta, chosen):
-            def log_prob(phi):
-                return jax.nn.log_softmax(phi)[states[chosen], actions[chosen]]
+            taken = jnp.asarray(every.taken)[chosen]
 
-            taken = jnp.ones(rewards[chosen].shape, bool)
+            def log_prob(phi):
+                return jnp.where(taken, jax.nn.log_softmax(phi)[states[chosen], actions[chosen]], 0)
+
             trajectory = mrl.Trajectory(
                 observation=seen[chosen],
                 next_observation=jnp.roll(seen[chosen], -1, axis=1),  # nothing is read of the last one
                 action=actions[chosen],
                 log_prob=log_prob(theta),
                 reward=rewards[chosen],
-                discount=taken.astype(float),
-                truncated=~taken,
+                discount=jnp.ones(taken.shape),
+                truncated=jnp.zeros(taken.shape, bool),
                 valid=taken,
             )
             weights = jax.lax.stop_gradient(advantage(trajectory))

@@ -1,9 +1,11 @@
 """Exact meta-gradients of finite problems by enumeration: a second implementation, sharing no code with the library.
 
-Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. Everything is per step: R(φ) = E[G]/T with
-G the undiscounted return of an episode of T steps. Stage s collects a data set D_s of N episodes with φ_s, and
+Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. R(φ) = E[G]/T with G = Σ_t γᵗ r_t the return
+of an episode of at most T steps; it may end before. Stage s collects a data set D_s of N episodes with φ_s, and
 
-    φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),  ĝ = 1/(N T) Σ_{n,t} A_t g_t,  A_t = Σ_{k≥t} r_k − b(s_t),  g_t = ∇log π(a_t|s_t)
+    φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),  ĝ = 1/(N T) Σ_{n,t} A_t g_t,  g_t = ∇log π(a_t|s_t)
+
+with A_t = Σ_{k≥t} γ^{k−t} r_k − b(s_t), or γᵗ times that where `discount_states`.
 
 The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default the last alone. There
 are L = len(rates) inner steps, so L + 1 stages; the last one's data are never enumerated, since R is exact.
@@ -30,7 +32,7 @@ class Problem:
     """A tabular MDP that starts in state 0; a bandit has X = 1 and T = 1."""
 
     transition: np.ndarray
-    """[X, A, X] P(x'|x, a)"""
+    """[X, A, X] P(x'|x, a); what a row lacks to 1 is the chance that the episode ends"""
     reward: np.ndarray
     """[X, A]"""
     horizon: int
@@ -39,6 +41,10 @@ class Problem:
     """[X, A] θ to start from"""
     baseline: np.ndarray | None = None
     """[X] b; None means 0"""
+    discount: float = 1.0
+    """γ"""
+    discount_states: bool = False
+    """whether the advantages hold γᵗ; without, where γ < 1, ĝ is the gradient of no function"""
 
 
 BANDIT = Problem(
@@ -64,6 +70,27 @@ MDP = Problem(
 """Three states and steps: the first action costs 1 more where it leads to the state that pays, and may miss it."""
 
 
+def ending(problem: Problem, goes_on: float) -> Problem:
+    """The same problem, in which an episode goes on after a step with this probability only."""
+    return dataclasses.replace(problem, transition=goes_on * problem.transition)
+
+
+def chain(stays: float, quit: float = 0.6, second: tuple[float, float] = (0.5, -0.4)) -> Problem:
+    """Two steps, of which the second is often missing: one action quits, the other pays 0.5 and goes on with some luck.
+
+    Args:
+        stays: chance that an episode goes on where the policy did not quit.
+        quit: what quitting pays.
+        second: what the two actions of the second step pay.
+    """
+    return Problem(
+        transition=np.array([[[0.0, 0.0], [0.0, stays]], [[0.0, 0.0], [0.0, 0.0]]]),
+        reward=np.array([[quit, 0.5], second]),
+        horizon=2,
+        logits=np.array([[0.2, -0.1], [-0.1, 0.3]]),
+    )
+
+
 class Episodes(NamedTuple):
     """Every episode of a problem that can occur, E of them."""
 
@@ -71,38 +98,45 @@ class Episodes(NamedTuple):
     """[E, T]"""
     actions: np.ndarray
     """[E, T]"""
+    taken: np.ndarray
+    """[E, T] bool: the step came before the end; what stands elsewhere counts nowhere"""
     rewards: np.ndarray
-    """[E, T]"""
+    """[E, T]; 0 after the end"""
+    returns: np.ndarray
+    """G [E] = Σ_t γᵗ r_t"""
     advantages: np.ndarray
-    """[E, T] A_t = Σ_{k≥t} r_k − b(s_t)"""
+    """[E, T] A_t; 0 after the end"""
     chance: np.ndarray
     """[E] probability of the transitions; the last one, which nobody sees, is left out"""
-
-    @property
-    def returns(self) -> np.ndarray:
-        """G [E]."""
-        return self.rewards.sum(1)
 
 
 def all_episodes(problem: Problem) -> Episodes:
     """All episodes, by a walk through the tree of actions and possible next states."""
     partial: list[tuple[list[int], list[int], float]] = [([0], [], 1.0)]
+    whole: list[tuple[list[int], list[int], float]] = []
     for step in range(problem.horizon):
         extended = []
         for states, actions, chance in partial:
             for action, odds in enumerate(problem.transition[states[-1]]):
-                if step == problem.horizon - 1:
-                    extended.append((states, [*actions, action], chance))
-                    continue
-                for following in np.flatnonzero(odds):
-                    extended.append(([*states, int(following)], [*actions, action], chance * odds[following]))
+                end = 1.0 if step == problem.horizon - 1 else 1 - odds.sum()
+                if end > 1e-12:
+                    whole.append((states, [*actions, action], chance * end))
+                if step < problem.horizon - 1:
+                    for following in np.flatnonzero(odds):
+                        extended.append(([*states, int(following)], [*actions, action], chance * odds[following]))
         partial = extended
-    states, actions, chance = (np.array(column) for column in zip(*partial, strict=True))
-    rewards = problem.reward[states, actions]
-    advantages = rewards[:, ::-1].cumsum(1)[:, ::-1]
-    if problem.baseline is not None:
-        advantages = advantages - problem.baseline[states]
-    return Episodes(states, actions, rewards, advantages, chance)
+    lengths = np.array([len(actions) for _, actions, _ in whole])
+    taken = np.arange(problem.horizon) < lengths[:, None]
+    states, actions = np.zeros(taken.shape, int), np.zeros(taken.shape, int)
+    for index, (row, moves, _) in enumerate(whole):
+        states[index, : len(row)], actions[index, : len(moves)] = row, moves
+    rewards = np.where(taken, problem.reward[states, actions], 0)
+    worth = problem.discount ** np.arange(problem.horizon)
+    to_go = (rewards * worth)[:, ::-1].cumsum(1)[:, ::-1] / worth
+    advantages = to_go if problem.baseline is None else to_go - problem.baseline[states]
+    advantages = np.where(taken, advantages * worth if problem.discount_states else advantages, 0)
+    chances = np.array([chance for _, _, chance in whole])
+    return Episodes(states, actions, taken, rewards, rewards @ worth, advantages, chances)
 
 
 def data_sets(kinds: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,9 +163,9 @@ def _mean_return(problem: Problem, theta: jax.Array) -> jax.Array:
     policy = jax.nn.softmax(theta)
     occupied = jnp.zeros(len(reward)).at[0].set(1.0)
     total = jnp.zeros(())
-    for _ in range(problem.horizon):
+    for step in range(problem.horizon):
         taken = occupied[:, None] * policy
-        total = total + (taken * reward).sum()
+        total = total + problem.discount**step * (taken * reward).sum()
         occupied = jnp.einsum("xa,xay->y", taken, transition)
     return total / problem.horizon
 
@@ -151,7 +185,7 @@ def _sampled_objective(
     counts, orderings = data_sets(len(every.chance), episodes)
 
     def log_policy(phi):
-        return jax.nn.log_softmax(phi)[every.states, every.actions]
+        return jnp.where(every.taken, jax.nn.log_softmax(phi)[every.states, every.actions], 0)
 
     def step(phi, weight, rate):
         """φ [B, X, A] of weight [B] → [B·M, X, A], [B·M]: what follows from every data set."""

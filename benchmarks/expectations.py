@@ -22,22 +22,22 @@ def _policy(phi: np.ndarray) -> np.ndarray:
 
 def _probabilities(every: Episodes, policy: np.ndarray) -> np.ndarray:
     """p(episode | φ), [B, E]."""
-    return every.chance * policy[:, every.states, every.actions].prod(-1)
+    return every.chance * np.where(every.taken, policy[:, every.states, every.actions], 1).prod(-1)
 
 
 def _scores(every: Episodes, policy: np.ndarray) -> np.ndarray:
-    """g_t = e_x ⊗ (e_a − π_x) at x = s_t and a = a_t, [B, E, T, d]."""
+    """g_t = e_x ⊗ (e_a − π_x) at x = s_t and a = a_t, [B, E, T, d]; 0 after the end."""
     batch, states, actions = policy.shape
-    away = np.eye(actions)[every.actions] - policy[:, every.states]
+    away = np.where(every.taken[..., None], np.eye(actions)[every.actions] - policy[:, every.states], 0)
     scores = np.einsum("etx,beta->betxa", np.eye(states)[every.states], away)
     return scores.reshape(batch, *every.states.shape, states * actions)
 
 
 def _hessians(every: Episodes, policy: np.ndarray) -> np.ndarray:
-    """H_t = ∇²log π(a_t|s_t) = −e_x e_xᵀ ⊗ (diag π_x − π_x π_xᵀ) at x = s_t, [B, E, T, d, d]."""
+    """H_t = ∇²log π(a_t|s_t) = −e_x e_xᵀ ⊗ (diag π_x − π_x π_xᵀ) at x = s_t, [B, E, T, d, d]; 0 after the end."""
     batch, states, actions = policy.shape
     spread = policy[..., None] * np.eye(actions) - _outer(policy)
-    here = np.eye(states)[every.states]
+    here = np.where(every.taken[..., None], np.eye(states)[every.states], 0)
     hessians = -np.einsum("etx,ety,betac->betxayc", here, here, spread[:, every.states])
     return hessians.reshape(batch, *every.states.shape, states * actions, states * actions)
 
@@ -111,14 +111,14 @@ def _stages(
 
 
 def _returns(problem: Problem, phi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R [B] and ∇R [B, d] at φ [B, X, A]: Σ_e p(e) G(e)/T and Σ_e p(e) G(e)/T Σ_t g_t."""
+    """R [B] and E[ĝ] [B, d] at φ [B, X, A]: Σ_e p(e) G(e)/T and Σ_e p(e) Σ_t A_t g_t/T, which is ∇R unless γ < 1."""
     every = all_episodes(problem)
     values, gradients = [], []
     for some in np.array_split(phi, -(-len(phi) // 4096)):  # bounds the memory for scores
         policy = _policy(some)
-        gained = _probabilities(every, policy) * every.returns / problem.horizon
-        values.append(gained.sum(1))
-        gradients.append(np.einsum("be,betd->bd", gained, _scores(every, policy)))
+        odds = _probabilities(every, policy) / problem.horizon
+        values.append(odds @ every.returns)
+        gradients.append(np.einsum("be,et,betd->bd", odds, every.advantages, _scores(every, policy), optimize=True))
     return np.concatenate(values), np.concatenate(gradients)
 
 
@@ -144,7 +144,7 @@ def path_derivative(
     burn_in: int | None = None,
     lambda_: float = 1.0,
 ) -> np.ndarray:
-    """E_D[mean_s (∂φ_s/∂θ)ᵀ ∇R(φ_s)] [X, A] with ∂φ_s/∂θ = Π_{k<s} (I + α_k M_k): the data's odds are held fixed.
+    """E_D[mean_s (∂φ_s/∂θ)ᵀ E[ĝ(φ_s)]] [X, A] with ∂φ_s/∂θ = Π_{k<s} (I + α_k M_k): the data's odds are held fixed.
 
     M_k = 1/(N T) Σ_n M(episode n) of D_k, where `estimator` says what M is (`ESTIMATORS`, formulas in `_curvature`).
     λ is that of loaded_dice.

@@ -44,6 +44,13 @@ def choose(kind: str, value: str | Callable, registered: Mapping[str, Any]) -> A
     return registered[value]
 
 
+def one_of(kind: str, value: Any, allowed: Iterable[str]) -> str:
+    """`value` if it is one of the words, else a ValueError with the nearest of them."""
+    if value not in (allowed := tuple(allowed)):
+        raise unknown(kind, value, allowed)
+    return value
+
+
 def _number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -24,7 +24,7 @@ from metarl_jax.base import (
 from metarl_jax.checks import choose
 from metarl_jax.inner.resolve import FastParameters, labels_of, resolve_advantage, resolve_optimizer
 from metarl_jax.precision import full_precision
-from metarl_jax.types import MetaState, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, MetaState, PyTree, Trajectory, strongly_typed
 
 
 def build_parts(
@@ -45,8 +45,10 @@ def build_parts(
     advantage: str | AdvantageEstimator = "gae",
     discount: float | None = None,
     lambda_: float | None = None,
+    discount_states: bool = False,
     normalized: bool | None = None,
     baseline: str | inner.Baseline | inner.Critic | None = None,
+    average: str = "horizon",
     policy: Policy | Mapping[str, Any] | None = None,
     remat: bool = False,
     task_chunk: int | None = None,
@@ -70,10 +72,17 @@ def build_parts(
         burn_in: stages that the objective does not count; None means L, so only the last counts.
         horizon: T, environment steps per episode; None means the environment's.
         advantage: the estimator of both loops, a name or a function of one task's trajectory.
-        discount: γ of a named estimator; None means its default.
+        discount: γ of a named estimator; None means its default. Advantages then hold γ^{k−t}, and not γᵗ: the usual
+            estimator, which is the gradient of no function where γ < 1.
         lambda_: λ of a named estimator; None means its default.
+        discount_states: puts γᵗ in, in both loops and in the credit, so that J(θ) is the discounted return, and
+            `gradient` its gradient under the same conditions as without discount.
         normalized: whether "gae" brings each task's stage to mean 0 and standard deviation 1; None means its default.
+            What is ascended then is said in `metarl_jax.inner.advantages`.
         baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`.
+        average: what the sums over a stage's steps are divided by: "horizon", N·T, so that `gradient` times T is the
+            gradient of an episode's mean return, or "valid", the number of steps taken, as in published codes; see
+            `metarl_jax.types.Trajectory.mean`.
         policy: π, or options of `metarl_jax.policies.mlp`, which makes it otherwise.
         remat: recompute inner steps in the backward pass instead of storing their activations.
         task_chunk: tasks at a time in both phases; None means all at once.
@@ -89,19 +98,28 @@ def build_parts(
         burn_in=burn_in,
         horizon=env.horizon if horizon is None else horizon,
     )
+    discount_states = checks.boolean("discount_states", discount_states)
     estimator = resolve_advantage(
-        env, trial.horizon, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
+        env,
+        trial.horizon,
+        advantage,
+        baseline,
+        discount_states,
+        discount=discount,
+        lambda_=lambda_,
+        normalized=normalized,
     )
+    gamma = 1.0 if estimator.discount is None else estimator.discount
     loss_of_step: Surrogate = choose("surrogate", surrogate, inner.SURROGATES)
     critic, refit = estimator.critic, None
     if critic is not None:
         policy = inner.actor_critic(policy, critic)
         if critic.loss is not None:
-            loss = inner.critic_loss(critic, estimator.discount)
+            loss = inner.critic_loss(critic, gamma)
             objective = outer.add(objective, outer.critic_error(loss, critic.outer_weight))
             if critic.inner_weight:
                 loss_of_step = inner.with_critic_loss(loss_of_step, loss, critic.inner_weight)
-        refit = _refit(critic, estimator.discount)
+        refit = _refit(critic, gamma)
     credit = float(credit) if isinstance(credit, bool) else checks.non_negative("credit", credit)
     if credit:
         if adaptation_steps == 0:
@@ -127,6 +145,9 @@ def build_parts(
         trial=trial,
         memory=outer.Memory(checks.boolean("remat", remat), task_chunk),
         refit=refit,
+        average=checks.one_of("average", average, AVERAGES),
+        discount=gamma,
+        discount_states=discount_states,
     )
 
 

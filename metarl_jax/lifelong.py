@@ -58,10 +58,15 @@ def assemble_lives(
         penalty: what the outer loss has beside the objective.
 
     Raises:
-        ValueError: the lifetime is not a positive integer.
+        ValueError: the lifetime is not a positive integer, or an option means nothing in pieces of episodes.
     """
     parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
     trial, over_tasks = parts.trial, parts.memory.over_tasks
+    if parts.discount_states:
+        raise ValueError(
+            "discount_states is True, and a life's stages are pieces of episodes, which do not know their time t; "
+            "leave discount_states out"
+        )
     whole = ENDLESS if lifetime is None else checks.integer("lifetime", lifetime)
     if trial.horizon > parts.env.horizon:
         raise ValueError(

@@ -156,7 +156,7 @@ def as_vector(env: TaskEnv, action: jax.Array) -> jax.Array:
     return jax.nn.one_hot(action, env.action_size, dtype=float) if env.discrete else jnp.asarray(action, float)
 
 
-def _trajectory(steps: dict[str, jax.Array]) -> Trajectory:
+def _trajectory(steps: dict[str, Any]) -> Trajectory:
     """Leaves [N, T, ...] of pieces side by side, with harmless padding, cut from the gradient's graph."""
     # The reward of padding is 0, not the first step's.
     unpadded = {name: steps.pop(name) for name in ("reward", "valid")}

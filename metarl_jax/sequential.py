@@ -14,29 +14,40 @@ from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, Re
 from metarl_jax.outer.trials import Weights
 from metarl_jax.precision import full_precision
 from metarl_jax.rollout import trial as run_trial
-from metarl_jax.types import Adaptation, MetaState, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, Adaptation, MetaState, PyTree, Trajectory, strongly_typed
 
 Estimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
 
 
 def _estimator(
-    advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None
-) -> tuple[Estimator, float]:
-    """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function; and V's γ."""
+    advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None, discount_states: bool
+) -> tuple[Estimator, float, float]:
+    """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function.
+
+    Returns:
+        The estimator, the γ that it has along the trial, and the one by which every episode's rewards are to be
+        discounted before. One of the two is 1.
+    """
     given = {name: value for name, value in {"discount": discount, "lambda_": lambda_}.items() if value is not None}
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
-        return lambda trajectory, values: (advantage(trajectory), inner.reward_to_go(trajectory)), 1.0
+        if discount_states:
+            raise ValueError(
+                "discount_states is True, and advantage is a function, which sees the trial as one episode and would "
+                "discount it again; choose 'returns' or 'gae' with a discount"
+            )
+        return lambda trajectory, values: (advantage(trajectory), inner.reward_to_go(trajectory)), 1.0, 1.0
     accepted = inspect.signature(checks.choose("advantage", advantage, inner.ADVANTAGES)).parameters
     for name in given:
         if name not in accepted:
             raise ValueError(f"advantage {advantage!r} takes no {name}; leave {name} out, or choose 'gae'")
     gamma = checks.share("discount", given.get("discount", accepted["discount"].default))
+    gamma, of_rewards = (1.0, gamma) if discount_states else (gamma, 1.0)
     if advantage == "returns":
         plain = inner.returns(gamma)
-        return lambda trajectory, values: (plain(trajectory), plain(trajectory)), gamma
+        return lambda trajectory, values: (plain(trajectory), plain(trajectory)), gamma, of_rewards
     factor = checks.share("lambda_", given.get("lambda_", accepted["lambda_"].default))
 
     def gae(trajectory: Trajectory, values: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -44,7 +55,7 @@ def _estimator(
         estimate = inner.gae_of_values(trajectory, values, following, gamma, factor)
         return estimate, estimate + values
 
-    return gae, gamma
+    return gae, gamma, of_rewards
 
 
 def make_recurrent(
@@ -83,7 +94,9 @@ def assemble_trials(
     advantage: str | AdvantageEstimator = "gae",
     discount: float | None = None,
     lambda_: float | None = None,
+    discount_states: bool = False,
     normalized: bool = True,
+    average: str = "horizon",
     outer_lr: float = 1e-3,
     epochs: int = 4,
     minibatches: int | None = None,
@@ -112,10 +125,16 @@ def assemble_trials(
         horizon: T, environment steps per episode; None means the environment's.
         advantage: along the trial: "gae" with the policy's own values, "returns", or a function of the trial as one
             episode, a `Trajectory` with leaves [1, H·T, ...].
-        discount: γ per step of the trial; None means the estimator's default.
+        discount: γ per step of the trial, along which it discounts what an action leads to, in later episodes too; None
+            means the estimator's default. The usual estimator, which is the gradient of no function where γ < 1.
+        discount_states: γᵗ weighs the reward at time t of its episode instead, and nothing is discounted from one
+            episode to the next: J(θ) is then the discounted return of the counted episodes, and `gradient` its
+            gradient under the same conditions as without discount.
         lambda_: λ of "gae"; None means its default.
         normalized: whether the advantages of all tasks together are brought to mean 0 and standard deviation 1, see
             `metarl_jax.outer.normalize_over_tasks`.
+        average: what the sums over a trial's steps are divided by: "horizon", T per episode, or "valid", the number of
+            steps taken; see `metarl_jax.types.Trajectory.mean`.
         outer_lr: Adam's rate.
         epochs: passes over the same trials.
         minibatches: steps per pass, each on as many whole trials; it must divide `tasks`. None means 4, or less where
@@ -155,13 +174,16 @@ def assemble_trials(
             checks.integer(name, value)
     normalized = checks.boolean("normalized", normalized)
     memory = outer.Memory(checks.boolean("remat", remat), task_chunk)
-    estimate, gamma = _estimator(advantage, discount, lambda_)
+    discount_states = checks.boolean("discount_states", discount_states)
+    estimate, gamma, of_rewards = _estimator(advantage, discount, lambda_, discount_states)
+    average = checks.one_of("average", average, AVERAGES)
     weights = Weights(
         clip=checks.positive("clip", clip),
         entropy=checks.non_negative("entropy_weight", entropy_weight),
         value=checks.non_negative("value_weight", value_weight),
     )
-    scale = float(min(length * sizes.horizon, 1 / max(1 - gamma, 1e-9)))
+    of_episode = min(sizes.horizon, 1 / max(1 - of_rewards, 1e-9))
+    scale = float(min(length * of_episode, 1 / max(1 - gamma, 1e-9)))
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
     def one_trial(key, theta, task, kept):
@@ -183,7 +205,7 @@ def assemble_trials(
 
         def of_task(trial):
             trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
-            sequence = outer.as_sequence(env, trajectory, burn_in)
+            sequence = outer.as_sequence(env, dataclasses.replace(trajectory, average=average), burn_in, of_rewards)
             values = scale * outer.replay_sequence(policy, theta, sequence).value
             valid = sequence.trajectory.valid
             found, target = estimate(sequence.trajectory, jnp.where(valid, values[None], 0))

@@ -28,6 +28,10 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
+AVERAGES = ("horizon", "valid")
+"""What a stage's losses are divided by: the steps that its episodes had room for, or those that they took."""
+
+
 @struct.dataclass
 class Trajectory:
     """One stage of the meta-trajectory D: N episodes of at most T steps, each from a fresh reset.
@@ -38,6 +42,8 @@ class Trajectory:
     of the MDP, and keeping what it paid until then would reward breaking it wherever rewards are negative.
     The horizon belongs to the task (J counts T steps), so reaching it is neither termination nor truncation:
     no value is bootstrapped there.
+
+    Every loss of a stage is a `mean` over it, written E_t[·].
     """
 
     observation: jax.Array
@@ -56,6 +62,8 @@ class Trajectory:
     """[N, T] bool: the step was taken; the first step of an episode always is, unless the episode is void"""
     next_observation: jax.Array
     """[N, T, ...] what the step led to; a truncated episode's value is bootstrapped at that of its last step"""
+    average: str = struct.field(pytree_node=False, default="horizon")
+    """what `mean` divides by, a name of `AVERAGES`; no array"""
 
     @property
     def void(self) -> jax.Array:
@@ -71,6 +79,26 @@ class Trajectory:
     def returns(self) -> jax.Array:
         """[N] undiscounted return of every episode; NaN for a void one, which has none."""
         return jnp.where(self.void, jnp.nan, jnp.where(self.valid, self.reward, 0).sum(-1))
+
+    @property
+    def room(self) -> jax.Array:
+        """[] int: what `mean` divides by. Of ONE stage, [N, T], as is `mean`; not of a batch of them."""
+        if self.average == "valid":
+            return jnp.maximum(self.valid.sum(), 1)
+        return self.valid.shape[-1] * jnp.maximum((~self.void).sum(), 1)
+
+    def mean(self, values: jax.Array) -> jax.Array:
+        """E_t[values] = Σ values / (N·T) over the steps taken, N the episodes that are not void: [N, T] → [].
+
+        The divisor does not depend on how episodes end, so that the gradient of E_t[log π(a_t|s_t) Σ_{k≥t} r_k] is, on
+        average, that of the mean return of an episode, over T. With `average="valid"` the divisor is the number of
+        steps taken, as in published codes: a ratio of two sums, whose gradient belongs to no objective where episodes
+        differ in length, since what makes an episode short also makes its steps weigh more. Where all last T steps,
+        both are the same to the last bit.
+
+        Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
+        """
+        return jnp.where(self.valid, values, 0).sum() / self.room
 
 
 @struct.dataclass

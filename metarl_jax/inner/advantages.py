@@ -1,4 +1,22 @@
-"""Advantages: what a policy gradient weighs log-probabilities with. Data, so no gradient flows through them."""
+"""Advantages: what a policy gradient weighs log-probabilities with. Data, so no gradient flows through them.
+
+What the policy gradient ĝ = E_t[A_t ∇log π(a_t|s_t)] of one task's stage estimates, E_t a sum over the steps taken
+divided by N·T, for episodes of any length:
+
+* Plain returns, and `gae` with λ = 1 where nothing is normalised and the baseline does not depend on the episode:
+  exactly the gradient of the mean return of an episode, over T. A baseline that is fitted to the stage itself, such as
+  `linear_feature`, adds a bias of order 1/N.
+* γ < 1 gives A_t = Σ_{k≥t} γ^{k−t} r_k. This is the usual estimator, and it is the gradient of no function: that of
+  the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual one is closer to the gradient of the
+  undiscounted return, with less variance. The option `discount_states=True` puts γᵗ in, and is exact.
+* Normalised advantages are (A_t − m)/σ with m and σ of the stage's own steps. Up to a bias of order 1/N, since m and σ
+  depend on the episodes that they scale, ĝ is the task's own gradient over T·σ. So an inner step is about as long in
+  every task. The outer gradient is the mean over tasks of ∇R_b/(T σ_b), with the σ_b of the counted stages: what is
+  ascended is not J, but each task's return in units of the standard deviation of its own advantages, these units held
+  fixed. Tasks whose advantages vary little at the present θ weigh more than they do in J.
+"""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -94,10 +112,24 @@ def estimate(
     return jax.lax.stop_gradient((advantage, scale))
 
 
-def returns(discount: float = 1.0) -> AdvantageEstimator:
+@dataclasses.dataclass(frozen=True)
+class Estimator:
+    """An advantage estimator that says what its γ is."""
+
+    function: AdvantageEstimator
+    discount: float
+    """γ per step"""
+
+    def __call__(self, trajectory: Trajectory) -> Float[Array, "N T"]:
+        """A [N, T]."""
+        return self.function(trajectory)
+
+
+def returns(discount: float = 1.0) -> Estimator:
     """A_t = G_t = Σ_{k≥t} γ^{k−t} r_k: plain REINFORCE, without baseline or normalisation.
 
-    With γ = 1 the policy gradient that it weighs is the unbiased gradient of the mean return per step.
+    With γ = 1 the policy gradient that it weighs is the unbiased gradient of the mean return of an episode, over T; for
+    γ < 1 see the module.
 
     Args:
         discount: γ per step, in [0, 1].
@@ -106,7 +138,7 @@ def returns(discount: float = 1.0) -> AdvantageEstimator:
         ValueError: γ is out of range.
     """
     discount = checks.share("discount", discount)
-    return lambda trajectory: jax.lax.stop_gradient(reward_to_go(trajectory, discount))
+    return Estimator(lambda trajectory: jax.lax.stop_gradient(reward_to_go(trajectory, discount)), discount)
 
 
 def gae(
@@ -114,13 +146,14 @@ def gae(
     lambda_: float = 1.0,
     baseline: Baseline | None = None,
     normalized: bool = True,
-) -> AdvantageEstimator:
+) -> Estimator:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438).
 
     A_t = Σ_{k≥t} (γλ)^{k−t} δ_k,   δ_k = r_k + γ d_k V(s_{k+1}) − V(s_k)
 
     with d_k = 0 where the step terminated the episode. Where the environment truncated it, V(s_{k+1}) is that of the
-    final observation and the sum ends; at the horizon, which belongs to the task, V(s_T) = 0.
+    final observation and the sum ends; at the horizon, which belongs to the task, V(s_T) = 0. What γ < 1 and
+    normalisation make of the policy gradient is said at the top of the module.
 
     Args:
         discount: γ per step, in [0, 1].
@@ -138,7 +171,7 @@ def gae(
     def advantage(trajectory: Trajectory) -> jax.Array:
         return estimate(trajectory, baseline(trajectory, discount), discount, lambda_, normalized)[0]
 
-    return advantage
+    return Estimator(advantage, discount)
 
 
 ADVANTAGES = {"gae": gae, "returns": returns}

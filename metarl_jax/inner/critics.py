@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.inner.baselines import Baseline, LinearModel, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.returns import reward_to_go
-from metarl_jax.policies.likelihood import masked_mean, pad_with_first
+from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.policies.networks import value_mlp
 from metarl_jax.types import Key, PyTree, Trajectory
 
@@ -53,7 +53,7 @@ def value_network(
 
         loss(w) = E_t[(V(s_t) − G_t)²] / scale²,   G_t = Σ_{k=t}^{L−1} γ^{k−t} r_k + γ^{L−t} V̄(s_L)
 
-    over valid steps, for an episode of L steps; V̄, without gradient, only where the episode was truncated. Time is an
+    for an episode of L steps; V̄, without gradient, only where the episode was truncated. Time is an
     input because the horizon belongs to the task: what is left to gain shrinks as t grows.
 
     `scale` makes rates and weights mean the same whatever the size of rewards: the network's output, its gradient and
@@ -115,7 +115,7 @@ def value_network(
         bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(following), 0)
         to_the_end = dataclasses.replace(trajectory, reward=trajectory.reward + discount * bootstrapped)
         error = (now - reward_to_go(to_the_end, discount)) / scale
-        return masked_mean(error**2, trajectory.valid)
+        return trajectory.mean(error**2)
 
     return Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
 

@@ -13,7 +13,7 @@ from metarl_jax.inner.critics import Critic
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS
 from metarl_jax.inner.resolve import resolve_optimizer
 from metarl_jax.policies.distributions import Categorical
-from metarl_jax.policies.likelihood import log_prob, masked_mean, pad_with_first
+from metarl_jax.policies.likelihood import log_prob, pad_with_first
 from metarl_jax.policies.networks import categorical_mlp
 from metarl_jax.policies.rules import UpdateRule, backward_lstm
 from metarl_jax.types import Key, Metrics, Path, PyTree, Trajectory, strongly_typed
@@ -165,14 +165,14 @@ def lpg(agent: LearnedRule, optimizer: InnerOptimizer, prediction_weight: float)
         params = strongly_typed(agent.policy.init(key))
         return Fast(params, optimizer.init(params))
 
-    def loss(seen: Seen, targets: Targets, valid: jax.Array) -> jax.Array:
+    def loss(seen: Seen, targets: Targets, trajectory: Trajectory) -> jax.Array:
         distance = Categorical(seen.y).kl(Categorical(targets.prediction))
-        return masked_mean(prediction_weight * distance - seen.log_prob * targets.policy, valid)
+        return trajectory.mean(prediction_weight * distance - seen.log_prob * targets.policy)
 
     def learn(theta, fast, trajectory, advantage):
         seen, pull_back = jax.vjp(lambda phi: agent.see(phi, trajectory), fast.params)
         targets = agent.targets(theta, seen, trajectory)
-        (gradient,) = pull_back(jax.grad(loss)(seen, targets, trajectory.valid))
+        (gradient,) = pull_back(jax.grad(loss)(seen, targets, trajectory))
         return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, ()))
 
     return Adapter(
@@ -212,13 +212,13 @@ def lpg_penalty(
         seen = agent.see(params, stage.trajectory)
         observed = pad_with_first(stage.trajectory.observation, stage.trajectory.valid)
         own = jax.vmap(jax.vmap(lambda o: agent.policy.apply(params, o).entropy()))(observed)
-        return [masked_mean(values, stage.trajectory.valid) for values in (own, Categorical(seen.y).entropy())]
+        return [stage.trajectory.mean(values) for values in (own, Categorical(seen.y).entropy())]
 
     def squares(theta, params, stage):
         targets = agent.targets(theta, agent.see(params, stage.trajectory), stage.trajectory)
         probabilities = jax.nn.softmax(targets.prediction)
         sizes = (targets.policy**2, (probabilities**2).sum(-1))
-        return [masked_mean(size, stage.trajectory.valid) for size in sizes]
+        return [stage.trajectory.mean(size) for size in sizes]
 
     def penalty(theta, path):
         after, updated = path.counted, path.before_steps

@@ -14,6 +14,7 @@ from metarl_jax.inner.advantages import ADVANTAGES, returns
 from metarl_jax.inner.advantages import estimate as estimate_advantage
 from metarl_jax.inner.critics import Critic, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
+from metarl_jax.inner.returns import as_at_start
 from metarl_jax.types import PyTree, Trajectory
 
 FastParameters = str | Callable[[PyTree], PyTree]
@@ -26,17 +27,36 @@ class ResolvedAdvantage(NamedTuple):
 
     estimate: ScaledEstimator
     critic: Critic | None
-    discount: float
+    discount: float | None
+    """γ; None: a user's function, which does not say"""
 
 
-def resolve_advantage(env, horizon, advantage, baseline, **settings) -> ResolvedAdvantage:
+def resolve_advantage(env, horizon, advantage, baseline, discount_states=False, **settings) -> ResolvedAdvantage:
     """The estimator that the assembly runs, and the critic that it needs, if any."""
+    resolved = _resolve_plain(env, horizon, advantage, baseline, **settings)
+    if not discount_states:
+        return resolved
+    if resolved.discount is None:
+        raise ValueError(
+            "discount_states is True, and advantage is a function whose γ is unknown; give it an attribute `discount`, "
+            "as metarl_jax.inner.returns(γ) has one, or multiply by γᵗ in the function and leave discount_states out"
+        )
+    gamma = resolved.discount
+
+    def estimate(params: PyTree, trajectory: Trajectory):
+        advantage, scale = resolved.estimate(params, trajectory)
+        return as_at_start(advantage, gamma), scale
+
+    return resolved._replace(estimate=estimate)
+
+
+def _resolve_plain(env, horizon, advantage, baseline, **settings) -> ResolvedAdvantage:
     given = {name: value for name, value in (settings | {"baseline": baseline}).items() if value is not None}
     if callable(advantage):
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
         own = cast(AdvantageEstimator, advantage)
-        return ResolvedAdvantage(lambda params, trajectory: (own(trajectory), jnp.ones(())), None, 1.0)
+        return ResolvedAdvantage(lambda params, trajectory: (own(trajectory), jnp.ones(())), None, discount_of(own))
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:
@@ -59,6 +79,16 @@ def resolve_advantage(env, horizon, advantage, baseline, **settings) -> Resolved
         return estimate_advantage(trajectory, values, discount, lambda_, normalized)
 
     return ResolvedAdvantage(estimate, critic, discount)
+
+
+def discount_of(advantage: AdvantageEstimator) -> float | None:
+    """γ of an estimator that says it in an attribute `discount`, as those of `metarl_jax.inner` do.
+
+    Raises:
+        ValueError: the attribute is no number in [0, 1].
+    """
+    told = getattr(advantage, "discount", None)
+    return None if told is None else checks.share("discount of the advantage", told)
 
 
 def labels_of(policy: Policy) -> set[str]:

@@ -31,6 +31,13 @@ def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], step
     return total.T
 
 
+def as_at_start(values: Float[Array, "*batch T"], discount: float) -> Float[Array, "*batch T"]:
+    """γᵗ · values_t: what is worth so much at time t, seen from the start of the episode."""
+    if discount == 1:
+        return values
+    return values * jnp.asarray(discount, values.dtype) ** jnp.arange(values.shape[-1])
+
+
 def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:
     """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps; 0 on padding, nothing is bootstrapped."""
     reward = jnp.where(trajectory.valid, trajectory.reward, 0)

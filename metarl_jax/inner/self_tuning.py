@@ -127,15 +127,15 @@ class ActorCritic(NamedTuple):
         return estimate(trajectory, values, gamma, lambda_, self.normalized)
 
     def error(self, w: PyTree, trajectory: Trajectory, target: jax.Array) -> jax.Array:
-        """E_t[(V(s_t) − target_t)²] / unit², over valid steps."""
+        """E_t[(V(s_t) − target_t)²] / unit²."""
         values, _ = self.critic.values(w, trajectory, self.outer.discount)
-        return masked_mean(((values - target) / self.unit) ** 2, trajectory.valid)
+        return trajectory.mean(((values - target) / self.unit) ** 2)
 
     def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
-        """E_t[H(π_φ(·|s_t))] in nats, over valid steps."""
+        """E_t[H(π_φ(·|s_t))] in nats."""
         seen = pad_with_first(trajectory.observation, trajectory.valid)
         entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(seen)
-        return masked_mean(entropy, trajectory.valid)
+        return trajectory.mean(entropy)
 
 
 def make_actor_critic(

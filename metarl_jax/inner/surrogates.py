@@ -20,28 +20,28 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.base import Policy, Surrogate
 from metarl_jax.inner.returns import backward_sum
-from metarl_jax.policies.likelihood import log_prob, masked_mean, probability_ratio
+from metarl_jax.policies.likelihood import log_prob, probability_ratio
 from metarl_jax.types import PyTree, Trajectory
 
 
 def score_function(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
-    """−E_t[log π_φ(a_t|s_t) A_t], the mean over valid steps.
+    """−E_t[log π_φ(a_t|s_t) A_t], with E_t the `mean` of `metarl_jax.types.Trajectory`.
 
     Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is
     biased; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
-    return -masked_mean(log_prob(policy, params, trajectory) * advantage, trajectory.valid)
+    return -trajectory.mean(log_prob(policy, params, trajectory) * advantage)
 
 
 def likelihood_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
-    """−E_t[π_φ(a_t|s_t) / π_behaviour(a_t|s_t) · A_t], the mean over valid steps: low-variance curvature (LVC).
+    """−E_t[π_φ(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]: low-variance curvature (LVC).
 
     On the behaviour policy's own data the ratio is 1 and its Hessian is a low-variance estimate of the expected
     return's. Rothfuss et al. (2019, arXiv:1810.06784), eq. 11.
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
-    return -masked_mean(probability_ratio(policy, params, trajectory) * advantage, trajectory.valid)
+    return -trajectory.mean(probability_ratio(policy, params, trajectory) * advantage)
 
 
 def _box(exponent: jax.Array) -> jax.Array:
@@ -66,7 +66,7 @@ def dice(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.
     advantage = jnp.where(valid, advantage, 0)
     following = jnp.concatenate([advantage[:, 1:], jnp.zeros_like(advantage[:, :1])], axis=1)
     log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
-    return -masked_mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - following), valid)
+    return -trajectory.mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - following))
 
 
 def loaded_dice(lambda_: float = 1.0) -> Surrogate:
@@ -90,7 +90,7 @@ def loaded_dice(lambda_: float = 1.0) -> Surrogate:
         log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
         past_and_now = _past_sum(log_probs, factor)
         dependence = _box(past_and_now) - _box(past_and_now - log_probs)
-        return -masked_mean(dependence * jnp.where(valid, advantage, 0), valid)
+        return -trajectory.mean(dependence * jnp.where(valid, advantage, 0))
 
     return surrogate
 

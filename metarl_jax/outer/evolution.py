@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.meta_gradient import Parts, trial_of
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.types import Key, PyTree, Stage
@@ -19,7 +20,7 @@ class Antithetic(NamedTuple):
     data: Stage
     """trials of θ + σε and θ − σε, leaves [B, 2, S, ...]"""
     fitness: jax.Array
-    """F [B, 2], mean return per step of the counted stages; 0 for both trials of a pair that is unknown"""
+    """F [B, 2], mean return of an episode of the counted stages, over T; 0 for both trials of a pair that is unknown"""
     known: jax.Array
     """[B] bool: in both trials every counted stage has an episode that is not void"""
 
@@ -36,6 +37,8 @@ def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antitheti
 
     noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
     reward, sound = jnp.where(data.trajectory.valid, data.trajectory.reward, 0), ~data.trajectory.void
+    if parts.discount_states:
+        reward = as_at_start(reward, parts.discount)
     per_stage = mean_of_counted(reward.sum(-1), sound, -1) / trial.horizon
     known = sound.any(-1)[..., trial.first_counted :].all((1, 2))
     fitness = per_stage[..., trial.first_counted :].mean(-1)

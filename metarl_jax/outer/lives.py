@@ -5,6 +5,7 @@ yet, and L updates follow. `metarl_jax.outer.replay` from the agent's state at t
 θ; what lies before the window is data, so backpropagation is truncated there.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -60,6 +61,7 @@ def _step(key: Key, parts: Parts, theta: PyTree, task: PyTree, fast: PyTree, env
     """The next stage of a life, with φ as it is."""
     trial, params = parts.trial, parts.adapter.params(theta, fast)
     environments, trajectory = unroll(key, parts.env, parts.policy, params, task, environments, trial.horizon)
+    trajectory = dataclasses.replace(trajectory, average=parts.average)
     advantage, scale = parts.advantage(params, trajectory)
     credit = jnp.zeros(trial.episodes, advantage.dtype)
     stage = Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)

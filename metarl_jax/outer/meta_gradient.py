@@ -4,6 +4,7 @@ Two phases. `collect` runs the trial, physics included, without gradients. `repl
 fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
 from metarl_jax.devices import TASKS, by_share, check_chunk, count, split
+from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
@@ -63,6 +65,12 @@ class Parts(NamedTuple):
     memory: Memory = Memory()
     refit: Callable[[PyTree, Trajectory], PyTree] | None = None
     """``(θ, trajectories [B·S·N, T]) → θ``: what is fitted to a meta-iteration's data instead of learned by gradient"""
+    average: str = "horizon"
+    """what losses divide the sums over a stage by, see `metarl_jax.types.Trajectory.mean`"""
+    discount: float = 1.0
+    """γ of the advantages, and of what is credited to exploration"""
+    discount_states: bool = False
+    """whether the advantages hold γᵗ, so that J(θ) is the discounted return"""
 
 
 def run_trial(
@@ -86,6 +94,7 @@ def run_trial(
         params = adapter.params(theta, fast)
         stage_key = jax.random.fold_in(key, index)
         trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
+        trajectory = dataclasses.replace(trajectory, average=parts.average)
         with jax.named_scope("adapt"):
             advantage, scale = parts.advantage(params, trajectory)
             # The last stage is there to be counted; no step follows it.
@@ -155,7 +164,7 @@ def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
         Leaves [B, S, N, T, ...].
     """
     data = parts.memory.over_tasks(lambda index: trial_of(key, index, parts, theta), jnp.arange(parts.trial.tasks))
-    return data.replace(credit=exploration_credit(data, parts.trial))
+    return data.replace(credit=exploration_credit(data, parts.trial, parts.discount))
 
 
 def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
@@ -164,13 +173,14 @@ def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
     return collect(data_key, parts, theta, parts.env.sample_task(task_key))
 
 
-def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
+def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.Array:
     """C_kn = Y_k − b_kn: what episode n of stage k is credited with, leaves [B, S, N].
 
-    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return of stage s per step, in units of
-    its advantages: the mean over episodes / (mean length · mean scale), these two of the OTHER tasks. Weighing
+    Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return Σ_t γᵗ r_t of stage s in the
+    units that the stage losses have: over T, and over the mean scale of the advantages of the OTHER tasks. Weighing
     ∇log p(τ_kn) with Y_k makes the gradient of the sampled update unbiased, and any b_kn that is independent of episode
-    n keeps it so.
+    n keeps it so. Where losses are means over the steps taken (`average="valid"`), the mean length of the OTHER tasks'
+    episodes stands for T.
 
     b_kn predicts Y_k from the OTHER episodes' returns at the same stage: a ridge fit to the OTHER tasks' mean return at
     stage k and Y_k, which tells easy tasks from hard ones. With one episode, or fewer than five tasks, b is the
@@ -179,11 +189,19 @@ def exploration_credit(data: Stage, trial: Trial) -> jax.Array:
     Void episodes are left out of all this. Y_k is unknown where a counted stage after k has nothing but void ones; such
     a task, or one whose stage k has, is credited with 0 there and is no example for the others. So is a task that has
     lost all examples.
+
+    Args:
+        data: leaves [B, S, ...].
+        trial: its sizes.
+        discount: γ of the objective.
     """
     trajectory = data.trajectory
     sound = ~trajectory.void
-    returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)  # [B, S, N]
-    lengths = mean_of_counted(trajectory.valid.sum(-1).astype(returns.dtype), sound, -1)
+    horizon = trajectory.valid.shape[-1]
+    reward = as_at_start(jnp.where(trajectory.valid, trajectory.reward, 0), discount)
+    returns = reward.sum(-1)  # [B, S, N]
+    lengths = trajectory.valid.sum(-1) if trajectory.average == "valid" else horizon * sound
+    lengths = mean_of_counted(lengths.astype(returns.dtype), sound, -1)
     tasks, _, episodes = returns.shape
     counted = jnp.arange(trial.stages) >= trial.first_counted
     met = sound.any(-1)  # [B, S]

@@ -1,7 +1,9 @@
 """Outer losses along the adaptation path of ONE task: ``(policy, path) → (loss, metrics)``.
 
-The counted stages' losses are averaged, so at the behaviour parameters the gradient of `ratio` or `clipped` is minus
-the gradient of the mean return per counted step.
+E_t is the `mean` of `metarl_jax.types.Trajectory`: a sum over the steps taken, divided by N·T. The counted stages'
+losses are averaged. So at the behaviour's parameters, with plain returns for advantages, the gradient of `ratio` or
+`clipped` in φ, times −T, is an unbiased estimate of the gradient of the mean return of a counted episode, however
+episodes end. What baselines, normalisation and γ make of it is said in `metarl_jax.inner.advantages`.
 """
 
 from collections.abc import Callable
@@ -16,13 +18,13 @@ from metarl_jax.types import Path, PyTree, Trajectory
 
 
 def _importance_objective(weigh) -> Objective:
-    """−E[weigh(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages' valid steps."""
+    """−E[weigh(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages."""
 
     def objective(policy: Policy, path: Path):
         def stage(params, data):
             valid = data.trajectory.valid
             ratio = probability_ratio(policy, params, data.trajectory)
-            loss = -masked_mean(weigh(ratio, jnp.where(valid, data.advantage, 0)), valid)
+            loss = -data.trajectory.mean(weigh(ratio, jnp.where(valid, data.advantage, 0)))
             seen = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
             return loss, seen.min(), seen.max()
 
@@ -71,7 +73,11 @@ def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float)
 
 
 def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
-    """E_t KL(behaviour ‖ π_φs(θ)) in nats, the mean over valid steps of each of the given stages [S']."""
+    """KL(behaviour ‖ π_φs(θ)) in nats, the mean over the steps taken in each of the given stages [S'].
+
+    This is the distance that a trust region bounds, and no part of a loss; so it is a mean over the states that were
+    seen, as in Schulman et al. (2015, arXiv:1502.05477), whatever room their episodes had.
+    """
 
     def stage(params, data):
         kl = kl_from_behavior(policy, params, data.params, data.trajectory)
@@ -81,7 +87,7 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
 
 
 def inner_kl(weight: float = 5e-4) -> Objective:
-    """η · KL(behaviour ‖ π_φs(θ)), mean over the stages that inner steps learned from: ProMP's inner penalty.
+    """η · E_t[KL(behaviour ‖ π_φs(θ))], mean over the stages that inner steps learned from: ProMP's inner penalty.
 
     It keeps the pre-update policies near those that collected the data while the outer loop takes several steps.
     Rothfuss et al. (2019, arXiv:1810.06784), eq. 14.
@@ -95,7 +101,11 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     weight = checks.non_negative("inner_kl_weight", weight)
 
     def objective(policy: Policy, path: Path):
-        kl = kl_of_stages(policy, path.before_steps)
+        def stage(params, data):
+            return data.trajectory.mean(kl_from_behavior(policy, params, data.params, data.trajectory))
+
+        stages = path.before_steps
+        kl = jax.vmap(stage)(stages.params, stages.data)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
         return weight * mean, {"inner_kl": mean}
 

@@ -13,6 +13,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from metarl_jax.base import RecurrentPolicy, TaskEnv
+from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import clipped_gain
 from metarl_jax.policies.likelihood import masked_mean
 from metarl_jax.rollout import as_vector
@@ -43,6 +44,9 @@ class Sequence:
     """[X] what the loss weighs log-probabilities with; 0 on padding"""
     target: jax.Array
     """[X] what the values are to learn, A + V, in units of return"""
+    room: jax.Array
+    """[2] int: steps that the trial's episodes had room for, and those of them that count; T for each that is not void.
+    Where losses are means over the steps taken, the number of those"""
 
 
 class Weights(NamedTuple):
@@ -54,13 +58,14 @@ class Weights(NamedTuple):
     value: float
 
 
-def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int) -> Sequence:
+def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: float = 1.0) -> Sequence:
     """The steps of one trial in their order, without the gaps that early ends leave.
 
     Args:
         env: whose actions they are.
         trajectory: leaves [H, T, ...], episode by episode.
         burn_in: K, episodes whose rewards do not count.
+        discount: γ, by which every episode's rewards are discounted to its own start.
 
     Returns:
         The sequence, its advantage and target 0 as yet.
@@ -72,6 +77,7 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int) -> Sequence:
     episode, time = order // horizon, order % horizon
     counted = flat.valid & (episode >= burn_in)
     reward = jnp.where(flat.valid, flat.reward, 0)
+    worth = as_at_start(jnp.ones_like(trajectory.reward), discount).reshape(steps)[order]
 
     def before(leaf):  # what the step before had; nothing before the first
         return jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[:-1]])
@@ -83,13 +89,15 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int) -> Sequence:
         start=time == 0,
     )
     as_one = flat.replace(
-        reward=jnp.where(counted, reward, 0),
+        reward=jnp.where(counted, reward * worth, 0),
         discount=jnp.ones_like(flat.discount),
         truncated=jnp.zeros_like(flat.truncated),
     )
     as_one = jax.tree.map(lambda leaf: leaf[None], as_one)
     nothing = jnp.zeros_like(reward)
-    return Sequence(percept, as_one, counted, nothing, nothing)
+    per_episode = trajectory.lengths if trajectory.average == "valid" else horizon * ~trajectory.void
+    room = jnp.stack([per_episode.sum(), per_episode[burn_in:].sum()])
+    return Sequence(percept, as_one, counted, nothing, nothing, jnp.maximum(room, 1))
 
 
 class Replayed(NamedTuple):
@@ -136,11 +144,12 @@ def replay_sequence(
 def trial_loss(
     sequence: Sequence, replayed: Replayed, weights: Weights, scale: float
 ) -> tuple[Float[Array, ""], Metrics]:
-    """−Σ_t clipped gain_t / (counted steps) − w_H E_t[H(π)] + w_V E_t[(V − target)²] / scale², sums over valid steps.
+    """−Σ_t clipped gain_t / (H−K)T − w_H Σ_t H(π_t) / HT + w_V Σ_t (V_t − target_t)² / (HT·scale²).
 
-    The gain is that of `metarl_jax.outer.clipped`. With the trial's plain returns for advantages and both weights 0,
-    the gradient at the behaviour's θ is minus that of the mean return per counted step. Schulman et al. (2017,
-    arXiv:1707.06347).
+    The sums run over the steps taken, and the divisors are the sequence's `room`. The gain is that of
+    `metarl_jax.outer.clipped`. With the trial's plain returns for advantages and both weights 0, the gradient at the
+    behaviour's θ is minus that of the mean return of a counted episode, over T, however episodes end.
+    Schulman et al. (2017, arXiv:1707.06347).
 
     Args:
         sequence: with advantages and targets.
@@ -152,9 +161,14 @@ def trial_loss(
     behavior = jax.lax.stop_gradient(sequence.trajectory.log_prob[0])
     ratio = jnp.where(valid, jnp.exp(jnp.where(valid, replayed.log_prob - behavior, 0)), 1)
     gain = clipped_gain(ratio, sequence.advantage, weights.clip)
-    gain = jnp.where(valid, gain, 0).sum() / jnp.maximum(sequence.counted.sum(), 1)
-    error = masked_mean((replayed.value - sequence.target / scale) ** 2, valid)
-    entropy = masked_mean(replayed.entropy, valid)
+    room, counted_room = sequence.room
+
+    def total(values):
+        return jnp.where(valid, values, 0).sum()
+
+    gain = total(gain) / counted_room
+    error = total((replayed.value - sequence.target / scale) ** 2) / room
+    entropy = total(replayed.entropy) / room
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
     return -gain - weights.entropy * entropy + weights.value * error, metrics
 

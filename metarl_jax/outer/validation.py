@@ -12,7 +12,7 @@ from metarl_jax import checks
 from metarl_jax.base import Policy
 from metarl_jax.inner.self_tuning import ActorCritic, SelfTuning, Tuning
 from metarl_jax.outer.objectives import ratio
-from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean
+from metarl_jax.policies.likelihood import kl_from_behavior
 from metarl_jax.types import Metrics, Path, PyTree, Stage
 
 WindowLoss = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
@@ -93,7 +93,7 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
         params, newest = jax.tree.map(lambda leaf: leaf[-1], (path.params, path.data))
         target = jax.lax.stop_gradient(target_of(theta, params, newest))
         kl = kl_from_behavior(agent.policy, params, target, newest.trajectory)
-        kl = masked_mean(kl, newest.trajectory.valid)
+        kl = newest.trajectory.mean(kl)
         values, _ = agent.critic.values(target["critic"]["tuned"], newest.trajectory, agent.outer.discount)
         error = agent.error(params["critic"]["tuned"], newest.trajectory, values)
         metrics = {"target_kl": kl, "target_error": error} | tuning.read(theta)._asdict()

@@ -1,125 +1,28 @@
 """Every estimator's mean, through the public interface, against its exact value by enumeration (`benchmarks.exact`).
 
-On a bandit (one step, one inner step) and on an MDP of three states and three steps with two inner steps, where credit
-over time and over stages matters. Means are over many keys; what is unbiased must meet the true gradient, what is
-biased its own expectation. MAML, its first-order version and ProMP on the bandit are in `test_exact_gradients`.
+On a bandit (one step, one inner step) and on an MDP of three states and at most three steps with two inner steps, where
+credit over time and over stages matters. It is two tasks: in one, episodes mostly end early. Means are over many keys;
+what is unbiased must meet the true gradient, what is biased its own expectation. MAML, its first-order version and
+ProMP on the bandit are in `test_exact_gradients`; other sizes and discounts in `test_returns`.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
 import metarl_jax as mrl
 from benchmarks import exact, expectations
-
-
-class Setting(NamedTuple):
-    """A problem and the sizes of a trial in it."""
-
-    problem: exact.Problem
-    rates: tuple[float, ...]
-    episodes: int
-    draws: int
-    """trials that a mean is taken over, of cases that do not say otherwise"""
-
-    def exact(self, function, *arguments):
-        return function(self.problem, self.problem.logits, self.rates, self.episodes, *arguments)
-
+from tests.finite import Setting, assert_agrees, assert_differs, make, mean_gradient, split_policy
 
 SETTINGS = {
-    "bandit": Setting(exact.BANDIT, (0.7,), 3, draws=128_000),
-    "MDP": Setting(exact.MDP, (1.0, 0.6), 2, draws=128_000),
+    "bandit": Setting((exact.BANDIT,), (0.7,), 3),
+    "MDP": Setting(tuple(exact.ending(exact.MDP, goes_on) for goes_on in (1.0, 0.5)), (1.2, 0.8), 2),
 }
-
-
-@struct.dataclass
-class State:
-    observation: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    key: jax.Array
-
-
-def environment(problem):
-    """The problem as an environment: the observation is the state, one-hot; chance is drawn from a key in the state."""
-    states, actions = problem.reward.shape
-
-    def reset(key, task):
-        return State(jax.nn.one_hot(0, states), 0.0, False, False, key)
-
-    def step(task, state, action):
-        key, chance = jax.random.split(state.key)
-        here = state.observation.argmax()
-        following = jax.random.categorical(chance, jnp.log(task["transition"][here, action]))
-        return State(jax.nn.one_hot(following, states), task["reward"][here, action], False, False, key)
-
-    return mrl.TaskEnv(
-        name="enumerated",
-        sample_task=lambda key: {"transition": jnp.array(problem.transition), "reward": jnp.array(problem.reward)},
-        reset=reset,
-        step=step,
-        observation_size=states,
-        action_size=actions,
-        discrete=True,
-        horizon=problem.horizon,
-    )
-
-
-def logits_policy(problem):
-    return mrl.Policy(
-        init=lambda key: jnp.array(problem.logits),
-        apply=lambda params, observation: mrl.policies.Categorical(observation @ params),
-    )
-
-
-def split_policy(problem, label):
-    """Logits are the sum of two arrays, so that both have one gradient; one of them has the label and starts at 0."""
-    return mrl.Policy(
-        init=lambda key: {"body": jnp.array(problem.logits), label: jnp.zeros(problem.logits.shape)},
-        apply=lambda params, observation: mrl.policies.Categorical(observation @ (params["body"] + params[label])),
-        labels=lambda params: {name: name for name in params},
-    )
-
-
-def make(name, setting, **options):
-    settings = {
-        "episodes": setting.episodes,
-        "adaptation_steps": len(setting.rates),
-        "inner_lr": setting.rates,
-        "policy": logits_policy(setting.problem),
-        "advantage": mrl.inner.returns(),
-    }
-    return mrl.algorithms.make(name, environment(setting.problem), **(settings | options))
-
-
-def mean_gradient(name, setting, tasks=64, draws=None, leaf=lambda gradient: gradient, **options):
-    """Mean over keys of the public `gradient`, and its standard error, both [X, A]."""
-    algorithm = make(name, setting, tasks=tasks, **options)
-    theta = algorithm.init(jax.random.key(0)).params
-    keys = jax.random.split(jax.random.key(1), (draws or setting.draws) // tasks)
-    over_keys = jax.vmap(lambda key: leaf(algorithm.gradient(key, theta)[0]))
-    # Most of the time goes into compiling; a less optimised program is compiled and run in less time than a better one.
-    compiled = jax.jit(over_keys, compiler_options={"xla_backend_optimization_level": 1})
-    values = np.asarray(compiled(keys), np.float64)
-    return values.mean(0), values.std(0, ddof=1) / np.sqrt(len(keys))
-
-
-def assert_agrees(mean, error, expected, noise=0.02):
-    relative = np.linalg.norm(error) / np.linalg.norm(expected)
-    assert 0 < relative < noise, f"relative standard error {relative:.4f}"
-    np.testing.assert_array_less(np.abs(mean - expected), 4 * error)
-
-
-def assert_differs(mean, error, other):
-    assert (np.abs(mean - other) > 10 * error).any()
 
 
 # Options and the burn-in of the true gradient J(θ) = E_D[R(f_θ(D))]. With few tasks a baseline that an episode's own
@@ -194,7 +97,7 @@ def test_dice_with_a_critic_as_control_variate_has_its_own_expectation():
         leaf=lambda gradient: gradient["policy"],
     )
     without = setting.exact(expectations.path_derivative, "dice")
-    setting = setting._replace(problem=dataclasses.replace(setting.problem, baseline=baseline))
+    setting = setting.with_problems(baseline=baseline)
     assert_agrees(mean, error, setting.exact(expectations.path_derivative, "dice"))
     assert_differs(mean, error, without)
 
@@ -208,7 +111,8 @@ def test_evolution_strategies_follow_the_smoothed_objective():
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 def test_pretraining_follows_the_return_without_adaptation(setting):
-    assert_agrees(*mean_gradient("pretrain", setting), exact.return_gradient(setting.problem, setting.problem.logits))
+    true = np.mean([exact.return_gradient(problem, problem.logits) for problem in setting.problems], 0)
+    assert_agrees(*mean_gradient("pretrain", setting), true)
 
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
@@ -239,7 +143,7 @@ def same_draws():
     def draw(case):
         name, options, _ = ("maml", {}, None) if case == "maml" else AS_MAML[case]
         options = {
-            key: split_policy(setting.problem, value) if key == "policy" else value for key, value in options.items()
+            key: split_policy(setting.logits, value) if key == "policy" else value for key, value in options.items()
         }
         algorithm = make(name, setting, tasks=2, **options)
         theta = algorithm.init(jax.random.key(0)).params

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from metarl_jax import inner, policies
+from metarl_jax import inner
 from metarl_jax.inner import critics
 from tests.data import random_trajectory
 from tests.inner import numpy_fit
@@ -74,7 +74,7 @@ def test_the_loss_is_zero_only_where_values_are_the_returns(network, trajectory)
     # One more unit at the third step of a full episode: its G and the two before it are off by γ^k.
     n = int(np.argmax(trajectory.valid.sum(1) == HORIZON))
     surplus = critic.loss(w, exact.replace(reward=exact.reward.at[n, 2].add(1.0)), DISCOUNT)
-    expected = (1 + DISCOUNT**2 + DISCOUNT**4) / SCALE**2 / int(trajectory.valid.sum())
+    expected = (1 + DISCOUNT**2 + DISCOUNT**4) / SCALE**2 / trajectory.valid.size
     np.testing.assert_allclose(surplus, expected, rtol=1e-4)
 
 
@@ -87,7 +87,7 @@ def test_the_target_is_data(network, trajectory):
 
     def distance(w):
         error = (critic.values(w, trajectory, DISCOUNT)[0] - targets) / SCALE
-        return policies.masked_mean(error**2, trajectory.valid)
+        return jnp.where(trajectory.valid, error**2, 0).sum() / trajectory.valid.size
 
     assert (trajectory.truncated & trajectory.valid).any()
     gradient = jax.grad(critic.loss)(w, trajectory, DISCOUNT)

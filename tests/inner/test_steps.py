@@ -35,26 +35,29 @@ def numpy_log_prob(params, trajectory):
     return (-0.5 * standardized**2 - log_std - 0.5 * np.log(2 * np.pi)).sum(-1)
 
 
-def test_surrogate_values(problem):
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_surrogate_values(problem, average):
     policy, params, trajectory, advantage = problem
+    trajectory = trajectory.replace(average=average)
     log_prob, valid = numpy_log_prob(params, trajectory), np.asarray(trajectory.valid)
+    divisor = {"horizon": 12 * 9, "valid": valid.sum()}[average]
     expected = {
         inner.score_function: log_prob,
         inner.likelihood_ratio: np.exp(log_prob - np.asarray(trajectory.log_prob)),
     }
     for surrogate, weight in expected.items():
         value = surrogate(policy, params, trajectory, advantage)
-        np.testing.assert_allclose(value, -(weight * np.asarray(advantage))[valid].mean(), rtol=1e-4)
+        np.testing.assert_allclose(value, -(weight * np.asarray(advantage))[valid].sum() / divisor, rtol=1e-4)
 
 
 def test_surrogates_share_the_policy_gradient_at_the_behavior(problem):
-    """∇ of both is −mean over valid steps of A ∇log π, here by the closed-form score of the linear policy."""
+    """∇ of all is −1/(N T) Σ A ∇log π over the steps taken, here by the closed-form score of the linear policy."""
     policy, params, trajectory, advantage = problem
     on_policy = trajectory.replace(log_prob=mrl.policies.log_prob(policy, params, trajectory))
     valid = np.asarray(trajectory.valid)
     standardized = np.asarray(trajectory.action) - np.asarray(trajectory.observation) @ np.asarray(params["weight"])
     variance = np.exp(2 * np.asarray(params["log_std"]))
-    weighted = np.where(valid, np.asarray(advantage), 0) / valid.sum()
+    weighted = np.where(valid, np.asarray(advantage), 0) / valid.size
     expected = {
         "weight": -np.einsum("nt,nto,nta->oa", weighted, trajectory.observation, standardized / variance),
         "log_std": -np.einsum("nt,nta->a", weighted, standardized**2 / variance - 1),

@@ -21,38 +21,41 @@ def collected(seed=0, tasks=TASKS, episodes=EPISODES, stages=3):
     return reward, valid, random.uniform(1, 2, (tasks, stages))
 
 
-def as_stage(reward, valid, scale):
-    fields = dict.fromkeys(Trajectory.__dataclass_fields__)
+def as_stage(reward, valid, scale, average="horizon"):
+    fields = dict.fromkeys(Trajectory.__dataclass_fields__) | {"average": average}
     trajectory = Trajectory(**fields | {"reward": jnp.asarray(reward), "valid": jnp.asarray(valid)})
     return Stage(trajectory=trajectory, advantage=None, params=None, scale=jnp.asarray(scale), credit=None)
 
 
-def credit(reward, valid, scale, burn_in):
+def credit(reward, valid, scale, burn_in, average="horizon", discount=1.0):
     tasks, stages, episodes, _ = reward.shape
     trial = mrl.Trial(tasks=tasks, episodes=episodes, adaptation_steps=stages - 1, burn_in=burn_in, horizon=HORIZON)
     with jax.enable_x64():
-        return np.asarray(exploration_credit(as_stage(reward, valid, scale), trial))
+        return np.asarray(exploration_credit(as_stage(reward, valid, scale, average), trial, discount))
 
 
-def later_returns(reward, valid, scale, burn_in):
+def later_returns(reward, valid, scale, burn_in, average="horizon", discount=1.0):
     """Returns [B, S, N] and Y [B (whose units), B, S] in NumPy, by the definition."""
-    returns = (reward * valid).sum(-1)
+    returns = (reward * valid * discount ** np.arange(HORIZON)).sum(-1)
     stages, every = reward.shape[1], np.arange(len(reward))
     later = np.empty((len(reward), len(reward), stages))
     for b in every:  # in units of the other tasks
         others = every != b if len(every) > 1 else every == b
-        per_step = returns.mean(-1) / (valid[others].sum(-1).mean((0, 2)) * scale[others].mean(0))
+        room = valid[others].sum(-1).mean((0, 2)) if average == "valid" else HORIZON
+        per_step = returns.mean(-1) / (room * scale[others].mean(0))
         for k in range(stages):
             after = [s for s in range(stages) if s > k and s >= burn_in]
             later[b, :, k] = per_step[:, after].sum(1) / (stages - burn_in)
     return returns, later
 
 
-@pytest.mark.parametrize("burn_in", [0, 1, 2])
-def test_against_a_fit_by_numpy_for_every_task_and_episode(burn_in):
+@pytest.mark.parametrize(
+    ("burn_in", "average", "discount"), [(0, "horizon", 1.0), (1, "valid", 1.0), (2, "horizon", 0.9)]
+)
+def test_against_a_fit_by_numpy_for_every_task_and_episode(burn_in, average, discount):
     data = collected()
-    returns, later = later_returns(*data, burn_in)
-    found = credit(*data, burn_in)
+    returns, later = later_returns(*data, burn_in, average, discount)
+    found = credit(*data, burn_in, average, discount)
     assert found.shape == returns.shape
     for b in range(TASKS):
         others = [i for i in range(TASKS) if i != b]

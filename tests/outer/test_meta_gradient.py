@@ -124,9 +124,20 @@ def pad(data, extra):
 
 
 def test_padding_changes_neither_phi_nor_the_gradient(replay, gradient, theta, data):
+    """Of the mean over the steps taken; the horizon is a part of the other one."""
+    data = data.replace(trajectory=data.trajectory.replace(average="valid"))
     padded = pad(data, 3)
     assert_trees(replay(theta, padded), replay(theta, data), rtol=1e-5, atol=1e-7)
     assert_trees(gradient(theta, padded), gradient(theta, data), rtol=1e-4, atol=1e-6)
+
+
+def test_garbage_in_padding_changes_nothing_at_all(gradient, theta, data):
+    valid = data.trajectory.valid
+    assert not valid.all()
+    poisoned = jnp.where(valid[..., None], data.trajectory.observation, jnp.nan)
+    trajectory = data.trajectory.replace(observation=poisoned, reward=jnp.where(valid, data.trajectory.reward, jnp.nan))
+    poisoned = data.replace(trajectory=trajectory, advantage=jnp.where(valid, data.advantage, jnp.nan))
+    jax.tree.map(np.testing.assert_array_equal, gradient(theta, poisoned), gradient(theta, data))
 
 
 def test_training_and_evaluation_adapt_alike(parts, theta, data):
@@ -152,20 +163,15 @@ def test_more_inner_steps_continue_the_same_trial(theta, data):
 
 
 def test_the_outer_loss_reads_the_counted_stages_only(theta):
-    """At inner rate 0 every ratio is 1, so the loss is minus the mean advantage of the counted stages."""
+    """At inner rate 0 every ratio is 1, so the loss is minus the counted stages' advantages over N·T."""
     data = collect(make_parts(rate=0.0), theta)
     # Normalised advantages have mean 0 at every stage, which could not tell the stages apart.
     data = data.replace(advantage=data.advantage + jnp.array([1.0, 10.0, 100.0])[:, None, None])
     for burn_in, counted in ((2, [2]), (1, [1, 2]), (0, [0, 1, 2])):
         parts = make_parts(outer.ratio(), rate=0.0, burn_in=burn_in)
         loss = jax.jit(outer.meta_objective(parts).loss)(theta, data)[0]
-        expected = np.mean([-masked_mean(data.advantage[:, s], data.trajectory.valid[:, s]) for s in counted])
+        expected = -np.where(data.trajectory.valid, data.advantage, 0)[:, counted].mean()
         np.testing.assert_allclose(loss, expected, rtol=1e-4)
-
-
-def masked_mean(values, valid):
-    values, valid = np.asarray(values), np.asarray(valid)
-    return np.mean([v[m].mean() for v, m in zip(values, valid, strict=True)])
 
 
 def test_gradient_equals_finite_differences(theta):

@@ -43,33 +43,43 @@ def stage_data(path, stage):
     return np.asarray(path.data.trajectory.valid[stage]), np.asarray(path.data.advantage[stage])
 
 
-def test_ratio(problem):
-    policy, path = problem
+def averaged(path, average):
+    """The path, and what a stage's sums are divided by."""
+    valid = path.data.trajectory.valid
+    divisors = np.full(STAGES, valid[0].size) if average == "horizon" else valid.sum((1, 2))
+    return path.replace(data=path.data.replace(trajectory=path.data.trajectory.replace(average=average))), divisors
+
+
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_ratio(problem, average):
+    policy, (path, divisors) = problem[0], averaged(problem[1], average)
     loss, metrics = outer.ratio()(policy, path)
     values, extremes = [], []
     for stage in (1, 2):
         valid, advantage = stage_data(path, stage)
         ratio = numpy_ratio(path, stage)
-        values.append(-(ratio * advantage)[valid].mean())
+        values.append(-(ratio * advantage)[valid].sum() / divisors[stage])
         extremes.append((ratio[valid].min(), ratio[valid].max()))
     np.testing.assert_allclose(loss, np.mean(values), rtol=1e-4)
     np.testing.assert_allclose(metrics["ratio_min"], min(low for low, _ in extremes), rtol=1e-4)
     np.testing.assert_allclose(metrics["ratio_max"], max(high for _, high in extremes), rtol=1e-4)
 
 
-@pytest.mark.parametrize("clip", [0.1, 0.3])
-def test_clipped(problem, clip):
-    policy, path = problem
+@pytest.mark.parametrize(("clip", "average"), [(0.1, "horizon"), (0.3, "horizon"), (0.3, "valid")])
+def test_clipped(problem, clip, average):
+    policy, (path, divisors) = problem[0], averaged(problem[1], average)
     values = []
     for stage in (1, 2):
         valid, advantage = stage_data(path, stage)
         ratio = numpy_ratio(path, stage)
-        values.append(-np.minimum(ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage)[valid].mean())
+        gain = np.minimum(ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage)
+        values.append(-gain[valid].sum() / divisors[stage])
     np.testing.assert_allclose(outer.clipped(clip)(policy, path)[0], np.mean(values), rtol=1e-4)
 
 
-def test_inner_kl_is_from_the_behavior_on_the_stages_learned_from(problem):
-    policy, path = problem
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_inner_kl_is_from_the_behavior_on_the_stages_learned_from(problem, average):
+    policy, (path, divisors) = problem[0], averaged(problem[1], average)
     values = []
     for stage in (0, 1):
         valid, _ = stage_data(path, stage)
@@ -77,8 +87,7 @@ def test_inner_kl_is_from_the_behavior_on_the_stages_learned_from(problem):
         old_mean, old_std = np.asarray(old["mean"][stage]), np.exp(np.asarray(old["log_std"][stage]))
         mean, std = np.asarray(path.params["mean"][stage]), np.exp(np.asarray(path.params["log_std"][stage]))
         kl = np.log(std / old_std) + (old_std**2 + (old_mean - mean) ** 2) / (2 * std**2) - 0.5
-        assert valid.any()
-        values.append(kl.sum())  # one distribution in all states
+        values.append(kl.sum() * valid.sum() / divisors[stage])  # one distribution in all states
     loss, metrics = outer.inner_kl(0.25)(policy, path)
     np.testing.assert_allclose(metrics["inner_kl"], np.mean(values), rtol=1e-4)
     np.testing.assert_allclose(loss, 0.25 * np.mean(values), rtol=1e-4)

@@ -59,22 +59,41 @@ def test_returns_go_on_through_the_ends_of_episodes():
     np.testing.assert_allclose(mrl.inner.reward_to_go(sequence.trajectory, g)[0], expected)
 
 
-def test_the_loss_in_numpy():
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_the_loss_in_numpy(average):
     random = np.random.default_rng(0)
     advantage, target, log_prob, entropy, value = random.normal(size=(5, 6))
-    sequence = outer.as_sequence(toys.walk(), two_episodes(), 1)
+    # The last episode counts, and takes all of its three steps; of six in all, five are taken.
+    counted, steps = {"horizon": (3, 6), "valid": (3, 5)}[average]
+    sequence = outer.as_sequence(toys.walk(), two_episodes().replace(average=average), 1)
     sequence = dataclasses.replace(sequence, advantage=jnp.asarray(advantage), target=jnp.asarray(target))
     replayed = Replayed(jnp.asarray(log_prob), jnp.asarray(entropy), jnp.asarray(value))
     loss, metrics = outer.trial_loss(sequence, replayed, Weights(clip=0.2, entropy=0.3, value=0.7), scale=2.0)
     valid = np.arange(6) < 5
     ratio = np.exp(log_prob - np.asarray(sequence.trajectory.log_prob[0]))[valid]
     gain = np.minimum(ratio * advantage[valid], np.clip(ratio, 0.8, 1.2) * advantage[valid])
-    error = ((value - target / 2)[valid] ** 2).mean()
-    expected = -gain.sum() / 3 - 0.3 * entropy[valid].mean() + 0.7 * error  # three steps count, five are taken
+    error = ((value - target / 2)[valid] ** 2).sum() / steps
+    expected = -gain.sum() / counted - 0.3 * entropy[valid].sum() / steps + 0.7 * error
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(
         [metrics["ratio_min"], metrics["ratio_max"]], [min(*ratio, 1), max(*ratio, 1)], rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("burn_in", "counted"), [(0, {"horizon": 6, "valid": 5}), (1, {"horizon": 3, "valid": 3})])
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_the_room_of_a_trial_is_that_of_its_sound_episodes(average, burn_in, counted):
+    trajectory = two_episodes().replace(average=average)
+    assert outer.as_sequence(toys.walk(), trajectory, burn_in).room[1] == counted[average]
+    void = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:1]]), trajectory)
+    void = void.replace(valid=void.valid.at[2].set(False))
+    assert outer.as_sequence(toys.walk(), void, burn_in).room[1] == counted[average]
+
+
+def test_discounted_to_the_start_of_every_episode():
+    sequence = outer.as_sequence(toys.walk(), two_episodes(), 0, discount=0.5)
+    np.testing.assert_allclose(sequence.trajectory.reward[0], [1, 2 * 0.5, 3, 4 * 0.5, 5 * 0.25, 0])
+    np.testing.assert_allclose(sequence.percept.reward[:5], [0, 1, 2, 3, 4])  # the memory sees what was paid
 
 
 def test_normalised_over_all_tasks_together():

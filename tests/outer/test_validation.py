@@ -209,7 +209,7 @@ def test_the_bootstrapped_target_is_where_the_agent_would_be():
         params = jax.tree.map(lambda leaf: leaf[-1], replay(theta).params)
         kl = seen(lambda o: agent.policy.apply(target, o).kl(agent.policy.apply(params, o)))
         values = [agent.critic.values(phi["critic"]["tuned"], newest.trajectory, 1.0)[0] for phi in (target, params)]
-        return ((kl + 0.6 * ((values[0] - values[1]) / UNIT) ** 2) * valid).sum() / valid.sum()
+        return ((kl + 0.6 * ((values[0] - values[1]) / UNIT) ** 2) * valid).sum() / valid.size
 
     bootstrapped = outer.bootstrapped(agent, tuning, rule, 3)
     value, gradient = jax.jit(jax.value_and_grad(lambda theta: bootstrapped(theta, replay(theta))[0]))(theta)
