@@ -19,6 +19,9 @@ SAFE_TO_CHANGE = frozenset(
 # Where the folder is, and whence the other values come, is no difference between runs.
 _NO_DIFFERENCE = frozenset({"folder", "preset"})
 
+# What a run did whose configuration lacks the field, where that is not today's default.
+_BEFORE = {"algorithm_options": {"average": "valid"}}
+
 _RESTORE = "restore it: every checkpoint's record holds the configuration too"
 
 
@@ -52,7 +55,7 @@ def to_json(config: TrainConfig) -> str:
 
 
 def from_json(text: str, source: str = "the configuration") -> TrainConfig:
-    """The configuration that `to_json` wrote; fields that it lacks take their defaults.
+    """The configuration that `to_json` wrote; fields that it lacks are as they were before there were such fields.
 
     Raises:
         ValueError: it is not JSON, a field is unknown, or a value has the wrong type or range.
@@ -61,6 +64,9 @@ def from_json(text: str, source: str = "the configuration") -> TrainConfig:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{source} is not JSON: {error}; {_RESTORE}") from error
+    for part, before in _BEFORE.items():
+        if isinstance(data, dict) and isinstance(data.get(part), dict):
+            data[part] = before | data[part]
     return _from_dict(TrainConfig, data, source)
 
 

@@ -62,6 +62,12 @@ class AlgorithmConfig:
     """γ of the advantage estimator (None: the estimator's own)"""
     lambda_: float | None = None
     """λ of generalised advantage estimation (None: the estimator's own)"""
+    discount_states: bool | None = None
+    """whether γᵗ weighs the step at time t, so that the objective is the discounted return (None: False, the usual
+    estimator)"""
+    average: str | None = None
+    """what a stage's losses are divided by: horizon, the steps that its episodes had room for, so that the objective is
+    an episode's return; or valid, the steps that they took, as in published codes (None: horizon)"""
     outer_lr: float | None = None
     """Adam's rate in the outer loop, of all but maml-trpo (None: 0.001)"""
     epochs: int | None = None

@@ -110,6 +110,7 @@ PRESETS: dict[str, TrainConfig] = {
     ),
     # Finn et al. (2017), 2D navigation. Their code maps policy outputs of ±1 onto the point's largest step of 0.1, and
     # halves the inner rate after the first step, which only an evaluation with more steps than training takes.
+    # Their losses are means over the steps taken.
     "point-nav-finn2017": TrainConfig(
         task="point-nav@finn2017",
         algorithm="maml-trpo",
@@ -125,6 +126,7 @@ PRESETS: dict[str, TrainConfig] = {
             advantage="gae",
             discount=0.99,
             lambda_=1.0,
+            average="valid",
         ),
         policy=PolicyConfig(hidden=(100, 100), activation="relu", init_std=1.0),
     ),
