@@ -169,14 +169,14 @@ def test_the_mean_over_the_steps_taken_is_the_gradient_of_no_return():
 DISCOUNT = {"discount": 0.9, "discount_states": True}
 # Name, rates, N, trials, options, whether discounted, and what its mean is to be.
 DRAWN = {
-    "plain, 20 episodes": ("maml", (1.0,), 20, 16_000, {}, False, (expectations.path_derivative, "plain")),
+    "plain, 20 episodes": ("maml", (1.0,), 20, 24_000, {}, False, (expectations.path_derivative, "plain")),
     "likelihood ratio, 20 episodes, two steps": (
         "promp", (1.0, 0.6), 20, 16_000, {"burn_in": 0}, False, (expectations.path_derivative, "likelihood_ratio", 0),
     ),
     "credit, one episode, two steps": (
         "e-maml", (1.0, 0.6), 1, 128_000, {"burn_in": 0}, False, (exact.sampled_gradient, 0),
     ),
-    "credit, 20 episodes": ("e-maml", (1.0,), 20, 64_000, {}, False, (exact.sampled_gradient,)),
+    "credit, 20 episodes": ("e-maml", (1.0,), 20, 96_000, {}, False, (exact.sampled_gradient,)),
     "credit, discounted": ("e-maml", (1.0, 0.6), 2, 128_000, {}, True, (exact.sampled_gradient,)),
     "es, discounted": ("es-maml", (1.0,), 2, 768_000, {"sigma": 0.3}, True, (exact.smoothed_gradient, 0.3)),
     "reptile, discounted": ("reptile", (1.0, 0.6), 2, 128_000, {}, True, (expectations.mean_shift,)),

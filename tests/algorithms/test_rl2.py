@@ -12,65 +12,72 @@ from benchmarks import bayes_optimal
 from metarl_jax.types import Percept
 from tests import toys
 
-PULLS, ARMS = 3, 2
+EPISODES, PULLS, ARMS = 2, 2, 2
 # Two tasks with equal odds: which arm pays 1; the other pays 0.25.
 PAYS = np.array([[1.0, 0.25], [0.25, 1.0]])
 
 
-def two_bandits():
-    """One pull is an episode, and its reward tells the task."""
+def two_bandits(pulls=1):
+    """An episode is so many pulls, or ends with the first one of arm 1; its rewards tell the task."""
+
+    def step(task, state, action):
+        return toys.State(state.observation, task[action], (action == 1) | (pulls == 1), False)
+
     return mrl.TaskEnv(
         name="two-bandits",
         sample_task=lambda key: jnp.asarray(PAYS)[jax.random.randint(key, (), 0, 2)],
         reset=lambda key, task: toys.State(jnp.zeros(1), 0.0, False, False),
-        step=lambda task, state, action: toys.State(state.observation, task[action], True, False),
+        step=step,
         observation_size=1,
         action_size=ARMS,
         discrete=True,
-        horizon=1,
+        horizon=pulls,
     )
 
 
-def enumerated(policy, theta, burn_in):
-    """J(θ) = E[mean counted reward per pull] over both tasks and all 2³ sequences of pulls, in a plain loop."""
+def enumerated(policy, theta, burn_in, discount):
+    """J(θ)/T, the mean return of a counted episode over both tasks and all sequences of pulls, in a plain loop."""
     total = 0.0
-    for pays, pulls in itertools.product(PAYS, itertools.product(range(ARMS), repeat=PULLS)):
+    for pays, trial in itertools.product(PAYS, itertools.product(((1,), (0, 0), (0, 1)), repeat=EPISODES)):
         memory, log_prob = policy.start(theta), 0.0
-        action, reward = np.zeros(ARMS), 0.0
-        for pull in pulls:
-            percept = Percept(jnp.zeros(1), jnp.asarray(action), jnp.asarray(reward), jnp.array(True))
-            memory = policy.remember(theta, memory, percept)
-            logits = policy.act(theta, memory, jnp.zeros(1))[0].logits
-            log_prob = log_prob + jax.nn.log_softmax(logits)[pull]
-            action, reward = np.eye(ARMS)[pull], pays[pull]
-        counted = [pays[pull] for pull in pulls[burn_in:]]
-        total = total + 0.5 * jnp.exp(log_prob) * np.mean(counted)
+        action, reward, counted = np.zeros(ARMS), 0.0, 0.0
+        for number, episode in enumerate(trial):
+            for time, pull in enumerate(episode):
+                percept = Percept(jnp.zeros(1), jnp.asarray(action), jnp.asarray(reward), jnp.array(time == 0))
+                memory = policy.remember(theta, memory, percept)
+                logits = policy.act(theta, memory, jnp.zeros(1))[0].logits
+                log_prob = log_prob + jax.nn.log_softmax(logits)[pull]
+                action, reward = np.eye(ARMS)[pull], pays[pull]
+                counted += (number >= burn_in) * discount**time * reward
+        total = total + 0.5 * jnp.exp(log_prob) * counted / (EPISODES - burn_in) / PULLS
     return total
 
 
 @pytest.mark.parametrize(
-    ("name", "burn_in"),
-    [("rl2", 0), ("rl2", 2), ("rl2-hyper", 1), pytest.param("rl2", 1, marks=pytest.mark.slow)],
+    ("name", "burn_in", "discount"),
+    [("rl2", 0, 1.0), ("rl2", 1, 0.7), ("rl2-hyper", 1, 1.0), pytest.param("rl2", 1, 1.0, marks=pytest.mark.slow)],
 )
-def test_the_gradient_is_that_of_the_whole_trial(name, burn_in):
-    """Each component within 4 standard errors over 400 estimates of 200 tasks.
+def test_the_gradient_is_that_of_the_whole_trial(name, burn_in, discount):
+    """Each component within 4 standard errors over 400 estimates of 200 tasks, whose episodes differ in length.
 
     With burn-in the uncounted rewards are in no term of J, and the pulls that earned them still have a gradient: what
     they tell about the task is what the later ones live on.
     """
-    env = two_bandits()
+    env = two_bandits(PULLS)
     with jax.enable_x64():
         options = {"memory_size": 2, "advantage": mrl.inner.returns(discount=1.0), "normalized": False}
+        if discount < 1:
+            options |= {"advantage": "returns", "discount": discount, "discount_states": True}
         policy = mrl.policies.gru(env, 2)
         if name == "rl2-hyper":
             options["policy"] = {"hidden": ()}
             policy = mrl.policies.hypernetwork(env, mrl.policies.mlp(env, hidden=()), 2)
-        algorithm = mrl.algorithms.make(name, env, tasks=200, episodes=PULLS, burn_in=burn_in, **options)
+        algorithm = mrl.algorithms.make(name, env, tasks=200, episodes=EPISODES, burn_in=burn_in, **options)
         # Weights of size 1, so that the memory matters; a hypernetwork's start at 0.
         theta = algorithm.init(jax.random.key(0)).params
         flat, unravel = jax.flatten_util.ravel_pytree(theta)
         theta = unravel(1.5 * jax.random.normal(jax.random.key(1), flat.shape))
-        exact = jax.flatten_util.ravel_pytree(jax.grad(lambda t: enumerated(policy, t, burn_in))(theta))[0]
+        exact = jax.flatten_util.ravel_pytree(jax.grad(lambda t: enumerated(policy, t, burn_in, discount))(theta))[0]
 
         def estimate(key):
             return jax.flatten_util.ravel_pytree(algorithm.gradient(key, theta)[0])[0]
@@ -80,7 +87,7 @@ def test_the_gradient_is_that_of_the_whole_trial(name, burn_in):
         informative = error > 0
         assert (np.abs(mean - exact) <= 4 * error + 1e-12).all()
         assert (np.abs(exact[informative]) > 10 * error[informative]).any(), "noise hides the gradient"
-        if burn_in == PULLS - 1:
+        if burn_in:
             memory = jax.flatten_util.ravel_pytree(unravel(exact)["memory"])[0]
             assert (np.abs(memory) > 1e-4).any(), "free pulls are credited with what they reveal"
 
@@ -179,6 +186,8 @@ def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(n
         ({"burn_in": -1}, "burn_in is -1"),
         ({"minibatches": 3}, "minibatches is 3; it must divide the 100 tasks"),
         ({"bptt": 0}, "bptt is 0"),
+        ({"average": "mean"}, "unknown average 'mean'"),
+        ({"advantage": mrl.inner.returns(), "discount_states": True}, "advantage is a function, which sees the trial"),
         ({"clip": 0.0}, "clip is 0.0"),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1"),
         ({"entropy_half_life": 0}, "entropy_half_life is 0"),

@@ -51,6 +51,14 @@ def test_what_cannot_be_read_is_named(text, message):
         from_json(text, "config.json")
 
 
+def test_a_run_from_before_there_was_a_choice_of_averages_keeps_its_own():
+    text = to_json(CONFIG).replace('    "average": null,\n', "")
+    assert "average" not in text
+    assert from_json(text) == dataclasses.replace(
+        CONFIG, algorithm_options=dataclasses.replace(CONFIG.algorithm_options, average="valid")
+    )
+
+
 def test_it_builds_what_it_says():
     built = build(CONFIG)
     assert built.env.action_size == 3
