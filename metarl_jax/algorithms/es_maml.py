@@ -21,11 +21,12 @@ def es_maml(
     rank_shaping: bool = True,
     **common,
 ) -> MetaAlgorithm:
-    """θ ← Adam(1/(2σB) Σ_i (F_i(θ + σε_i) − F_i(θ − σε_i)) ε_i), F_i the counted return per step of a trial in task i.
+    """θ ← Adam(1/(2σB) Σ_i (F_i(θ + σε_i) − F_i(θ − σε_i)) ε_i), F_i the counted return of a trial in task i.
 
-    Objective: the sampled update, smoothed: E_ε[J(θ + σε)], ε ~ N(0, I). B `tasks` are B antithetic pairs, whose two
-    trials share task and random draws, so a meta-iteration takes twice the environment steps of the others. With
-    `rank_shaping` the returns are replaced by their centred ranks; `gradient` never shapes, so it is unbiased.
+    Objective: the sampled update, smoothed: E_ε[J(θ + σε)], ε ~ N(0, I). F_i is over T, like the others' gradients, and
+    discounted with `discount_states` only. B `tasks` are B antithetic pairs, whose trials share task and random draws,
+    so a meta-iteration takes twice the environment steps of the others. With `rank_shaping` the returns are replaced by
+    their centred ranks; `gradient` never shapes, so it is unbiased.
 
     Song, Gao, Yang, Choromanski, Pacchiano, Tang (2020, arXiv:1910.01215); Salimans et al. (2017, arXiv:1703.03864).
     """

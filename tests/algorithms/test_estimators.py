@@ -136,8 +136,8 @@ AS_MAML: dict[str, tuple[str, dict[str, Any], list[Callable[[Any], Any]]]] = {
 
 @pytest.fixture(scope="module")
 def same_draws():
-    """Algorithm → its gradients [K, ...] for the same keys, with two inner steps of different rates in the bandit."""
-    setting = SETTINGS["bandit"]._replace(rates=(0.7, 0.4))
+    """Algorithm → its gradients [K, ...] for the same keys, with two inner steps of different rates and early ends."""
+    setting = SETTINGS["MDP"]
 
     @functools.cache
     def draw(case):
@@ -157,6 +157,6 @@ def same_draws():
 @pytest.mark.parametrize("case", AS_MAML)
 def test_at_the_start_its_gradient_is_that_of_maml_draw_by_draw(same_draws, case):
     expected = same_draws("maml")
-    assert np.abs(expected).min() > 1e-4
+    assert np.abs(expected).max(0).min() > 1e-4
     for leaf in AS_MAML[case][2]:
         np.testing.assert_allclose(leaf(same_draws(case)), expected, rtol=1e-4, atol=1e-6)
