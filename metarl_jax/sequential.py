@@ -140,7 +140,7 @@ def assemble_trials(
         minibatches: steps per pass, each on as many whole trials; it must divide `tasks`. None means 4, or less where
             that does not.
         clip: ε, the range of the ratio.
-        entropy_weight: of the mean entropy per step, in nats.
+        entropy_weight: of the entropy in nats, summed over the steps taken and divided like the rest of the loss.
         entropy_half_life: meta-iterations in which that weight halves, so that what is costly to try is tried early and
             left in the end; None means that it stays.
         value_weight: of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less.

@@ -140,7 +140,7 @@ class Stage:
     """[] what the advantages were divided by, in units of return; 1 where they were not normalised"""
     credit: jax.Array
     """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
-    computes it across tasks, in units of the advantage per step"""
+    computes it across tasks, in the units of the stage losses"""
 
 
 @struct.dataclass
