@@ -14,7 +14,7 @@ from flax import struct
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
+from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, check_task, sane, within
 from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
@@ -193,9 +193,10 @@ def rollout(
         Leaves [N, T, ...], cut from the gradient's graph.
 
     Raises:
-        ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
-            fit.
+        ValueError: it is no task of the environment, the environment's states or the policy's distribution lack a
+            field, or their shapes or types do not fit.
     """
+    task = check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def episode(key):
@@ -247,7 +248,7 @@ def trial(
         ValueError: as in `rollout`.
     """
     # Episodes come one after the other, so there is one axis already: that of the tasks.
-    step_env = jax.jit(env.step)
+    task, step_env = check_task(env, task), jax.jit(env.step)
 
     def act(memory, percept):
         memory = policy.remember(params, memory, percept)
@@ -265,6 +266,7 @@ def trial(
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
+    task = check_task(env, task)
 
     def one(key):
         fresh = _fresh(key, env, task)
@@ -298,6 +300,7 @@ def unroll(
     Raises:
         ValueError: as in `rollout`.
     """
+    task = check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def piece(key, begun):

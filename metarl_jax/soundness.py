@@ -1,13 +1,67 @@
-"""What a rollout takes from an environment and a policy: refused where it cannot work, sane or diverged."""
+"""What a rollout takes from a caller, an environment and a policy: refused where it cannot work, sane or diverged."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.types import PyTree
+
+
+class _Shape(NamedTuple):
+    """A leaf as an error message shows it: type and shape of an array, such as ``float32[2]``, anything else itself."""
+
+    leaf: Any
+
+    def __repr__(self) -> str:
+        if not hasattr(self.leaf, "dtype"):
+            return repr(self.leaf)
+        return f"{self.leaf.dtype}{list(jnp.shape(self.leaf))}".replace(" ", "")
+
+
+_KINDS = (jnp.bool_, jnp.integer, jnp.floating)
+"""of numbers, each of which holds those before it"""
+
+
+def _kind(dtype: Any) -> Any:
+    return next((place for place, kind in enumerate(_KINDS) if jnp.issubdtype(dtype, kind)), dtype)
+
+
+def _as_leaf(value: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """The array that a leaf of a task is; ValueError or TypeError where it is no such array."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.extended):
+        fits = getattr(value, "dtype", None) == like.dtype
+    else:
+        value = jnp.asarray(value)
+        given, wanted = _kind(value.dtype), _kind(like.dtype)
+        fits = given == wanted or (isinstance(given, int) and isinstance(wanted, int) and given < wanted)
+    if not fits or jnp.shape(value) != like.shape:
+        raise ValueError
+    return value if value.dtype == like.dtype else value.astype(like.dtype)
+
+
+def check_task(env: TaskEnv, task: PyTree) -> PyTree:
+    """The task as arrays of the types that `sample_task` gives; it takes a trace of `sample_task` and no run.
+
+    Numbers of Python, NumPy arrays and lists do as well, and integers where the family has floats. What has another
+    shape would broadcast, and give the returns of no task.
+
+    Raises:
+        ValueError: structure, a shape or the kind of a number is not that of the family's tasks.
+    """
+    expected = jax.eval_shape(env.sample_task, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(expected)
+    try:
+        given = structure.flatten_up_to(task)
+        return structure.unflatten([_as_leaf(*pair) for pair in zip(given, leaves, strict=True)])
+    except (ValueError, TypeError, OverflowError) as error:
+        given, wanted = (jax.tree.map(_Shape, tree) for tree in (task, expected))
+        raise ValueError(
+            f"task is {given}, and a task of {env.name!r} is like {wanted}; take one from its sample_task, or write "
+            "one down like that; to adapt to several, jax.vmap over them"
+        ) from error
 
 
 def check_state(env: TaskEnv, function: str, state: Any) -> None:
