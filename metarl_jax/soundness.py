@@ -1,10 +1,15 @@
 """What a rollout takes from a caller, an environment and a policy: refused where it cannot work, sane or diverged."""
 
+import contextlib
+import contextvars
+import functools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.types import PyTree
@@ -144,3 +149,60 @@ def within(tree: PyTree, most: float) -> jax.Array:
 def sane(state: Any) -> jax.Array:
     """[] bool: the state's observation and reward are those of a simulation that has not diverged."""
     return within(state.observation, MOST_OBSERVATION) & within(state.reward, MOST_REWARD)
+
+
+LIMITS = {"observation": MOST_OBSERVATION, "reward": MOST_REWARD}
+"""of the fields of a state, the largest magnitude of a simulation that has not diverged"""
+
+
+class Witness:
+    """Of what programs traced within `watched` met, the first number for which an episode is void."""
+
+    def __init__(self):
+        self.seen: str | None = None
+
+    def look(self, when: str, names: list[tuple[str, tuple[int, ...]]], sound: Any, found: Any) -> np.ndarray:
+        """Takes [...] episodes: which are sound, and of every leaf whether, where and with what it is not."""
+        sound = np.asarray(sound)
+        if self.seen is None and not sound.all():
+            first = tuple(np.argwhere(~sound)[0])
+            for (name, shape), leaf in zip(names, found, strict=True):
+                wrong, place, value = (np.asarray(numbers)[first] for numbers in leaf)
+                if wrong:
+                    component = "".join(f"[{i}]" for i in np.unravel_index(int(place), shape))
+                    limit = LIMITS[name.partition("[")[0].partition(".")[0]]
+                    self.seen = f"{name}{component} is {value:.6g} {when}, and an episode takes up to ±{limit:g}"
+                    break
+        return sound
+
+
+_WITNESS: contextvars.ContextVar[Witness | None] = contextvars.ContextVar("witness", default=None)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Witness]:
+    """Programs that are traced within it tell a witness what diverges, and take longer; no other pays for it."""
+    witness = Witness()
+    token = _WITNESS.set(witness)
+    try:
+        yield witness
+    finally:
+        _WITNESS.reset(token)
+
+
+def witnessed(sound: jax.Array, when: str, state: Any) -> jax.Array:
+    """`sound` [] bool as it is; within `watched` a witness looks at the state where it is False."""
+    witness = _WITNESS.get()
+    if witness is None:
+        return sound
+    names, found = [], []
+    for field, most in LIMITS.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(state, field)):
+            numbers = jnp.ravel(leaf).astype(float)
+            if numbers.size:
+                wrong = ~(jnp.abs(numbers) <= most)
+                names.append((field + jax.tree_util.keystr(path), jnp.shape(leaf)))
+                found.append((wrong.any(), wrong.argmax(), numbers[wrong.argmax()]))
+    shape = jax.ShapeDtypeStruct((), bool)
+    look = functools.partial(witness.look, when, names)
+    return jax.pure_callback(look, shape, sound, found, vmap_method="broadcast_all")
