@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from metarl_jax.base import MetaAlgorithm
@@ -90,7 +91,7 @@ def all_finite(tree: PyTree) -> jax.Array:
 def without_episode(metrics: Metrics) -> Any:
     """[...] bool: every episode of the iteration was void."""
     if not {"diverged_episodes", "environment_steps"} <= metrics.keys():
-        return False
+        return np.bool_(False)
     return (metrics["diverged_episodes"] > 0) & (metrics["environment_steps"] == 0)
 
 

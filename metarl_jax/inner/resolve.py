@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator, InnerOptimizer, Policy, ScaledEstimator
@@ -88,6 +89,11 @@ def resolve_optimizer(
 ) -> InnerOptimizer:
     """One optimiser for every parameter, or one by label where something moves differently or not at all."""
     optimizer, existing = build(inner_lr), labels_of(policy)
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "inner_optimizer returned an optax transformation; wrap it, as in "
+            "lambda inner_lr: mrl.inner.from_optax(optax.adam(inner_lr))"
+        )
     if not isinstance(optimizer, InnerOptimizer):
         raise ValueError("inner_optimizer must be a function inner_lr → InnerOptimizer, and returned something else")
     groups: dict[str, InnerOptimizer] = {}
