@@ -108,7 +108,7 @@ PAYS = jnp.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
 
 
 def meta_gradient(rule, start):
-    """Of the batch, and of its tasks one by one: two steps on ½ p_i (x_i − 1)² and ½ p_0 ‖z − 1‖²."""
+    """Of the batch: two steps on ½ p_i (x_i − 1)² and ½ p_0 ‖z − 1‖²."""
 
     def end(start, pays):
         params, state = start, rule.init(start)
@@ -117,12 +117,7 @@ def meta_gradient(rule, start):
             params, state = rule.update(gradient, state, params)
         return sum(((leaf - 2) ** 2).sum() for leaf in jax.tree.leaves(params))
 
-    @jax.jit
-    def both(start):
-        mean = jax.grad(lambda start: jax.vmap(end, (None, 0))(start, PAYS).mean())(start)
-        return mean, jax.vmap(jax.grad(end), (None, 0))(start, PAYS)
-
-    return both(start)
+    return jax.jit(jax.grad(lambda start: jax.vmap(end, (None, 0))(start, PAYS).mean()))(start)
 
 
 START = {"x": jnp.array([0.3, -0.5]), "z": jnp.zeros(3)}
@@ -131,11 +126,9 @@ START = {"x": jnp.array([0.3, -0.5]), "z": jnp.zeros(3)}
 @pytest.mark.parametrize("name", OPTAX)
 def test_a_task_that_pays_nothing_is_no_nan_for_the_others(name):
     """Whatever the rule; nor does a component, or an array of φ that is 0."""
-    mean, one_by_one = meta_gradient(inner.from_optax(OPTAX[name]), START)
-    for leaf in jax.tree.leaves((mean, one_by_one)):
+    for leaf in jax.tree.leaves(meta_gradient(inner.from_optax(OPTAX[name]), START)):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() < 1e3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b.mean(0), rtol=1e-3, atol=1e-4), mean, one_by_one)
 
 
 @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam, all in the root", "a schedule"])
