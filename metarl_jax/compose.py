@@ -73,7 +73,8 @@ def build_parts(
         discount: γ of a named estimator; None means its default.
         lambda_: λ of a named estimator; None means its default.
         normalized: whether "gae" brings each task's stage to mean 0 and standard deviation 1; None means its default.
-        baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`.
+        baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`; None chooses by size,
+            see `metarl_jax.inner.choose_baseline`.
         policy: π, or options of `metarl_jax.policies.mlp`, which makes it otherwise.
         remat: recompute inner steps in the backward pass instead of storing their activations.
         task_chunk: tasks at a time in both phases; None means all at once.
@@ -90,7 +91,7 @@ def build_parts(
         horizon=env.horizon if horizon is None else horizon,
     )
     estimator = resolve_advantage(
-        env, trial.horizon, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
+        env, trial, advantage, baseline, discount=discount, lambda_=lambda_, normalized=normalized
     )
     loss_of_step: Surrogate = choose("surrogate", surrogate, inner.SURROGATES)
     critic, refit = estimator.critic, None

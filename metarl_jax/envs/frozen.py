@@ -39,7 +39,7 @@ def _traced(function: Callable, key: Key) -> str:
     """The program with its numbers; an error is a program of its own."""
     try:
         closed = jax.make_jaxpr(lambda key: function(key))(key)  # a function of its own, which no cache knows
-    except Exception as error:  # noqa: BLE001, the user's own code met a number that it was not written for
+    except Exception as error:
         return repr(error)
     consts = [c for c in closed.consts if not jax.dtypes.issubdtype(c.dtype, jax.dtypes.prng_key)]
     return f"{closed} {[np.asarray(const).tolist() for const in consts]}"

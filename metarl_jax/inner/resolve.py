@@ -13,7 +13,7 @@ from metarl_jax.base import AdvantageEstimator, InnerOptimizer, Policy, ScaledEs
 from metarl_jax.checks import choose
 from metarl_jax.inner.advantages import ADVANTAGES, returns
 from metarl_jax.inner.advantages import estimate as estimate_advantage
-from metarl_jax.inner.critics import Critic, make_baseline
+from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
 from metarl_jax.types import PyTree, Trajectory
 
@@ -30,8 +30,11 @@ class ResolvedAdvantage(NamedTuple):
     discount: float
 
 
-def resolve_advantage(env, horizon, advantage, baseline, **settings) -> ResolvedAdvantage:
-    """The estimator that the assembly runs, and the critic that it needs, if any."""
+def resolve_advantage(env, trial, advantage, baseline, **settings) -> ResolvedAdvantage:
+    """The estimator that the assembly runs, and the critic that it needs, if any.
+
+    A baseline by name, or by default, is one that the sizes of `trial` bear, see `metarl_jax.inner.choose_baseline`.
+    """
     given = {name: value for name, value in (settings | {"baseline": baseline}).items() if value is not None}
     if callable(advantage):
         if given:
@@ -49,7 +52,10 @@ def resolve_advantage(env, horizon, advantage, baseline, **settings) -> Resolved
         return ResolvedAdvantage(lambda params, trajectory: (estimator(trajectory), jnp.ones(())), None, discount)
     discount, lambda_ = checks.share("discount", settings["discount"]), checks.share("lambda_", settings["lambda_"])
     normalized = checks.boolean("normalized", settings["normalized"])
-    source = make_baseline(settings["baseline"], env.observation_size, horizon)
+    source = settings["baseline"]
+    if source is None or isinstance(source, str):
+        source = choose_baseline(source, env.observation_size, trial)
+    source = make_baseline(source, env.observation_size, trial.horizon)
     critic = source if isinstance(source, Critic) else None
 
     def estimate(params: PyTree, trajectory: Trajectory):

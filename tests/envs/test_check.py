@@ -11,8 +11,6 @@ from flax import struct
 
 import metarl_jax as mrl
 from metarl_jax.envs import State
-from metarl_jax.envs.frozen import frozen_reads
-from metarl_jax.rollout import rollout
 
 
 @struct.dataclass
@@ -221,91 +219,6 @@ def test_a_planted_fault_is_named(name):
     for words in expected:
         assert any(words in fault for fault in faults), (words, faults)
     assert all("\n" not in fault for fault in faults)
-
-
-LIMITS = {
-    "observation": (
-        lambda most: step_scaled(most, 1.0),
-        1e8,
-        r"observation too large, first after 1 steps: observation[0] is 1",
-    ),
-    "reward": (lambda most: step_scaled(1.0, most), 1e14, r"reward too large, first after 1 steps: reward is -1"),
-}
-
-
-def step_scaled(observation, reward):
-    """Steps to a place and a reward of these sizes, where the goal says which sign the second component has."""
-
-    def scaled(task, state, action):
-        sign = jnp.sign(task["goal"][1] + action[0])
-        place = jnp.array([observation, 0.0]) + jnp.array([0.0, 1.0]) * action[0]
-        return walk(place, -reward * (1 + 0 * sign) + 0.1 * task["goal"][0])
-
-    return scaled
-
-
-@pytest.mark.parametrize("name", LIMITS)
-def test_the_limits_are_those_of_a_rollout(name):
-    """Just below them an episode counts, and `check` has nothing to say of them."""
-    step_of, most, words = LIMITS[name]
-    for size, void in ((0.99 * most, False), (1.01 * most, True)):
-        env = dataclasses.replace(SOUND, step=step_of(size))
-        faults = mrl.envs.check(env, random_start=False)
-        assert any(words in fault for fault in faults) == void, faults
-        policy = mrl.Policy(lambda key: jnp.zeros(2), lambda p, o: mrl.policies.DiagonalGaussian(p, p))
-        run = jax.jit(lambda key, env=env: rollout(key, env, policy, jnp.zeros(2), env.sample_task(key), 2, 2).void)
-        assert run(jax.random.key(0)).all() == void
-
-
-LEVEL = 1.0
-TABLE = [0.1, 0.2, 0.3]
-SETTINGS = {"name": "far", "unused": 3.0}
-
-
-def raise_level():
-    global LEVEL
-    LEVEL += 1.0
-
-
-def drawn(key, scale):
-    return {"goal": scale * jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)}
-
-
-def samplers():
-    """``sample_task → the variable that it should not read``, None where there is none."""
-    curriculum, cell, fixed, pair = {"scale": 1.0, "other": 2.0}, [1.0], 2.0, (1.0, 2.0)
-    array = np.array([1.0, 2.0])
-
-    def scaled(key):
-        return drawn(key, curriculum["scale"])
-
-    return {
-        "a dictionary": (scaled, "curriculum['scale']"),
-        "a list of one": (lambda key: drawn(key, cell[0]), "cell[0]"),
-        "a global that a function assigns": (lambda key: drawn(key, LEVEL), "LEVEL"),
-        "through another function": (lambda key: scaled(key), "curriculum['scale']"),
-        "a constant": (lambda key: drawn(key, fixed), None),
-        "a tuple": (lambda key: drawn(key, pair[0]), None),
-        "a table": (lambda key: drawn(key, jnp.array(TABLE)[jax.random.randint(key, (), 0, 3)]), None),
-        "an array": (lambda key: drawn(key, jnp.array(array)[0]), None),
-        "a dictionary that is not read": (lambda key: drawn(key, 1.0 if SETTINGS["name"] else 2.0), None),
-    }
-
-
-@pytest.mark.parametrize("name", samplers())
-def test_variables_that_jit_freezes_are_named(name):
-    sample, variable = samplers()[name]
-    faults = tuple(frozen_reads(sample, jax.random.key(0)))
-    assert [f"sample_task reads the variable {variable}: jax.jit freezes" in fault for fault in faults] == (
-        [] if variable is None else [True]
-    )
-    assert LEVEL == SETTINGS["unused"] - 2 == 1.0, "what was tried is put back"
-
-
-def test_check_tells_of_such_a_variable():
-    sample = samplers()["a dictionary"][0]
-    (fault,) = mrl.envs.check(dataclasses.replace(SOUND, sample_task=sample))
-    assert "make a new environment for it" in fault
 
 
 def test_a_single_fault_raises_no_false_alarm():
