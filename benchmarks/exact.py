@@ -1,7 +1,7 @@
 """Exact meta-gradients of finite problems by enumeration: a second implementation, sharing no code with the library.
 
-Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. R(φ) = E[G]/T with G = Σ_t γᵗ r_t the return
-of an episode of at most T steps; it may end before. Stage s collects a data set D_s of N episodes with φ_s, and
+Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. R(φ) = E[G]/T with G = Σ_t γᵗ r_t the
+return of an episode of at most T steps; it may end before. Stage s collects a data set D_s of N episodes with φ_s, and
 
     φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),  ĝ = 1/(N T) Σ_{n,t} A_t g_t,  g_t = ∇log π(a_t|s_t)
 

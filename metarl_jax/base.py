@@ -26,7 +26,9 @@ class TaskEnv:
     """
 
     sample_task: Callable[[Key], PyTree]
-    """``key → task``, any pytree of arrays"""
+    """``key → task``, any pytree of arrays; a function of the key alone. What else it reads, such as a variable of a
+    curriculum, is frozen when it is compiled: a later change goes unnoticed. For another p(M) make another environment,
+    ``dataclasses.replace(env, sample_task=...)``, and an algorithm for it"""
     reset: Callable[[Key, PyTree], Any]
     """``(key, task) → state``, a fresh start for every key"""
     step: Callable[[PyTree, Any, jax.Array], Any]

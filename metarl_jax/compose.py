@@ -79,7 +79,8 @@ def build_parts(
             `gradient` its gradient under the same conditions as without discount.
         normalized: whether "gae" brings each task's stage to mean 0 and standard deviation 1; None means its default.
             What is ascended then is said in `metarl_jax.inner.advantages`.
-        baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`.
+        baseline: V of "gae", a name of `metarl_jax.inner.BASELINES`, a `Baseline` or a `Critic`; None chooses by size,
+            see `metarl_jax.inner.choose_baseline`.
         average: what the sums over a stage's steps are divided by: "horizon", N·T, so that `gradient` times T is the
             gradient of an episode's mean return, or "valid", the number of steps taken, as in published codes; see
             `metarl_jax.types.Trajectory.mean`.
@@ -101,7 +102,7 @@ def build_parts(
     discount_states = checks.boolean("discount_states", discount_states)
     estimator = resolve_advantage(
         env,
-        trial.horizon,
+        trial,
         advantage,
         baseline,
         discount_states,

@@ -6,10 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.checks import unknown
+from metarl_jax.devices import mesh
+from metarl_jax.soundness import watched
 from metarl_jax.types import Key, MetaState, Metrics, PyTree, strongly_typed
 
 ON_NONFINITE = ("abort", "skip", "rollback")
@@ -47,9 +50,10 @@ def guard(
 ) -> Callable[[Key, MetaState], tuple[MetaState, Metrics]]:
     """An update that leaves no NaN or infinity in θ or in the outer optimiser's state.
 
-    Where a metric, the new θ or the new optimiser state is not finite, θ and optimiser state stay as they were before
-    the update ("abort", "skip"), or become those of the anchor ("rollback"). The iteration counts all the same, so
-    that the next one draws other tasks. The metric `nonfinite` is 1 for an update that was undone, else 0.
+    Where a metric, the new θ or the new optimiser state is not finite, or no episode was sound, θ and optimiser state
+    stay as they were before the update ("abort", "skip"), or become those of the anchor ("rollback"). The iteration
+    counts all the same, so that the next one draws other tasks. The metric `nonfinite` is 1 for an update that was
+    undone, else 0. Where a part of the episodes is void, a stage without a return is no fault.
 
     Args:
         update: of a `MetaAlgorithm`.
@@ -67,7 +71,7 @@ def guard(
         before = (plain.params, plain.opt_state)
         anchor = _where(state.iteration % every == 0, before, memory.anchor)
         new, metrics = update(key, plain)
-        finite = all_finite((metrics, new.params, new.opt_state))
+        finite = all_finite((_measured(metrics), new.params, new.opt_state)) & ~without_episode(metrics)
         params, opt_state = _where(
             finite, (new.params, new.opt_state), anchor if on_nonfinite == "rollback" else before
         )
@@ -82,6 +86,23 @@ def all_finite(tree: PyTree) -> jax.Array:
     """[] bool: no leaf holds a NaN or an infinity."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
+
+
+def without_episode(metrics: Metrics) -> Any:
+    """[...] bool: every episode of the iteration was void."""
+    if not {"diverged_episodes", "environment_steps"} <= metrics.keys():
+        return np.bool_(False)
+    return (metrics["diverged_episodes"] > 0) & (metrics["environment_steps"] == 0)
+
+
+def _measured(metrics: Metrics) -> Metrics:
+    """The metrics, 0 for returns that may be NaN because all episodes of a stage were void.
+
+    Of a policy that fails the entropy is not finite either, so nothing is hidden by it.
+    """
+    void = metrics.get("diverged_episodes", 0) > 0
+    unknown = {name: jnp.where(void, 0, metrics[name]) for name in ("return", "gain") if name in metrics}
+    return metrics | unknown
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
@@ -107,6 +128,26 @@ def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | Non
         except FloatingPointError as error:
             return f"{' '.join(str(error).split())}, {_origin(error)}"
     return None
+
+
+def first_void(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:
+    """Which number of an observation or a reward made an episode of one update void; None: none did.
+
+    The update is compiled anew, for one device, and run.
+
+    Args:
+        algorithm: not guarded.
+        key: of the iteration.
+        state: before it, not guarded; of this process alone.
+
+    Returns:
+        The component, its value, whether at reset or after a step, and the limit.
+    """
+    with watched() as witness, jax.set_mesh(mesh(1, tasks=1)):
+        key, state = jax.device_put((key, state), jax.devices()[0])
+        # A function of its own, since JAX would not trace the update again.
+        jax.block_until_ready(jax.jit(lambda key, state: algorithm.update(key, state))(key, state))
+    return witness.seen
 
 
 def _origin(error: BaseException) -> str:

@@ -102,14 +102,18 @@ def assemble_lives(
         birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
         new, ended = newborn(birth_key, theta, index, whole), life.age >= life.end
         life, seen = lives.window(window_key, parts, theta, _where(ended, new, life))
+        steps = seen.stages.trajectory.valid[1:].sum()
         # One broken life would put a NaN into the loss of all, where masking comes too late.
         broken = ~_finite((life.fast, seen.stages))
-        return _where(broken, new, life), _where(broken, lives.forgotten(seen, new.fast), seen), ended, broken
+        return _where(broken, new, life), _where(broken, lives.forgotten(seen, new.fast), seen), ended, broken, steps
 
     def advance(key: Key, theta: PyTree, population: lives.Life):
         numbers = jnp.arange(trial.tasks)
-        living, seen, ended, broken = over_tasks(lambda pair: next_window(key, theta, *pair), (numbers, population))
+        living, seen, ended, broken, steps = over_tasks(
+            lambda pair: next_window(key, theta, *pair), (numbers, population)
+        )
         metrics = outer.describe_window(seen.stages) | {
+            "environment_steps": steps.sum(),  # those that were forgotten too
             "age": living.age.mean(dtype=float),
             "renewed": jnp.logical_or(ended, broken).sum(),
             "diverged_lives": broken.sum(),

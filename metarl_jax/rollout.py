@@ -14,7 +14,16 @@ from flax import struct
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.soundness import MOST_OBSERVATION, check_action, check_same, check_state, sane, within
+from metarl_jax.soundness import (
+    MOST_OBSERVATION,
+    check_action,
+    check_same,
+    check_state,
+    check_task,
+    sane,
+    within,
+    witnessed,
+)
 from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
@@ -91,7 +100,7 @@ def _run(
     Returns:
         past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
     """
-    whole = within(begun.state.observation, MOST_OBSERVATION)
+    whole = witnessed(within(begun.state.observation, MOST_OBSERVATION), "at reset", begun.state)
 
     def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
         return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
@@ -119,9 +128,9 @@ def _run(
         observation, memory, action, log_prob = decide(key, past, state, time == 0)
         with jax.named_scope("physics"):
             following = _promoted(step_env(task, state, action), state)
-        diverged = able & ~sane(following)
         # Padding may diverge: nothing of it is kept.
-        sound, running = sound & ~(running & diverged), running & ~diverged
+        holds = witnessed(~(running & able) | sane(following), "after a step", following)
+        sound, running = sound & holds, running & holds
         over = jnp.asarray(following.terminated, bool) | jnp.asarray(following.truncated, bool)
         reward = jnp.where(running, jnp.asarray(following.reward, float), 0.0)
         record = {"observation": observation, "action": action, "log_prob": log_prob, "reward": reward}
@@ -193,9 +202,10 @@ def rollout(
         Leaves [N, T, ...], cut from the gradient's graph.
 
     Raises:
-        ValueError: the environment's states or the policy's distribution lack a field, or their shapes or types do not
-            fit.
+        ValueError: it is no task of the environment, the environment's states or the policy's distribution lack a
+            field, or their shapes or types do not fit.
     """
+    task = check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def episode(key):
@@ -247,7 +257,7 @@ def trial(
         ValueError: as in `rollout`.
     """
     # Episodes come one after the other, so there is one axis already: that of the tasks.
-    step_env = jax.jit(env.step)
+    task, step_env = check_task(env, task), jax.jit(env.step)
 
     def act(memory, percept):
         memory = policy.remember(params, memory, percept)
@@ -265,6 +275,7 @@ def trial(
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
+    task = check_task(env, task)
 
     def one(key):
         fresh = _fresh(key, env, task)
@@ -298,6 +309,7 @@ def unroll(
     Raises:
         ValueError: as in `rollout`.
     """
+    task = check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def piece(key, begun):

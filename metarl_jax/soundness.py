@@ -1,13 +1,72 @@
-"""What a rollout takes from an environment and a policy: refused where it cannot work, sane or diverged."""
+"""What a rollout takes from a caller, an environment and a policy: refused where it cannot work, sane or diverged."""
 
+import contextlib
+import contextvars
+import functools
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.types import PyTree
+
+
+class _Shape(NamedTuple):
+    """A leaf as an error message shows it: type and shape of an array, such as ``float32[2]``, anything else itself."""
+
+    leaf: Any
+
+    def __repr__(self) -> str:
+        if not hasattr(self.leaf, "dtype"):
+            return repr(self.leaf)
+        return f"{self.leaf.dtype}{list(jnp.shape(self.leaf))}".replace(" ", "")
+
+
+_KINDS = (jnp.bool_, jnp.integer, jnp.floating)
+"""of numbers, each of which holds those before it"""
+
+
+def _kind(dtype: Any) -> Any:
+    return next((place for place, kind in enumerate(_KINDS) if jnp.issubdtype(dtype, kind)), dtype)
+
+
+def _as_leaf(value: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
+    """The array that a leaf of a task is; ValueError or TypeError where it is no such array."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.extended):
+        fits = getattr(value, "dtype", None) == like.dtype
+    else:
+        value = jnp.asarray(value)
+        given, wanted = _kind(value.dtype), _kind(like.dtype)
+        fits = given == wanted or (isinstance(given, int) and isinstance(wanted, int) and given < wanted)
+    if not fits or jnp.shape(value) != like.shape:
+        raise ValueError
+    return value if value.dtype == like.dtype else value.astype(like.dtype)
+
+
+def check_task(env: TaskEnv, task: PyTree) -> PyTree:
+    """The task as arrays of the types that `sample_task` gives; it takes a trace of `sample_task` and no run.
+
+    Numbers of Python, NumPy arrays and lists do as well, and integers where the family has floats. What has another
+    shape would broadcast, and give the returns of no task.
+
+    Raises:
+        ValueError: structure, a shape or the kind of a number is not that of the family's tasks.
+    """
+    expected = jax.eval_shape(env.sample_task, jax.random.key(0))
+    leaves, structure = jax.tree.flatten(expected)
+    try:
+        given = structure.flatten_up_to(task)
+        return structure.unflatten([_as_leaf(*pair) for pair in zip(given, leaves, strict=True)])
+    except (ValueError, TypeError, OverflowError) as error:
+        given, wanted = (jax.tree.map(_Shape, tree) for tree in (task, expected))
+        raise ValueError(
+            f"task is {given}, and a task of {env.name!r} is like {wanted}; take one from its sample_task, or write "
+            "one down like that; to adapt to several, jax.vmap over them"
+        ) from error
 
 
 def check_state(env: TaskEnv, function: str, state: Any) -> None:
@@ -90,3 +149,60 @@ def within(tree: PyTree, most: float) -> jax.Array:
 def sane(state: Any) -> jax.Array:
     """[] bool: the state's observation and reward are those of a simulation that has not diverged."""
     return within(state.observation, MOST_OBSERVATION) & within(state.reward, MOST_REWARD)
+
+
+LIMITS = {"observation": MOST_OBSERVATION, "reward": MOST_REWARD}
+"""of the fields of a state, the largest magnitude of a simulation that has not diverged"""
+
+
+class Witness:
+    """Of what programs traced within `watched` met, the first number for which an episode is void."""
+
+    def __init__(self):
+        self.seen: str | None = None
+
+    def look(self, when: str, names: list[tuple[str, tuple[int, ...]]], sound: Any, found: Any) -> np.ndarray:
+        """Takes [...] episodes: which are sound, and of every leaf whether, where and with what it is not."""
+        sound = np.asarray(sound)
+        if self.seen is None and not sound.all():
+            first = tuple(np.argwhere(~sound)[0])
+            for (name, shape), leaf in zip(names, found, strict=True):
+                wrong, place, value = (np.asarray(numbers)[first] for numbers in leaf)
+                if wrong:
+                    component = "".join(f"[{i}]" for i in np.unravel_index(int(place), shape))
+                    limit = LIMITS[name.partition("[")[0].partition(".")[0]]
+                    self.seen = f"{name}{component} is {value:.6g} {when}, and an episode takes up to ±{limit:g}"
+                    break
+        return sound
+
+
+_WITNESS: contextvars.ContextVar[Witness | None] = contextvars.ContextVar("witness", default=None)
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Witness]:
+    """Programs that are traced within it tell a witness what diverges, and take longer; no other pays for it."""
+    witness = Witness()
+    token = _WITNESS.set(witness)
+    try:
+        yield witness
+    finally:
+        _WITNESS.reset(token)
+
+
+def witnessed(sound: jax.Array, when: str, state: Any) -> jax.Array:
+    """`sound` [] bool as it is; within `watched` a witness looks at the state where it is False."""
+    witness = _WITNESS.get()
+    if witness is None:
+        return sound
+    names, found = [], []
+    for field, most in LIMITS.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(state, field)):
+            numbers = jnp.ravel(leaf).astype(float)
+            if numbers.size:
+                wrong = ~(jnp.abs(numbers) <= most)
+                names.append((field + jax.tree_util.keystr(path), jnp.shape(leaf)))
+                found.append((wrong.any(), wrong.argmax(), numbers[wrong.argmax()]))
+    shape = jax.ShapeDtypeStruct((), bool)
+    look = functools.partial(witness.look, when, names)
+    return jax.pure_callback(look, shape, sound, found, vmap_method="broadcast_all")

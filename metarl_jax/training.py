@@ -14,7 +14,7 @@ import numpy as np
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.devices import SEEDS, count, replicated, split
-from metarl_jax.guard import guard, guarded
+from metarl_jax.guard import first_void, guard, guarded, unguarded, without_episode
 from metarl_jax.types import Key, MetaState, strongly_typed
 
 
@@ -49,11 +49,12 @@ def _of_each(function: Callable, key: Key) -> Callable:
 
 
 class NonFiniteError(FloatingPointError):
-    """Too many updates in a row were undone because a metric, θ or the optimiser's state was NaN or infinite.
+    """Too many updates in a row were undone: a metric, θ or the optimiser's state was not finite, or no episode sound.
 
     Attributes:
         iteration: of the last of them, counted from 0.
-        metric: its name; "state" if every metric was finite but the updated state was not.
+        metric: its name; "state" if every metric was finite but the updated state was not, "diverged_episodes" if all
+            episodes were void.
         seed: which of several seeds, counted from 0; None where there is one.
         metrics: those of this chunk's iterations before that one, leaves [n, ...].
         state: after it, so without what it would have changed (see `metarl_jax.guard.guard`).
@@ -63,8 +64,9 @@ class NonFiniteError(FloatingPointError):
         self.iteration, self.metric, self.seed = iteration, metric, seed
         self.metrics, self.state = chunk.metrics, chunk.state
         where = "" if seed is None else f" of seed number {seed}"
+        value = value if isinstance(value, str) else f"is {value}"
         row = "" if failures == 1 else f", the last of {failures} iterations in a row that are not finite"
-        super().__init__(f"iteration {iteration}: {metric!r}{where} is {value}{row}")
+        super().__init__(f"iteration {iteration}: {metric!r}{where} {value}{row}")
 
 
 class Chunk(NamedTuple):
@@ -114,7 +116,23 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
     return _settled(state, key), replicated((metrics, done, state.opt_state.failures))
 
 
-def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int) -> None:
+def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaState, seed: int | None) -> str | None:
+    """The number that made the first of an iteration's episodes void, as `metarl_jax.guard.first_void` tells it.
+
+    Args:
+        algorithm: not guarded.
+        key: the root key, or one for each of R seeds.
+        iteration: counted from 0.
+        state: near it, guarded or not; of R seeds [R, ...].
+        seed: which of them; None where there is one.
+    """
+    keys = streams(key).train
+    if seed is not None:
+        keys, state = keys[seed], jax.tree.map(lambda leaf: leaf[seed], state)
+    return first_void(algorithm, jax.random.fold_in(keys, iteration), unguarded(state))
+
+
+def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int, why: Callable[..., str | None]) -> None:
     if failures.max() < patience:
         return
     seed = int(failures.argmax()) if failures.ndim else None
@@ -122,8 +140,14 @@ def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int) -> None:
     def last(values):
         return values[-1] if seed is None else values[-1, seed]
 
-    bad = {name: last(values) for name, values in chunk.metrics.items() if not np.isfinite(last(values)).all()}
-    name, value = next(iter(bad.items()), ("state", "not finite after the update"))
+    now = {name: last(values) for name, values in chunk.metrics.items()}
+    bad = {name: value for name, value in now.items() if not np.isfinite(value).all()}
+    name, value = next(iter(bad.items()), ("state", "is not finite after the update"))
+    if without_episode(now):
+        # Of several processes none has the whole state.
+        cause = why(chunk.done - 1, chunk.state, seed) if jax.process_count() == 1 else None
+        name, value = "diverged_episodes", f"is {now['diverged_episodes']}, all of them"
+        value += f": {cause}" if cause else ""
     before = {name: values[:-1] for name, values in chunk.metrics.items()}
     raise NonFiniteError(chunk.done - 1, name, seed, value, int(failures.max()), chunk._replace(metrics=before))
 
@@ -160,8 +184,9 @@ def train(
         state: where to go on; None starts from ``algorithm.init(streams(key).init)``.
         chunk: the most iterations between two yields, and the iterations between two anchors of "rollback".
         seconds: the time between two yields that is aimed at.
-        on_nonfinite: what becomes of an update that yields NaN or infinity: "abort" undoes it and stops, "skip" undoes
-            it and goes on, "rollback" goes on from the last anchor; see `metarl_jax.guard.guard`.
+        on_nonfinite: what becomes of an update that yields NaN or infinity, or that has no episode which is not void:
+            "abort" undoes it and stops, "skip" undoes it and goes on, "rollback" goes on from the last anchor; see
+            `metarl_jax.guard.guard`.
         patience: how many such updates in a row "skip" and "rollback" put up with before they stop.
         pace: the next chunk's length, given the one that is proposed; 0 ends the loop. Asked once the chunk before
             has ended, before that one is yielded. Processes that train together agree by it, since the proposal
@@ -169,7 +194,8 @@ def train(
 
     Raises:
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
-        NonFiniteError: too many updates in a row were undone.
+        NonFiniteError: too many updates in a row were undone. Where all episodes were void it names the number of the
+            observation or the reward that was not sound.
     """
     for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
         checks.integer(name, value)
@@ -190,7 +216,8 @@ def train(
 
     # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
     advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), chunk, patience)
-    return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace)
+    why = functools.partial(why_void, algorithm, key)
+    return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace, why)
 
 
 def _settled(state: MetaState, key: Key) -> MetaState:
@@ -229,15 +256,15 @@ def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
     return jax.block_until_ready(program(*arguments)), time.perf_counter() - started
 
 
-def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: int) -> Chunk:
+def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: int, why: Callable) -> Chunk:
     """A chunk that has ended; raises NonFiniteError where it may not be yielded."""
     metrics, ran, failures = jax.device_get(told)
     chunk = Chunk(start, state, {name: values[:ran] for name, values in metrics.items()}, seconds)
-    _check_finite(chunk, failures, patience)
+    _check_finite(chunk, failures, patience, why)
     return chunk
 
 
-def _chunks(lower, key, iterations, state, chunk, seconds, patience, pace):
+def _chunks(lower, key, iterations, state, chunk, seconds, patience, pace, why):
     done, length, ended = int(np.max(state.iteration)), 1, None
     state = _start(guarded(state), key, patience)
 
@@ -253,7 +280,7 @@ def _chunks(lower, key, iterations, state, chunk, seconds, patience, pace):
             compilation = time.perf_counter() - began
             # Behind a chunk that used up the patience the next one runs no iteration, and nobody asks for it.
             if ended is not None:
-                yield _fetched(*ended, patience)
+                yield _fetched(*ended, patience, why)
             if running is None:
                 return
             (state, told), elapsed = running()

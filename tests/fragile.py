@@ -27,12 +27,15 @@ class State(toys.State):
     breaks: jax.Array
 
 
-def fragile(rates=(0.0,)):
-    """A walk of 3 steps or more, to termination or the horizon, unless it breaks; a task draws one of the rates."""
+def fragile(rates=(0.0,), listed=1):
+    """A walk of 3 steps or more, to termination or the horizon, unless it breaks; a task draws one of the rates.
+
+    A task lists K = `listed` episodes that break.
+    """
 
     def sample_task(key):
         goal, rate = jax.random.normal(key, (1,)), jnp.array(rates)[jax.random.randint(key, (), 0, len(rates))]
-        return Task(goal, jnp.zeros((1, 2), jnp.uint32), jnp.array([NEVER]), rate, jnp.array(False))
+        return Task(goal, jnp.zeros((listed, 2), jnp.uint32), jnp.full(listed, NEVER), rate, jnp.array(False))
 
     def reset(key, task):
         chosen = (task.keys == jax.random.key_data(key)).all(-1)

@@ -48,6 +48,7 @@ def self_tuning(
     fixed = start._replace(
         discount=checks.share("outer_discount", outer_discount), lambda_=checks.share("outer_lambda", outer_lambda)
     )
+    common["baseline"] = "zero"  # the agent has critics of its own
     parts = build_parts(env, objective=outer.nothing, tasks=tasks, inner_optimizer=inner_optimizer, **common)
     agent = inner.make_actor_critic(env, parts.policy, fixed, return_scale, normalized)
     tuning = inner.tuning(start, tuned)

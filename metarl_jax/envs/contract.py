@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax.envs.frozen import frozen_reads
+from metarl_jax.soundness import LIMITS
 from metarl_jax.types import PyTree, strongly_typed
 
 LANES, LEAST_STEPS, MOST_STEPS = 16, 100, 1000
@@ -23,7 +25,8 @@ _compiled = jax.jit  # one program steps all lanes
 def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.Array | None) -> tuple[str, ...]:
     """The faults of an environment, one sentence each; empty if there are none.
 
-    It traces `sample_task`, `reset` and `step`, then runs 16 pairs of tasks twice, with random and extreme actions, for
+    It traces `sample_task`, `reset` and `step`, looks for numbers outside of its key that `sample_task` reads, see
+    `metarl_jax.envs.frozen`, then runs 16 pairs of tasks twice, with random and extreme actions, for
     100 steps or an episode, and longer until a reward depends on the task: the same keys and actions in different tasks
     show what the task changes, and the same tasks with other keys and actions show what it changes whatever happens.
 
@@ -42,7 +45,11 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
         found = tuple(stage)
         if found:  # what follows could not run
             return found
-    return (*_tasks(env, key), *_behavior(_run(env, key), random_start, shared_dynamics))
+    return (
+        *_tasks(env, key),
+        *frozen_reads(env.sample_task, key),
+        *_behavior(_run(env, key), random_start, shared_dynamics),
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -260,10 +267,15 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
         yield "reset draws the task anew: the state's task is not the task that reset was given"
     for group, kind in ((slice(A, EXTREME_A), "random"), (slice(EXTREME_A, None), "extreme (±1e6)")):
         for name, values in (("observation", observation[group]), ("reward", reward[group])):
-            broken = ~np.isfinite(values).reshape(*values.shape[:3], -1).all(-1)
+            broken = ~(np.abs(values) <= LIMITS[name])  # those of a rollout, where such an episode is void
             if broken.any():
-                when = int(np.argwhere(broken)[:, 2].min())
-                yield f"{kind} actions make the {name} NaN or infinite, first after {when} steps"
+                first = min(map(tuple, np.argwhere(broken)), key=lambda place: place[2])
+                what = "too large" if np.isfinite(values[first]) else "NaN or infinite"
+                component = "".join(f"[{i}]" for i in first[3:])
+                yield (
+                    f"{kind} actions make the {name} {what}, first after {first[2]} steps: "
+                    f"{name}{component} is {values[first]:.6g}, and beyond ±{LIMITS[name]:g} an episode counts nowhere"
+                )
     if random_start and (observation[A, :, 0] == observation[A, :1, 0]).all():
         yield (
             "every episode starts alike: the observation at reset is the same for every key "

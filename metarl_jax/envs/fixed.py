@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-
 from metarl_jax.base import TaskEnv
+from metarl_jax.soundness import check_task
 from metarl_jax.types import PyTree
 
 
@@ -19,10 +17,5 @@ def fix_task(env: TaskEnv, task: PyTree) -> TaskEnv:
     Raises:
         ValueError: it is no task of this environment.
     """
-    task = jax.tree.map(jnp.asarray, task)
-    expected = jax.eval_shape(env.sample_task, jax.random.key(0))
-    if jax.tree.map(jnp.shape, task) != jax.tree.map(jnp.shape, expected):
-        raise ValueError(
-            f"task is {task}, and a task of {env.name!r} is like {expected}; take one from its sample_task"
-        )
+    task = check_task(env, task)
     return dataclasses.replace(env, sample_task=lambda key: task, name=f"{env.name} with one task")

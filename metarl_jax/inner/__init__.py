@@ -4,18 +4,20 @@ from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic
 from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy
 from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, gae_of_values, normalize, returns
 from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
-from metarl_jax.inner.critics import BASELINES, Critic, make_baseline, previous_fit, value_network
+from metarl_jax.inner.critics import BASELINES, Critic, choose_baseline, make_baseline, previous_fit, value_network
 from metarl_jax.inner.lpg import LearnedRule, learned_rule, lpg, lpg_penalty, rule_optimizer, with_predictions
 from metarl_jax.inner.optimizers import (
     INNER_OPTIMIZERS,
     adam,
     by_label,
+    clipped,
     curvature,
     first_order,
     from_optax,
     frozen,
     learned_rates,
     momentum,
+    rmsprop,
     sgd,
 )
 from metarl_jax.inner.returns import reward_to_go
@@ -37,6 +39,8 @@ __all__ = [
     "actor_critic",
     "adam",
     "by_label",
+    "choose_baseline",
+    "clipped",
     "critic_loss",
     "curvature",
     "dice",
@@ -64,6 +68,7 @@ __all__ = [
     "previous_fit",
     "returns",
     "reward_to_go",
+    "rmsprop",
     "rule_optimizer",
     "score_function",
     "self_tuning",

@@ -61,8 +61,9 @@ def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
     (x_t − γ^{L−t} x_L)·w = Σ_{k=t}^{L−1} γ^{k−t} r_k, which is exact for a linear V.
 
     As in those papers V scores the very steps that it was fitted to. That needs many more steps than features: with
-    hardly more steps than features V explains the returns themselves, and advantages become noise. `leave_one_out` and
-    `metarl_jax.inner.previous_fit` score steps that were not fitted.
+    hardly more steps than features V explains the returns themselves, and advantages become noise; see
+    `metarl_jax.inner.choose_baseline`. `leave_one_out` and `metarl_jax.inner.previous_fit` score steps that were not
+    fitted.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.

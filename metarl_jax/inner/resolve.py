@@ -6,13 +6,14 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator, InnerOptimizer, Policy, ScaledEstimator
 from metarl_jax.checks import choose
 from metarl_jax.inner.advantages import ADVANTAGES, returns
 from metarl_jax.inner.advantages import estimate as estimate_advantage
-from metarl_jax.inner.critics import Critic, make_baseline
+from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.types import PyTree, Trajectory
@@ -31,9 +32,12 @@ class ResolvedAdvantage(NamedTuple):
     """γ; None: a user's function, which does not say"""
 
 
-def resolve_advantage(env, horizon, advantage, baseline, discount_states=False, **settings) -> ResolvedAdvantage:
-    """The estimator that the assembly runs, and the critic that it needs, if any."""
-    resolved = _resolve_plain(env, horizon, advantage, baseline, **settings)
+def resolve_advantage(env, trial, advantage, baseline, discount_states=False, **settings) -> ResolvedAdvantage:
+    """The estimator that the assembly runs, and the critic that it needs, if any.
+
+    A baseline by name, or by default, is one that the sizes of `trial` bear, see `metarl_jax.inner.choose_baseline`.
+    """
+    resolved = _resolve_plain(env, trial, advantage, baseline, **settings)
     if not discount_states:
         return resolved
     if resolved.discount is None:
@@ -50,7 +54,7 @@ def resolve_advantage(env, horizon, advantage, baseline, discount_states=False, 
     return resolved._replace(estimate=estimate)
 
 
-def _resolve_plain(env, horizon, advantage, baseline, **settings) -> ResolvedAdvantage:
+def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvantage:
     given = {name: value for name, value in (settings | {"baseline": baseline}).items() if value is not None}
     if callable(advantage):
         if given:
@@ -68,7 +72,10 @@ def _resolve_plain(env, horizon, advantage, baseline, **settings) -> ResolvedAdv
         return ResolvedAdvantage(lambda params, trajectory: (estimator(trajectory), jnp.ones(())), None, discount)
     discount, lambda_ = checks.share("discount", settings["discount"]), checks.share("lambda_", settings["lambda_"])
     normalized = checks.boolean("normalized", settings["normalized"])
-    source = make_baseline(settings["baseline"], env.observation_size, horizon)
+    source = settings["baseline"]
+    if source is None or isinstance(source, str):
+        source = choose_baseline(source, env.observation_size, trial)
+    source = make_baseline(source, env.observation_size, trial.horizon)
     critic = source if isinstance(source, Critic) else None
 
     def estimate(params: PyTree, trajectory: Trajectory):
@@ -118,6 +125,11 @@ def resolve_optimizer(
 ) -> InnerOptimizer:
     """One optimiser for every parameter, or one by label where something moves differently or not at all."""
     optimizer, existing = build(inner_lr), labels_of(policy)
+    if isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "inner_optimizer returned an optax transformation; wrap it, as in "
+            "lambda inner_lr: mrl.inner.from_optax(optax.adam(inner_lr))"
+        )
     if not isinstance(optimizer, InnerOptimizer):
         raise ValueError("inner_optimizer must be a function inner_lr → InnerOptimizer, and returned something else")
     groups: dict[str, InnerOptimizer] = {}

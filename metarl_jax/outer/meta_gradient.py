@@ -289,11 +289,12 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
 
     return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
     (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
-    diverged_episodes (void ones). The return is the mean over all other episodes, 0 if there is none, and no step of a
-    void episode is among the steps taken.
+    diverged_episodes (void ones). The return is the mean over all other episodes, NaN if there is none, and no step of
+    a void episode is among the steps taken.
     """
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
-    per_stage = mean_of_counted(returns, ~trajectory.void, (0, 2))
+    sound = ~trajectory.void
+    per_stage = jnp.where(sound.any((0, 2)), mean_of_counted(returns, sound, (0, 2)), jnp.nan)
     step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), params))
     return {
         "return": per_stage,

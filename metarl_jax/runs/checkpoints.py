@@ -46,7 +46,8 @@ class _NewestAndBest:
 
 def _best(scores: dict[int, float], steps: Sequence[int]) -> int | None:
     """The newest step of the highest score; None: no step has one."""
-    return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
+    scored = (step for step in steps if np.isfinite(scores.get(step, np.nan)))
+    return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
 def _is_key(leaf: Any) -> bool:

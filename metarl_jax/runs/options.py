@@ -55,7 +55,7 @@ class AlgorithmConfig:
     """advantage estimator of both loops: gae or returns (None: gae)"""
     baseline: str | None = None
     """what gae subtracts: linear_feature, linear_time, leave_one_out, previous_fit, value_network or zero (None:
-    value_network in tmaml, else linear_feature)"""
+    value_network in tmaml, else linear_feature where a stage has steps enough for it, linear_time or zero)"""
     normalized: bool | None = None
     """whether gae brings each task's stage to mean 0 and standard deviation 1 (None: True)"""
     discount: float | None = None

@@ -1,5 +1,6 @@
 """What a person sees while a run trains: a live bar on a terminal, a line now and then in a log file."""
 
+import math
 import time
 
 import numpy as np
@@ -15,6 +16,12 @@ def quantity(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.3g}{prefix}"
     return f"{value:.3g}"
+
+
+def mean_of_finite(values: np.ndarray) -> float:
+    """Mean over iterations and seeds that have a return; NaN if none has."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def duration(seconds: float) -> str:
@@ -62,8 +69,8 @@ class TrainingProgress:
         now, status = time.monotonic(), ""
         if "return" in metrics:
             returns = np.asarray(metrics["return"], float)
-            returns = np.nanmean(returns.reshape(-1, returns.shape[-1]), 0)  # over iterations, and over seeds
-            status = f"return {returns[0]:.4g} → {returns[-1]:.4g}"
+            means = [mean_of_finite(stage) for stage in (returns[..., 0], returns[..., -1])]
+            status = f"return {means[0]:.4g} → {means[1]:.4g}"
         if "environment_steps" in metrics and self._warm > self._start:
             status += f", {quantity(float(np.sum(metrics['environment_steps'])) / seconds)} steps/s"
         if "diverged_episodes" in metrics and np.sum(metrics["diverged_episodes"]):

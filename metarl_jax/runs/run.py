@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax.guard import first_nan, unguarded
+from metarl_jax.guard import first_nan, unguarded, without_episode
 from metarl_jax.runs import distributed, signals
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
@@ -16,7 +16,7 @@ from metarl_jax.runs.folder import resumable
 from metarl_jax.runs.progress import TrainingProgress, duration, quantity
 from metarl_jax.runs.session import Session, opened, steps_of
 from metarl_jax.runs.states import root_keys
-from metarl_jax.training import NonFiniteError, streams, train
+from metarl_jax.training import Chunk, NonFiniteError, streams, train, why_void
 from metarl_jax.types import MetaState
 
 
@@ -74,9 +74,19 @@ def train_run(
 def _summarize(session: Session, seconds: float, console: Console) -> None:
     steps = f"{quantity(session.steps)} environment steps"
     console.print(f"trained for {duration(seconds)} (h:mm:ss), {steps}", highlight=False)
+    if session.diverged:
+        several = "episodes" if session.diverged > 1 else "episode"
+        console.print(
+            f"[yellow]note:[/] {quantity(session.diverged)} {several} diverged and count nowhere; the column "
+            "diverged_episodes of metrics.csv says when",
+            soft_wrap=True,
+        )
     if session.undone:
         several = "updates were" if session.undone > 1 else "update was"
-        console.print(f"[yellow]note:[/] {session.undone} {several} undone, since a number was not finite")
+        console.print(
+            f"[yellow]note:[/] {session.undone} {several} undone, since a number was not finite or no episode sound",
+            soft_wrap=True,
+        )
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
@@ -106,7 +116,7 @@ def _train(
     config: TrainConfig, session: Session, console: Console, received: signals.Signals, debug_nans: bool
 ) -> None:
     start, state = int(np.max(session.state.iteration)), session.state
-    done = start
+    done, told = start, False
 
     def pace(count: int) -> int:
         stop, count = distributed.agree(received.received is not None, count)
@@ -128,6 +138,10 @@ def _train(
             for chunk in chunks:
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
+                void = without_episode(chunk.metrics)
+                if np.any(void) and not told:
+                    told = True
+                    _tell_void(config, session, chunk, np.argwhere(void)[0], console)
                 if session.files is not None:
                     session.files.timing.log(done, chunk.seconds, steps_of(chunk.metrics))
                 if done % config.checkpoint_every == 0 or done >= config.iterations:
@@ -139,6 +153,20 @@ def _train(
                 raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
     except NonFiniteError as error:
         raise _stopped(config, session, error, debug_nans, console) from error
+
+
+def _tell_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
+    """A line on an iteration that was skipped because all its episodes were void: its number, and of which seed."""
+    iteration, seed = chunk.start + int(first[0]), int(first[1]) if len(first) > 1 else None
+    cause = None
+    if jax.process_count() == 1:
+        cause = why_void(session.built.algorithm, root_keys(config), iteration, chunk.state, seed)
+    console.print(
+        f"[yellow]note:[/] iteration {iteration}: every episode diverged{f': {cause}' if cause else ''}; such "
+        "iterations are skipped",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _stopped(
@@ -153,6 +181,11 @@ def _stopped(
         last = checkpoints.iterations()[-1]
         text += f"; the last good checkpoint, of iteration {last}, is in {checkpoints.directory}"
     distributed.from_writer(None)  # who ends first is waited for a few seconds only
+    if error.metric == "diverged_episodes":  # the environment's numbers and no operation's
+        return RunStopped(
+            f"{text}; repair the environment, which mrl.envs.check tells more of, or go on without such iterations by "
+            "--resume --override --on-nonfinite skip"
+        )
     if not debug_nans:
         return RunStopped(
             f"{text}; --resume --debug-nans finds the operation, and --resume --override --on-nonfinite skip goes on "

@@ -41,7 +41,7 @@ class Files:
         if len(self.seeds) == 1:
             metrics = {name: values[:, None] for name, values in metrics.items()}
         if "return" in metrics:
-            self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()
+            self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()  # NaN where a seed has none
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in metrics.items()}
         for number, record in enumerate(rows(flat)):
             iteration, seed = divmod(number, len(self.seeds))
@@ -68,12 +68,15 @@ class Session:
     steps: float = 0.0
     """environment steps taken"""
     undone: int = 0
-    """updates that were, since a number was not finite"""
+    """updates that were, since a number was not finite or no episode sound"""
+    diverged: int = 0
+    """episodes that were void"""
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
         """Counts, and writes the rows of the iterations from `start` on."""
         self.steps += steps_of(metrics)
         self.undone += int(metrics["nonfinite"].sum())
+        self.diverged += int(metrics["diverged_episodes"].sum()) if "diverged_episodes" in metrics else 0
         if self.files is not None:
             self.files.log(start, metrics)
 

@@ -158,7 +158,7 @@ FAULTS = {
     "rewards ignore the task": ({"step": step_without_task}, ["rewards ignore the task"]),
     "NaN under extreme actions": (
         {"step": step_unclipped},
-        ["extreme (±1e6) actions make the observation NaN or infinite, first after 1 steps"],
+        ["extreme (±1e6) actions make the observation NaN or infinite, first after 1 steps: observation["],
     ),
     "NaN under random actions": (
         {"step": step_that_breaks_midway},

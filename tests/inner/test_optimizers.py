@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from metarl_jax import inner
@@ -67,16 +68,109 @@ def test_every_rule_has_a_finite_derivative(name, scale):
         assert all((leaf != 0).any() for leaf in jax.tree.leaves(derivative[1]))
 
 
-def test_optax_adam_without_the_root_is_the_trap_that_ours_avoids():
-    import optax
+OPTAX = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "nesterov": optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adam": optax.adam(0.1),
+    "adam, all in the root": optax.adam(0.1, eps=0.0, eps_root=1e-6),
+    "amsgrad": optax.amsgrad(0.1),
+    "adamw": optax.adamw(0.1),
+    "adamax": optax.adamax(0.1),
+    "nadam": optax.nadam(0.1),
+    "radam": optax.radam(0.1),
+    "adabelief": optax.adabelief(0.1, eps_root=0.0),
+    "yogi": optax.yogi(0.1),
+    "lamb": optax.lamb(0.1),
+    "lars": optax.lars(0.1),
+    "lion": optax.lion(0.1),
+    "adan": optax.adan(0.1),
+    "novograd": optax.novograd(0.1),
+    "fromage": optax.fromage(0.1),
+    "sm3": optax.sm3(0.1),
+    "sign": optax.sign_sgd(0.1),
+    "rmsprop": optax.rmsprop(0.1),
+    "rmsprop, centred": optax.rmsprop(0.1, centered=True),
+    "rmsprop, eps outside": optax.rmsprop(0.1, eps_in_sqrt=False),
+    "adagrad": optax.adagrad(0.1, initial_accumulator_value=0.0),
+    "adadelta": optax.adadelta(0.1),
+    "adafactor": optax.adafactor(0.1),
+    "rss": optax.chain(optax.scale_by_rss(0.0), optax.scale(-0.1)),
+    "clipped by norm": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1)),
+    "clipped by block": optax.chain(optax.clip_by_block_rms(1.0), optax.sgd(0.1)),
+    "clipped by φ": optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)),
+    "clipped, then adam": optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.1)),
+    "normalized": optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)),
+    "a schedule": optax.adam(optax.linear_schedule(0.1, 0.0, 3)),
+}
+# Of three tasks one pays nothing, in one a component does not matter; in all an array of φ starts at 0, as biases do.
+PAYS = jnp.array([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
 
-    def end(x, rule):
-        moved, _ = rule.update(0.0 * x, rule.init(x), x)
-        return moved.sum()
 
-    x = jnp.ones(2)
-    assert np.isnan(jax.grad(end)(x, inner.from_optax(optax.adam(0.1)))).any()
-    assert np.isfinite(jax.grad(end)(x, inner.adam(0.1))).all()
+def meta_gradient(rule, start):
+    """Of the batch: two steps on ½ p_i (x_i − 1)² and ½ p_0 ‖z − 1‖²."""
+
+    def end(start, pays):
+        params, state = start, rule.init(start)
+        for _ in range(2):
+            gradient = {"x": pays * (params["x"] - 1), "z": pays[0] * (params["z"] - 1)}
+            params, state = rule.update(gradient, state, params)
+        return sum(((leaf - 2) ** 2).sum() for leaf in jax.tree.leaves(params))
+
+    return jax.jit(jax.grad(lambda start: jax.vmap(end, (None, 0))(start, PAYS).mean()))(start)
+
+
+START = {"x": jnp.array([0.3, -0.5]), "z": jnp.zeros(3)}
+
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_a_task_that_pays_nothing_is_no_nan_for_the_others(name):
+    """Whatever the rule; nor does a component, or an array of φ that is 0."""
+    for leaf in jax.tree.leaves(meta_gradient(inner.from_optax(OPTAX[name]), START)):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() < 1e3
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adam, all in the root", "a schedule"])
+def test_from_optax_is_the_rule_itself(name):
+    """Its steps are optax's to the bit, and so is a derivative that exists: where the rule is smooth, at zero too."""
+
+    def plain(gradient, state, params, learned=()):
+        updates, state = OPTAX[name].update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    bare, rule = inner.sgd(0.1)._replace(init=OPTAX[name].init, update=plain), inner.from_optax(OPTAX[name])
+    sparse = GRADIENT | {"a": jnp.zeros((2, 3))}
+    jax.tree.map(np.testing.assert_array_equal, *(steps(r, [GRADIENT, sparse, GRADIENT]) for r in (rule, bare)))
+    if name != "a schedule":  # which is Adam with its root alone
+        equal(*(meta_gradient(r, START) for r in (rule, bare)), rtol=1e-4)
+
+
+def test_what_optax_rules_cannot_be_is_said():
+    with pytest.raises(ValueError, match=r"optax.GradientTransformation, such as optax.sgd\(0.1\)"):
+        inner.from_optax(optax.adam)
+    for line_search in (optax.lbfgs(), optax.polyak_sgd()):
+        rule = inner.from_optax(line_search)
+        with pytest.raises(ValueError, match="it asks for more than a gradient and parameters.*value"):
+            rule.update(GRADIENT, rule.init(PARAMS), PARAMS)
+
+
+def test_rmsprop_against_numpy():
+    random = np.random.default_rng(0)
+    x, v, gradients = np.ones(5), np.zeros(5), random.normal(size=(4, 5))
+    for g in gradients:
+        v = 0.8 * v + 0.2 * g**2
+        x = x - 0.05 * g / np.sqrt(v + 1e-5)
+    found = steps(inner.rmsprop(0.05, 0.8, 1e-5), list(jnp.asarray(gradients)), jnp.ones(5))
+    np.testing.assert_allclose(found, x, rtol=1e-5)
+
+
+def test_clipping_shortens_the_whole_gradient_and_no_short_one():
+    norm = np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(GRADIENT)))
+    for most in (norm / 4, 2 * norm):
+        factor = min(1, most / norm)
+        expected = jax.tree.map(lambda p, g, factor=factor: p - 0.1 * factor * g, PARAMS, GRADIENT)
+        equal(steps(inner.clipped(inner.sgd(0.1), float(most)), [GRADIENT]), expected)
 
 
 def test_momentum_accumulates():
@@ -157,6 +251,9 @@ def test_by_label_moves_each_group_by_its_own_rule():
         (inner.learned_rates, (), "at least one"),
         (inner.curvature, float("nan"), "inner_lr is nan"),
         (lambda rate: inner.momentum(rate, decay=2.0), 0.1, "decay is 2.0"),
+        (lambda rate: inner.momentum(rate, nesterov="no"), 0.1, "nesterov is 'no'"),
+        (lambda rate: inner.rmsprop(rate, eps_root=0.0), 0.1, "eps_root is 0.0"),
+        (lambda rate: inner.clipped(inner.sgd(rate), 0.0), 0.1, "max_norm is 0.0"),
         (lambda rate: inner.adam(rate, eps_root=0.0), 0.1, "eps_root is 0.0"),
         (lambda rate: inner.adam(rate, b1=-0.1), 0.1, "b1 is -0.1"),
     ],

@@ -1,6 +1,7 @@
 """A meta-algorithm in thirty lines, which compiles in no time: loops and run folders need no more."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, TrainConfig
 from metarl_jax.runs.states import restore
+from metarl_jax.soundness import witnessed
 from metarl_jax.types import Adaptation, MetaState
 
 STEPS, EPISODES = 2, 3
@@ -17,7 +19,10 @@ ITERATIONS = 10
 
 
 def stub_algorithm(
-    nan_metric_at: int | slice = -1, nan_state_at: int = -1, traces: list | None = None
+    nan_metric_at: int | slice = -1,
+    nan_state_at: int = -1,
+    void_at: range | None = None,
+    traces: list | None = None,
 ) -> MetaAlgorithm:
     """Adam on noise: numbers that reveal every lost key, iteration or optimiser moment."""
     optimizer = optax.adam(0.1)
@@ -41,6 +46,13 @@ def stub_algorithm(
             "loss": loss,
             "environment_steps": jnp.int32(40),
         }
+        if void_at is not None:  # iterations whose 8 episodes all diverge
+            sound = ~jnp.isin(state.iteration, jnp.array(void_at))
+            seen = SimpleNamespace(observation=jnp.where(sound, 1.0, jnp.inf)[None], reward=0.0)
+            sound = witnessed(sound, "at reset", seen)
+            lost = {"return": jnp.array([jnp.nan, jnp.nan]), "gain": jnp.nan, "environment_steps": 0}
+            metrics |= {name: jnp.where(sound, metrics[name], value) for name, value in lost.items()}
+            metrics["diverged_episodes"] = jnp.where(sound, 0, 8)
         # A state that turns NaN while its metrics do not.
         metrics = jax.tree.map(lambda x: jnp.where(state.iteration == nan_state_at, jnp.zeros_like(x), x), metrics)
         return MetaState(params, opt_state, state.iteration + 1), metrics

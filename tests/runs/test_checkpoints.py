@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints, _proof
+from metarl_jax.runs.checkpoints import Checkpoints, _best, _proof
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
 from metarl_jax.runs.config_file import to_json
 from metarl_jax.training import train
@@ -281,3 +281,8 @@ def test_what_cannot_be_written_is_an_os_error_in_plain_words(tmp_path, monkeypa
         with pytest.raises(OSError, match=told):
             checkpoints.save(state)
     checkpoints.close()
+
+
+def test_a_score_that_is_no_number_is_never_the_best():
+    assert _best({1: float("nan"), 2: -3.0, 3: float("nan"), 4: -5.0}, [1, 2, 3, 4]) == 2
+    assert _best({1: float("nan")}, [1]) is None

@@ -18,6 +18,7 @@ from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.runs.folder import only_writer
 from metarl_jax.runs.plots import read_metrics
 from metarl_jax.runs.progress import TrainingProgress
+from metarl_jax.runs.states import restore
 from tests.runs.stub import assert_same_run, contents, make, newest
 
 
@@ -123,6 +124,30 @@ def test_skip_goes_on_and_counts(tmp_path, stub, console):
     assert table["nonfinite"].tolist() == [0.0] * 6 + [1.0] + [0.0] * 3
     assert np.isnan(table["loss"][6])
     assert "1 update was undone, since a number was not finite" in console.file.getvalue()
+
+
+def test_iterations_without_an_episode_stop_a_run_or_are_skipped_in_words(tmp_path, stub, console):
+    """Of iterations 4 to 7 no return is known: it is in no table, and no checkpoint is the best by it."""
+    cause = "observation[0] is inf at reset, and an episode takes up to ±1e+08"
+    stub(void_at=range(4, 8))
+    folder = tmp_path / "run"
+    with pytest.raises(RunStopped) as stopped:
+        runs.train_run(make(folder), console)
+    told = f"stopped at iteration 4: 'diverged_episodes' is 8, all of them: {cause}; the last good checkpoint"
+    assert str(stopped.value).startswith(told)
+    assert "mrl.envs.check" in str(stopped.value)
+    assert "debug-nans" not in str(stopped.value)
+    runs.train_run(make(folder, on_nonfinite="skip"), console, resume=True, override=True)
+    text = console.file.getvalue()
+    assert f"iteration 4: every episode diverged: {cause}; such iterations are skipped" in text
+    assert text.count("every episode diverged") == 1
+    assert "episodes diverged, " in text  # the progress line
+    assert "32 episodes diverged and count nowhere" in text
+    assert "4 updates were undone, since a number was not finite or no episode sound" in text
+    table = read_metrics(folder / "metrics.csv")
+    for name in ("return_0", "return_1", "gain"):
+        assert np.flatnonzero(np.isnan(table[name])).tolist() == [4, 5, 6, 7]
+    assert int(restore(make(folder), "best")[0].iteration) != 8, "the mean of no return"
 
 
 def test_debug_nans_names_the_operation(tmp_path, stub, console):

@@ -1,0 +1,104 @@
+"""Python variables that `sample_task` reads: a compiled program holds what they were when it was traced.
+
+Seen are the numbers of dictionaries and of lists with one entry, in closures and among the module's variables, and
+variables that a function of the same module assigns by ``global``. Longer lists and arrays are taken
+for tables, and what objects hold for settings: a constant is the rule there.
+"""
+
+import dis
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from metarl_jax.types import Key
+
+_ADVICE = (
+    "jax.jit freezes what it reads when it is traced, so a later change goes unnoticed; "
+    "make a new environment for it, or, if it is a constant, hold it in a tuple"
+)
+
+
+def frozen_reads(sample_task: Callable, key: Key) -> Iterator[str]:
+    """One sentence for every variable that may change and that a trace of `sample_task` was seen to read."""
+    before = _traced(sample_task, key)
+    for name, read, write in _changeable(sample_task):
+        old = read()
+        try:
+            write(old + 1)
+            depends = _traced(sample_task, key) != before
+        finally:
+            write(old)
+        if depends:
+            yield f"sample_task reads the variable {name}: {_ADVICE}"
+
+
+def _traced(function: Callable, key: Key) -> str:
+    """The program with its numbers; an error is a program of its own."""
+    try:
+        closed = jax.make_jaxpr(lambda key: function(key))(key)  # a function of its own, which no cache knows
+    except Exception as error:
+        return repr(error)
+    consts = [c for c in closed.consts if not jax.dtypes.issubdtype(c.dtype, jax.dtypes.prng_key)]
+    return f"{closed} {[np.asarray(const).tolist() for const in consts]}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+Place = tuple[str, Callable[[], Any], Callable[[Any], None]]
+"""name, how to read it, how to write it"""
+
+
+def _changeable(function: Callable, depth: int = 3) -> Iterator[Place]:
+    """What `function`, and functions that it refers to, may find changed."""
+    if not isinstance(function, types.FunctionType) or depth == 0:
+        return
+    code, variables = function.__code__, function.__globals__
+    cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
+    for name, cell in cells.items():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        yield from _within(name, value, depth)
+    for name in _names(code, "LOAD_GLOBAL"):
+        value = variables.get(name)
+        yield from _within(name, value, depth)
+        if _is_number(value) and any(name in _names(c, "STORE_GLOBAL") for c in _codes(variables)):
+            yield name, lambda name=name: variables[name], lambda new, name=name: variables.__setitem__(name, new)
+
+
+def _within(name: str, value: Any, depth: int) -> Iterator[Place]:
+    keys: Any = ()
+    if type(value) is dict:
+        keys = value
+    elif type(value) is list and len(value) == 1:
+        keys = (0,)
+    for key in list(keys):
+        if _is_number(value[key]):
+            yield (
+                f"{name}[{key!r}]",
+                lambda key=key: value[key],
+                lambda new, key=key: value.__setitem__(key, new),
+            )
+    if isinstance(value, types.FunctionType) and not value.__module__.startswith(("jax", "numpy")):
+        yield from _changeable(value, depth - 1)
+
+
+def _names(code: types.CodeType, operation: str) -> set[str]:
+    """The variables of an operation in a function and in those that are defined within."""
+    found = {step.argval for step in dis.get_instructions(code) if step.opname == operation}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant, operation)
+    return found
+
+
+def _codes(variables: dict[str, Any]) -> Iterator[types.CodeType]:
+    for value in list(variables.values()):
+        if isinstance(value, types.FunctionType) and value.__globals__ is variables:
+            yield value.__code__
