@@ -132,7 +132,9 @@ def all_episodes(problem: Problem) -> Episodes:
         states[index, : len(row)], actions[index, : len(moves)] = row, moves
     rewards = np.where(taken, problem.reward[states, actions], 0)
     worth = problem.discount ** np.arange(problem.horizon)
-    to_go = (rewards * worth)[:, ::-1].cumsum(1)[:, ::-1] / worth
+    to_go = rewards.copy()
+    for step in reversed(range(problem.horizon - 1)):
+        to_go[:, step] += problem.discount * to_go[:, step + 1]
     advantages = to_go if problem.baseline is None else to_go - problem.baseline[states]
     advantages = np.where(taken, advantages * worth if problem.discount_states else advantages, 0)
     chances = np.array([chance for _, _, chance in whole])

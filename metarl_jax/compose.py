@@ -71,7 +71,8 @@ def build_parts(
         adaptation_steps: L, inner steps.
         burn_in: stages that the objective does not count; None means L, so only the last counts.
         horizon: T, environment steps per episode; None means the environment's.
-        advantage: the estimator of both loops, a name or a function of one task's trajectory.
+        advantage: the estimator of both loops, a name or a function of one task's trajectory; of a function's γ its
+            attribute `discount` tells, if it has one.
         discount: γ of a named estimator; None means its default. Advantages then hold γ^{k−t}, and not γᵗ: the usual
             estimator, which is the gradient of no function where γ < 1.
         lambda_: λ of a named estimator; None means its default.
@@ -147,8 +148,7 @@ def build_parts(
         memory=outer.Memory(checks.boolean("remat", remat), task_chunk),
         refit=refit,
         average=checks.one_of("average", average, AVERAGES),
-        discount=gamma,
-        discount_states=discount_states,
+        discount=gamma if discount_states else 1.0,
     )
 
 

@@ -62,7 +62,7 @@ def assemble_lives(
     """
     parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
     trial, over_tasks = parts.trial, parts.memory.over_tasks
-    if parts.discount_states:
+    if parts.discount != 1:
         raise ValueError(
             "discount_states is True, and a life's stages are pieces of episodes, which do not know their time t; "
             "leave discount_states out"

@@ -16,13 +16,13 @@ from metarl_jax.precision import full_precision
 from metarl_jax.rollout import trial as run_trial
 from metarl_jax.types import AVERAGES, Adaptation, MetaState, PyTree, Trajectory, strongly_typed
 
-Estimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
+TrialEstimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
 
 
 def _estimator(
     advantage: str | AdvantageEstimator, discount: float | None, lambda_: float | None, discount_states: bool
-) -> tuple[Estimator, float, float]:
+) -> tuple[TrialEstimator, float, float]:
     """The advantage along a whole trial: named, with γ and λ over its steps, or a user's function.
 
     Returns:
@@ -187,7 +187,10 @@ def assemble_trials(
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
     def one_trial(key, theta, task, kept):
-        return run_trial(key, env, policy, theta, task, length, sizes.horizon, kept)
+        def averaged(memory, episode):
+            return kept(memory, dataclasses.replace(episode, average=average))
+
+        return run_trial(key, env, policy, theta, task, length, sizes.horizon, averaged)
 
     def collect(key, theta):
         def kept(memory, episode):
@@ -205,7 +208,7 @@ def assemble_trials(
 
         def of_task(trial):
             trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
-            sequence = outer.as_sequence(env, dataclasses.replace(trajectory, average=average), burn_in, of_rewards)
+            sequence = outer.as_sequence(env, trajectory, burn_in, of_rewards)
             values = scale * outer.replay_sequence(policy, theta, sequence).value
             valid = sequence.trajectory.valid
             found, target = estimate(sequence.trajectory, jnp.where(valid, values[None], 0))

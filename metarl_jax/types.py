@@ -82,10 +82,10 @@ class Trajectory:
 
     @property
     def room(self) -> jax.Array:
-        """[] int: what `mean` divides by. Of ONE stage, [N, T], as is `mean`; not of a batch of them."""
+        """[N] int32: what each episode adds to the divisor of `mean`: T, or its length; 0 for a void one."""
         if self.average == "valid":
-            return jnp.maximum(self.valid.sum(), 1)
-        return self.valid.shape[-1] * jnp.maximum((~self.void).sum(), 1)
+            return self.lengths
+        return self.valid.shape[-1] * (~self.void).astype(jnp.int32)
 
     def mean(self, values: jax.Array) -> jax.Array:
         """E_t[values] = Σ values / (N·T) over the steps taken, N the episodes that are not void: [N, T] → [].
@@ -98,7 +98,7 @@ class Trajectory:
 
         Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
         """
-        return jnp.where(self.valid, values, 0).sum() / self.room
+        return jnp.where(self.valid, values, 0).sum() / jnp.maximum(self.room.sum(), 1)
 
 
 @struct.dataclass

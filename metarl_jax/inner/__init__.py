@@ -2,7 +2,7 @@
 
 from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic_loss
 from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy
-from metarl_jax.inner.advantages import ADVANTAGES, estimate, gae, gae_of_values, normalize, returns
+from metarl_jax.inner.advantages import ADVANTAGES, Estimator, estimate, gae, gae_of_values, normalize, returns
 from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.critics import BASELINES, Critic, choose_baseline, make_baseline, previous_fit, value_network
 from metarl_jax.inner.lpg import LearnedRule, learned_rule, lpg, lpg_penalty, rule_optimizer, with_predictions
@@ -32,6 +32,7 @@ __all__ = [
     "SURROGATES",
     "Baseline",
     "Critic",
+    "Estimator",
     "Fast",
     "FittedBaseline",
     "Hyperparameters",

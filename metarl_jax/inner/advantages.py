@@ -1,16 +1,16 @@
 """Advantages: what a policy gradient weighs log-probabilities with. Data, so no gradient flows through them.
 
 What the policy gradient ĝ = E_t[A_t ∇log π(a_t|s_t)] of one task's stage estimates, E_t a sum over the steps taken
-divided by N·T, for episodes of any length:
+divided by N·T, for episodes of any length (but for `average="valid"`, see `metarl_jax.types.Trajectory.mean`):
 
 * Plain returns, and `gae` with λ = 1 where nothing is normalised and the baseline does not depend on the episode:
   exactly the gradient of the mean return of an episode, over T. A baseline that is fitted to the stage itself, such as
-  `linear_feature`, adds a bias of order 1/N.
+  `linear_feature`, adds a bias of order 1/N; where the environment truncates an episode, `gae` is as right as V is.
 * γ < 1 gives A_t = Σ_{k≥t} γ^{k−t} r_k. This is the usual estimator, and it is the gradient of no function: that of
-  the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual one is closer to the gradient of the
-  undiscounted return, with less variance. The option `discount_states=True` puts γᵗ in, and is exact.
+  the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual one is meant for the undiscounted return,
+  and trades bias for variance. The option `discount_states=True` puts γᵗ in, and is exact.
 * Normalised advantages are (A_t − m)/σ with m and σ of the stage's own steps. Up to a bias of order 1/N, since m and σ
-  depend on the episodes that they scale, ĝ is the task's own gradient over T·σ. So an inner step is about as long in
+  depend on the episodes that they scale, and large for few of them, ĝ is the task's own gradient over T·σ. So an inner step is about as long in
   every task. The outer gradient is the mean over tasks of ∇R_b/(T σ_b), with the σ_b of the counted stages: what is
   ascended is not J, but each task's return in units of the standard deviation of its own advantages, these units held
   fixed. Tasks whose advantages vary little at the present θ weigh more than they do in J.

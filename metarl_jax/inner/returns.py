@@ -35,7 +35,7 @@ def as_at_start(values: Float[Array, "*batch T"], discount: float) -> Float[Arra
     """γᵗ · values_t: what is worth so much at time t, seen from the start of the episode."""
     if discount == 1:
         return values
-    return values * jnp.asarray(discount, values.dtype) ** jnp.arange(values.shape[-1])
+    return values * jnp.asarray(discount, jnp.result_type(values, float)) ** jnp.arange(values.shape[-1])
 
 
 def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:

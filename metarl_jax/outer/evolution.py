@@ -37,8 +37,7 @@ def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antitheti
 
     noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
     reward, sound = jnp.where(data.trajectory.valid, data.trajectory.reward, 0), ~data.trajectory.void
-    if parts.discount_states:
-        reward = as_at_start(reward, parts.discount)
+    reward = as_at_start(reward, parts.discount)
     per_stage = mean_of_counted(reward.sum(-1), sound, -1) / trial.horizon
     known = sound.any(-1)[..., trial.first_counted :].all((1, 2))
     fitness = per_stage[..., trial.first_counted :].mean(-1)

@@ -68,9 +68,7 @@ class Parts(NamedTuple):
     average: str = "horizon"
     """what losses divide the sums over a stage by, see `metarl_jax.types.Trajectory.mean`"""
     discount: float = 1.0
-    """γ of the advantages, and of what is credited to exploration"""
-    discount_states: bool = False
-    """whether the advantages hold γᵗ, so that J(θ) is the discounted return"""
+    """γ of J(θ). Unless the advantages hold γᵗ it is 1, whatever their own γ, which then is a way to estimate"""
 
 
 def run_trial(
@@ -193,15 +191,13 @@ def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.
     Args:
         data: leaves [B, S, ...].
         trial: its sizes.
-        discount: γ of the objective.
+        discount: γ of J(θ).
     """
     trajectory = data.trajectory
     sound = ~trajectory.void
-    horizon = trajectory.valid.shape[-1]
     reward = as_at_start(jnp.where(trajectory.valid, trajectory.reward, 0), discount)
     returns = reward.sum(-1)  # [B, S, N]
-    lengths = trajectory.valid.sum(-1) if trajectory.average == "valid" else horizon * sound
-    lengths = mean_of_counted(lengths.astype(returns.dtype), sound, -1)
+    room = mean_of_counted(trajectory.room.astype(returns.dtype), sound, -1)
     tasks, _, episodes = returns.shape
     counted = jnp.arange(trial.stages) >= trial.first_counted
     met = sound.any(-1)  # [B, S]
@@ -216,9 +212,9 @@ def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.
         return (values.sum(0) - values) / (tasks - 1) * ((tasks - 1) / jnp.maximum(others, 1))
 
     # Whose units (axis 0), of which task (axis 1): task b is compared with the others in units that it has no part in.
-    units = of_others(lengths, met) * of_others(data.scale, met)
-    per_step = mean_of_counted(returns, sound, -1) / jnp.where(units > 0, units, 1)[:, None]
-    weighed = jnp.where(counted, per_step, 0) / counted.sum()
+    units = of_others(room, met) * of_others(data.scale, met)
+    in_units = mean_of_counted(returns, sound, -1) / jnp.where(units > 0, units, 1)[:, None]
+    weighed = jnp.where(counted, in_units, 0) / counted.sum()
     later = jnp.cumsum(weighed[..., ::-1], axis=-1)[..., ::-1] - weighed  # [B, B, S]
     later = jnp.where(usable, later, 0)
     own = jnp.diagonal(later).T

@@ -45,8 +45,7 @@ class Sequence:
     target: jax.Array
     """[X] what the values are to learn, A + V, in units of return"""
     room: jax.Array
-    """[2] int: steps that the trial's episodes had room for, and those of them that count; T for each that is not void.
-    Where losses are means over the steps taken, the number of those"""
+    """[2] int32: the `room` of the trial's episodes, and of those that count"""
 
 
 class Weights(NamedTuple):
@@ -95,9 +94,8 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: fl
     )
     as_one = jax.tree.map(lambda leaf: leaf[None], as_one)
     nothing = jnp.zeros_like(reward)
-    per_episode = trajectory.lengths if trajectory.average == "valid" else horizon * ~trajectory.void
-    room = jnp.stack([per_episode.sum(), per_episode[burn_in:].sum()])
-    return Sequence(percept, as_one, counted, nothing, nothing, jnp.maximum(room, 1))
+    room = jnp.stack([trajectory.room.sum(), trajectory.room[burn_in:].sum()])
+    return Sequence(percept, as_one, counted, nothing, nothing, room)
 
 
 class Replayed(NamedTuple):
@@ -166,9 +164,10 @@ def trial_loss(
     def total(values):
         return jnp.where(valid, values, 0).sum()
 
-    gain = total(gain) / counted_room
-    error = total((replayed.value - sequence.target / scale) ** 2) / room
-    entropy = total(replayed.entropy) / room
+    # Where every counted episode is void there is nothing to gain.
+    gain = jnp.where(counted_room > 0, total(gain) / jnp.maximum(counted_room, 1), 0)
+    error = total((replayed.value - sequence.target / scale) ** 2) / jnp.maximum(room, 1)
+    entropy = total(replayed.entropy) / jnp.maximum(room, 1)
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
     return -gain - weights.entropy * entropy + weights.value * error, metrics
 

@@ -97,9 +97,11 @@ def test_a_tasks_own_later_lengths_and_scales_do_not_move_what_it_is_compared_wi
     reward[2, 2] *= valid[2, 2]  # what the longer episodes add is nothing
     longer[2, 2] = True
     larger[2, 2] *= 3
-    before = credit(reward, valid, scale, 2)[2, 0]
-    np.testing.assert_allclose(credit(reward, longer, scale, 2)[2, 0], before, atol=1e-12)
-    np.testing.assert_allclose(credit(reward, valid, larger, 2)[2, 0], before, atol=1e-12)
+    before = credit(reward, valid, scale, 2, "valid")
+    with_longer = credit(reward, longer, scale, 2, "valid")
+    np.testing.assert_allclose(with_longer[2, 0], before[2, 0], atol=1e-12)
+    assert (np.abs(with_longer - before)[:2, 0] > 1e-6).all()
+    np.testing.assert_allclose(credit(reward, valid, larger, 2, "valid")[2, 0], before[2, 0], atol=1e-12)
 
 
 def test_telling_hard_tasks_from_easy_ones_removes_most_of_the_spread():

@@ -84,10 +84,21 @@ def test_the_loss_in_numpy(average):
 @pytest.mark.parametrize("average", ["horizon", "valid"])
 def test_the_room_of_a_trial_is_that_of_its_sound_episodes(average, burn_in, counted):
     trajectory = two_episodes().replace(average=average)
-    assert outer.as_sequence(toys.walk(), trajectory, burn_in).room[1] == counted[average]
+    whole = {"horizon": 6, "valid": 5}[average]
+    np.testing.assert_array_equal(outer.as_sequence(toys.walk(), trajectory, burn_in).room, [whole, counted[average]])
     void = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:1]]), trajectory)
     void = void.replace(valid=void.valid.at[2].set(False))
-    assert outer.as_sequence(toys.walk(), void, burn_in).room[1] == counted[average]
+    np.testing.assert_array_equal(outer.as_sequence(toys.walk(), void, burn_in).room, [whole, counted[average]])
+
+
+def test_a_trial_whose_counted_episodes_are_void_has_nothing_to_gain():
+    trajectory = two_episodes()
+    trajectory = trajectory.replace(valid=trajectory.valid.at[1].set(False))
+    sequence = outer.as_sequence(toys.walk(), trajectory, 1)
+    sequence = dataclasses.replace(sequence, advantage=jnp.ones(6))
+    zeros = jnp.zeros(6)
+    loss, _ = outer.trial_loss(sequence, Replayed(zeros, zeros, zeros), Weights(0.2, 0.0, 0.0), scale=1.0)
+    assert loss == 0
 
 
 def test_discounted_to_the_start_of_every_episode():
