@@ -10,10 +10,10 @@ divided by N·T, for episodes of any length (but for `average="valid"`, see `met
   the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual one is meant for the undiscounted return,
   and trades bias for variance. The option `discount_states=True` puts γᵗ in, and is exact.
 * Normalised advantages are (A_t − m)/σ with m and σ of the stage's own steps. Up to a bias of order 1/N, since m and σ
-  depend on the episodes that they scale, and large for few of them, ĝ is the task's own gradient over T·σ. So an inner step is about as long in
-  every task. The outer gradient is the mean over tasks of ∇R_b/(T σ_b), with the σ_b of the counted stages: what is
-  ascended is not J, but each task's return in units of the standard deviation of its own advantages, these units held
-  fixed. Tasks whose advantages vary little at the present θ weigh more than they do in J.
+  depend on the episodes that they scale, and large for few of them, ĝ is the task's own gradient over T·σ. So an inner
+  step is about as long in every task. The outer gradient is the mean over tasks of ∇R_b/(T σ_b), with the σ_b of the
+  counted stages: what is ascended is not J, but each task's return in units of the standard deviation of its own
+  advantages, these units held fixed. Tasks whose advantages vary little at the present θ weigh more than they do in J.
 """
 
 import dataclasses
