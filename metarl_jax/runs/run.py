@@ -1,5 +1,6 @@
 """A training run from its start, or from where it was stopped, to its evaluation."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from metarl_jax.guard import first_nan, unguarded
 from metarl_jax.runs import distributed, signals
+from metarl_jax.runs.arguments import folder_option
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.evaluate import evaluate_run
@@ -49,7 +51,7 @@ def train_run(
     def hint() -> str:
         if not resumable(folder):
             return "the run had not begun; start it again by the same command"
-        return f"go on with: python experiments/train.py --resume --folder {folder}"
+        return f"go on with: python experiments/train.py --resume {shlex.join(folder_option(folder))}"
 
     with signals.handled(hint) as received:
         try:

@@ -17,7 +17,7 @@ from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import UserError, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
-from metarl_jax.runs.folder import clear, only_writer, unborn
+from metarl_jax.runs.folder import check_path, clear, only_writer, unborn
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.states import initial_state
 from metarl_jax.types import MetaState
@@ -89,6 +89,7 @@ class Session:
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
     folder = config.run_folder
+    check_path(folder)
     if not resume:
         if folder.exists() and not unborn(folder):
             raise ValueError(
@@ -179,6 +180,7 @@ def _open_files(
     if not resume:
         checkpoints.save(state)  # so that there is one to go back to, whatever happens
         checkpoints.wait()
+        checkpoints.prove(int(np.max(state.iteration)))
     write_config(config, folder)  # last: where it is, there is a run that can be resumed
     return state, Files(checkpoints, loggers, timing, config.all_seeds)
 
