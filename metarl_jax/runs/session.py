@@ -12,7 +12,7 @@ from rich.console import Console
 
 from metarl_jax import devices
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import distributed
+from metarl_jax.runs import distributed, talk
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import UserError, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
@@ -119,7 +119,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
     """
     with contextlib.ExitStack() as stack:
         _by_writer(lambda: _check_folder(config, resume, override))
-        with user_errors(), console.status(f"setting up {config.task} and {config.algorithm}"):
+        with user_errors(), talk.status(console, f"setting up {config.task} and {config.algorithm}"):
             built = configs.build(config)
             tasks = configs.algorithm_value(config, "tasks")
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
@@ -129,7 +129,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
         if jax.process_count() > 1:
             state = distributed.from_writer(distributed.gather(state))
         for note in files.checkpoints.notes if files else ():
-            console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+            talk.note(console, note)
         yield Session(built, mesh, state, files)
 
 

@@ -14,7 +14,7 @@ from metarl_jax.runs.cli import RunStopped, UserError
 from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.runs.folder import check_path
 from metarl_jax.runs.progress import TrainingProgress
-from tests.runs.stub import assert_same_run, make, newest
+from tests.runs.stub import assert_same_run, make
 
 # What globs, URLs, shells, format strings and markup know, in one name each for a folder and for the one above it.
 ODD = ("-a[0.1] {b}*?", "**[!c]]%d%j é日 #:,;'\"$~[/red]<&>|")
@@ -39,10 +39,13 @@ def test_a_run_trains_stops_resumes_and_is_evaluated_under_any_name(whole, tmp_p
             os.kill(os.getpid(), 15)
         update(self, done, *arguments)
 
+    read, prove = [], Checkpoints.prove
     with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "prove", lambda self, iteration: read.append(iteration) or prove(self, iteration))
         patch.setattr(TrainingProgress, "update", interrupt)
         with pytest.raises(RunStopped) as stopped:
             runs.train_run(make(folder), console)
+    assert read == [0]
     words = shlex.split(str(stopped.value).partition("go on with: ")[2])
     assert words == ["python", "experiments/train.py", "--resume", "--folder", f"./{folder}"]
     runs.train_run(make(words[-1]), console, resume=True)
@@ -93,11 +96,3 @@ def test_a_first_checkpoint_that_cannot_be_read_ends_the_run_before_it_trains(tm
     )
     with pytest.raises(UserError, match=message):
         runs.train_run(make(tmp_path / "run"), console)
-
-
-def test_every_run_reads_its_first_checkpoint_back(tmp_path, stub, console, monkeypatch):
-    read = []
-    monkeypatch.setattr(Checkpoints, "prove", lambda self, iteration: read.append(iteration))
-    runs.train_run(make(tmp_path / "run", iterations=1), console)
-    assert read == [0]
-    assert int(newest(tmp_path / "run", make(tmp_path / "run", iterations=1)).iteration) == 1
