@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl_jax.runs import cli, comparisons
+from metarl_jax.runs import cli, comparisons, files
 from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 POLICY = {"init_std": 0.5, "min_std": 0.1}
@@ -185,7 +185,7 @@ def main(argv: Sequence[str]) -> None:
 
     comparisons.fill(path, stored, rows, row)
     text = table(stored["rows"], at)
-    (arguments.output / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    files.write(arguments.output / "comparison.md", text + "\n")
     print(text)
     print(f"written to {arguments.output}")
 

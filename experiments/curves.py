@@ -175,9 +175,9 @@ def main(argv: Sequence[str]) -> None:
 
     comparisons.fill(path, stored, [which for which in asked if which not in done], row)
     text = table(stored["rows"])
-    (arguments.output / "curves.md").write_text(text, encoding="utf-8")
-    from metarl_jax.runs import plots
+    from metarl_jax.runs import files, plots
 
+    files.write(arguments.output / "curves.md", text)
     plots.curves(stored["rows"], arguments.output / "curves.png")
     print(text)
     print(f"written to {arguments.output}")

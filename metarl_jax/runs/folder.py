@@ -11,7 +11,20 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from metarl_jax.runs import files
+
 LOCK = "lock"
+FILES = (
+    "config.json",
+    LOCK,
+    "metrics.csv",
+    "timing.csv",
+    "learning_curve.png",
+    "hyperparameters.png",
+    "evaluation*.json",
+    "adaptation*.png",
+)
+FOLDERS = ("checkpoints", "tensorboard", "wandb", "damaged", "renders*")
 _BEFORE_THE_FIRST_ITERATION = {
     LOCK,
     "checkpoints",
@@ -57,9 +70,20 @@ def check_path(folder: Path) -> None:
             raise ValueError(f"{folder} cannot hold checkpoints: its path {reason}; choose or give it another name")
 
 
+def check_own(folder: Path) -> None:
+    """Whether what a run reads and writes is in the folder itself, and nothing in it can be waited for for ever.
+
+    Raises:
+        OSError: something under a name of a run's is a link, a pipe or the like.
+    """
+    files.own(folder, FILES, FOLDERS)
+    for name in ("checkpoints", "tensorboard"):
+        files.plain(folder / name)
+
+
 def resumable(folder: Path) -> bool:
     """Whether there is a run in the folder that can be resumed: its configuration is written last."""
-    return (folder / "config.json").is_file()
+    return files.there(folder / "config.json")
 
 
 def unborn(folder: Path) -> bool:
@@ -83,7 +107,7 @@ def clear(folder: Path) -> None:
     if not unborn(folder):
         raise ValueError(f"the run folder {folder} is another run's by now; choose another by --folder")
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
             path.unlink()
@@ -99,7 +123,7 @@ def only_writer(folder: Path) -> Iterator[None]:
         ValueError: another process holds it.
         OSError: the folder cannot be written.
     """
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with files.opened(folder / LOCK, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

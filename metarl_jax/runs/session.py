@@ -12,12 +12,12 @@ from rich.console import Console
 
 from metarl_jax import devices
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import distributed, talk
+from metarl_jax.runs import distributed, files, talk
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import UserError, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
-from metarl_jax.runs.folder import check_path, clear, only_writer, unborn
+from metarl_jax.runs.folder import check_own, check_path, clear, only_writer, unborn
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.states import initial_state
 from metarl_jax.types import MetaState
@@ -90,6 +90,7 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
     folder = config.run_folder
     check_path(folder)
+    check_own(folder)
     if not resume:
         if folder.exists() and not unborn(folder):
             raise ValueError(
@@ -97,7 +98,7 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
             )
         return
     fixed, safe = differences(read_config(folder), config)
-    if not (folder / "checkpoints").is_dir():
+    if not files.there(folder / "checkpoints", folder=True):
         raise ValueError(f"{folder} holds no checkpoints; restore a copy, or start another run by another --folder")
     if fixed:
         raise ValueError(

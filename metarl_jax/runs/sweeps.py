@@ -6,7 +6,6 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import dataclasses
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs import arguments
+from metarl_jax.runs import arguments, files
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.folder import check_path
+from metarl_jax.runs.folder import LOCK, check_path
 
 SCHEMA = 1
 """Changes whenever an older program could no longer read what this one writes."""
@@ -230,7 +229,7 @@ def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
 
 def _load(path: Path) -> Plan:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(files.read(path))
         schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
         seeds = integer("seeds", stored["seeds"])
     except (ValueError, KeyError, TypeError) as error:
@@ -272,16 +271,15 @@ def open_folder(plan: Plan, folder: Path) -> bool:
         raise ValueError(
             f"{folder} holds {found[0]}, which submitit replaces by the number of a job; choose another --folder"
         )
+    files.own(folder, ("sweep.json", "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
     path = folder / "sweep.json"
-    if path.is_file():
+    if files.there(path):
         if changed := differences(_load(path), plan):
             raise ValueError(f"{folder} holds another sweep: {'; '.join(changed)}; choose another --folder")
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and holds no sweep.json, so it is no sweep; choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "sweep.json.tmp"
     content = {"schema": SCHEMA, **dataclasses.asdict(plan)}
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return False

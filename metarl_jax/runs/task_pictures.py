@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from metarl_jax.envs import DynamicsTask
+from metarl_jax.runs import files
 from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes
 from metarl_jax.runs.replay import Episode
 from metarl_jax.types import PyTree
@@ -77,7 +78,7 @@ def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
         axes = figure.add_subplot(rows, columns, index + 1)
         quiet_axes(axes)
         _draw_leaf(figure, axes, name, values)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def _draw_leaf(figure: Figure, axes: Axes, name: str, values: np.ndarray) -> None:
@@ -175,4 +176,4 @@ def draw_paths(
             if row == 1:
                 axes.set_xlabel("x")
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    files.save(figure, path)

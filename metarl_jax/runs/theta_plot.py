@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from metarl_jax.runs import files
 from metarl_jax.runs.plots import BLUE, quiet_axes
 
 HYPERPARAMETERS = {
@@ -52,5 +53,5 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         axes.tick_params(labelsize=8)
     note = f"; faint: each of {seeds} seeds; bold: their mean" if seeds > 1 else ""
     figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11, parse_math=False)
-    figure.savefig(path)
+    files.save(figure, path)
     return True
