@@ -6,6 +6,11 @@ python experiments/compare.py --algorithms maml promp --steps 2000000 --output r
 Rows are written as they are done; a comparison that was cut off goes on where it stopped if it is started again.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence

@@ -8,6 +8,11 @@ the task. All adapt to the same held-out tasks with equally many episodes, more 
 written as they are done; what was cut off goes on where it stopped if it is started again.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence

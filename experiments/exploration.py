@@ -6,6 +6,11 @@ python experiments/exploration.py --algorithms e-maml --inner-lr 100 --output ru
 A trial has H = 2N episodes, of which the first K are free. Algorithms with an inner step take it after N of them.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import json
 import platform

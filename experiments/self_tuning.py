@@ -7,6 +7,11 @@ The task is a corridor: a small reward ends an episode at its near end, a larger
 discount is low learns to go where it should not, and the less it explores, the less can tell it so.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import json
 import platform

@@ -112,7 +112,9 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
 
 
 @contextlib.contextmanager
-def opened(config: TrainConfig, resume: bool, override: bool, console: Console) -> Iterator[Session]:
+def opened(
+    config: TrainConfig, resume: bool, override: bool, console: Console, lock: str = "kernel"
+) -> Iterator[Session]:
     """A session, closed at the end. Everything that can be checked is checked before the folder is touched.
 
     Raises:
@@ -126,7 +128,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
             devices.check_chunk(configs.algorithm_value(config, "task_chunk"), mesh.shape[devices.TASKS])
             state = initial_state(built, config)
-        state, files = _by_writer(lambda: _open_files(config, state, resume, stack)) or (state, None)
+        state, files = _by_writer(lambda: _open_files(config, state, resume, stack, lock)) or (state, None)
         if jax.process_count() > 1:
             state = distributed.from_writer(distributed.gather(state))
         for note in files.checkpoints.notes if files else ():
@@ -150,12 +152,12 @@ def _by_writer(action: Callable[[], T]) -> T | None:
 
 
 def _open_files(
-    config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack
+    config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack, lock: str
 ) -> tuple[MetaState, Files]:
     """The state to start from, and what the writer opens and the stack closes."""
     folder, iteration = config.run_folder, None
     folder.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(only_writer(folder))
+    stack.enter_context(only_writer(folder, lock))
     if not resume:
         clear(folder)
     checkpoints = Checkpoints(folder, config, state, write=True)

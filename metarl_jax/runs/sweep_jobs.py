@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from metarl_jax.checks import integer, unknown
 from metarl_jax.runs import files
-from metarl_jax.runs.folder import LOCK
+from metarl_jax.runs.folder import HELD, LOCK, owner, running
 
 _HEADER = "=== "
 
@@ -52,6 +52,8 @@ def _ignored(signum: signal.Signals) -> Iterator[None]:
 
 
 def _held(lock: Path) -> bool:
+    if files.there(lock.with_name(HELD)):
+        return running(owner(lock.with_name(HELD)))
     try:
         with files.opened(lock) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -246,7 +248,7 @@ class Engine:
             self._folder / LOCK if self._local else None,
         )
         try:
-            with _ignored(signal.SIGINT):
+            with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # the sweep alone is to hear of its terminal
                 return _Started(self._executor.submit(worker), log, self._local)
         except FailedJobError as error:
             raise OSError(_last_line(str(error))) from error

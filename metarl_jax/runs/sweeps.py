@@ -27,6 +27,7 @@ Options = dict[str, str]
 
 _OURS = {
     "folder": "every member has its own, inside the folder of the sweep",
+    "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
     "seeds": "write --seeds R before the --",
     "seed": "R seeds are trained in one program by --seeds R, from the --seed after the -- on",
