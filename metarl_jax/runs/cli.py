@@ -121,30 +121,24 @@ def patient_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """Standard streams that take every letter, and of which a closed one is no file that is opened later."""
+    """Standard streams that take every letter, and of which a closed one is not the next file that is opened."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     global _output
-    if sys.stdout is None:  # it was closed
-        yield
-        return
     before, _output = _output, _Output(sys.stdout)
     try:
         with contextlib.redirect_stdout(_output):
             yield
     finally:
         _output = before
-
-
-def _flush() -> None:
-    if sys.stdout:  # None where it was closed
-        sys.stdout.flush()
 
 
 _MOST_LETTERS = 2000
@@ -169,9 +163,9 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
             try:
                 main(argv)
             except SystemExit:  # after a help text
-                _flush()
+                sys.stdout.flush()
                 raise
-            _flush()
+            sys.stdout.flush()
             if lost := output_lost():
                 raise OutputLost(lost)
         except UserError as error:
@@ -254,7 +248,7 @@ _IN_OUR_WORDS = {
 
 def console(quiet: bool = False) -> Console:
     """Where a script talks: as wide as the terminal, or wide enough for its tables in a log file."""
-    return Console(quiet=quiet) if sys.stdout and sys.stdout.isatty() else Console(width=110, quiet=quiet)
+    return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=110, quiet=quiet)
 
 
 def prepare_jax() -> None:
@@ -264,7 +258,8 @@ def prepare_jax() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.unraisablehook = _without_closed_loops
-    import jax
+    with startup.at_once():
+        import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"

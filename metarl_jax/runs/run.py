@@ -35,8 +35,9 @@ def train_run(
 
     SIGTERM, SIGINT, SIGHUP and the loss of standard output let the chunk that runs end (about two seconds, or one
     meta-iteration where that takes longer; while one is being logged, it is the next), take a checkpoint and raise. A
-    process that is killed without a chance loses what came after the newest checkpoint and nothing else: `resume` repeats it, bit for bit (on a GPU if the
-    compiled program is still in the cache, since XLA may choose other kernels when it compiles anew).
+    process that is killed without a chance loses what came after the newest checkpoint and nothing else: `resume`
+    repeats it, bit for bit (on a GPU if the compiled program is still in the cache, since XLA may choose other kernels
+    when it compiles anew).
 
     Args:
         config: of the run.

@@ -6,8 +6,11 @@ Importing this module takes a millisecond.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], None]
 
 INTERRUPTED = "interrupted; a training run goes on from its last checkpoint with --resume"
 
@@ -26,14 +29,24 @@ def quiet() -> None:
         signal.signal(signal.SIGINT, _end)
 
 
-@contextlib.contextmanager
-def awake() -> Iterator[None]:
+def awake() -> contextlib.AbstractContextManager[None]:
     """Within it, Ctrl-C raises KeyboardInterrupt, which closes files and folders on its way."""
-    if signal.getsignal(signal.SIGINT) is not _end:
+    return _instead(_end, signal.default_int_handler)
+
+
+def at_once() -> contextlib.AbstractContextManager[None]:
+    """Within it, Ctrl-C ends the process: an import of NumPy makes a KeyboardInterrupt an ImportError of a page."""
+    return _instead(signal.default_int_handler, _end)
+
+
+@contextlib.contextmanager
+def _instead(one: Handler, other: Handler) -> Iterator[None]:
+    """Has one handler of SIGINT for another; nothing is changed where that is not in force."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not one:
         yield
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, other)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, one)
