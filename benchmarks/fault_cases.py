@@ -1,5 +1,6 @@
 """The faults that `benchmarks.faults` inflicts on training runs. Each is a function of the laboratory."""
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -18,6 +19,7 @@ from benchmarks.fault_tools import (
     Promises,
     Run,
     files,
+    mounted,
     owner,
     pages,
     rows,
