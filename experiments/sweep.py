@@ -7,6 +7,11 @@ python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --s
     --slurm time=240 partition=gpu gpus_per_node=1 -- --preset point-nav-finn2017
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import contextlib
 import dataclasses
 import signal
@@ -44,13 +49,15 @@ class Arguments:
     """members at once (None: one on this machine, all on a cluster)"""
     cluster: Literal["local", "slurm"] = "local"
     """processes on this machine, or jobs of Slurm"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """as train.py's, of the sweep and of its members"""
     slurm: tuple[str, ...] = ()
     """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
 
 
 @contextlib.contextmanager
 def _stop_signals(say: Any) -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM adds to; after a second one nobody waits for the members to end."""
+    """A list that SIGINT, SIGTERM or SIGHUP adds to; after a second one nobody waits for the members to end."""
     received: list[int] = []
 
     def receive(signum: int, _: Any) -> None:
@@ -77,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     own, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     arguments = cli.parse(Arguments, own, prog="sweep.py", description=DESCRIPTION)
     from metarl_jax.checks import integer
-    from metarl_jax.runs import sweep_jobs, sweep_results
+    from metarl_jax.runs import sweep_jobs, sweep_results, talk
     from metarl_jax.runs.folder import only_writer
 
     with cli.user_errors():
@@ -94,9 +101,9 @@ def main(argv: Sequence[str]) -> None:
     console, folder = cli.console(), arguments.folder
 
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        talk.line(console, line)
 
-    with console.status(f"checking {len(plan.members)} combinations"):
+    with talk.status(console, f"checking {len(plan.members)} combinations"):
         configs = sweeps.check(plan, folder)
     with cli.user_errors():
         known = sweeps.open_folder(plan, folder)
@@ -106,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
     with contextlib.ExitStack() as held:
         with cli.user_errors():
-            held.enter_context(only_writer(folder))
+            held.enter_context(only_writer(folder, arguments.lock))
         stopped = held.enter_context(_stop_signals(say))
         todo = [name for name in plan.members if not finished(name)]
         before = f", {len(plan.members) - len(todo)} finished before" if known else ""
@@ -115,9 +122,10 @@ def main(argv: Sequence[str]) -> None:
         if todo:
             command = [sys.executable, str(Path(__file__).resolve().with_name("train.py"))]
             engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+            lock = ["--lock", "file"] if arguments.lock == "file" else []
             failures = sweep_jobs.drive(
                 todo,
-                lambda name: engine.start(name, plan.arguments(name, folder)),
+                lambda name: engine.start(name, [*plan.arguments(name, folder), *lock]),
                 jobs=jobs,
                 finished=finished,
                 say=say,

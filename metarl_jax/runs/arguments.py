@@ -8,7 +8,7 @@ import dataclasses
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from metarl_jax.runs import cli, presets
 from metarl_jax.runs.config import TrainConfig
@@ -25,6 +25,9 @@ class Start:
     --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
     debug_nans: bool = False
     """if a number is not finite, find the operation that it comes from"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """what keeps a second process from the folder: a lock of the kernel or, on a file system without them, also a file
+    that a killed process leaves behind"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,6 +156,11 @@ def hints(kind: type = Arguments) -> dict[str, Any]:
     for name, hint in typing.get_type_hints(kind).items():
         found |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
     return found
+
+
+def folder_option(folder: Path) -> list[str]:
+    """--folder as words of a command line, which would take a name that begins with a dash for an option."""
+    return ["--folder", f"./{folder}" if str(folder).startswith("-") else str(folder)]
 
 
 def flag(name: str) -> str:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarl_jax.evaluation import iqm_interval
+from metarl_jax.runs import files
 from metarl_jax.runs.comparisons import ORACLE
 
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
@@ -28,7 +29,7 @@ def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     quiet_axes(axes)
@@ -58,7 +59,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns of a metrics.csv as float64 arrays [iterations]."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with files.opened(path, newline="") as file:
         reader = csv.reader(file)
         header = next(reader)
         values = np.array([[float(cell) for cell in row] for row in reader]).reshape(-1, len(header))
@@ -111,7 +112,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def adaptation(
@@ -142,7 +143,7 @@ def adaptation(
         axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
     axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
@@ -208,7 +209,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     columns = min(len(handles), 3 * len(families))
     figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
     figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def _number(text: str) -> float:
@@ -269,9 +270,11 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
             )
     first = figure.axes[0]
     first.set_ylabel("return after adaptation")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     note = f"bars: ± 1 standard error over {error}"
     handles = first.get_legend_handles_labels()  # given, since there may be none, of which matplotlib would warn
-    first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
-    figure.savefig(path)
+    legend = first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    files.save(figure, path)
     return True

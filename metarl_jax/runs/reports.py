@@ -2,15 +2,16 @@
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from metarl_jax.evaluation import Row, across_seeds
+from metarl_jax.runs import files
 
 
 def to_report(
@@ -85,9 +86,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         text = json.dumps(report, indent=1, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"the evaluation holds a return that is NaN or infinite, so {path} was not written") from error
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, text + "\n")
 
 
 def few(steps: Sequence[int], most: int = 12) -> list[int]:
@@ -116,12 +115,14 @@ def table(report: dict[str, Any]) -> Table:
                 f"{row['tasks_left_out']} tasks with no other episode at some step are left out whole"
             )
     result = Table(
-        title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
-        f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
+        title=Text(
+            f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
+            f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
+            "bold",
+        ),
         caption=caption,
         caption_justify="left",
         title_justify="left",
-        title_style="bold",
     )
     result.add_column("parameters")
     for column in ("stage", "episodes before", "mean ± s.e.", "median", "IQM", "gain ± s.e."):

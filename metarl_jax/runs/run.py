@@ -1,5 +1,6 @@
 """A training run from its start, or from where it was stopped, to its evaluation."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax.guard import first_nan, unguarded, without_episode
-from metarl_jax.runs import distributed, signals
+from metarl_jax.runs import cli, distributed, signals, talk
+from metarl_jax.runs.arguments import folder_option
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.evaluate import evaluate_run
@@ -21,14 +23,21 @@ from metarl_jax.types import MetaState
 
 
 def train_run(
-    config: TrainConfig, console: Console, *, resume: bool = False, override: bool = False, debug_nans: bool = False
+    config: TrainConfig,
+    console: Console,
+    *,
+    resume: bool = False,
+    override: bool = False,
+    debug_nans: bool = False,
+    lock: str = "kernel",
 ) -> Path:
     """Trains in a run folder, draws the learning curve and evaluates.
 
-    SIGTERM and SIGINT let the chunk that runs end (about two seconds, or one meta-iteration where that takes longer;
-    while one is being logged, it is the next), take a checkpoint and raise. A process that is killed without a chance
-    loses what came after the newest checkpoint and nothing else: `resume` repeats it, bit for bit (on a GPU if the
-    compiled program is still in the cache, since XLA may choose other kernels when it compiles anew).
+    SIGTERM, SIGINT, SIGHUP and the loss of standard output let the chunk that runs end (about two seconds, or one
+    meta-iteration where that takes longer; while one is being logged, it is the next), take a checkpoint and raise. A
+    process that is killed without a chance loses what came after the newest checkpoint and nothing else: `resume`
+    repeats it, bit for bit (on a GPU if the compiled program is still in the cache, since XLA may choose other kernels
+    when it compiles anew).
 
     Args:
         config: of the run.
@@ -36,6 +45,7 @@ def train_run(
         resume: go on from the newest whole checkpoint of the folder.
         override: whether `resume` may change what `metarl_jax.runs.config_file.SAFE_TO_CHANGE` names.
         debug_nans: find the operation that yields the first NaN, if there is one; then stop.
+        lock: "kernel" or "file"; see `metarl_jax.runs.folder.only_writer`.
 
     Returns:
         The run folder.
@@ -49,15 +59,17 @@ def train_run(
     def hint() -> str:
         if not resumable(folder):
             return "the run had not begun; start it again by the same command"
-        return f"go on with: python experiments/train.py --resume --folder {folder}"
+        return f"go on with: python experiments/train.py --resume {shlex.join(folder_option(folder))}"
 
     with signals.handled(hint) as received:
         try:
-            with opened(config, resume, override, console) as session:
+            with opened(config, resume, override, console, lock) as session:
                 start = int(np.max(session.state.iteration))
                 _announce(config, session, start, resume, console)
                 with distributed.peer_errors():
                     _train(config, session, console, received, debug_nans)
+        except cli.OutputLost as lost:
+            raise cli.OutputLost(f"{lost}; {hint()}") from lost
         except OSError as error:
             raise RunStopped(
                 f"cannot write to {folder}: {' '.join(str(error).split())}; every whole checkpoint is kept: make room, "
@@ -73,20 +85,14 @@ def train_run(
 
 def _summarize(session: Session, seconds: float, console: Console) -> None:
     steps = f"{quantity(session.steps)} environment steps"
-    console.print(f"trained for {duration(seconds)} (h:mm:ss), {steps}", highlight=False)
+    talk.line(console, f"trained for {duration(seconds)} (h:mm:ss), {steps}")
     if session.diverged:
         several = "episodes" if session.diverged > 1 else "episode"
-        console.print(
-            f"[yellow]note:[/] {quantity(session.diverged)} {several} diverged and count nowhere; the column "
-            "diverged_episodes of metrics.csv says when",
-            soft_wrap=True,
-        )
+        counted = f"{quantity(session.diverged)} {several} diverged and count nowhere"
+        talk.note(console, f"{counted}; the column diverged_episodes of metrics.csv says when")
     if session.undone:
         several = "updates were" if session.undone > 1 else "update was"
-        console.print(
-            f"[yellow]note:[/] {session.undone} {several} undone, since a number was not finite or no episode sound",
-            soft_wrap=True,
-        )
+        talk.note(console, f"{session.undone} {several} undone, since a number was not finite or no episode sound")
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
@@ -103,12 +109,11 @@ def _announce(config: TrainConfig, session: Session, start: int, resume: bool, c
     several = f", {config.seeds} seeds at once" if config.seeds > 1 else ""
     if jax.process_count() > 1:
         several = f" of {jax.process_count()} processes{several}"
-    console.print(
+    talk.line(
+        console,
         f"{'resuming' if resume else 'training'} {session.built.env.name} with {config.algorithm} on "
         f"{session.mesh.size} {jax.default_backend().upper()} device{'s'[: session.mesh.size > 1]}{several}, "
         f"iterations {start} to {config.iterations}; results go to {config.run_folder}",
-        soft_wrap=True,
-        highlight=False,
     )
 
 
@@ -119,7 +124,7 @@ def _train(
     done, told = start, False
 
     def pace(count: int) -> int:
-        stop, count = distributed.agree(received.received is not None, count)
+        stop, count = distributed.agree(received.received is not None or bool(cli.output_lost()), count)
         return 0 if stop else count
 
     chunks = train(
@@ -134,7 +139,7 @@ def _train(
     )
     progress = TrainingProgress(console, start, config.iterations)
     try:
-        with jax.set_mesh(session.mesh), progress, received.patient():
+        with jax.set_mesh(session.mesh), progress, received.patient(), cli.patient_output():
             for chunk in chunks:
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
@@ -150,7 +155,10 @@ def _train(
             if received.received or done < config.iterations:
                 session.checkpoint(state, wait=True)
                 distributed.from_writer(None)  # who ends first is waited for a few seconds only
-                raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
+                saved = f"iteration {done} of {config.iterations} is saved"
+                if (lost := cli.output_lost()) and not received.received:
+                    raise cli.OutputLost(f"{lost}; {saved}")
+                raise received.interrupted(saved)
     except NonFiniteError as error:
         raise _stopped(config, session, error, debug_nans, console) from error
 
@@ -191,7 +199,7 @@ def _stopped(
             f"{text}; --resume --debug-nans finds the operation, and --resume --override --on-nonfinite skip goes on "
             "without such updates"
         )
-    with console.status("looking for the operation, one by one; this can take minutes"):
+    with talk.status(console, "looking for the operation, one by one; this can take minutes"):
         found = _operation(config, session, error)
     return RunStopped(f"{text}; {found or 'no operation yields a NaN, so a number overflowed to infinity'}")
 

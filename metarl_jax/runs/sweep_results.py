@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from metarl_jax.runs import files
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.progress import quantity
 from metarl_jax.runs.sweeps import Options, Plan
@@ -59,7 +59,7 @@ def report_path(folder: Path, config: TrainConfig) -> Path:
 def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The evaluation at the end of a run; None before it is there, or where it is of fewer iterations than wanted."""
     try:
-        found = json.loads(report_path(folder, config).read_text(encoding="utf-8"))
+        found = json.loads(files.read(report_path(folder, config)))
         return found if found["iteration"] >= config.iterations else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -87,10 +87,11 @@ def _estimates(found: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
 
 def _column(path: Path, name: str) -> np.ndarray:
     """A column of a table that may be missing, or cut off in its last line."""
-    if not path.is_file():
+    try:
+        with files.opened(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):  # not there, or no table, which the member itself tells
         return np.zeros(0)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
         return np.array([float(row[name]) for row in rows])
     except (KeyError, TypeError, ValueError):
@@ -132,8 +133,7 @@ def collect(
 
 def write(results: list[Result], path: Path, seeds: int) -> None:
     """Writes results.csv, one row per member, whole or not at all."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with files.whole(path) as file:
         table = csv.writer(file, lineterminator="\n")
         numbers = [f"{name}_{part}" for name in ("before", "after", "gain") for part in ("mean", "standard_error")]
         rest = ["environment_steps", "minutes", "status", "folder", "error"]
@@ -147,19 +147,17 @@ def write(results: list[Result], path: Path, seeds: int) -> None:
                     *(result.environment_steps, f"{result.minutes:.3f}", result.status, result.name, result.error),
                 ]
             )
-    os.replace(temporary, path)
 
 
 def table(results: list[Result], title: str, seeds: int) -> Table:
     """The results for a terminal."""
     over = f"{seeds} seeds' means" if seeds > 1 else "held-out tasks"
     shown = Table(
-        title=f"{title}: return on held-out tasks, best after adaptation first",
+        title=Text(f"{title}: return on held-out tasks, best after adaptation first", "bold"),
         caption=f"s.e.: standard error over {over}; gain: after over before adaptation; steps: of the environment, "
         "minutes: of training",
         caption_justify="left",
         title_justify="left",
-        title_style="bold",
     )
     for option in results[0].options:
         shown.add_column(option, justify="right")

@@ -6,7 +6,6 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import dataclasses
 import itertools
 import json
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs import arguments
+from metarl_jax.runs import arguments, files
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.folder import LOCK, check_path
 
 SCHEMA = 1
 """Changes whenever an older program could no longer read what this one writes."""
@@ -27,6 +27,7 @@ Options = dict[str, str]
 
 _OURS = {
     "folder": "every member has its own, inside the folder of the sweep",
+    "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
     "seeds": "write --seeds R before the --",
     "seed": "R seeds are trained in one program by --seeds R, from the --seed after the -- on",
@@ -50,7 +51,7 @@ class Plan:
         hints = arguments.hints()
         words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
-        return [*self.base, *words, *seeds, "--folder", str(folder / name)]
+        return [*self.base, *words, *seeds, *arguments.folder_option(folder / name)]
 
 
 def _words(option: str, value: str, hint: Any) -> list[str]:
@@ -195,7 +196,7 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
     members: dict[str, Options] = {}
     for number, options in enumerate(combinations):
         name = ",".join(f"{option.rstrip('_')}={value}" for option, value in options.items())
-        name = re.sub(r"[^\w.+=@,-]", "_", name.replace(" ", "-"))
+        name = re.sub(r"[^\w.+=@,-]", "_", name.replace(" ", "-"), flags=re.ASCII)
         if len(name) > 120 or name in members:
             name = f"{number:0{len(str(len(combinations) - 1))}}-{name[:100]}"
         members[name] = options
@@ -229,7 +230,7 @@ def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
 
 def _load(path: Path) -> Plan:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(files.read(path))
         schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
         seeds = integer("seeds", stored["seeds"])
     except (ValueError, KeyError, TypeError) as error:
@@ -264,18 +265,22 @@ def open_folder(plan: Plan, folder: Path) -> bool:
         Whether it was there.
 
     Raises:
-        ValueError: the folder holds another sweep, or something that is no sweep.
+        ValueError: the folder holds another sweep, or something that is no sweep; or no run can be in it.
     """
+    check_path(folder)
+    if found := re.search("%[jtaA]", str(folder.absolute())):
+        raise ValueError(
+            f"{folder} holds {found[0]}, which submitit replaces by the number of a job; choose another --folder"
+        )
+    files.own(folder, ("sweep.json", "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
     path = folder / "sweep.json"
-    if path.is_file():
+    if files.there(path):
         if changed := differences(_load(path), plan):
             raise ValueError(f"{folder} holds another sweep: {'; '.join(changed)}; choose another --folder")
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and holds no sweep.json, so it is no sweep; choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "sweep.json.tmp"
     content = {"schema": SCHEMA, **dataclasses.asdict(plan)}
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return False

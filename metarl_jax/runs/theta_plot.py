@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from metarl_jax.runs import files
 from metarl_jax.runs.plots import BLUE, quiet_axes
 
 HYPERPARAMETERS = {
@@ -51,6 +52,6 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         axes.set_xlabel("meta-iteration", fontsize=9)
         axes.tick_params(labelsize=8)
     note = f"; faint: each of {seeds} seeds; bold: their mean" if seeds > 1 else ""
-    figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11)
-    figure.savefig(path)
+    figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11, parse_math=False)
+    files.save(figure, path)
     return True
