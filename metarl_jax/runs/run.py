@@ -169,12 +169,8 @@ def _tell_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.nd
     cause = None
     if jax.process_count() == 1:
         cause = why_void(session.built.algorithm, root_keys(config), iteration, chunk.state, seed)
-    console.print(
-        f"[yellow]note:[/] iteration {iteration}: every episode diverged{f': {cause}' if cause else ''}; such "
-        "iterations are skipped",
-        soft_wrap=True,
-        highlight=False,
-    )
+    of_what = f": {cause}" if cause else ""
+    talk.note(console, f"iteration {iteration}: every episode diverged{of_what}; such iterations are skipped")
 
 
 def _stopped(
