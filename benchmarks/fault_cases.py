@@ -7,24 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.fault_tools import (
-    BOUND,
-    EVERY,
-    ITERATIONS,
-    SETTINGS,
-    UNFINISHED,
-    Lab,
-    Outcome,
-    Promises,
-    Run,
-    files,
-    owner,
-    pages,
-    rows,
-    small_disk,
-    snapshot,
-    unfinished,
-)
+from benchmarks.fault_runs import UNFINISHED, Promises, Run, files, owner, pages, rows, small_disk, snapshot, unfinished
+from benchmarks.fault_tools import BOUND, EVERY, ITERATIONS, SETTINGS, Lab, Outcome
 
 KILLS = ["clock"] * 7 + ["writing"] * 7 + ["training"] * 6 + ["evaluation"] * 2
 """When each SIGKILL comes, see `_moment`; shuffled, but for the last two."""
