@@ -1,0 +1,324 @@
+"""Surroundings of the hostile campaign: owners, quotas, clocks, terminals, locales."""
+
+import os
+
+from benchmarks.hostile_files import RESUME
+from benchmarks.hostile_tools import (
+    DONE,
+    DREW,
+    EITHER,
+    EVERY,
+    ITERATIONS,
+    REFUSED,
+    SETTINGS,
+    Case,
+    Keeps,
+    Place,
+    Prepare,
+)
+
+_NEW = ("--folder=run", *SETTINGS, "--iterations", str(2 * EVERY))
+_START = "train --iterations 8"
+_STARTS = {"command": "train", "words": _NEW, "start": None}
+
+_NOBODY = 'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
+
+
+def _owned(*names: str) -> Prepare:
+    """The place, or these parts of the run, belong to nobody; all else to root."""
+
+    def prepare(place: Place) -> None:
+        tops = [place.run / name for name in names] or [place.path]
+        for top in tops:
+            for path in [top, *top.rglob("*")]:
+                os.chown(path, 65534, 65534, follow_symlinks=False)
+
+    return prepare
+
+
+def mode(bits: int, name: str = ".") -> Prepare:
+    """Permissions of a part of the run."""
+    return lambda place: (place.run / name).chmod(bits)
+
+
+# what is owned by whom, the command, how it must end, and what the line says; all are tried by nobody
+_OWNERS: dict[str, tuple[tuple[Prepare, ...], str, dict[int, Keeps], str]] = {
+    "root's run": ((), RESUME, REFUSED, "[Pp]ermission denied"),
+    "root's run ": ((), "evaluate run", REFUSED, "[Pp]ermission denied"),
+    "root's run  ": ((), "render run", REFUSED, "[Pp]ermission denied"),
+    "its own run": ((_owned(),), RESUME, DONE, ""),
+    "its own run ": ((_owned(),), "evaluate run", DREW, ""),
+    "a configuration that it cannot read": ((_owned(), mode(0, "config.json")), RESUME, REFUSED, "[Pp]ermission"),
+    "a configuration that it cannot read ": ((_owned(), mode(0, "config.json")), "evaluate run", REFUSED, "[Pp]erm"),
+    "checkpoints that it cannot enter": ((_owned(), mode(0, "checkpoints")), RESUME, REFUSED, "[Pp]ermission"),
+    "checkpoints that it cannot enter ": ((_owned(), mode(0, "checkpoints")), "evaluate run", REFUSED, "[Pp]ermission"),
+    "a newest checkpoint that it cannot enter": (
+        (_owned(), mode(0, f"checkpoints/{ITERATIONS - EVERY}")),
+        RESUME,
+        REFUSED,
+        "[Pp]ermission",
+    ),
+    "a record that it cannot read": (
+        (_owned(), mode(0, f"checkpoints/{ITERATIONS - EVERY}/record/metadata")),
+        RESUME,
+        REFUSED,
+        "[Pp]ermission",
+    ),
+    "rows that it cannot read": ((_owned(), mode(0, "metrics.csv")), RESUME, REFUSED, "[Pp]ermission"),
+    "rows that it cannot write": ((_owned(), mode(0o444, "metrics.csv")), RESUME, EITHER, "[Pp]ermission"),
+    "a folder that it cannot write": ((_owned(), mode(0o555)), RESUME, REFUSED, "[Pp]ermission"),
+    "a folder that it cannot write ": ((_owned(), mode(0o555)), "evaluate run", REFUSED, "[Pp]ermission"),
+    "a folder that it cannot list": ((_owned(), mode(0o333)), RESUME, EITHER, "[Pp]ermission"),
+    "a folder that it cannot enter": ((_owned(), mode(0o666)), "evaluate run", REFUSED, "^error: .*run"),
+}
+
+
+def _owners() -> list[Case]:
+    return [
+        Case(
+            kind="owners",
+            name=f"{name.strip()}, {command.split()[0]}",
+            command=command,
+            prepare=prepare,
+            ends=ends,
+            says=says,
+            shell=_NOBODY,
+            root=True,
+        )
+        for name, (prepare, command, ends, says) in _OWNERS.items()
+    ] + [
+        Case(
+            kind="owners",
+            name="a place for a new run that it cannot write",
+            shell=_NOBODY,
+            root=True,
+            ends=REFUSED,
+            says="[Pp]ermission denied",
+            **_STARTS,
+        ),
+        Case(
+            kind="owners",
+            name="a place for a sweep that it cannot write",
+            shell=_NOBODY,
+            root=True,
+            start=None,
+            command="sweep --folder run --grid patience=5,6 --",
+            words=tuple(SETTINGS),
+            ends=REFUSED,
+            says="[Pp]ermission denied",
+        ),
+        *(
+            Case(
+                kind="owners",
+                name=name,
+                command=RESUME,
+                prepare=(_owned(),),
+                shell=shell,
+                environment=environment,
+                ends=DONE,
+                root=True,
+            )
+            for name, (shell, environment) in {
+                "no home": (_NOBODY, {"HOME": None, "JAX_COMPILATION_CACHE_DIR": None}),
+                "a home that is not there": (_NOBODY, {"HOME": "/nowhere", "JAX_COMPILATION_CACHE_DIR": None}),
+                "root's home": (_NOBODY, {"HOME": "/root", "JAX_COMPILATION_CACHE_DIR": None}),
+                "no folder for temporary files": (_NOBODY, {"TMPDIR": "/nowhere"}),
+                "a cache that it cannot write": (_NOBODY, {"JAX_COMPILATION_CACHE_DIR": "/root/cache"}),
+                "a mask that leaves nothing to others": (f"umask 077; {_NOBODY}", {}),
+                "a mask that leaves all to others": (f"umask 0; {_NOBODY}", {}),
+            }.items()
+        ),
+        Case(
+            kind="owners",
+            name="a mask that leaves nothing to itself",
+            shell=f"umask 0777; {_NOBODY}",
+            root=True,
+            prepare=(_owned(),),
+            ends={1: "unborn", 2: "unborn"},
+            says="[Pp]ermission denied",
+            **_STARTS,
+        ),
+        Case(
+            kind="owners",
+            name="a working folder that is gone",
+            command="evaluate run",
+            start=ITERATIONS,
+            shell='run=$PWD/run; mkdir gone; cd gone; rmdir ../gone; exec "$1" "$2" "$run"',
+            ends=DREW,
+        ),
+    ]
+
+
+_STOPS: dict[int, Keeps] = {1: "sound", 2: "all"}
+_UNBORN: dict[int, Keeps] = {1: "unborn", 2: "unborn"}
+_NOT_DRAWN: dict[int, Keeps] = {1: "all", 2: "all"}
+_LARGE, _SPACE, _OPEN = (
+    "[Ff]ile too large|cannot write",
+    "No space left|no space left|cannot write",
+    "[Tt]oo many open|cannot",
+)
+
+
+def _quotas() -> list[Case]:
+    resumes, evaluates = {"command": RESUME}, {"command": "evaluate run", "start": ITERATIONS}
+    renders = {"command": "render run", "start": ITERATIONS}
+    files = [
+        *(("start", size, _STARTS, _UNBORN) for size in (0, 1, 4)),
+        *(("resume", size, resumes, _STOPS) for size in (0, 1, 4)),
+        *(("evaluate", size, evaluates, _NOT_DRAWN) for size in (0, 1)),
+        ("render", 0, renders, _NOT_DRAWN),
+    ]
+    disks = [
+        *(("start", room, _STARTS, _UNBORN) for room in (0, 8, 40)),
+        *(("resume", room, resumes, _STOPS) for room in (0, 8, 40)),
+        ("evaluate", 0, evaluates, _NOT_DRAWN),
+        ("render", 0, renders, _NOT_DRAWN),
+    ]
+    return [
+        *(
+            Case(kind="quotas", name=f"files of at most {size} KiB, {what}", ends=ends, says=_LARGE,
+                 shell=f'ulimit -f {size}; exec "$@"', **which)
+            for what, size, which, ends in files
+        ),
+        *(
+            Case(kind="quotas", name=f"a disk with {room} KiB left, {what}", ends=ends, says=_SPACE, disk=room, **which)
+            for what, room, which, ends in disks
+        ),
+        *(
+            Case(kind="quotas", name=f"a disk without inodes, {what}", ends=ends, says=_SPACE, disk=0, inodes=True,
+                 **which)
+            for what, which, ends in (
+                ("start", _STARTS, _UNBORN), ("resume", resumes, _STOPS), ("evaluate", evaluates, _NOT_DRAWN)
+            )
+        ),
+        Case(kind="quotas", name="four seconds of the processor, resume", start=EVERY, command=RESUME,
+             shell='ulimit -t 4; exec "$@"', words=("--override", "--iterations", "100000"),
+             ends={-24: "sound", 152: "sound"}),
+        Case(kind="quotas", name="30 open files, resume", ends={0: "whole", 1: "sound", 2: "all"}, says=_OPEN,
+             shell='ulimit -n 30; exec "$@"', **resumes),
+    ]  # fmt: skip
+
+
+def _dated(seconds: float) -> Prepare:
+    """Every file of the place has this date."""
+
+    def prepare(place: Place) -> None:
+        for path in [place.path, *place.path.rglob("*")]:
+            os.utime(path, (seconds, seconds))
+
+    return prepare
+
+
+_CLOCK = (
+    "import sys, time; sys.path.insert(0, {experiments!r}); real = time.time; "
+    "time.time = lambda: {formula}; import train; from metarl_jax.runs import cli; sys.exit(cli.run(train.main))"
+)
+
+
+def _clocks() -> list[Case]:
+    from benchmarks.fault_runs import TRAIN
+
+    experiments = str(TRAIN.parent)
+    return [
+        *(
+            Case(kind="clocks", name=f"files of the year {year}, {command.split()[0]}", command=command,
+                 prepare=(_dated(seconds),), ends=ends)
+            for year, seconds in {"1901": -2.1e9, "1970": 0.0, "2100": 4.1e9, "2400": 1.36e10}.items()
+            for command, ends in ((RESUME, DONE),)
+        ),
+        Case(kind="clocks", name="files of the year 2100, evaluate", command="evaluate run", start=ITERATIONS,
+             prepare=(_dated(4.1e9),), ends=DREW),
+        *(
+            Case(kind="clocks", name=f"TZ is {zone[:20]!r}", command=RESUME, environment={"TZ": zone}, ends=DONE)
+            for zone in ("XXX+99:99:99", ":/etc/passwd", "Nowhere/Land", "x" * 1000)
+        ),
+        *(
+            Case(kind="clocks", name=f"the clock {what}", command="python -c",
+                 words=(_CLOCK.format(experiments=experiments, formula=formula), "--resume", "--folder=run"), ends=DONE)
+            for what, formula in {
+                "stands still": "1e9", "runs backwards": "2e9 - real()", "is at 0": "0.0", "is before 1970": "-1e6",
+            }.items()
+        ),
+    ]  # fmt: skip
+
+
+_SAID: dict[int, Keeps] = {0: "whole", 1: "sound", 2: "sound"}
+_DRAWN: dict[int, Keeps] = {0: "pictures", 1: "pictures", 2: "pictures"}
+_GONE = 'exec > >(exec true); sleep 0.3; exec "$@"'
+
+
+def _terminals() -> list[Case]:
+    def case(name: str, shell: str = 'exec "$@"', command: str = RESUME, ends: dict[int, Keeps] = DONE, **more) -> Case:
+        return Case(kind="terminals", name=name, command=command, shell=shell, ends=ends, says="", **more)
+
+    evaluates = {"command": "evaluate run", "start": ITERATIONS, "ends": _DRAWN}
+    refused = {"command": "train --resume --folder nothing", "ends": REFUSED}
+    return [
+        case("stdin is closed", 'exec "$@" <&-'),
+        case("stdout is closed", 'exec "$@" >&-', ends=_SAID),
+        case("stderr is closed", 'exec "$@" 2>&-'),
+        case("stderr is closed, and there is an error", 'exec "$@" 2>&-', **refused),
+        case("all three are closed", 'exec "$@" <&- >&- 2>&-', ends=_SAID),
+        case("stdout is closed, evaluate", 'exec "$@" >&-', **evaluates),
+        case("nobody reads stdout", _GONE, ends=_SAID),
+        case("nobody reads stdout, evaluate", _GONE, **evaluates),
+        case("nobody reads stdout, a help text", _GONE, "train --help", {0: "all", 1: "all", 2: "all"}),
+        case("stdout is full", 'exec "$@" >/dev/full', ends=_SAID),
+        case("stdout is full, evaluate", 'exec "$@" >/dev/full', **evaluates),
+        case("stdout is full, a help text", 'exec "$@" >/dev/full', "train --help", {0: "all", 1: "all", 2: "all"}),
+        case("stderr is full", 'exec "$@" 2>/dev/full'),
+        case("stderr is full, and there is an error", 'exec "$@" 2>/dev/full', **refused),
+        case("a terminal", terminal=(24, 80)),
+        case("a terminal of one column", terminal=(24, 1)),
+        case("a terminal of no size", terminal=(0, 0)),
+        case("a terminal of 65,535 columns, evaluate", terminal=(24, 65535), **evaluates | {"ends": DREW}),
+        case("a terminal that is dumb", terminal=(24, 80), environment={"TERM": "dumb"}),
+        case("a terminal that nobody knows", terminal=(24, 80), environment={"TERM": "\x1b[31m"}),
+        *(
+            case(f"a terminal, and COLUMNS is {columns!r}", terminal=(24, 80), environment={"COLUMNS": columns},
+                 **evaluates | {"ends": DREW})
+            for columns in ("1", "0", "-5", "100000", "wide")
+        ),
+        case("no terminal, and colours forced", environment={"FORCE_COLOR": "1", "TERM": None}),
+    ]  # fmt: skip
+
+
+def _locales() -> list[Case]:
+    return [
+        Case(kind="locales",
+             name=f"{' '.join(f'{k}={v}' for k, v in environment.items())}, {command.split()[0]}{' ' + ascii(folder) if folder != 'run' else ''}",
+             command=command, words=words, environment=environment, folder=folder, ends=ends, says="^error: ",
+             start=start)
+        for environment, command, words, folder, ends, start in (
+            *(
+                (environment, "train --resume", (f"--folder={folder}",), folder, DONE | REFUSED, ITERATIONS - EVERY)
+                for environment, folder in (
+                    ({"LC_ALL": "C"}, "größe"),
+                    ({"LC_ALL": "POSIX"}, "größe"),
+                    ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "größe"),
+                    ({"LC_ALL": "tr_TR.UTF-8"}, "ılık-İ"),
+                    ({"LC_ALL": "nowhere"}, "größe"),
+                    ({"PYTHONIOENCODING": "ascii"}, "größe"),
+                    ({"PYTHONIOENCODING": "ascii"}, "run"),
+                    ({"PYTHONIOENCODING": "latin-1"}, "日本"),
+                    ({"PYTHONIOENCODING": "utf-16"}, "run"),
+                    ({"PYTHONIOENCODING": "utf-8:strict"}, "caf\udce9"),
+                )
+            ),
+            *(
+                (environment, "evaluate run", (), "run", {0: "pictures", 1: "pictures", 2: "pictures"}, ITERATIONS)
+                for environment in (
+                    {"PYTHONIOENCODING": "ascii"},
+                    {"PYTHONIOENCODING": "latin-1"},
+                    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+                )
+            ),
+            ({"PYTHONIOENCODING": "ascii"}, "train --help", (), "run", {0: "all", 2: "all"}, None),
+            ({"PYTHONOPTIMIZE": "2"}, "train --resume", ("--folder=run",), "run", DONE, ITERATIONS - EVERY),
+            ({"PYTHONWARNINGS": "error::ResourceWarning"}, "evaluate run", (), "run", DREW, ITERATIONS),
+            ({"PYTHONDEVMODE": "0", "PYTHONHASHSEED": "1"}, RESUME, (), "run", DONE, ITERATIONS - EVERY),
+        )
+    ]  # fmt: skip
+
+
+CASES: tuple[Case, ...] = (*_owners(), *_quotas(), *_clocks(), *_terminals(), *_locales())
