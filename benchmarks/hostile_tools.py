@@ -294,6 +294,7 @@ def prepared(case: Case, path: Path, lab: "Lab") -> Place:
     (path / "outside" / "mine").write_text("mine\n")
     if case.start is not None:
         lab.stopped_at(case.start, place.run, checkpoints=min(2, 1 + case.start // EVERY))
+        (place.run / "lock").touch()
         if case.start == ITERATIONS:
             for name in ("evaluation.json", "adaptation.png", "learning_curve.png", "timing.csv"):
                 shutil.copyfile(lab.reference / name, place.run / name)

@@ -284,41 +284,43 @@ def _terminals() -> list[Case]:
 
 
 def _locales() -> list[Case]:
-    return [
-        Case(kind="locales",
-             name=f"{' '.join(f'{k}={v}' for k, v in environment.items())}, {command.split()[0]}{' ' + ascii(folder) if folder != 'run' else ''}",
-             command=command, words=words, environment=environment, folder=folder, ends=ends, says="^error: ",
-             start=start)
-        for environment, command, words, folder, ends, start in (
-            *(
-                (environment, "train --resume", (f"--folder={folder}",), folder, DONE | REFUSED, ITERATIONS - EVERY)
-                for environment, folder in (
-                    ({"LC_ALL": "C"}, "größe"),
-                    ({"LC_ALL": "POSIX"}, "größe"),
-                    ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "größe"),
-                    ({"LC_ALL": "tr_TR.UTF-8"}, "ılık-İ"),
-                    ({"LC_ALL": "nowhere"}, "größe"),
-                    ({"PYTHONIOENCODING": "ascii"}, "größe"),
-                    ({"PYTHONIOENCODING": "ascii"}, "run"),
-                    ({"PYTHONIOENCODING": "latin-1"}, "日本"),
-                    ({"PYTHONIOENCODING": "utf-16"}, "run"),
-                    ({"PYTHONIOENCODING": "utf-8:strict"}, "caf\udce9"),
-                )
-            ),
-            *(
-                (environment, "evaluate run", (), "run", {0: "pictures", 1: "pictures", 2: "pictures"}, ITERATIONS)
-                for environment in (
-                    {"PYTHONIOENCODING": "ascii"},
-                    {"PYTHONIOENCODING": "latin-1"},
-                    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-                )
-            ),
-            ({"PYTHONIOENCODING": "ascii"}, "train --help", (), "run", {0: "all", 2: "all"}, None),
-            ({"PYTHONOPTIMIZE": "2"}, "train --resume", ("--folder=run",), "run", DONE, ITERATIONS - EVERY),
-            ({"PYTHONWARNINGS": "error::ResourceWarning"}, "evaluate run", (), "run", DREW, ITERATIONS),
-            ({"PYTHONDEVMODE": "0", "PYTHONHASHSEED": "1"}, RESUME, (), "run", DONE, ITERATIONS - EVERY),
+    def case(environment: dict[str, str], command: str, ends: dict[int, Keeps], folder: str = "run", **more) -> Case:
+        name = " ".join(f"{variable}={value}" for variable, value in environment.items())
+        where = f" {folder!a}" if folder != "run" else ""
+        words = (f"--folder={folder}",) if command == "train --resume" else ()
+        return Case(
+            kind="locales",
+            name=f"{name}, {command.split()[0]}{where}",
+            command=command,
+            words=words,
+            environment=environment,
+            folder=folder,
+            ends=ends,
+            says="^error: ",
+            **more,
         )
-    ]  # fmt: skip
+
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    resumed = (
+        ({"LC_ALL": "C"}, "größe"),
+        ({"LC_ALL": "POSIX"}, "größe"),
+        (plain, "größe"),
+        ({"LC_ALL": "tr_TR.UTF-8"}, "ılık-İ"),
+        ({"LC_ALL": "nowhere"}, "größe"),
+        ({"PYTHONIOENCODING": "ascii"}, "größe"),
+        ({"PYTHONIOENCODING": "ascii"}, "run"),
+        ({"PYTHONIOENCODING": "latin-1"}, "日本"),
+        ({"PYTHONIOENCODING": "utf-16"}, "run"),
+        ({"PYTHONIOENCODING": "utf-8:strict"}, "caf\udce9"),
+    )
+    evaluated = ({"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "latin-1"}, plain)
+    return [
+        *(case(environment, "train --resume", DONE | REFUSED, folder) for environment, folder in resumed),
+        *(case(environment, "evaluate run", _DRAWN, start=ITERATIONS) for environment in evaluated),
+        case({"PYTHONIOENCODING": "ascii"}, "train --help", {0: "all", 2: "all"}, start=None),
+        case({"PYTHONOPTIMIZE": "2"}, "train --resume", DONE),
+        case({"PYTHONWARNINGS": "error::ResourceWarning"}, "evaluate run", DREW, start=ITERATIONS),
+    ]
 
 
 CASES: tuple[Case, ...] = (*_owners(), *_quotas(), *_clocks(), *_terminals(), *_locales())
