@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> None:
     own, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     arguments = cli.parse(Arguments, own, prog="sweep.py", description=DESCRIPTION)
     from metarl_jax.checks import integer
-    from metarl_jax.runs import sweep_jobs, sweep_results
+    from metarl_jax.runs import sweep_jobs, sweep_results, talk
     from metarl_jax.runs.folder import only_writer
 
     with cli.user_errors():
@@ -94,9 +94,9 @@ def main(argv: Sequence[str]) -> None:
     console, folder = cli.console(), arguments.folder
 
     def say(line: str) -> None:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        talk.line(console, line)
 
-    with console.status(f"checking {len(plan.members)} combinations"):
+    with talk.status(console, f"checking {len(plan.members)} combinations"):
         configs = sweeps.check(plan, folder)
     with cli.user_errors():
         known = sweeps.open_folder(plan, folder)

@@ -23,14 +23,16 @@ def main(argv: Sequence[str]) -> None:
         cli.prepare_jax()
         _meet(argv)
     asked = arguments.parse(argv, prog="train.py", description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)))
+    from metarl_jax.runs import talk
     from metarl_jax.runs.distributed import is_writer
     from metarl_jax.runs.run import train_run
 
     console = cli.console(quiet=not is_writer())
-    console.print(f"settings: {asked.why}", soft_wrap=True, highlight=False)
+    talk.line(console, f"settings: {asked.why}")
     if asked.dropped:
         algorithm = asked.config.algorithm
-        console.print(f"left out of the preset, since {algorithm} has no such options: {', '.join(asked.dropped)}")
+        dropped = ", ".join(asked.dropped)
+        talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
     train_run(asked.config, console, **vars(asked.start))
 
 

@@ -155,6 +155,11 @@ def hints(kind: type = Arguments) -> dict[str, Any]:
     return found
 
 
+def folder_option(folder: Path) -> list[str]:
+    """--folder as words of a command line, which would take a name that begins with a dash for an option."""
+    return ["--folder", f"./{folder}" if str(folder).startswith("-") else str(folder)]
+
+
 def flag(name: str) -> str:
     """An option's name as the command line has it."""
     return "--" + name[:-1].replace("_", "-") + name[-1]

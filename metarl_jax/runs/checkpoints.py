@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -15,11 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils.epath.gpath import PosixGPath
 
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config_file import differences, from_json, to_json
+from metarl_jax.runs.folder import check_path
+from metarl_jax.runs.leaves import by_path, digest, is_key, layout, proof
 from metarl_jax.runs.provenance import provenance
-from metarl_jax.types import MetaState, PyTree
+from metarl_jax.types import MetaState
 
 SCHEMA = 2
 """Changes whenever an older program could no longer read what this one writes."""
@@ -29,6 +31,14 @@ _OF_ANOTHER_SCHEMA = (
     f"this version reads schema {SCHEMA}; go on with the version that wrote them, or start another run by another "
     "--folder"
 )
+
+
+class _Literal(PosixGPath):
+    """A path whose own name is no pattern where orbax looks for files below it; etils would take it for one."""
+
+    def glob(self, pattern: str) -> Iterator["_Literal"]:
+        """The paths below this one that match."""
+        return map(type(self), Path(self).glob(pattern))
 
 
 class _NewestAndBest:
@@ -49,29 +59,6 @@ def _best(scores: dict[int, float], steps: Sequence[int]) -> int | None:
     return max((step for step in steps if step in scores), key=lambda step: (scores[step], step), default=None)
 
 
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _leaves(state: PyTree) -> dict[str, Any]:
-    """Leaves by their path, typed keys as their data: orbax's own treatment of keys then does not matter."""
-    paths = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): jax.random.key_data(x) if _is_key(x) else x for path, x in paths}
-
-
-def layout(state: PyTree) -> dict[str, str]:
-    """Type and shape of every leaf, by its path, such as ``float32[64,64]``."""
-    return {path: f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "") for path, leaf in _leaves(state).items()}
-
-
-def digest(leaves: dict[str, np.ndarray]) -> str:
-    """SHA-256 over paths, types, shapes and bytes of all leaves."""
-    total = hashlib.sha256()
-    for path, value in leaves.items():
-        total.update(f"{path} {value.dtype} {value.shape} ".encode() + value.tobytes())
-    return total.hexdigest()
-
-
 class Checkpoints:
     """The checkpoints of one run folder, under ``checkpoints/ITERATION``.
 
@@ -89,8 +76,9 @@ class Checkpoints:
             write: whether to write too; a reader leaves everything as it is.
 
         Raises:
-            ValueError: there is nothing to read.
+            ValueError: there is nothing to read, or no checkpoint can be there.
         """
+        check_path(folder)
         self.directory = folder.resolve() / "checkpoints"
         self.notes: list[str] = []
         """what the user should be told: damaged checkpoints, other versions"""
@@ -118,7 +106,7 @@ class Checkpoints:
             enable_async_checkpointing=write,
             multiprocessing_options=alone,
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "record"))
+        self._manager = ocp.CheckpointManager(_Literal(self.directory), options=options, item_names=("state", "record"))
         if write:
             self._read_scores()
 
@@ -135,7 +123,7 @@ class Checkpoints:
         Raises:
             OSError: this checkpoint, or the one before, could not be written.
         """
-        leaves = {path: np.array(leaf) for path, leaf in _leaves(state).items()}
+        leaves = {path: np.array(leaf) for path, leaf in by_path(state).items()}
         iteration = int(np.max(np.asarray(state.iteration)))
         if iteration in self.iterations():
             return
@@ -147,7 +135,7 @@ class Checkpoints:
             "configuration": json.loads(to_json(self._config)),
             "layout": layout(state),
         }
-        record["proof"] = _proof(record)
+        record["proof"] = proof(record)
         if score is not None:
             self._scores[iteration] = float(score)
         args = ocp.args.Composite(state=ocp.args.StandardSave(leaves), record=ocp.args.JsonSave(record))
@@ -208,7 +196,7 @@ class Checkpoints:
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        if read.pop("proof", None) != _proof(read):
+        if read.pop("proof", None) != proof(read):
             raise ValueError("its record does not match its digest")
         return read
 
@@ -236,18 +224,39 @@ class Checkpoints:
                         "differ from those of an uninterrupted run"
                     )
 
-    def _read(self, iteration: int, record: dict[str, Any]) -> MetaState:
-        wanted = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in _leaves(self._template).items()}
+    def prove(self, iteration: int) -> None:
+        """Reads a checkpoint back that was just written: a run whose checkpoints cannot be read is none.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        try:
+            self._values(iteration, self._read_record(iteration))
+        except Exception as error:  # whatever orbax, tensorstore or JSON make of what they find
+            if _is_the_machine(error):
+                raise
+            raise ValueError(
+                f"the checkpoint that was just written to {self.directory} cannot be read back ({_one_line(error)}), "
+                "and no later one could be; choose another folder by --folder, on another disk if need be"
+            ) from error
+
+    def _values(self, iteration: int, record: dict[str, Any]) -> dict[str, np.ndarray]:
+        """The leaves of a checkpoint by their path, held against its digest."""
+        wanted = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in by_path(self._template).items()}
         args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
         read = {path: np.asarray(leaf) for path, leaf in self._manager.restore(iteration, args=args)["state"].items()}
         if (record["iteration"], record["sha256"]) != (iteration, digest({path: read[path] for path in wanted})):
             raise ValueError("its content does not match its digest")
+        return {path: read[path] for path in wanted}
+
+    def _read(self, iteration: int, record: dict[str, Any]) -> MetaState:
+        read = self._values(iteration, record)
         template, tree = jax.tree.flatten(self._template)
         leaves = [
             jax.random.wrap_key_data(jnp.asarray(read[path]), impl=jax.random.key_impl(old))
-            if _is_key(old)
+            if is_key(old)
             else jnp.asarray(read[path])
-            for path, old in zip(wanted, template, strict=True)
+            for path, old in zip(read, template, strict=True)
         ]
         return jax.tree.unflatten(tree, leaves)
 
@@ -284,11 +293,6 @@ class Checkpoints:
         finally:
             with _as_os_error(self.directory):
                 self._manager.close()
-
-
-def _proof(record: dict[str, Any]) -> str:
-    """SHA-256 of a record."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from rich.console import Console
 from metarl_jax import checks
 from metarl_jax.evaluation import evaluate
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import reports
+from metarl_jax.runs import reports, talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config_file import read_config
 from metarl_jax.runs.states import params_of_seeds, restore
@@ -54,7 +54,7 @@ def evaluate_run(
     Raises:
         UserError: bad input; nothing was overwritten.
     """
-    with user_errors(), console.status("setting up the evaluation"):
+    with user_errors(), talk.status(console, "setting up the evaluation"):
         config = read_config(folder)
         given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
         given = {name: value for name, value in given.items() if value is not None}
@@ -74,11 +74,11 @@ def evaluate_run(
         built = configs.build_to_adapt(config, split, new_steps)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        talk.note(console, note)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     trials = f"{stages} stages of {episodes} episode{'s'[: episodes > 1]}"
     adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {trials} each"
-    with user_errors(), console.status(adapting):
+    with user_errors(), talk.status(console, adapting):
         of_seeds = [
             evaluate(built.algorithm, built.env, key, theta, num_tasks=config.evaluation.eval_tasks, burn_in=counted)
             for theta in params_of_seeds(state, config.seeds)
@@ -161,4 +161,4 @@ def _list_files(folder: Path, console: Console) -> None:
             files[path] = f"the same of {path.stem.removeprefix(name + '-').replace('-', ', checkpoint ')}"
     for path, meaning in files.items():
         if path.exists():
-            console.print(f"  {path}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)
+            talk.file(console, path, meaning)

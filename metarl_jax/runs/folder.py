@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -20,6 +21,40 @@ _BEFORE_THE_FIRST_ITERATION = {
     "wandb",
     "config.json.tmp",
 }
+
+
+_LONGEST = 3500
+"""Bytes of a run folder's path: the system allows 4096, and a checkpoint needs some hundred below it."""
+_SCHEMES = ("gs", "s3", "az", "hf")
+
+
+def check_path(folder: Path) -> None:
+    """Whether checkpoints can be in the folder at all, wherever a link has put it; nothing is opened.
+
+    Brackets, stars and spaces are letters like others. But some paths orbax and tensorstore take for others.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    path = folder.resolve()
+    text, encoded = str(path), os.fsencode(path)
+    reasons = {
+        "holds a backslash, which tensorstore reads as a slash": "\\" in text,
+        "holds a control character such as a line break, which no message could tell in one line": bool(
+            re.search(r"[\x00-\x1f\x7f-\x9f]", text)
+        ),
+        "is not text in UTF-8, which tensorstore and config.json need": text.encode(errors="replace") != encoded,
+        "holds 'gs:/', which orbax reads as the address of a bucket": "gs:/" in f"{text}/",
+        f"begins with /{path.parts[1:2][0] if path.parts[1:] else ''}, which orbax reads as the address of a bucket": (
+            path.parts[1:2] != () and path.parts[1] in _SCHEMES
+        ),
+        f"has {len(encoded)} bytes, and more than {_LONGEST} leave too little for what is below it": (
+            len(encoded) > _LONGEST
+        ),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"{folder} cannot hold checkpoints: its path {reason}; choose or give it another name")
 
 
 def resumable(folder: Path) -> bool:

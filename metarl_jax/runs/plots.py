@@ -28,7 +28,7 @@ def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     quiet_axes(axes)
@@ -269,9 +269,11 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
             )
     first = figure.axes[0]
     first.set_ylabel("return after adaptation")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     note = f"bars: ± 1 standard error over {error}"
     handles = first.get_legend_handles_labels()  # given, since there may be none, of which matplotlib would warn
-    first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    legend = first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     figure.savefig(path)
     return True

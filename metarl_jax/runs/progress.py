@@ -6,6 +6,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from metarl_jax.runs import talk
+
 _LINE_EVERY = 15.0  # seconds between lines where there is no terminal
 
 
@@ -35,8 +37,8 @@ class TrainingProgress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[left]}"),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[left]}", style="dim", markup=False),
+            TextColumn("{task.fields[status]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -81,4 +83,4 @@ class TrainingProgress:
         if not self._console.is_terminal and due:
             self._last_line = now
             parts = [f"iteration {done}/{self._iterations}", f"{duration(now - self._begin)} elapsed", left, status]
-            self._console.print("  ".join(part for part in parts if part))
+            talk.line(self._console, "  ".join(part for part in parts if part))

@@ -13,6 +13,7 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.inner.adapter import policy_of
 from metarl_jax.runs import config as configs
+from metarl_jax.runs import talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config import Built
 from metarl_jax.runs.config_file import read_config
@@ -107,7 +108,7 @@ def render_run(
     Raises:
         UserError: bad input, or a task family that cannot be drawn.
     """
-    with user_errors(), console.status("setting up"):
+    with user_errors(), talk.status(console, "setting up"):
         checks.integer("tasks", tasks)
         config = read_config(folder)
         given = {name: value for name, value in (("eval_seed", seed), ("eval_split", split)) if value is not None}
@@ -136,24 +137,24 @@ def render_run(
             output = folder / ("renders" if split == "test" else f"renders-{split}")
         output.mkdir(parents=True, exist_ok=True)
     for note in notes:
-        console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+        talk.note(console, note)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     horizon = configs.algorithm_value(config, "horizon") or env.horizon
     sizes = {"tasks": tasks, "steps": steps, "horizon": horizon}
     title = f"{env.name}, {config.algorithm}"
     labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
-    with console.status(f"adapting to {tasks} held-out tasks"):
+    with talk.status(console, f"adapting to {tasks} held-out tasks"):
         if env.scene is None:
             held = _record(key, built, theta, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
         else:
             held = _record(key, built, theta, _links(env), **sizes, episodes=1)
-    with console.status("drawing"):
+    with talk.status(console, "drawing"):
         if env.scene is None:
             files = _draw_points(held, output, title, labels)
         else:
             files = _draw_bodies(held, env, output, title, labels, video, brax_viewer)
     for file, meaning in files.items():
-        console.print(f"  {file}  [dim]{meaning}[/]", soft_wrap=True, highlight=False)
+        talk.file(console, file, meaning)
     return list(files)
 
 

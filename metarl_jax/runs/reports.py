@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from metarl_jax.evaluation import Row, across_seeds
 
@@ -116,12 +117,14 @@ def table(report: dict[str, Any]) -> Table:
                 f"{row['tasks_left_out']} tasks with no other episode at some step are left out whole"
             )
     result = Table(
-        title=f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
-        f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
+        title=Text(
+            f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
+            f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
+            "bold",
+        ),
         caption=caption,
         caption_justify="left",
         title_justify="left",
-        title_style="bold",
     )
     result.add_column("parameters")
     for column in ("stage", "episodes before", "mean ± s.e.", "median", "IQM", "gain ± s.e."):

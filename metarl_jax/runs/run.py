@@ -1,5 +1,6 @@
 """A training run from its start, or from where it was stopped, to its evaluation."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax.guard import first_nan, unguarded
-from metarl_jax.runs import distributed, signals
+from metarl_jax.runs import distributed, signals, talk
+from metarl_jax.runs.arguments import folder_option
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.evaluate import evaluate_run
@@ -49,7 +51,7 @@ def train_run(
     def hint() -> str:
         if not resumable(folder):
             return "the run had not begun; start it again by the same command"
-        return f"go on with: python experiments/train.py --resume --folder {folder}"
+        return f"go on with: python experiments/train.py --resume {shlex.join(folder_option(folder))}"
 
     with signals.handled(hint) as received:
         try:
@@ -73,10 +75,10 @@ def train_run(
 
 def _summarize(session: Session, seconds: float, console: Console) -> None:
     steps = f"{quantity(session.steps)} environment steps"
-    console.print(f"trained for {duration(seconds)} (h:mm:ss), {steps}", highlight=False)
+    talk.line(console, f"trained for {duration(seconds)} (h:mm:ss), {steps}")
     if session.undone:
         several = "updates were" if session.undone > 1 else "update was"
-        console.print(f"[yellow]note:[/] {session.undone} {several} undone, since a number was not finite")
+        talk.note(console, f"{session.undone} {several} undone, since a number was not finite")
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
@@ -93,12 +95,11 @@ def _announce(config: TrainConfig, session: Session, start: int, resume: bool, c
     several = f", {config.seeds} seeds at once" if config.seeds > 1 else ""
     if jax.process_count() > 1:
         several = f" of {jax.process_count()} processes{several}"
-    console.print(
+    talk.line(
+        console,
         f"{'resuming' if resume else 'training'} {session.built.env.name} with {config.algorithm} on "
         f"{session.mesh.size} {jax.default_backend().upper()} device{'s'[: session.mesh.size > 1]}{several}, "
         f"iterations {start} to {config.iterations}; results go to {config.run_folder}",
-        soft_wrap=True,
-        highlight=False,
     )
 
 
@@ -158,7 +159,7 @@ def _stopped(
             f"{text}; --resume --debug-nans finds the operation, and --resume --override --on-nonfinite skip goes on "
             "without such updates"
         )
-    with console.status("looking for the operation, one by one; this can take minutes"):
+    with talk.status(console, "looking for the operation, one by one; this can take minutes"):
         found = _operation(config, session, error)
     return RunStopped(f"{text}; {found or 'no operation yields a NaN, so a number overflowed to infinity'}")
 

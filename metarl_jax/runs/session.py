@@ -12,12 +12,12 @@ from rich.console import Console
 
 from metarl_jax import devices
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import distributed
+from metarl_jax.runs import distributed, talk
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import UserError, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
-from metarl_jax.runs.folder import clear, only_writer, unborn
+from metarl_jax.runs.folder import check_path, clear, only_writer, unborn
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.states import initial_state
 from metarl_jax.types import MetaState
@@ -89,6 +89,7 @@ class Session:
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
     folder = config.run_folder
+    check_path(folder)
     if not resume:
         if folder.exists() and not unborn(folder):
             raise ValueError(
@@ -118,7 +119,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
     """
     with contextlib.ExitStack() as stack:
         _by_writer(lambda: _check_folder(config, resume, override))
-        with user_errors(), console.status(f"setting up {config.task} and {config.algorithm}"):
+        with user_errors(), talk.status(console, f"setting up {config.task} and {config.algorithm}"):
             built = configs.build(config)
             tasks = configs.algorithm_value(config, "tasks")
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
@@ -128,7 +129,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
         if jax.process_count() > 1:
             state = distributed.from_writer(distributed.gather(state))
         for note in files.checkpoints.notes if files else ():
-            console.print(f"[yellow]note:[/] {note}", soft_wrap=True)
+            talk.note(console, note)
         yield Session(built, mesh, state, files)
 
 
@@ -179,6 +180,7 @@ def _open_files(
     if not resume:
         checkpoints.save(state)  # so that there is one to go back to, whatever happens
         checkpoints.wait()
+        checkpoints.prove(int(np.max(state.iteration)))
     write_config(config, folder)  # last: where it is, there is a run that can be resumed
     return state, Files(checkpoints, loggers, timing, config.all_seeds)
 

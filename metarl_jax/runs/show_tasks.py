@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from metarl_jax import checks, envs
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.evaluation import standard_error
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.rollout import rollout
+from metarl_jax.runs import talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.training import streams
 from metarl_jax.types import Key, PyTree
@@ -95,13 +97,11 @@ def _card(card: envs.Card, chosen: Mapping[str, Any]) -> Table:
     if card.backends:
         rows["physics"] = f"Brax: {', '.join(card.backends)} (the first is the default)"
     rows |= {"versions": ", ".join(card.versions), "source": card.source, "differences": card.differences}
-    table = Table(
-        title=card.name, title_style="bold", title_justify="left", show_header=False, box=None, pad_edge=False
-    )
+    table = Table(title=Text(card.name, "bold"), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in rows.items():
-        table.add_row(name, str(text))
+        table.add_row(Text(name), Text(str(text)))
     return table
 
 
@@ -144,7 +144,7 @@ def show_tasks(
         checks.seed("seed", seed)
         card = envs.card(name)
         chosen = dict(options or {})
-        with console.status(f"setting up {card.name}"):
+        with talk.status(console, f"setting up {card.name}"):
             env = envs.make(name, split=split, backend=backend, horizon=horizon, **chosen)
         output.mkdir(parents=True, exist_ok=True)
     console.print(_card(card, chosen), highlight=False)
@@ -152,27 +152,26 @@ def show_tasks(
     keys = jax.vmap(lambda i: jax.random.fold_in(task_key, i))(jnp.arange(tasks))
     batch = jax.jit(jax.vmap(env.sample_task))(keys)
     std = float((dict(card.options) | chosen).get("action_scale", 1.0))
-    with console.status(f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
+    with talk.status(console, f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
         returns = trivial_returns(episode_key, env, batch, action_std=std, episodes=episodes)
     of = f"{tasks} {split} tasks"
     names = {
         "random": "uniform actions" if env.discrete else f"actions ~ N(0, {std:g}²)",
         "zero": "action 0",
     }
-    console.print(
-        f"\nreturn over {of}, {episodes} episode{'s'[: episodes > 1]} each, T = {env.horizon} (mean ± s.e. over tasks)"
-    )
+    episodes_each = f"{episodes} episode{'s'[: episodes > 1]} each"
+    talk.line(console, f"\nreturn over {of}, {episodes_each}, T = {env.horizon} (mean ± s.e. over tasks)")
     for policy, values in returns.items():
         values = values[~np.isnan(values)]
         if len(values) < 2:
-            console.print(f"  {names[policy]:<22} the simulation diverges", highlight=False)
+            talk.line(console, f"  {names[policy]:<22} the simulation diverges")
             continue
         mean, error = values.mean(), float(standard_error(values))
         digits = max(0, min(6, 1 - math.floor(math.log10(error)))) if error > 0 else 2
-        console.print(f"  {names[policy]:<22} {mean:.{digits}f} ± {error:.{digits}f}", highlight=False)
+        talk.line(console, f"  {names[policy]:<22} {mean:.{digits}f} ± {error:.{digits}f}")
     from metarl_jax.runs.task_pictures import draw_tasks
 
     path = output / f"{card.name}{'' if split == 'train' else f'-{split}'}.png"
     draw_tasks(batch, path, title=f"{card.name}: {of}")
-    console.print(f"  {path}  [dim]the sampled tasks[/]", soft_wrap=True, highlight=False)
+    talk.file(console, path, "the sampled tasks")
     return path

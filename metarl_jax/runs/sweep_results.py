@@ -154,12 +154,11 @@ def table(results: list[Result], title: str, seeds: int) -> Table:
     """The results for a terminal."""
     over = f"{seeds} seeds' means" if seeds > 1 else "held-out tasks"
     shown = Table(
-        title=f"{title}: return on held-out tasks, best after adaptation first",
+        title=Text(f"{title}: return on held-out tasks, best after adaptation first", "bold"),
         caption=f"s.e.: standard error over {over}; gain: after over before adaptation; steps: of the environment, "
         "minutes: of training",
         caption_justify="left",
         title_justify="left",
-        title_style="bold",
     )
     for option in results[0].options:
         shown.add_column(option, justify="right")

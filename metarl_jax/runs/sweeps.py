@@ -18,6 +18,7 @@ from metarl_jax.checks import integer, unknown
 from metarl_jax.runs import arguments
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.folder import check_path
 
 SCHEMA = 1
 """Changes whenever an older program could no longer read what this one writes."""
@@ -50,7 +51,7 @@ class Plan:
         hints = arguments.hints()
         words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
-        return [*self.base, *words, *seeds, "--folder", str(folder / name)]
+        return [*self.base, *words, *seeds, *arguments.folder_option(folder / name)]
 
 
 def _words(option: str, value: str, hint: Any) -> list[str]:
@@ -195,7 +196,7 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
     members: dict[str, Options] = {}
     for number, options in enumerate(combinations):
         name = ",".join(f"{option.rstrip('_')}={value}" for option, value in options.items())
-        name = re.sub(r"[^\w.+=@,-]", "_", name.replace(" ", "-"))
+        name = re.sub(r"[^\w.+=@,-]", "_", name.replace(" ", "-"), flags=re.ASCII)
         if len(name) > 120 or name in members:
             name = f"{number:0{len(str(len(combinations) - 1))}}-{name[:100]}"
         members[name] = options
@@ -264,8 +265,13 @@ def open_folder(plan: Plan, folder: Path) -> bool:
         Whether it was there.
 
     Raises:
-        ValueError: the folder holds another sweep, or something that is no sweep.
+        ValueError: the folder holds another sweep, or something that is no sweep; or no run can be in it.
     """
+    check_path(folder)
+    if found := re.search("%[jtaA]", str(folder.absolute())):
+        raise ValueError(
+            f"{folder} holds {found[0]}, which submitit replaces by the number of a job; choose another --folder"
+        )
     path = folder / "sweep.json"
     if path.is_file():
         if changed := differences(_load(path), plan):

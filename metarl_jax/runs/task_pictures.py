@@ -72,7 +72,7 @@ def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.6 + 4.0 * columns, 0.6 + 3.6 * rows), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=11, x=0.02, ha="left", parse_math=False)
     for index, (name, values) in enumerate(shown.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         quiet_axes(axes)
@@ -133,7 +133,7 @@ def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     unit = UNITS.get(name, "").strip()
     numbers_each = math.prod(values.shape[1:])
-    axes.set_xlabel(f"{name} ({unit})" if unit else name)
+    axes.set_xlabel(f"{name} ({unit})" if unit else name, parse_math=False)
     axes.set_ylabel("tasks" if numbers_each == 1 else f"numbers ({numbers_each} per task)")
 
 
@@ -156,7 +156,7 @@ def draw_paths(
     """
     figure = Figure(figsize=(1.0 + 2.9 * len(tasks), 6.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=11, x=0.02, ha="left")
+    figure.suptitle(title, fontsize=11, x=0.02, ha="left", parse_math=False)
     grid = figure.subplots(2, len(tasks), sharex=True, sharey=True, squeeze=False)
     for column, ((name, goal), pair) in enumerate(zip(tasks, episodes, strict=True)):
         for row, (axes, episode, color) in enumerate(zip(grid[:, column], pair, (ORANGE, BLUE), strict=True)):
@@ -168,7 +168,7 @@ def draw_paths(
             axes.plot(*goal, "*", color="#f2b705", markeredgecolor="black", markersize=13, label="goal")
             returns = np.asarray(episode.reward).sum(-1)
             mean = f"mean return {returns.mean():.1f}".replace("-", "−")
-            axes.set_title(f"{name}\n{mean}" if row == 0 else mean, fontsize=9, loc="left")
+            axes.set_title(f"{name}\n{mean}" if row == 0 else mean, fontsize=9, loc="left", parse_math=False)
             axes.set_aspect("equal")
             if column == 0:
                 axes.set_ylabel(f"{labels[row]}\ny")

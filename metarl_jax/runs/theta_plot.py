@@ -51,6 +51,6 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         axes.set_xlabel("meta-iteration", fontsize=9)
         axes.tick_params(labelsize=8)
     note = f"; faint: each of {seeds} seeds; bold: their mean" if seeds > 1 else ""
-    figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11, parse_math=False)
     figure.savefig(path)
     return True

@@ -134,7 +134,7 @@ def frames(view: View) -> Iterator[np.ndarray]:
     steps = len(np.asarray(view.episodes[0].reward))
     camera = view.camera
     panels = [_Panel(axes, view, i, camera) for i, axes in enumerate(figure.subplots(1, 2))]
-    title = figure.suptitle("", fontsize=11)
+    title = figure.suptitle("", fontsize=11, parse_math=False)
     for moment in moments(steps):
         title.set_text(f"{view.title}, {moment * view.dt:.2f} s")
         for panel in panels:

@@ -102,6 +102,6 @@ def page(title: str, views: list[View]) -> str:
         text = json.dumps(data(title, views), allow_nan=False, separators=(",", ":"))
     except ValueError as error:
         raise ValueError("an episode holds a position or reward that is NaN or infinite; it cannot be drawn") from error
-    # A "</script>" in a title must not end the script.
+    # Neither "</script>" nor "<!--" in a title may end the script or hide its end.
     page = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", html.escape(title), 1)
-    return page.replace("DATA", text.replace("</", "<\\/"), 1)
+    return page.replace("DATA", text.replace("<", "\\u003c"), 1)

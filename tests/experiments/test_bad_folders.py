@@ -8,10 +8,11 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints, _proof
+from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig, build
 from metarl_jax.runs.config_file import write_config
 from metarl_jax.runs.folder import LOCK, only_writer
+from metarl_jax.runs.leaves import proof
 from metarl_jax.runs.logging import TableLogger
 from metarl_jax.runs.states import initial_state
 from tests.experiments.scripts import contents
@@ -87,7 +88,7 @@ def records(change):
             record = json.loads(path.read_text())
             record.pop("proof")
             record = change(record)
-            path.write_text(json.dumps(record | {"proof": _proof(record)}))
+            path.write_text(json.dumps(record | {"proof": proof(record)}))
 
     return apply
 

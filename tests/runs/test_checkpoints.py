@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints, _proof
+from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
 from metarl_jax.runs.config_file import to_json
+from metarl_jax.runs.leaves import proof
 from metarl_jax.training import train
 from metarl_jax.types import MetaState
 from tests.runs.stub import stub_algorithm
@@ -139,7 +140,7 @@ def edit(step_folder, change):
     record = json.loads(file.read_text())
     record.pop("proof")
     record = change(record)
-    file.write_text(json.dumps(record | {"proof": _proof(record)}))
+    file.write_text(json.dumps(record | {"proof": proof(record)}))
 
 
 def test_wrong_numbers_in_a_readable_checkpoint_are_noticed(folder):

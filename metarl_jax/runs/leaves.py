@@ -1,0 +1,40 @@
+"""A state as a checkpoint holds it: leaves by their path, what they look like, and a digest that proves them whole."""
+
+import hashlib
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metarl_jax.types import PyTree
+
+
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf holds typed keys."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def by_path(state: PyTree) -> dict[str, Any]:
+    """Leaves by their path, typed keys as their data: orbax's own treatment of keys then does not matter."""
+    paths = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): jax.random.key_data(x) if is_key(x) else x for path, x in paths}
+
+
+def layout(state: PyTree) -> dict[str, str]:
+    """Type and shape of every leaf, by its path, such as ``float32[64,64]``."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "") for path, leaf in by_path(state).items()}
+
+
+def digest(leaves: dict[str, np.ndarray]) -> str:
+    """SHA-256 over paths, types, shapes and bytes of all leaves."""
+    total = hashlib.sha256()
+    for path, value in leaves.items():
+        total.update(f"{path} {value.dtype} {value.shape} ".encode() + value.tobytes())
+    return total.hexdigest()
+
+
+def proof(record: dict[str, Any]) -> str:
+    """SHA-256 of a record."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
