@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from metarl_jax.runs.plots import BLUE, quiet_axes
+from metarl_jax.runs.plots import BLUE, plain, quiet_axes
 
 HYPERPARAMETERS = {
     "discount": "discount γ",
@@ -18,6 +18,7 @@ HYPERPARAMETERS = {
 """Those of `metarl_jax.inner.HYPERPARAMETERS`, with their labels"""
 
 
+@plain
 def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
     """What θ meant over the meta-iterations, where it holds hyperparameters: one panel for each that moves.
 

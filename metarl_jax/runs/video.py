@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from metarl_jax.runs import scene
-from metarl_jax.runs.plots import BLUE, ORANGE
+from metarl_jax.runs.plots import BLUE, ORANGE, plain
 from metarl_jax.runs.scene import Camera
 from metarl_jax.runs.viewer import View, return_so_far
 
@@ -143,6 +143,7 @@ def frames(view: View) -> Iterator[np.ndarray]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@plain
 def write_video(view: View, path: Path) -> Path:
     """Writes a video that plays at the speed of the simulation.
 
