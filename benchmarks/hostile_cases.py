@@ -1,13 +1,23 @@
 """All cases of the hostile campaign."""
 
-from benchmarks import hostile_contents, hostile_files, hostile_names, hostile_signals, hostile_worlds
+from benchmarks import (
+    hostile_checkpoints,
+    hostile_configurations,
+    hostile_files,
+    hostile_names,
+    hostile_signals,
+    hostile_streams,
+    hostile_worlds,
+)
 from benchmarks.hostile_tools import KEEPS, Case
 
 CASES: tuple[Case, ...] = (
     *hostile_names.CASES,
     *hostile_files.CASES,
-    *hostile_contents.CASES,
+    *hostile_configurations.CASES,
+    *hostile_checkpoints.CASES,
     *hostile_worlds.CASES,
+    *hostile_streams.CASES,
     *hostile_signals.CASES,
 )
 KINDS = tuple(dict.fromkeys(case.kind for case in CASES))

@@ -123,7 +123,7 @@ _BOUND = 'ulimit -v 12000000; exec "$@"'
 _DEEP = "(" * 5000 + ")" * 5000
 # arguments of train.py → what the line must say; the run is unable to start
 _WORDS: dict[str, tuple[tuple[str, ...], str]] = {
-    "a task of 100,000 letters": (("--task", "x" * 100_000), "unknown environment"),
+    "a task of 100,000 letters": (("--task", "x" * 100_000), "^error: "),
     "a task that is markup": (("--task", "[/red]"), r"\[/red\]"),
     "a task that is a path": (("--task", "../../etc/passwd"), "unknown environment"),
     "a task that formats": (("--task", "{0.__class__}%s"), r"\{0.__class__\}%s"),
@@ -171,11 +171,11 @@ def _words() -> list[Case]:
 
 # arguments of sweep.py before the --, and what the line must say
 _SWEEPS: dict[str, tuple[tuple[str, ...], str]] = {
-    "a value that is a path": (("--grid", "task=../../outside,point-nav"), "unknown environment"),
+    "a value that is a path": (("--grid", "baseline=../../outside,zero"), "unknown baseline"),
     "a value that is markup": (("--grid", "surrogate=[/red],dice"), r"unknown surrogate '\[/red\]'"),
     "a name that is markup": (("--grid", "[/red]=1,2"), r"\[/red\]"),
     "a folder of its own": (("--grid", "folder=a,b"), "a sweep sets itself"),
-    "a value of two lines": (("--grid", "surrogate=a\nb,dice"), "unknown surrogate"),
+    "a value of two lines": (("--grid", "surrogate=a\nb,dice"), "^error: "),
     "a range that is NaN": (("--random", "outer_lr=nan:1"), "LOW < HIGH"),
     "a range beyond 64 bits": (("--random", f"tasks=int:1:{10**30}"), "^error: "),
     "a value of 100,000 letters": (("--grid", f"surrogate={'x' * 100_000}"), "unknown surrogate"),
@@ -184,7 +184,7 @@ _SWEEPS: dict[str, tuple[tuple[str, ...], str]] = {
             "--grid",
             *(
                 f"{name}={','.join(map(str, range(1, 1001)))}"
-                for name in ("tasks", "episodes", "iterations", "keep", "patience", "horizon", "seeds_", "outer_lr")
+                for name in ("tasks", "episodes", "iterations", "keep", "patience", "horizon", "credit", "outer_lr")
             ),
         ),
         "^error: ",

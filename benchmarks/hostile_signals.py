@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.fault_runs import Run, rows, unfinished
 from benchmarks.hostile_files import RESUME, device, fifo, folder
@@ -257,7 +258,7 @@ _AGAIN = '"$@" >/dev/null 2>&1 & p=$!; {}; kill -{} $p; {{ wait $p; }} 2>/dev/nu
 
 def _sweeps() -> list[Case]:
     def case(name: str, ends: dict[int, Keeps], **more) -> Case:
-        given = {"command": _SWEEP, "words": _SHORT, "start": None} | more
+        given: dict[str, Any] = {"command": _SWEEP, "words": _SHORT, "start": None} | more
         return Case(kind="sweeps", name=name, ends=ends, **given)
 
     failed: dict[int, Keeps] = {1: "sweep"}

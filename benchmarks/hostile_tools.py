@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.fault_runs import ROOT, TRAIN, Promises, Run, small_disk
 
@@ -166,7 +166,7 @@ def command_of(case: Case) -> list[str]:
 def start(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> Run:
     """Starts the process of a case, in a session of its own."""
     variables = {name: value for name, value in {**environment, **case.environment}.items() if value is not None}
-    options: dict[str, object] = {"cwd": place.path, "start_new_session": True}
+    options: dict[str, Any] = {"cwd": place.path, "start_new_session": True}
     if case.terminal is None:
         return Run(command_of(case), variables, log, **options)
     from benchmarks.hostile_terminal import terminal

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from metarl_jax.runs import json_text
+
 LOCK = "lock"
 _BEFORE_THE_FIRST_ITERATION = {
     LOCK,
@@ -121,7 +123,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 def _owner(file) -> str:
     file.seek(0)
     try:
-        owner = json.loads(file.read())
+        owner = json_text.loads(file.read())
         return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
     except (ValueError, KeyError, TypeError):  # it was just taken, and its owner has not signed yet
         return "another process"

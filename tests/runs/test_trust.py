@@ -1,4 +1,4 @@
-"""What docs/trust.md says: who opens a run folder runs nothing of it, and what is written is as private as asked for."""
+"""What docs/trust.md says: opening a run folder runs nothing of it, and what is written is as private as the mask."""
 
 import io
 import json

@@ -1,7 +1,7 @@
 """Opens a run folder full of programs, and notes what Python was made to run; for `test_trust.py`, as a process.
 
-An audit hook cannot be removed again. Its only argument is the run's folder, which becomes the working folder, as it may
-when somebody looks at a stranger's run. Prints JSON: what the library ran, and what readers that trust a folder would.
+An audit hook cannot be removed again. Its only argument is the run's folder, which becomes the working folder, as it
+may when somebody looks at a stranger's run. Prints JSON: what the library ran, and what a reader that trusts would.
 """
 
 import io
@@ -59,12 +59,12 @@ def watch(run: Path) -> list[str]:
             words = [os.fsdecode(word) for word in arguments[1]] if event == "subprocess.Popen" else [str(arguments[0])]
             if words[0] != "git":  # which is asked for the revision of the library
                 found.append(f"{event} {words}")
-        elif event == "exec" and getattr(arguments[0], "co_filename", "").startswith(here):
-            found.append(f"{event} {arguments[0].co_filename}")
-        elif event == "compile" and (MARK in _text(arguments[0]) or _text(arguments[1]).startswith(here)):
-            found.append(f"{event} {arguments[1]}")
-        elif event == "import" and arguments[1] and str(arguments[1]).startswith(here):
-            found.append(f"{event} {arguments[1]}")
+        else:
+            code = getattr(arguments[0], "co_filename", "") if event == "exec" else ""
+            source = _text(arguments[0]) if event == "compile" else ""
+            file = _text(arguments[1]) if event in ("compile", "import") else ""
+            if MARK in source or any(path.startswith(here) for path in (code, file)):
+                found.append(f"{event} {code or file}")
 
     sys.addaudithook(hook)
     return found
