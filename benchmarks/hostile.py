@@ -76,7 +76,10 @@ def main(arguments: Arguments) -> int:
 
     def timed(case: Any) -> tuple[tuple[str, ...] | None, float]:
         start = time.monotonic()
-        return tried(case, lab), time.monotonic() - start
+        try:
+            return tried(case, lab), time.monotonic() - start
+        except Exception as error:  # one case must not end the others
+            return (f"it could not be tried: {type(error).__name__}: {error}",), time.monotonic() - start
 
     with (
         tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as workspace,

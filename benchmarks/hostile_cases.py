@@ -9,7 +9,7 @@ from benchmarks import (
     hostile_streams,
     hostile_worlds,
 )
-from benchmarks.hostile_tools import KEEPS, Case
+from benchmarks.hostile_tools import KEEPS, Case, Keeps
 
 CASES: tuple[Case, ...] = (
     *hostile_names.CASES,
@@ -25,7 +25,7 @@ KINDS = tuple(dict.fromkeys(case.kind for case in CASES))
 
 def must_hold(case: Case) -> str:
     """What must hold of a case, in words."""
-    statuses: dict[str, list[str]] = {}
+    statuses: dict[Keeps, list[str]] = {}
     for status, keeps in case.ends.items():
         statuses.setdefault(keeps, []).append(str(status).replace("-", "−"))
     return "; or ".join(f"status {' or '.join(found)}: {KEEPS[keeps]}" for keeps, found in statuses.items())

@@ -31,13 +31,13 @@ def record(change: Callable[[dict[str, Any]], Any], iteration: int = NEWEST) -> 
     """Changes what a checkpoint says of itself, and signs it anew."""
 
     def prepare(place: Place) -> None:
-        from metarl_jax.runs.checkpoints import _proof
+        from metarl_jax.runs.leaves import proof
 
         path = place.run / "checkpoints" / str(iteration) / "record" / "metadata"
         old = json.loads(path.read_text(encoding="utf-8"))
         old.pop("proof")
         new = change(old)
-        path.write_text(json.dumps(new | {"proof": _proof(new)} if isinstance(new, dict) else new), encoding="utf-8")
+        path.write_text(json.dumps(new | {"proof": proof(new)} if isinstance(new, dict) else new), encoding="utf-8")
 
     return prepare
 
@@ -79,12 +79,13 @@ def _foreign(place: Place, **changes: Any) -> None:
     from metarl_jax.runs import config as configs
     from metarl_jax.runs.checkpoints import Checkpoints
     from metarl_jax.runs.states import initial_state
+    from metarl_jax.types import MetaState
 
     shutil.rmtree(place.run / "checkpoints")
     other = dataclasses.replace(place.lab.config, **changes)
     state = initial_state(configs.build(other), other)
     checkpoints = Checkpoints(place.run, other, state, write=True)
-    checkpoints.save(state.replace(iteration=jnp.int32(NEWEST)))
+    checkpoints.save(MetaState(state.params, state.opt_state, jnp.int32(NEWEST)))
     checkpoints.close()
 
 

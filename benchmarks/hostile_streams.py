@@ -15,6 +15,7 @@ def _terminals() -> list[Case]:
         return Case(kind="terminals", name=name, command=command, shell=shell, ends=ends, says="", **more)
 
     evaluates: dict[str, Any] = {"command": "evaluate run", "start": ITERATIONS, "ends": _DRAWN}
+    draws: dict[str, Any] = {**evaluates, "ends": DREW}
     refused: dict[str, Any] = {"command": "train --resume --folder nothing", "ends": REFUSED}
     return [
         case("stdin is closed", 'exec "$@" <&-'),
@@ -34,12 +35,12 @@ def _terminals() -> list[Case]:
         case("a terminal", terminal=(24, 80)),
         case("a terminal of one column", terminal=(24, 1)),
         case("a terminal of no size", terminal=(0, 0)),
-        case("a terminal of 65,535 columns, evaluate", terminal=(24, 65535), **evaluates | {"ends": DREW}),
+        case("a terminal of 65,535 columns, evaluate", terminal=(24, 65535), **draws),
         case("a terminal that is dumb", terminal=(24, 80), environment={"TERM": "dumb"}),
         case("a terminal that nobody knows", terminal=(24, 80), environment={"TERM": "\x1b[31m"}),
         *(
             case(f"a terminal, and COLUMNS is {columns!r}", terminal=(24, 80), environment={"COLUMNS": columns},
-                 **evaluates | {"ends": DREW})
+                 **draws)
             for columns in ("1", "0", "-5", "100000", "wide")
         ),
         case("no terminal, and colours forced", environment={"FORCE_COLOR": "1", "TERM": None}),

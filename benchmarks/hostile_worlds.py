@@ -1,6 +1,7 @@
 """Surroundings of the hostile campaign: owners, quotas, clocks."""
 
 import os
+from typing import Any
 
 from benchmarks.hostile_files import RESUME
 from benchmarks.hostile_tools import (
