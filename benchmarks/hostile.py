@@ -57,15 +57,16 @@ def _chosen(arguments: Arguments) -> list[Any]:
 
 def main(arguments: Arguments) -> int:
     from benchmarks.hostile_cases import must_hold
+    from benchmarks.hostile_tools import KEEPS, SETTINGS, tried
 
     cases = _chosen(arguments)
     if arguments.list:
         for case in cases:
             print(f"{case.kind}: {case.name}: {must_hold(case)}")
+        print("".join(f"\n{name}: {meaning}" for name, meaning in KEEPS.items()))
         return 0
     from benchmarks.fault_tools import Lab  # JAX and orbax, which a help text and a list do not need
     from benchmarks.faults import machine
-    from benchmarks.hostile_tools import SETTINGS, tried
     from metarl_jax.runs import cli
     from metarl_jax.runs.provenance import provenance
 

@@ -114,7 +114,8 @@ def main(argv: Sequence[str]) -> None:
         failures = {}
         if todo:
             command = [sys.executable, str(Path(__file__).resolve().with_name("train.py"))]
-            engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+            with cli.user_errors():
+                engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
             failures = sweep_jobs.drive(
                 todo,
                 lambda name: engine.start(name, plan.arguments(name, folder)),

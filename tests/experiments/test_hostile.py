@@ -34,7 +34,7 @@ def test_a_list_and_a_help_text_answer_at_once():
     code += "hostile.main(tyro.cli(hostile.Arguments)); assert not {'jax', 'orbax'} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == len(CASES)
+    assert len(done.stdout.splitlines()) == len(CASES) + 1 + len(KEEPS)
 
 
 class StubLab:

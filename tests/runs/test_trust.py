@@ -48,11 +48,12 @@ def test_a_reader_that_trusts_a_folder_would_be_noticed(ran):
 
 @pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
 @pytest.mark.usefixtures("stub")
-def test_nobody_may_write_who_the_mask_keeps_out(tmp_path, console, mask):
+def test_files_are_as_private_as_the_mask_says(tmp_path, console, mask):
     before = os.umask(mask)
     try:
         runs.train_run(make(tmp_path / "run", iterations=4), console)
     finally:
         os.umask(before)
-    modes = {path: path.stat().st_mode for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]}
-    assert not {str(path): stat.filemode(mode) for path, mode in modes.items() if mode & mask}
+    for path in [tmp_path / "run", *(tmp_path / "run").rglob("*")]:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        assert mode == (0o777 if path.is_dir() else 0o666) & ~mask, f"{path}: {mode:o} under {mask:03o}"
