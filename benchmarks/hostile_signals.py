@@ -91,8 +91,8 @@ _INT, _TERM, _HUP, _KILL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.
 _LONG = ("--override", "--iterations", "100000")
 # phase → command, moment, the iteration at which the run was stopped before, what must hold, further words, variables
 _PHASES: dict[str, tuple[str, Moment, int | None, Keeps, tuple[str, ...], dict[str, str | None]]] = {
-    "imports, train": (RESUME, loaded("numpy"), ITERATIONS - EVERY, "all", (), {}),
-    "imports, evaluate": ("evaluate run", loaded("jaxlib"), ITERATIONS, "all", (), {}),
+    "imports, train": (RESUME, loaded("numpy"), ITERATIONS - EVERY, "unchanged", (), {}),
+    "imports, evaluate": ("evaluate run", loaded("jaxlib"), ITERATIONS, "unchanged", (), {}),
     "set-up, train": (RESUME, loaded("tensorstore"), ITERATIONS - EVERY, "sound", (), {}),
     "set-up of a new run": ("train --folder run", loaded("tensorstore"), None, "unborn", tuple(SETTINGS), {}),
     "compilation": (RESUME, compiling, EVERY, "sound", (), {"JAX_ENABLE_COMPILATION_CACHE": "false"}),
@@ -264,9 +264,9 @@ def _sweeps() -> list[Case]:
     failed: dict[int, Keeps] = {1: "sweep"}
     return [
         *(case(name, REFUSED, prepare=prepare, says=says) for name, (prepare, says) in _BAD.items()),
-        case("in a folder with brackets", {0: "sweep", 2: "all"}, command="sweep --folder s[0]w --grid patience=5 --",
+        case("in a folder with brackets", {0: "sweep", 2: "unchanged"}, command="sweep --folder s[0]w --grid patience=5 --",
              folder="s[0]w", says="^error: "),
-        case("of a name that is markup", {0: "sweep", 2: "all"}, command="sweep --folder x[/red]y --grid patience=5 --",
+        case("of a name that is markup", {0: "sweep", 2: "unchanged"}, command="sweep --folder x[/red]y --grid patience=5 --",
              folder="x[/red]y", says="^error: ", shows="x[/red]y"),
         case("three members at once", {0: "sweep"}, command="sweep --folder run --jobs 3 --grid patience=5,6,7 --"),
         case("a pickle that nobody asked for in submitit", {0: "sweep"},
@@ -279,7 +279,7 @@ def _sweeps() -> list[Case]:
         case("a member's evaluation has words for numbers", {0: "sweep", 1: "sweep"},
              prepare=swept(inside(f"{_MEMBER}/evaluation.json", '{"iteration": 8, "rows": {"adapted": "x"}}')),
              says="failed"),
-        case("a member's evaluation is endless", {0: "sweep", 1: "sweep", 2: "all"}, root=True, says="^error: ",
+        case("a member's evaluation is endless", {0: "sweep", 1: "sweep", 2: "unchanged"}, root=True, says="^error: ",
              prepare=swept(inside(f"{_MEMBER}/notes", ""), special(f"{_MEMBER}/evaluation.json", device))),
         case("results.csv is a link", {0: "sweep"},
              prepare=swept(lambda place: (place.run / "results.csv.tmp").symlink_to("../outside/mine"))),
@@ -288,7 +288,7 @@ def _sweeps() -> list[Case]:
         case("SIGTERM to one, and again", {0: "sweep"}, shell=_AGAIN.format(_TRAINS, "TERM", 0)),
         case("SIGHUP to one, and again", {0: "sweep"}, shell=_AGAIN.format(_TRAINS, "HUP", 2)),
         case("SIGKILL to one, and again", {0: "sweep"}, shell=_AGAIN.format(_TRAINS, "KILL", 4)),
-        case("SIGINT: imports", {130: "all", 1: "all"}, disturb=sent(loaded("jaxlib"), _INT),
+        case("SIGINT: imports", {130: "unchanged", 1: "unchanged"}, disturb=sent(loaded("jaxlib"), _INT),
              says="interrupted|stopped"),
     ]  # fmt: skip
 

@@ -27,9 +27,9 @@ SETTINGS = (
     f"--iterations {ITERATIONS} --checkpoint-every {EVERY} --eval-tasks 2 --eval-steps 1"
 ).split()
 
-Keeps = Literal["all", "whole", "sound", "unborn", "sweep", "pictures"]
+Keeps = Literal["unchanged", "whole", "sound", "unborn", "sweep", "pictures"]
 KEEPS: dict[Keeps, str] = {
-    "all": "nothing changed, and nothing new",
+    "unchanged": "nothing changed, and nothing new",
     "whole": "trained to its end, equal to the undisturbed run bit for bit, and evaluated",
     "sound": "the newest checkpoint is one of the undisturbed run, bit for bit",
     "unborn": "nothing changed but for a folder that the same command can start in",
@@ -40,7 +40,7 @@ KEEPS: dict[Keeps, str] = {
 
 DONE: dict[int, Keeps] = {0: "whole"}
 DREW: dict[int, Keeps] = {0: "pictures"}
-REFUSED: dict[int, Keeps] = {2: "all"}
+REFUSED: dict[int, Keeps] = {2: "unchanged"}
 EITHER = DONE | REFUSED
 DREW_OR_REFUSED = DREW | REFUSED
 
@@ -221,7 +221,7 @@ _PICTURES = ("evaluation", "adaptation", "renders")
 def _kept(keeps: Keeps, place: Place, before: dict[str, object] | None, promise: Promises) -> None:
     """Whether the files are as they must be."""
     folder, after = place.run, inventory(place.run)
-    if keeps == "all":
+    if keeps == "unchanged":
         there = folder.exists() or folder.is_symlink()
         different = changed(before or {}, after) if before is not None else ["the folder itself"] if there else []
         promise(not different, f"changed: {different[:5]}")

@@ -150,9 +150,9 @@ def _owners() -> list[Case]:
     ]
 
 
-_STOPS: dict[int, Keeps] = {1: "sound", 2: "all"}
+_STOPS: dict[int, Keeps] = {1: "sound", 2: "unchanged"}
 _UNBORN: dict[int, Keeps] = {1: "unborn", 2: "unborn"}
-_NOT_DRAWN: dict[int, Keeps] = {1: "all", 2: "all"}
+_NOT_DRAWN: dict[int, Keeps] = {1: "unchanged", 2: "unchanged"}
 _LARGE, _SPACE, _OPEN = (
     "[Ff]ile too large|cannot write",
     "No space left|no space left|cannot write",
@@ -196,7 +196,7 @@ def _quotas() -> list[Case]:
         Case(kind="quotas", name="four seconds of the processor, resume", start=EVERY, command=RESUME,
              shell='ulimit -t 4; exec "$@"', words=("--override", "--iterations", "100000"),
              ends={-24: "sound", 152: "sound"}),
-        Case(kind="quotas", name="30 open files, resume", ends={0: "whole", 1: "sound", 2: "all"}, says=_OPEN,
+        Case(kind="quotas", name="30 open files, resume", ends={0: "whole", 1: "sound", 2: "unchanged"}, says=_OPEN,
              shell='ulimit -n 30; exec "$@"', **resumes),
     ]  # fmt: skip
 

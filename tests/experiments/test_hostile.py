@@ -63,23 +63,23 @@ FINE = "print('all is well')"
 SAY = "import sys; print({!r}, file=sys.stderr); "
 # what the process does → (what it must keep, what the judge says of it)
 VIOLATIONS = {
-    "another status": ("import sys; sys.exit(3)", "all", "status 3 instead of 0"),
-    "killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "all", "status -9 instead of 0"),
-    "a word at status 0": (SAY.format("yes") + FINE, "all", "1 lines on stderr at status 0"),
-    "two lines": (SAY.format("yes\nno") + "sys.exit(2)", "all", "2 lines on stderr"),
-    "a traceback on stdout": (f"print('Traceback (most recent call last):'); {FINE}", "all", "a traceback"),
-    "another line": (SAY.format("error: no") + "sys.exit(2)", "all", "stderr does not say 'yes'"),
-    "nothing shown": ("pass", "all", "stdout does not show 'well'"),
+    "another status": ("import sys; sys.exit(3)", "unchanged", "status 3 instead of 0"),
+    "killed": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "unchanged", "status -9 instead of 0"),
+    "a word at status 0": (SAY.format("yes") + FINE, "unchanged", "1 lines on stderr at status 0"),
+    "two lines": (SAY.format("yes\nno") + "sys.exit(2)", "unchanged", "2 lines on stderr"),
+    "a traceback on stdout": (f"print('Traceback (most recent call last):'); {FINE}", "unchanged", "a traceback"),
+    "another line": (SAY.format("error: no") + "sys.exit(2)", "unchanged", "stderr does not say 'yes'"),
+    "nothing shown": ("pass", "unchanged", "stdout does not show 'well'"),
     "a process left": (
         "import subprocess; subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL); " + FINE,
-        "all",
+        "unchanged",
         "1 processes outlive it",
     ),
-    "a stranger's file": (f"open('outside/mine', 'a').write('x'); {FINE}", "all", "changed outside of the run"),
-    "a file outside": (f"open('new', 'w'); {FINE}", "all", "changed outside of the run: ['new']"),
-    "a file of the run": (f"open('run/state', 'w'); {FINE}", "all", "changed: ['state']"),
-    "a mode": (f"import os; os.chmod('run/state', 0o600); {FINE}", "all", "changed: ['state']"),
-    "a link": (f"import os; os.symlink('/', 'run/link'); {FINE}", "all", "changed: ['link']"),
+    "a stranger's file": (f"open('outside/mine', 'a').write('x'); {FINE}", "unchanged", "changed outside of the run"),
+    "a file outside": (f"open('new', 'w'); {FINE}", "unchanged", "changed outside of the run: ['new']"),
+    "a file of the run": (f"open('run/state', 'w'); {FINE}", "unchanged", "changed: ['state']"),
+    "a mode": (f"import os; os.chmod('run/state', 0o600); {FINE}", "unchanged", "changed: ['state']"),
+    "a link": (f"import os; os.symlink('/', 'run/link'); {FINE}", "unchanged", "changed: ['link']"),
     "a file but for pictures": (f"open('run/renders', 'w'); open('run/b', 'w'); {FINE}", "pictures", "changed: ['b']"),
     "a folder that is no start": (FINE, "unborn", "a folder that cannot be started in"),
     "another checkpoint": (f"open('run/state', 'w').write('x'); {FINE}", "sound", "is another"),
@@ -94,11 +94,11 @@ VIOLATIONS = {
     "a sweep without members": (f"import os; os.remove('run/config.json'); {FINE}", "sweep", "there is no member"),
 }  # fmt: skip
 SOUND = {
-    "nothing": (FINE, "all"),
+    "nothing": (FINE, "unchanged"),
     "a picture": (f"open('run/renders', 'w'); {FINE}", "pictures"),
     "a whole run": (FINE, "whole"),
     "a sound run": (f"open('run/metrics.csv', 'a').write('x'); {FINE}", "sound"),
-    "a line": (SAY.format("error: yes") + "sys.exit(2)", "all"),
+    "a line": (SAY.format("error: yes") + "sys.exit(2)", "unchanged"),
 }
 
 
@@ -153,7 +153,7 @@ def test_a_disturbance_that_never_came_and_a_resumption_that_differs_are_told(pl
 
 def test_a_process_that_hangs_is_ended(place, tmp_path, monkeypatch):
     monkeypatch.setattr("benchmarks.fault_runs.PATIENCE", 0.3)
-    broken = told(place, tmp_path / "log", "import time; time.sleep(60)", "all")
+    broken = told(place, tmp_path / "log", "import time; time.sleep(60)", "unchanged")
     assert any("status -9" in one for one in broken)
 
 
@@ -166,7 +166,7 @@ def sent(run, place):
 
 def test_bash_gives_the_status_of_a_signal(place, tmp_path):
     code = "import time; print('all is well', flush=True); time.sleep(60)"
-    assert told(place, tmp_path / "log", code, "all", disturb=sent, ends={-signal.SIGTERM: "all"}) == ()
+    assert told(place, tmp_path / "log", code, "unchanged", disturb=sent, ends={-signal.SIGTERM: "unchanged"}) == ()
 
 
 def test_only_root_can_try_some(monkeypatch):
