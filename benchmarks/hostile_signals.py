@@ -264,9 +264,11 @@ def _sweeps() -> list[Case]:
     failed: dict[int, Keeps] = {1: "sweep"}
     return [
         *(case(name, REFUSED, prepare=prepare, says=says) for name, (prepare, says) in _BAD.items()),
-        case("in a folder with brackets", {0: "sweep", 2: "unchanged"}, command="sweep --folder s[0]w --grid patience=5 --",
+        case("in a folder with brackets", {0: "sweep", 2: "unchanged"},
+             command="sweep --folder s[0]w --grid patience=5 --",
              folder="s[0]w", says="^error: "),
-        case("of a name that is markup", {0: "sweep", 2: "unchanged"}, command="sweep --folder x[/red]y --grid patience=5 --",
+        case("of a name that is markup", {0: "sweep", 2: "unchanged"},
+             command="sweep --folder x[/red]y --grid patience=5 --",
              folder="x[/red]y", says="^error: ", shows="x[/red]y"),
         case("three members at once", {0: "sweep"}, command="sweep --folder run --jobs 3 --grid patience=5,6,7 --"),
         case("a pickle that nobody asked for in submitit", {0: "sweep"},

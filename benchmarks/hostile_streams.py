@@ -7,6 +7,7 @@ from benchmarks.hostile_tools import DONE, DREW, ITERATIONS, REFUSED, Case, Keep
 
 _SAID: dict[int, Keeps] = {0: "whole", 1: "sound", 2: "sound"}
 _DRAWN: dict[int, Keeps] = {0: "pictures", 1: "pictures", 2: "pictures"}
+_HELP: dict[int, Keeps] = {0: "unchanged", 1: "unchanged", 2: "unchanged"}
 _GONE = 'exec > >(exec true); sleep 0.3; exec "$@"'
 
 
@@ -26,10 +27,10 @@ def _terminals() -> list[Case]:
         case("stdout is closed, evaluate", 'exec "$@" >&-', **evaluates),
         case("nobody reads stdout", _GONE, ends=_SAID),
         case("nobody reads stdout, evaluate", _GONE, **evaluates),
-        case("nobody reads stdout, a help text", _GONE, "train --help", {0: "unchanged", 1: "unchanged", 2: "unchanged"}),
+        case("nobody reads stdout, a help text", _GONE, "train --help", _HELP),
         case("stdout is full", 'exec "$@" >/dev/full', ends=_SAID),
         case("stdout is full, evaluate", 'exec "$@" >/dev/full', **evaluates),
-        case("stdout is full, a help text", 'exec "$@" >/dev/full', "train --help", {0: "unchanged", 1: "unchanged", 2: "unchanged"}),
+        case("stdout is full, a help text", 'exec "$@" >/dev/full', "train --help", _HELP),
         case("stderr is full", 'exec "$@" 2>/dev/full'),
         case("stderr is full, and there is an error", 'exec "$@" 2>/dev/full', **refused),
         case("a terminal", terminal=(24, 80)),

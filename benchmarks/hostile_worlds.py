@@ -25,14 +25,12 @@ _STARTS: dict[str, Any] = {"command": "train", "words": _NEW, "start": None}
 _NOBODY = 'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
 
 
-def _owned(*names: str) -> Prepare:
-    """The place, or these parts of the run, belong to nobody; all else to root."""
+def _owned(owner: int = 65534) -> Prepare:
+    """The place belongs to nobody, or to somebody, and not to root."""
 
     def prepare(place: Place) -> None:
-        tops = [place.run / name for name in names] or [place.path]
-        for top in tops:
-            for path in [top, *top.rglob("*")]:
-                os.chown(path, 65534, 65534, follow_symlinks=False)
+        for path in [place.path, *place.path.rglob("*")]:
+            os.chown(path, owner, owner, follow_symlinks=False)
 
     return prepare
 
@@ -128,6 +126,16 @@ def _owners() -> list[Case]:
                 "a mask that leaves nothing to others": (f"umask 077; {_NOBODY}", {}),
                 "a mask that leaves all to others": (f"umask 0; {_NOBODY}", {}),
             }.items()
+        ),
+        Case(
+            kind="owners",
+            name="a user whom the system does not know, and no home",
+            command=RESUME,
+            prepare=(_owned(owner=4242),),
+            shell='exec setpriv --reuid 4242 --regid 4242 --clear-groups "$@"',
+            environment={"HOME": None, "USER": None, "LOGNAME": None, "JAX_COMPILATION_CACHE_DIR": None},
+            ends=DONE,
+            root=True,
         ),
         Case(
             kind="owners",

@@ -6,6 +6,11 @@ python experiments/compare.py --algorithms maml promp --steps 2000000 --output r
 Rows are written as they are done; a comparison that was cut off goes on where it stopped if it is started again.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -14,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl_jax.runs import cli, comparisons
+from metarl_jax.runs import cli, comparisons, files
 from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 POLICY = {"init_std": 0.5, "min_std": 0.1}
@@ -185,7 +190,7 @@ def main(argv: Sequence[str]) -> None:
 
     comparisons.fill(path, stored, rows, row)
     text = table(stored["rows"], at)
-    (arguments.output / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    files.write(arguments.output / "comparison.md", text + "\n")
     print(text)
     print(f"written to {arguments.output}")
 

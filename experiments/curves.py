@@ -8,6 +8,11 @@ the task. All adapt to the same held-out tasks with equally many episodes, more 
 written as they are done; what was cut off goes on where it stopped if it is started again.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -175,9 +180,9 @@ def main(argv: Sequence[str]) -> None:
 
     comparisons.fill(path, stored, [which for which in asked if which not in done], row)
     text = table(stored["rows"])
-    (arguments.output / "curves.md").write_text(text, encoding="utf-8")
-    from metarl_jax.runs import plots
+    from metarl_jax.runs import files, plots
 
+    files.write(arguments.output / "curves.md", text)
     plots.curves(stored["rows"], arguments.output / "curves.png")
     print(text)
     print(f"written to {arguments.output}")

@@ -6,6 +6,11 @@ python experiments/evaluate.py runs/mine --split ood                      # task
 python experiments/evaluate.py runs/mine --steps 1000 --burn-in 500       # a long trial, whose second half counts
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence

@@ -6,6 +6,11 @@ python experiments/exploration.py --algorithms e-maml --inner-lr 100 --output ru
 A trial has H = 2N episodes, of which the first K are free. Algorithms with an inner step take it after N of them.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import json
 import platform
@@ -17,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import cli, files
 
 if TYPE_CHECKING:
     import metarl_jax as mrl
@@ -207,7 +212,7 @@ def check(arguments: Arguments) -> None:
             given = settings(name, burn_in, arguments)
             mrl.algorithms.make(name, mrl.envs.make(FAMILY), tasks=arguments.tasks, **given)
     path = arguments.output / "exploration.json"
-    if path.exists():
+    if files.there(path):
         raise ValueError(f"{path} holds results already; choose another --output, or move it away")
 
 
@@ -229,8 +234,8 @@ def main(argv: Sequence[str]) -> None:
     for name in arguments.algorithms:
         for burn_in in (0, arguments.episodes):
             stored["rows"].append(run(name, burn_in, arguments))
-            (arguments.output / "exploration.json").write_text(json.dumps(stored) + "\n", encoding="utf-8")
-            (arguments.output / "exploration.md").write_text(table(stored["rows"]) + "\n", encoding="utf-8")
+            files.write(arguments.output / "exploration.json", json.dumps(stored) + "\n")
+            files.write(arguments.output / "exploration.md", table(stored["rows"]) + "\n")
             print("\r" + table(stored["rows"][-1:]).splitlines()[-1] + " " * 20, file=sys.stderr)
     print(table(stored["rows"]))
     print(f"written to {arguments.output}")

@@ -4,6 +4,11 @@ python experiments/render.py runs/mine                  # three tasks, into runs
 python experiments/render.py runs/mine --tasks 5 --steps 3 --no-video
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence

@@ -7,6 +7,11 @@ The task is a corridor: a small reward ends an episode at its near end, a larger
 discount is low learns to go where it should not, and the less it explores, the less can tell it so.
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import json
 import platform
@@ -139,7 +144,7 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from metarl_jax.runs import plots
+    from metarl_jax.runs import files, plots
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -155,7 +160,7 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     axes.set_ylabel("return of an episode, undiscounted")
     axes.set_title(f"One life in a corridor: {NEAR} is near, {FAR} is far", loc="left", fontsize=11)
     axes.legend(frameon=False, fontsize=8, loc="center right")
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -165,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
 
     import metarl_jax as mrl
     from metarl_jax import checks
-    from metarl_jax.runs import theta_plot
+    from metarl_jax.runs import files, theta_plot
 
     with cli.user_errors():
         checks.integer("seeds", arguments.seeds, 2)
@@ -212,7 +217,7 @@ def main(argv: Sequence[str]) -> None:
         "date": str(date.today()),
         "rows": report,
     }
-    (arguments.output / "self-tuning.json").write_text(json.dumps(result) + "\n", encoding="utf-8")
+    files.write(arguments.output / "self-tuning.json", json.dumps(result) + "\n")
     print(f"written to {arguments.output}")
 
 

@@ -4,6 +4,11 @@ python experiments/show_tasks.py cheetah-vel
 python experiments/show_tasks.py reacher-goal --tasks 400 --env-option goal_radius=0.1
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import dataclasses
 import sys
 from collections.abc import Sequence

@@ -7,6 +7,11 @@ python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --s
     --slurm time=240 partition=gpu gpus_per_node=1 -- --preset point-nav-finn2017
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import contextlib
 import dataclasses
 import signal
@@ -44,13 +49,15 @@ class Arguments:
     """members at once (None: one on this machine, all on a cluster)"""
     cluster: Literal["local", "slurm"] = "local"
     """processes on this machine, or jobs of Slurm"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """as train.py's, of the sweep and of its members"""
     slurm: tuple[str, ...] = ()
     """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
 
 
 @contextlib.contextmanager
 def _stop_signals(say: Any) -> Iterator[list[int]]:
-    """A list that SIGINT or SIGTERM adds to; after a second one nobody waits for the members to end."""
+    """A list that SIGINT, SIGTERM or SIGHUP adds to; after a second one nobody waits for the members to end."""
     received: list[int] = []
 
     def receive(signum: int, _: Any) -> None:
@@ -106,7 +113,7 @@ def main(argv: Sequence[str]) -> None:
 
     with contextlib.ExitStack() as held:
         with cli.user_errors():
-            held.enter_context(only_writer(folder))
+            held.enter_context(only_writer(folder, arguments.lock))
         stopped = held.enter_context(_stop_signals(say))
         todo = [name for name in plan.members if not finished(name)]
         before = f", {len(plan.members) - len(todo)} finished before" if known else ""
@@ -116,9 +123,10 @@ def main(argv: Sequence[str]) -> None:
             command = [sys.executable, str(Path(__file__).resolve().with_name("train.py"))]
             with cli.user_errors():
                 engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+            lock = ["--lock", "file"] if arguments.lock == "file" else []
             failures = sweep_jobs.drive(
                 todo,
-                lambda name: engine.start(name, plan.arguments(name, folder)),
+                lambda name: engine.start(name, [*plan.arguments(name, folder), *lock]),
                 jobs=jobs,
                 finished=finished,
                 say=say,

@@ -7,6 +7,11 @@ python experiments/train.py --resume --folder runs/mine        # go on after a s
 python experiments/train.py --task point-nav --seeds 5         # five independent runs in one program
 """
 
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
 import sys
 from collections.abc import Sequence
 

@@ -8,7 +8,7 @@ import dataclasses
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from metarl_jax.runs import cli, presets
 from metarl_jax.runs.config import TrainConfig
@@ -25,6 +25,9 @@ class Start:
     --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
     debug_nans: bool = False
     """if a number is not finite, find the operation that it comes from"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """what keeps a second process from the folder: a lock of the kernel or, on a file system without them, also a file
+    that a killed process leaves behind"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

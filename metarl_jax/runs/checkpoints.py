@@ -16,10 +16,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath.gpath import PosixGPath
 
+from metarl_jax.runs import files
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config_file import differences, from_json, to_json
 from metarl_jax.runs.folder import check_path
-from metarl_jax.runs.leaves import by_path, digest, is_key, layout, proof
+from metarl_jax.runs.leaves import by_path, digest, is_key, layout, proof, verified
 from metarl_jax.runs.provenance import provenance
 from metarl_jax.types import MetaState
 
@@ -37,7 +38,6 @@ class _Literal(PosixGPath):
     """A path whose own name is no pattern where orbax looks for files below it; etils would take it for one."""
 
     def glob(self, pattern: str) -> Iterator["_Literal"]:
-        """The paths below this one that match."""
         return map(type(self), Path(self).glob(pattern))
 
 
@@ -84,11 +84,13 @@ class Checkpoints:
         """what the user should be told: damaged checkpoints, other versions"""
         self._template, self._config = state, config
         self._scores: dict[int, float] = {}
-        if (self.directory / "meta.json").is_file():
+        if files.there(self.directory, folder=True):
+            files.plain(self.directory)
+        if files.there(self.directory / "meta.json"):
             raise ValueError(_OF_ANOTHER_SCHEMA.format(self.directory, 1))
         if write:
             self.directory.mkdir(exist_ok=True)
-        elif not self.directory.is_dir():
+        elif not files.there(self.directory, folder=True):
             raise ValueError(f"{folder} holds no checkpoints; experiments/train.py writes them")
         # orbax reports on its own logger what concerns its developers; what concerns the user is in `notes`.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -196,9 +198,7 @@ class Checkpoints:
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        if read.pop("proof", None) != proof(read):
-            raise ValueError("its record does not match its digest")
-        return read
+        return verified(read, SCHEMA)
 
     def _check(self, record: dict[str, Any]) -> None:
         """Whether a record is of this run; raises ValueError if not."""

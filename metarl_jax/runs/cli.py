@@ -2,14 +2,19 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
+
+from metarl_jax.runs import startup
 
 T = TypeVar("T")
 
@@ -58,27 +63,130 @@ def _exhausted(error: RuntimeError) -> str:
     )
 
 
+class OutputLost(RunStopped):
+    """Standard output cannot be written: its reader has ended, its disk is full, its terminal is gone."""
+
+    status = 2
+
+
+class _Output:
+    """Standard output. Its first failure ends the script, or is noted while a part is patient; the rest is dropped."""
+
+    def __init__(self, stream: Any):
+        self._stream, self.patient = stream, False
+        self.lost = ""
+        """why nothing can be written any more"""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        if self.lost:
+            return
+        try:
+            action()
+        except OSError as error:
+            self.lost = f"standard output cannot be written ({(error.strerror or str(error)).lower()})"
+            with contextlib.suppress(OSError, ValueError):  # what is still buffered would fail again at the exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            if not self.patient and threading.current_thread() is threading.main_thread():
+                raise OutputLost(self.lost) from error
+
+
+_output: _Output | None = None  # whatever rich makes of sys.stdout meanwhile
+
+
+def output_lost() -> str:
+    """Why standard output cannot be written any more; empty as long as it can."""
+    return _output.lost if _output else ""
+
+
+@contextlib.contextmanager
+def patient_output() -> Iterator[None]:
+    """Within it, the loss of standard output is only noted, see `output_lost`."""
+    if _output is None:
+        yield
+        return
+    _output.patient = True
+    try:
+        yield
+    finally:
+        _output.patient = False
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Standard streams that take every letter, and of which a closed one is not the next file that is opened."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    global _output
+    before, _output = _output, _Output(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(_output):
+            yield
+    finally:
+        _output = before
+
+
+_MOST_LETTERS = 2000
+
+
+def _tell(text: str) -> None:
+    """The line that a user sees of an error; of an endless one its two ends."""
+    if len(text) > _MOST_LETTERS:
+        text = f"{text[: _MOST_LETTERS // 2]} ... {text[-_MOST_LETTERS // 2 :]}"
+    with contextlib.suppress(OSError):  # it has no reader either
+        print(text, file=sys.stderr, flush=True)
+
+
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Runs a script's main function and returns its exit status, errors told in one line on stderr."""
-    try:
-        main(sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except RunStopped as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.status
-    except OSError as error:
-        print(f"error: {_unusable(error)}", file=sys.stderr)
-        return 1
-    except RuntimeError as error:
-        if not str(error).startswith("RESOURCE_EXHAUSTED"):
-            raise
-        print(f"error: {_exhausted(error)}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
-        return 130
+    argv = sys.argv[1:] if argv is None else argv
+    with startup.awake(), _streams():
+        try:
+            for word in argv:
+                if not word.isascii() and os.fsencode(word) != word.encode(errors="replace"):
+                    raise UserError(f"the argument {word!a} is not text in UTF-8; give it another name")
+            try:
+                main(argv)
+            except SystemExit:  # after a help text
+                sys.stdout.flush()
+                raise
+            sys.stdout.flush()
+            if lost := output_lost():
+                raise OutputLost(lost)
+        except UserError as error:
+            _tell(f"error: {error}")
+            return 2
+        except RunStopped as error:
+            _tell(f"error: {error}")
+            return error.status
+        except OSError as error:
+            _tell(f"error: {_unusable(error)}")
+            return 1
+        except RuntimeError as error:
+            if not str(error).startswith("RESOURCE_EXHAUSTED"):
+                raise
+            _tell(f"error: {_exhausted(error)}")
+            return 1
+        except KeyboardInterrupt:
+            _tell(startup.INTERRUPTED)
+            return 130
     return 0
 
 
@@ -152,13 +260,17 @@ def prepare_jax() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.unraisablehook = _without_closed_loops
-    import jax
+    # What JAX and Matplotlib say of a home or a cache that cannot be written; both work without.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    with startup.at_once():
+        import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"
         try:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:  # a read-only home: training works, it only compiles anew each time
+        except (OSError, RuntimeError):  # a read-only home, or none: training works, it only compiles anew each time
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

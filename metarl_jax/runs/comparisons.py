@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.runs import cli, json_text
+from metarl_jax.runs import cli, files, json_text
 
 if TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -135,10 +135,10 @@ def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
     Raises:
         ValueError: the file holds something else.
     """
-    if not path.exists():
+    if not files.there(path):
         return {"arguments": described, "rows": []}
     try:
-        stored = json_text.loads(path.read_text(encoding="utf-8"))
+        stored = json_text.loads(files.read(path))
         other = stored["arguments"] != described
         _ = [row["per_task"] for row in stored["rows"]]
     except (ValueError, KeyError, TypeError) as error:
@@ -167,7 +167,5 @@ def fill(path: Path, stored: dict[str, Any], missing: Sequence[Any], row: Callab
     for which in missing:
         with cli.user_errors():
             stored["rows"].append(row(which))
-        temporary = path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(stored) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        files.write(path, json.dumps(stored) + "\n")
         print(file=sys.stderr)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import os
 import types
 import typing
 from pathlib import Path
 from typing import Any
 
 from metarl_jax.checks import unknown
-from metarl_jax.runs import json_text
+from metarl_jax.runs import files, json_text
 from metarl_jax.runs.config import TrainConfig
 
 # What may differ when a run goes on, if that is asked for: nothing here changes a number of an iteration that both
@@ -30,11 +29,11 @@ def read_config(folder: Path) -> TrainConfig:
         ValueError: the folder is no run folder, or its config.json cannot be read.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    if not files.there(path):
         what = "has no config.json, so it is no run folder" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}; experiments/train.py makes one")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = files.read(path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not text in UTF-8 ({error}); {_RESTORE}") from error
     return dataclasses.replace(from_json(text, str(path)), folder=str(folder))
@@ -42,9 +41,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 def write_config(config: TrainConfig, folder: Path) -> None:
     """Writes config.json, whole or not at all."""
-    temporary = folder / "config.json.tmp"
-    temporary.write_text(to_json(config), encoding="utf-8")
-    os.replace(temporary, folder / "config.json")
+    files.write(folder / "config.json", to_json(config))
 
 
 def to_json(config: TrainConfig) -> str:

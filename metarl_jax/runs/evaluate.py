@@ -14,6 +14,7 @@ from metarl_jax.runs import config as configs
 from metarl_jax.runs import reports, talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.folder import check_own
 from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
 
@@ -55,6 +56,7 @@ def evaluate_run(
         UserError: bad input; nothing was overwritten.
     """
     with user_errors(), talk.status(console, "setting up the evaluation"):
+        check_own(folder)
         config = read_config(folder)
         given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
         given = {name: value for name, value in given.items() if value is not None}

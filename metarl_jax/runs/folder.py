@@ -1,6 +1,7 @@
 """A run folder and its lock: one writer at a time."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -10,12 +11,29 @@ import socket
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from metarl_jax.runs import json_text
+from metarl_jax.runs import files, json_text
 
-LOCK = "lock"
+LOCK, HELD = "lock", "lock.held"
+"""The file that the kernel locks, and the one that takes its place where there are no such locks."""
+
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+FILES = (
+    "config.json",
+    LOCK,
+    HELD,
+    "metrics.csv",
+    "timing.csv",
+    "learning_curve.png",
+    "hyperparameters.png",
+    "evaluation*.json",
+    "adaptation*.png",
+)
+FOLDERS = ("checkpoints", "tensorboard", "wandb", "damaged", "renders*")
 _BEFORE_THE_FIRST_ITERATION = {
     LOCK,
+    HELD,
     "checkpoints",
     "metrics.csv",
     "timing.csv",
@@ -59,9 +77,20 @@ def check_path(folder: Path) -> None:
             raise ValueError(f"{folder} cannot hold checkpoints: its path {reason}; choose or give it another name")
 
 
+def check_own(folder: Path) -> None:
+    """Whether what a run reads and writes is in the folder itself, and nothing in it can be waited for for ever.
+
+    Raises:
+        OSError: something under a name of a run's is a link, a pipe or the like.
+    """
+    files.own(folder, FILES, FOLDERS)
+    for name in ("checkpoints", "tensorboard"):
+        files.plain(folder / name)
+
+
 def resumable(folder: Path) -> bool:
     """Whether there is a run in the folder that can be resumed: its configuration is written last."""
-    return (folder / "config.json").is_file()
+    return files.there(folder / "config.json")
 
 
 def unborn(folder: Path) -> bool:
@@ -85,33 +114,48 @@ def clear(folder: Path) -> None:
     if not unborn(folder):
         raise ValueError(f"the run folder {folder} is another run's by now; choose another by --folder")
     for path in folder.iterdir():
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif path.name not in (LOCK, HELD):
             path.unlink()
 
 
 @contextlib.contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path, lock: str = "kernel") -> Iterator[None]:
     """Holds the folder's lock. The kernel takes it back when the process ends, however it ends.
 
-    The file ``lock`` names the owner and stays behind, empty, when the lock is given back.
+    The file ``lock`` names the owner and stays behind, empty, when the lock is given back. Where the file system has no
+    such locks, ``lock.held`` can take their place: made by one process alone, and removed by it at its end. One that is
+    killed cannot remove it.
+
+    Args:
+        folder: that is there.
+        lock: "kernel", or "file" for ``lock.held`` as well.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or the file system has no locks.
         OSError: the folder cannot be written.
     """
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(files.opened(folder / LOCK, "a+"))
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(
-                f"the folder {folder} is in use by {_owner(file)}; wait for it, stop it, or choose another "
-                "folder by --folder"
-            ) from error
+            raise ValueError(_in_use(folder, owner(folder / LOCK))) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            if lock != "file":
+                raise ValueError(
+                    f"the file system of {folder} has no locks ({os.strerror(error.errno).lower()}); --lock file "
+                    "takes one that works there, or choose another folder by --folder"
+                ) from error
+        if lock == "file":
+            stack.enter_context(_held(folder))
+        elif files.there(folder / HELD):
+            raise ValueError(_in_use(folder, owner(folder / HELD)))
         file.truncate(0)
-        me = {"process": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
-        file.write(json.dumps(me) + "\n")
+        file.write(_signature())
         file.flush()
         try:
             yield
@@ -120,10 +164,51 @@ def only_writer(folder: Path) -> Iterator[None]:
                 file.truncate(0)
 
 
-def _owner(file) -> str:
-    file.seek(0)
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    path = folder / HELD
     try:
-        owner = json_text.loads(file.read())
-        return f"process {owner['process']} on {owner['host']} (since {owner['since']})"
-    except (ValueError, KeyError, TypeError):  # it was just taken, and its owner has not signed yet
-        return "another process"
+        with files.opened(path, "x") as file:
+            file.write(_signature())
+    except FileExistsError as error:
+        raise ValueError(_in_use(folder, owner(path))) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _signature() -> str:
+    me = {"process": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
+    return json.dumps(me) + "\n"
+
+
+def owner(lock: Path) -> dict[str, Any] | None:
+    """What a lock's file says of its owner; None: it was just taken, and its owner has not signed yet."""
+    try:
+        said = json_text.loads(files.read(lock))
+        return {"process": int(said["process"]), "host": str(said["host"]), "since": str(said["since"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def running(owner: dict[str, Any] | None) -> bool:
+    """Whether the owner of a lock may still be there; of another host's nobody can tell here."""
+    if owner is None or owner["host"] != socket.gethostname():
+        return True
+    try:
+        os.kill(owner["process"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _in_use(folder: Path, owner: dict[str, Any] | None) -> str:
+    who = f"process {owner['process']} on {owner['host']} (since {owner['since']})" if owner else "another process"
+    if not files.there(folder / HELD):
+        return f"the folder {folder} is in use by {who}; wait for it, stop it, or choose another folder by --folder"
+    ended = "which no longer runs" if not running(owner) else "if that has ended"
+    return f"the folder {folder} is in use by {who}; {ended}: remove {folder / HELD}, or choose another --folder"

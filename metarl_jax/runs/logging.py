@@ -7,12 +7,16 @@ import csv
 import importlib
 import io
 import os
+import re
+import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+
+from metarl_jax.runs import files
 
 
 class Logger(Protocol):
@@ -77,11 +81,11 @@ class TableLogger:
         """
         self._header: list[str] | None = None
         if resume_at is None:
-            self._file = path.open("x", newline="", encoding="utf-8")
+            self._file = files.opened(path, "x", newline="")
             return
-        if not path.is_file():
+        if not files.there(path):
             raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}; {_RESTORE}")
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        lines = files.read(path, errors="replace").splitlines(keepends=True)
         kept = lines[: resume_at * seeds + 1] if resume_at else []
         expected = ["iteration", *(str(row // seeds) for row in range(resume_at * seeds))] if resume_at else []
         whole = all(line.endswith("\n") and line.count(",") == kept[0].count(",") for line in kept)
@@ -90,11 +94,9 @@ class TableLogger:
             raise ValueError(
                 f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on; {_RESTORE}"
             )
-        temporary = path.with_suffix(".csv.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8", newline="")
-        os.replace(temporary, path)  # atomic: killed here, the file is either the old one or the new one
+        files.write(path, "".join(kept))
         self._header = next(csv.reader(io.StringIO(kept[0]))) if kept else None
-        self._file = path.open("a", newline="", encoding="utf-8")
+        self._file = files.opened(path, "a", newline="")
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
         """Appends a row.
@@ -125,7 +127,7 @@ class TimingLog:
     """timing.csv: a row per chunk. Unlike metrics.csv it is a diary, so a resumed run appends to what is there."""
 
     def __init__(self, path: Path):
-        self._file = path.open("a", encoding="utf-8")
+        self._file = files.opened(path, "a")
         if not self._file.tell():
             self._file.write("iteration,seconds,environment_steps_per_second\n")
 
@@ -155,9 +157,11 @@ class TensorBoardLogger:
         self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         self._writers = {}
         for seed in seeds:
-            path = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+            # Absolute, since tensorboardX takes what stands before a colon for a protocol, and new under any name that
+            # it makes of the second and the host: it would go through a link, and over a file of the same second.
+            path = folder.absolute() / f"seed-{seed}" if len(seeds) > 1 else folder.absolute()
             path.mkdir(parents=True, exist_ok=True)
-            self._writers[seed] = EventsWriter(str(path / "events"))
+            self._writers[seed] = EventsWriter(str(path / f"events.{secrets.token_hex(4)}"))
             if resume_at is not None:
                 start = events.SessionLog(status=events.SessionLog.START)
                 self._writers[seed].write_event(events.Event(step=resume_at, session_log=start))
@@ -198,7 +202,7 @@ def require_wandb(project: str) -> Any:
 
 
 class WandbLogger:
-    """Weights & Biases; a resumed run goes on under the same id, the folder's name."""
+    """Weights & Biases; a resumed run goes on under the same id, made of the folder's name."""
 
     def __init__(self, project: str, folder: Path, configuration: dict[str, Any], seeds: int = 1):
         """Starts the run; with several seeds, the names of the metrics have the seed before them.
@@ -208,8 +212,15 @@ class WandbLogger:
         """
         wandb = require_wandb(project)
         self._several = seeds > 1
+        name = folder.resolve().name
+        # Of these letters an id may be.
         self._run = wandb.init(
-            project=project, id=folder.name, dir=str(folder), config=configuration, resume="allow", name=folder.name
+            project=project,
+            id=re.sub(r"[^\w.=,@+-]", "_", name),
+            dir=str(folder),
+            config=configuration,
+            resume="allow",
+            name=name,
         )
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:

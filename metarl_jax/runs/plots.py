@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metarl_jax.evaluation import iqm_interval
+from metarl_jax.runs import files
 from metarl_jax.runs.comparisons import ORACLE
 
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-plain = style.context("default")
+styled = style.context("default")
 """Around what draws: a picture is the same on every machine. A ``matplotlibrc`` in the working folder, which may be a
 stranger's run, could else have its texts set by LaTeX, a program."""
 
@@ -63,14 +64,14 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns of a metrics.csv as float64 arrays [iterations]."""
-    with path.open(newline="", encoding="utf-8") as file:
+    with files.opened(path, newline="") as file:
         reader = csv.reader(file)
         header = next(reader)
         values = np.array([[float(cell) for cell in row] for row in reader]).reshape(-1, len(header))
     return dict(zip(header, values.T, strict=True))
 
 
-@plain
+@styled
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int) -> None:
     """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
 
@@ -117,10 +118,10 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
-@plain
+@styled
 def adaptation(
     rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
@@ -149,7 +150,7 @@ def adaptation(
         axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
     axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
     axes.legend(frameon=False, fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
@@ -168,7 +169,7 @@ def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-@plain
+@styled
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Return against episodes seen, a panel for each family: IQM over seeds and tasks with its bootstrap interval.
 
@@ -216,7 +217,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     columns = min(len(handles), 3 * len(families))
     figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
     figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def _number(text: str) -> float:
@@ -226,7 +227,7 @@ def _number(text: str) -> float:
         return np.nan
 
 
-@plain
+@styled
 def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *, title: str, error: str) -> bool:
     """Return after adaptation against the numbers that a sweep varies, ± one standard error.
 
@@ -284,5 +285,5 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     legend = first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    figure.savefig(path)
+    files.save(figure, path)
     return True

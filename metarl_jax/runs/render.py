@@ -13,10 +13,11 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.inner.adapter import policy_of
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import talk
+from metarl_jax.runs import files, talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config import Built
 from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.folder import check_own
 from metarl_jax.runs.replay import Episode, record
 from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
@@ -110,6 +111,7 @@ def render_run(
     """
     with user_errors(), talk.status(console, "setting up"):
         checks.integer("tasks", tasks)
+        check_own(folder)
         config = read_config(folder)
         given = {name: value for name, value in (("eval_seed", seed), ("eval_split", split)) if value is not None}
         # `replace` runs the checks of the configuration on what was given here.
@@ -150,12 +152,12 @@ def render_run(
             held = _record(key, built, theta, _links(env), **sizes, episodes=1)
     with talk.status(console, "drawing"):
         if env.scene is None:
-            files = _draw_points(held, output, title, labels)
+            drawn = _draw_points(held, output, title, labels)
         else:
-            files = _draw_bodies(held, env, output, title, labels, video, brax_viewer)
-    for file, meaning in files.items():
+            drawn = _draw_bodies(held, env, output, title, labels, video, brax_viewer)
+    for file, meaning in drawn.items():
         talk.file(console, file, meaning)
-    return list(files)
+    return list(drawn)
 
 
 def _of_task(tree: PyTree, index: int) -> PyTree:
@@ -192,20 +194,20 @@ def _draw_bodies(
         views.append(_view(systems[-1], held, index, labels))
     page = output / "bodies.html"
     with user_errors():  # what is not finite cannot be drawn
-        page.write_text(viewer.page(title, views), encoding="utf-8")
-    files = {page: "both bodies of every task, side by side; opens in a browser, offline"}
+        files.write(page, viewer.page(title, views))
+    drawn = {page: "both bodies of every task, side by side; opens in a browser, offline"}
     for number, view in enumerate(views, start=1):
         if video:
-            files[write_video(view, output / f"task-{number}")] = view.title
+            drawn[write_video(view, output / f"task-{number}")] = view.title
     for number, (view, system) in enumerate(zip(views, systems, strict=True), start=1):
         for name, episode in zip(("before", "after"), view.episodes, strict=True):
             if brax_viewer:
                 from metarl_jax.envs.brax_page import brax_page
 
                 page = output / f"brax-{number}-{name}.html"
-                page.write_text(brax_page(system, episode.look), encoding="utf-8")
-                files[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
-    return files
+                files.write(page, brax_page(system, episode.look))
+                drawn[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
+    return drawn
 
 
 def _view(system: Any, held: Held, index: int, labels: tuple[str, str]) -> Any:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl_jax.evaluation import Row, across_seeds
+from metarl_jax.runs import files
 
 
 def to_report(
@@ -86,9 +86,7 @@ def write_report(report: dict[str, Any], path: Path) -> None:
         text = json.dumps(report, indent=1, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"the evaluation holds a return that is NaN or infinite, so {path} was not written") from error
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, text + "\n")
 
 
 def few(steps: Sequence[int], most: int = 12) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax.guard import first_nan, unguarded
-from metarl_jax.runs import distributed, signals, talk
+from metarl_jax.runs import cli, distributed, signals, talk
 from metarl_jax.runs.arguments import folder_option
 from metarl_jax.runs.cli import RunStopped
 from metarl_jax.runs.config import Built, TrainConfig
@@ -23,14 +23,21 @@ from metarl_jax.types import MetaState
 
 
 def train_run(
-    config: TrainConfig, console: Console, *, resume: bool = False, override: bool = False, debug_nans: bool = False
+    config: TrainConfig,
+    console: Console,
+    *,
+    resume: bool = False,
+    override: bool = False,
+    debug_nans: bool = False,
+    lock: str = "kernel",
 ) -> Path:
     """Trains in a run folder, draws the learning curve and evaluates.
 
-    SIGTERM and SIGINT let the chunk that runs end (about two seconds, or one meta-iteration where that takes longer;
-    while one is being logged, it is the next), take a checkpoint and raise. A process that is killed without a chance
-    loses what came after the newest checkpoint and nothing else: `resume` repeats it, bit for bit (on a GPU if the
-    compiled program is still in the cache, since XLA may choose other kernels when it compiles anew).
+    SIGTERM, SIGINT, SIGHUP and the loss of standard output let the chunk that runs end (about two seconds, or one
+    meta-iteration where that takes longer; while one is being logged, it is the next), take a checkpoint and raise. A
+    process that is killed without a chance loses what came after the newest checkpoint and nothing else: `resume`
+    repeats it, bit for bit (on a GPU if the compiled program is still in the cache, since XLA may choose other kernels
+    when it compiles anew).
 
     Args:
         config: of the run.
@@ -38,6 +45,7 @@ def train_run(
         resume: go on from the newest whole checkpoint of the folder.
         override: whether `resume` may change what `metarl_jax.runs.config_file.SAFE_TO_CHANGE` names.
         debug_nans: find the operation that yields the first NaN, if there is one; then stop.
+        lock: "kernel" or "file"; see `metarl_jax.runs.folder.only_writer`.
 
     Returns:
         The run folder.
@@ -55,11 +63,13 @@ def train_run(
 
     with signals.handled(hint) as received:
         try:
-            with opened(config, resume, override, console) as session:
+            with opened(config, resume, override, console, lock) as session:
                 start = int(np.max(session.state.iteration))
                 _announce(config, session, start, resume, console)
                 with distributed.peer_errors():
                     _train(config, session, console, received, debug_nans)
+        except cli.OutputLost as lost:
+            raise cli.OutputLost(f"{lost}; {hint()}") from lost
         except OSError as error:
             raise RunStopped(
                 f"cannot write to {folder}: {' '.join(str(error).split())}; every whole checkpoint is kept: make room, "
@@ -110,7 +120,7 @@ def _train(
     done = start
 
     def pace(count: int) -> int:
-        stop, count = distributed.agree(received.received is not None, count)
+        stop, count = distributed.agree(received.received is not None or bool(cli.output_lost()), count)
         return 0 if stop else count
 
     chunks = train(
@@ -125,7 +135,7 @@ def _train(
     )
     progress = TrainingProgress(console, start, config.iterations)
     try:
-        with jax.set_mesh(session.mesh), progress, received.patient():
+        with jax.set_mesh(session.mesh), progress, received.patient(), cli.patient_output():
             for chunk in chunks:
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
@@ -137,7 +147,10 @@ def _train(
             if received.received or done < config.iterations:
                 session.checkpoint(state, wait=True)
                 distributed.from_writer(None)  # who ends first is waited for a few seconds only
-                raise received.interrupted(f"iteration {done} of {config.iterations} is saved")
+                saved = f"iteration {done} of {config.iterations} is saved"
+                if (lost := cli.output_lost()) and not received.received:
+                    raise cli.OutputLost(f"{lost}; {saved}")
+                raise received.interrupted(saved)
     except NonFiniteError as error:
         raise _stopped(config, session, error, debug_nans, console) from error
 

@@ -12,12 +12,12 @@ from rich.console import Console
 
 from metarl_jax import devices
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import distributed, talk
+from metarl_jax.runs import distributed, files, talk
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import UserError, user_errors
 from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
-from metarl_jax.runs.folder import check_path, clear, only_writer, unborn
+from metarl_jax.runs.folder import check_own, check_path, clear, only_writer, unborn
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.states import initial_state
 from metarl_jax.types import MetaState
@@ -90,6 +90,7 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
     folder = config.run_folder
     check_path(folder)
+    check_own(folder)
     if not resume:
         if folder.exists() and not unborn(folder):
             raise ValueError(
@@ -97,7 +98,7 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
             )
         return
     fixed, safe = differences(read_config(folder), config)
-    if not (folder / "checkpoints").is_dir():
+    if not files.there(folder / "checkpoints", folder=True):
         raise ValueError(f"{folder} holds no checkpoints; restore a copy, or start another run by another --folder")
     if fixed:
         raise ValueError(
@@ -111,7 +112,9 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
 
 
 @contextlib.contextmanager
-def opened(config: TrainConfig, resume: bool, override: bool, console: Console) -> Iterator[Session]:
+def opened(
+    config: TrainConfig, resume: bool, override: bool, console: Console, lock: str = "kernel"
+) -> Iterator[Session]:
     """A session, closed at the end. Everything that can be checked is checked before the folder is touched.
 
     Raises:
@@ -125,7 +128,7 @@ def opened(config: TrainConfig, resume: bool, override: bool, console: Console) 
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
             devices.check_chunk(configs.algorithm_value(config, "task_chunk"), mesh.shape[devices.TASKS])
             state = initial_state(built, config)
-        state, files = _by_writer(lambda: _open_files(config, state, resume, stack)) or (state, None)
+        state, files = _by_writer(lambda: _open_files(config, state, resume, stack, lock)) or (state, None)
         if jax.process_count() > 1:
             state = distributed.from_writer(distributed.gather(state))
         for note in files.checkpoints.notes if files else ():
@@ -149,12 +152,12 @@ def _by_writer(action: Callable[[], T]) -> T | None:
 
 
 def _open_files(
-    config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack
+    config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack, lock: str
 ) -> tuple[MetaState, Files]:
     """The state to start from, and what the writer opens and the stack closes."""
     folder, iteration = config.run_folder, None
     folder.mkdir(parents=True, exist_ok=True)
-    stack.enter_context(only_writer(folder))
+    stack.enter_context(only_writer(folder, lock))
     if not resume:
         clear(folder)
     checkpoints = Checkpoints(folder, config, state, write=True)

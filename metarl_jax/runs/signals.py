@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: a training loop ends after the chunk that runs, with a checkpoint; all else ends at once."""
+"""SIGTERM, SIGINT, SIGHUP: a training loop ends after the chunk that runs, with a checkpoint; all else ends at once."""
 
 import contextlib
 import signal
@@ -21,7 +21,8 @@ class Signals:
     """What arrived, and whether it may end the run at once. Clusters send SIGTERM some time before they kill."""
 
     def __init__(self, hint: Callable[[], str]):
-        self._hint, self._patient = hint, False
+        self.hint, self._patient = hint, False
+        """says how to go on"""
         self.received: int | None = None
         """the number of the signal that asks a patient part to stop"""
 
@@ -29,11 +30,11 @@ class Signals:
         """The handler."""
         first, self.received = self.received is None, signum
         if not (self._patient and first):  # a second one means it
-            raise Interrupted(signum, self._hint())
+            raise Interrupted(signum, self.hint())
 
     def interrupted(self, text: str) -> Interrupted:
         """What to raise for the signal that was noted, once everything is safe."""
-        return Interrupted(self.received or signal.SIGTERM, f"{text}; {self._hint()}")
+        return Interrupted(self.received or signal.SIGTERM, f"{text}; {self.hint()}")
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -47,7 +48,7 @@ class Signals:
 
 @contextlib.contextmanager
 def handled(hint: Callable[[], str]) -> Iterator[Signals]:
-    """Handles both signals within it.
+    """Handles the signals within it.
 
     Args:
         hint: says how to go on, for the line that the user sees.
@@ -59,11 +60,16 @@ def handled(hint: Callable[[], str]) -> Iterator[Signals]:
 
 @contextlib.contextmanager
 def installed(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Both signals have this handler within it. Outside of the main thread, where Python cannot, they keep theirs."""
+    """The signals have this handler within it. Outside of the main thread, where Python cannot, they keep theirs.
+
+    A SIGHUP that is ignored stays so: who starts a script by nohup wants it to outlive the terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, handler) for signum in (signal.SIGTERM, signal.SIGINT)}
+    handled = [signal.SIGTERM, signal.SIGINT]
+    handled += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else []
+    before = {signum: signal.signal(signum, handler) for signum in handled}
     try:
         yield
     finally:

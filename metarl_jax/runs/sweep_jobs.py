@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs.folder import LOCK
+from metarl_jax.runs import files
+from metarl_jax.runs.folder import HELD, LOCK, owner, running
 
 _HEADER = "=== "
 
@@ -52,12 +53,14 @@ def _ignored(signum: signal.Signals) -> Iterator[None]:
 
 
 def _held(lock: Path) -> bool:
+    if files.there(lock.with_name(HELD)):
+        return running(owner(lock.with_name(HELD)))
     try:
-        with lock.open() as file:
+        with files.opened(lock) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:  # the sweep's folder was removed
+    except OSError:  # the sweep's folder was removed
         return False
     return False
 
@@ -94,7 +97,7 @@ class Worker:
         environment |= {name: value for name, value in self.environment.items() if value is not None}
         # Slurm sends SIGUSR2, which would end train.py, to all processes of a job. Ctrl-C in a terminal reaches all of
         # the foreground's process group: the sweep alone is to hear it, and to pass it on once.
-        with self.log.open("a", encoding="utf-8") as output, _ignored(signal.SIGUSR2):
+        with files.opened(self.log, "a") as output, _ignored(signal.SIGUSR2):
             print(f"{_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}", file=output, flush=True)
             self._child = subprocess.Popen(
                 command,
@@ -164,7 +167,10 @@ def _last_line(text: str) -> str:
 
 def last_words(log: Path) -> str:
     """The last error that a member's newest start wrote, or else its last line."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    try:
+        text = files.read(log, errors="replace")
+    except OSError:  # it has not begun
+        text = ""
     return _last_line(("\n" + text).rpartition(f"\n{_HEADER}")[2].partition("\n")[2])
 
 
@@ -246,7 +252,7 @@ class Engine:
             self._folder / LOCK if self._local else None,
         )
         try:
-            with _ignored(signal.SIGINT):
+            with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # the sweep alone is to hear of its terminal
                 return _Started(self._executor.submit(worker), log, self._local)
         except FailedJobError as error:
             raise OSError(_last_line(str(error))) from error

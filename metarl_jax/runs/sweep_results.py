@@ -1,7 +1,6 @@
 """What the members of a sweep have reached, read from their run folders: a table, `results.csv` and a picture."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarl_jax.runs import json_text
+from metarl_jax.runs import files, json_text
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.progress import quantity
 from metarl_jax.runs.sweeps import Options, Plan
@@ -59,7 +58,7 @@ def report_path(folder: Path, config: TrainConfig) -> Path:
 def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The evaluation at the end of a run; None before it is there, or where it is of fewer iterations than wanted."""
     try:
-        found = json_text.loads(report_path(folder, config).read_text(encoding="utf-8"))
+        found = json_text.loads(files.read(report_path(folder, config)))
         _estimates(found)  # who has no such numbers has not finished
         return found if found["iteration"] >= config.iterations else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -88,10 +87,11 @@ def _estimates(found: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
 
 def _column(path: Path, name: str) -> np.ndarray:
     """A column of a table that may be missing, or cut off in its last line."""
-    if not path.is_file():
+    try:
+        with files.opened(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error):  # not there, or no table, which the member itself tells
         return np.zeros(0)
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
         return np.array([float(row[name]) for row in rows])
     except (KeyError, TypeError, ValueError):
@@ -133,8 +133,7 @@ def collect(
 
 def write(results: list[Result], path: Path, seeds: int) -> None:
     """Writes results.csv, one row per member, whole or not at all."""
-    temporary = path.with_suffix(".csv.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with files.whole(path) as file:
         table = csv.writer(file, lineterminator="\n")
         numbers = [f"{name}_{part}" for name in ("before", "after", "gain") for part in ("mean", "standard_error")]
         rest = ["environment_steps", "minutes", "status", "folder", "error"]
@@ -148,7 +147,6 @@ def write(results: list[Result], path: Path, seeds: int) -> None:
                     *(result.environment_steps, f"{result.minutes:.3f}", result.status, result.name, result.error),
                 ]
             )
-    os.replace(temporary, path)
 
 
 def table(results: list[Result], title: str, seeds: int) -> Table:

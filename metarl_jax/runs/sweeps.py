@@ -7,7 +7,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs import arguments, json_text
+from metarl_jax.runs import arguments, files, json_text
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.folder import check_path
+from metarl_jax.runs.folder import LOCK, check_path
 
 MOST = 10_000
 """Members of a sweep; each is a folder, and a row of its table."""
@@ -32,6 +31,7 @@ Options = dict[str, str]
 
 _OURS = {
     "folder": "every member has its own, inside the folder of the sweep",
+    "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
     "seeds": "write --seeds R before the --",
     "seed": "R seeds are trained in one program by --seeds R, from the --seed after the -- on",
@@ -244,7 +244,7 @@ def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
 
 def _load(path: Path) -> Plan:
     try:
-        stored = json_text.loads(path.read_text(encoding="utf-8"))
+        stored = json_text.loads(files.read(path))
         schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
         seeds = integer("seeds", stored["seeds"])
     except (ValueError, KeyError, TypeError) as error:
@@ -286,16 +286,15 @@ def open_folder(plan: Plan, folder: Path) -> bool:
         raise ValueError(
             f"{folder} holds {found[0]}, which submitit replaces by the number of a job; choose another --folder"
         )
+    files.own(folder, ("sweep.json", "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
     path = folder / "sweep.json"
-    if path.is_file():
+    if files.there(path):
         if changed := differences(_load(path), plan):
             raise ValueError(f"{folder} holds another sweep: {'; '.join(changed)}; choose another --folder")
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and holds no sweep.json, so it is no sweep; choose another --folder")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "sweep.json.tmp"
     content = {"schema": SCHEMA, **dataclasses.asdict(plan)}
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return False

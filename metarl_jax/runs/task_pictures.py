@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from metarl_jax.envs import DynamicsTask
-from metarl_jax.runs.plots import BLUE, GREY, ORANGE, plain, quiet_axes
+from metarl_jax.runs import files
+from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes, styled
 from metarl_jax.runs.replay import Episode
 from metarl_jax.types import PyTree
 
@@ -53,7 +54,7 @@ def describe(task: PyTree) -> str:
     return ", ".join(words)
 
 
-@plain
+@styled
 def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
     """Draws sampled tasks, one panel per leaf.
 
@@ -78,7 +79,7 @@ def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
         axes = figure.add_subplot(rows, columns, index + 1)
         quiet_axes(axes)
         _draw_leaf(figure, axes, name, values)
-    figure.savefig(path)
+    files.save(figure, path)
 
 
 def _draw_leaf(figure: Figure, axes: Axes, name: str, values: np.ndarray) -> None:
@@ -138,7 +139,7 @@ def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
     axes.set_ylabel("tasks" if numbers_each == 1 else f"numbers ({numbers_each} per task)")
 
 
-@plain
+@styled
 def draw_paths(
     tasks: list[tuple[str, np.ndarray]],
     episodes: list[tuple[Episode, Episode]],
@@ -177,4 +178,4 @@ def draw_paths(
             if row == 1:
                 axes.set_xlabel("x")
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.savefig(path)
+    files.save(figure, path)

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from metarl_jax.runs.plots import BLUE, plain, quiet_axes
+from metarl_jax.runs import files
+from metarl_jax.runs.plots import BLUE, quiet_axes, styled
 
 HYPERPARAMETERS = {
     "discount": "discount γ",
@@ -18,7 +19,7 @@ HYPERPARAMETERS = {
 """Those of `metarl_jax.inner.HYPERPARAMETERS`, with their labels"""
 
 
-@plain
+@styled
 def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
     """What θ meant over the meta-iterations, where it holds hyperparameters: one panel for each that moves.
 
@@ -53,5 +54,5 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         axes.tick_params(labelsize=8)
     note = f"; faint: each of {seeds} seeds; bold: their mean" if seeds > 1 else ""
     figure.suptitle(f"{title}: θ over time{note}", x=0.01, ha="left", fontsize=11, parse_math=False)
-    figure.savefig(path)
+    files.save(figure, path)
     return True

@@ -1,5 +1,6 @@
 """Two bodies side by side as a video: MP4 where ffmpeg is installed, else GIF. Drawn by Matplotlib, without OpenGL."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
-from metarl_jax.runs import scene
-from metarl_jax.runs.plots import BLUE, ORANGE, plain
+from metarl_jax.runs import files, scene
+from metarl_jax.runs.plots import BLUE, ORANGE, styled
 from metarl_jax.runs.scene import Camera
 from metarl_jax.runs.viewer import View, return_so_far
 
@@ -143,7 +144,7 @@ def frames(view: View) -> Iterator[np.ndarray]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-@plain
+@styled
 def write_video(view: View, path: Path) -> Path:
     """Writes a video that plays at the speed of the simulation.
 
@@ -165,16 +166,27 @@ def write_video(view: View, path: Path) -> Path:
     pictures = np.stack(list(frames(view)))
     form = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{pictures.shape[2]}x{pictures.shape[1]}"]
     command = [ffmpeg, "-y", "-loglevel", "error", *form, "-r", f"{1 / seconds:.6f}", "-i", "-", "-pix_fmt", "yuv420p"]
-    done = subprocess.run([*command, str(path)], input=pictures.tobytes(), capture_output=True, check=False)
-    if done.returncode:
-        raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+    with files.whole(path, "xb") as file:
+        # What stands before a colon ffmpeg takes for a protocol, and the format it would take from the file's name.
+        target = ["-f", "mp4", f"file:{os.path.abspath(file.name)}"]
+        done = subprocess.run([*command, *target], input=pictures.tobytes(), capture_output=True, check=False)
+        if done.returncode:
+            raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
     return path
 
 
 def _write_gif(view: View, path: Path, seconds: float) -> Path:
     pictures = [Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE) for picture in frames(view)]
     # GIF counts hundredths of a second, and browsers slow down what is faster than two of them.
-    pictures[0].save(
-        path, save_all=True, append_images=pictures[1:], duration=max(20, round(1000 * seconds)), loop=0, optimize=False
-    )
+    duration = max(20, round(1000 * seconds))
+    with files.whole(path, "xb") as file:
+        pictures[0].save(
+            file,
+            format="GIF",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=duration,
+            loop=0,
+            optimize=False,
+        )
     return path

@@ -168,6 +168,13 @@ CHECKPOINTS = {
         "are of schema 99; this version reads",
     ),
     "of another layout": (records(later_layout), "hold another state.*Dense_9.*was float32.7., now absent"),
+    **{
+        f"whose {name} is {value!r}": (
+            records(lambda record, name=name, value=value: record | {name: value}),
+            f"no whole checkpoint.*its record says {value!r} for its {name}",
+        )
+        for name, value in {"layout": 3, "configuration": "x", "score": "best", "versions": "x"}.items()
+    },
     "of another digest": (records(lambda record: record | {"sha256": "0"}), "no whole checkpoint.*match its digest"),
     "of another configuration": (
         edit("config.json", ('"hidden": [\n      2\n', '"hidden": [\n      3\n')),

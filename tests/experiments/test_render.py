@@ -179,14 +179,16 @@ def test_what_is_not_finite_is_not_drawn():
 
 def test_ffmpeg_is_used_where_it_is(tmp_path, monkeypatch):
     fake = tmp_path / "ffmpeg"
-    fake.write_text('#!/bin/sh\nfor last; do :; done\necho "$@" > "$last.arguments"\ncat > "$last"\n')
+    fake.write_text(
+        '#!/bin/sh\nfor last; do :; done\nlast=${last#file:}; echo "$@" > "$last.arguments"\ncat > "$last"\n'
+    )
     fake.chmod(0o755)
     monkeypatch.setattr(video, "shutil", SimpleNamespace(which=lambda name: str(fake)))
     path = video.write_video(toy_view(), tmp_path / "task-1")
     assert path.name == "task-1.mp4"
     width, height = (round(80 * inches) for inches in video.SIZE)
     assert path.stat().st_size == len(video.moments(3)) * width * height * 3
-    assert f"-s {width}x{height} -r 10.0" in path.with_name("task-1.mp4.arguments").read_text()
+    assert f"-s {width}x{height} -r 10.0" in path.with_name("task-1.mp4.tmp.arguments").read_text()
     fake.write_text("#!/bin/sh\ncat > /dev/null\necho no such codec >&2\nexit 1\n")
     with pytest.raises(OSError, match="no such codec"):
         video.write_video(toy_view(), tmp_path / "task-2")

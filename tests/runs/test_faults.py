@@ -1,7 +1,10 @@
 """What ends a run before its time, and what is left then. benchmarks/faults.py does the same to real processes."""
 
+import contextlib
 import errno
+import io
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,6 +13,7 @@ import sys
 import numpy as np
 import pytest
 
+from metarl_jax.runs import cli, signals
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.checkpoints import Checkpoints
 from metarl_jax.runs.cli import RunStopped, UserError
@@ -21,7 +25,9 @@ from metarl_jax.runs.progress import TrainingProgress
 from tests.runs.stub import assert_same_run, contents, make, newest
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda v: str(int(v))
+)
 def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, console, monkeypatch, signum, status):
     folder = tmp_path / "stopped"
     update = TrainingProgress.update
@@ -42,6 +48,37 @@ def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, con
     assert int(newest(folder, make(folder)).iteration) == 2
     runs.train_run(make(folder), console, resume=True)
     assert_same_run(folder, whole, make(whole))
+
+
+def test_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.handled(str):
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        os.kill(os.getpid(), signal.SIGHUP)
+    signal.signal(signal.SIGHUP, before)
+
+
+class Pipe(io.StringIO):
+    """Standard output whose reader ends after a line of the training."""
+
+    def write(self, text):
+        super().write(text)
+        if "iteration 1/" in self.getvalue():
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_the_loss_of_standard_output_saves_what_was_done(tmp_path, stub, capsys):
+    def main(argv):
+        runs.train_run(make(tmp_path / "run"), cli.console())
+
+    with contextlib.redirect_stdout(Pipe()):
+        assert cli.run(main, []) == 2
+    saved = int(newest(tmp_path / "run", make(tmp_path / "run")).iteration)
+    assert 1 <= saved < 10
+    message = (
+        rf"output cannot be written \(broken pipe\); iteration {saved} of 10 is saved; go on with: .*--folder \S+\n"
+    )
+    assert re.fullmatch(f"error: standard {message}", capsys.readouterr().err)
 
 
 def test_a_signal_while_a_checkpoint_is_read_is_no_damage(whole, console, monkeypatch):

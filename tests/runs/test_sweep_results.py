@@ -85,7 +85,7 @@ def test_an_evaluation_that_cannot_be_read_is_none(tmp_path, text):
 )
 def test_pictures_are_of_numbers(tmp_path, monkeypatch, swept, panels, scale):
     figures = []
-    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     points = [dict(zip(swept, values, strict=True)) for values in zip(*swept.values(), strict=False)]
     rows = [(options, float(i), 0.5) for i, options in enumerate(points)]
     assert plots.sweep(rows, tmp_path / "x.png", title="s", error="tasks") == bool(panels)

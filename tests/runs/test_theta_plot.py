@@ -15,7 +15,7 @@ def test_every_hyperparameter_has_its_panel(seeds, tmp_path, monkeypatch):
     for scale, name in enumerate(inner.HYPERPARAMETERS, 1):
         metrics[name] = scale * (metrics["iteration"] + 10.0 * metrics["seed"])
     figures = []
-    monkeypatch.setattr(theta_plot.Figure, "savefig", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(theta_plot.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     assert theta_plot.hyperparameters(metrics, tmp_path / "x.png", title="t")
     for scale, axes in enumerate(figures[0].axes, 1):
         lines = [line.get_ydata() for line in axes.lines]
@@ -28,7 +28,7 @@ def test_what_stays_has_no_panel(tmp_path, monkeypatch):
     metrics = {"iteration": np.arange(3), "seed": np.zeros(3)} | dict.fromkeys(inner.HYPERPARAMETERS, np.ones(3))
     assert not theta_plot.hyperparameters(metrics, tmp_path / "x.png", title="t")
     figures = []
-    monkeypatch.setattr(theta_plot.Figure, "savefig", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(theta_plot.Figure, "savefig", lambda figure, file, **_: figures.append(figure))
     assert theta_plot.hyperparameters(metrics | {"lambda_": np.arange(3.0)}, tmp_path / "x.png", title="t")
     assert [axes.get_title("left") for axes in figures[0].axes] == ["λ"]
 
