@@ -203,12 +203,11 @@ def disks(lab: Lab) -> Iterator[Outcome]:
         ("TensorBoard's events", 24, ["--override", "--checkpoint-every", str(ITERATIONS)]),
     ):
         disk, promise = lab.folder("disk"), Promises()
-        with small_disk(disk, start + room + 8) as remount:
+        with small_disk(disk, start + room + 8) as remount, contextlib.ExitStack() as elsewhere:
             folder = lab.stopped_at(0, disk / "run")
-            if what == "metrics.csv":  # all other tables are elsewhere
-                for other in ("tensorboard", "timing.csv"):
-                    (folder / other).symlink_to(lab.folder(other))
-                (folder / "tensorboard").readlink().mkdir()
+            if what == "metrics.csv":  # all other tables are on another disk; a link to it would be refused
+                for other, make in (("tensorboard", Path.mkdir), ("timing.csv", Path.touch)):
+                    elsewhere.enter_context(mounted(lab.folder(other), folder / other, make))
             run = lab.resume(folder, *flags)
             promise.ended(run, 1, "No space left on device", f"--resume --folder {folder}")
             kept, reached = lab.kept(folder, promise), rows(folder)

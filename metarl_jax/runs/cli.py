@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import warnings
@@ -131,7 +132,7 @@ def _streams() -> Iterator[None]:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115, as long as the process
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     global _output
@@ -259,7 +260,7 @@ def prepare_jax() -> None:
     The cache is where JAX_COMPILATION_CACHE_DIR says, else in the user's cache folder.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.unraisablehook = _without_closed_loops
+    sys.unraisablehook = _unraisable
     # What JAX and Matplotlib say of a home or a cache that cannot be written; both work without.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
@@ -277,12 +278,17 @@ def prepare_jax() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def _without_closed_loops(unraisable: "sys.UnraisableHookArgs") -> None:
+def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Prints what Python could not raise, but not what tensorstore's threads say after a read or a write has failed.
 
-    orbax raises the first failure and closes its event loop; every other read or write that was under way then finds
+    A signal's exception cannot be raised where it arrives in a destructor: a run has noted the signal and stops soon, and
+    every other script ends here. orbax raises the first failure and closes its event loop; every other read or write that was under way then finds
     the loop closed, and prints a traceback of that.
     """
+    if isinstance(unraisable.exc_value, RunStopped):
+        return
+    if isinstance(unraisable.exc_value, KeyboardInterrupt):
+        startup.end(signal.SIGINT)
     if unraisable.object is None and str(unraisable.exc_value) == "Event loop is closed":
         return
     sys.__unraisablehook__(unraisable)

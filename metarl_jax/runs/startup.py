@@ -9,13 +9,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import NoReturn
 
 Handler = Callable[[int, FrameType | None], None]
 
 INTERRUPTED = "interrupted; a training run goes on from its last checkpoint with --resume"
 
 
-def _end(signum: int, frame: FrameType | None) -> None:
+def end(signum: int, frame: FrameType | None = None) -> NoReturn:
     """Ends the process. Raised in the middle of an import, an exception could be printed, wrapped or swallowed."""
     try:
         os.write(2, f"{INTERRUPTED}\n".encode())
@@ -26,17 +27,17 @@ def _end(signum: int, frame: FrameType | None) -> None:
 def quiet() -> None:
     """What a script calls before it imports the rest: from here on Ctrl-C is a line and status 130."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGINT, end)
 
 
 def awake() -> contextlib.AbstractContextManager[None]:
     """Within it, Ctrl-C raises KeyboardInterrupt, which closes files and folders on its way."""
-    return _instead(_end, signal.default_int_handler)
+    return _instead(end, signal.default_int_handler)
 
 
 def at_once() -> contextlib.AbstractContextManager[None]:
     """Within it, Ctrl-C ends the process: an import of NumPy makes a KeyboardInterrupt an ImportError of a page."""
-    return _instead(signal.default_int_handler, _end)
+    return _instead(signal.default_int_handler, end)
 
 
 @contextlib.contextmanager

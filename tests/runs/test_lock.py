@@ -9,9 +9,9 @@ import socket
 
 import pytest
 
-from metarl_jax.runs import run as runs
 from metarl_jax.runs.cli import UserError
-from metarl_jax.runs.folder import HELD, LOCK, only_writer, running
+from metarl_jax.runs.folder import HELD, LOCK, only_writer, owner, running
+from metarl_jax.runs.session import opened
 from metarl_jax.runs.sweep_jobs import _held
 from tests.runs.stub import make
 
@@ -60,10 +60,10 @@ OWNERS = {
 }
 
 
-@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("whose", OWNERS)
 @pytest.mark.parametrize("lock", ["kernel", "file"])
-def test_the_file_of_another_is_respected_by_both_locks(tmp_path, owner, lock):
-    said, words, alive = OWNERS[owner]
+def test_the_file_of_another_is_respected_by_both_locks(tmp_path, whose, lock):
+    said, words, alive = OWNERS[whose]
     (tmp_path / HELD).write_text(json.dumps(said | {"since": "noon"}) if said else "")
     message = refusal(tmp_path, lock)
     assert words in message
@@ -79,8 +79,9 @@ def test_a_run_without_locks_of_the_kernel(tmp_path, stub, console, monkeypatch)
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    config = make(tmp_path / "run", iterations=1)
-    with pytest.raises(UserError, match="--lock file"):
-        runs.train_run(config, console)
-    runs.train_run(config, console, lock="file")
+    config = make(tmp_path / "run")
+    with pytest.raises(UserError, match="--lock file"), opened(config, False, False, console):
+        pass
+    with opened(config, False, False, console, "file"):
+        assert running(owner(tmp_path / "run" / HELD))
     assert not (tmp_path / "run" / HELD).exists()
