@@ -8,14 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.fault_tools import (
-    BOUND,
-    EVERY,
-    ITERATIONS,
-    SETTINGS,
+from benchmarks.fault_runs import (
     UNFINISHED,
-    Lab,
-    Outcome,
     Promises,
     Run,
     files,
@@ -27,6 +21,7 @@ from benchmarks.fault_tools import (
     snapshot,
     unfinished,
 )
+from benchmarks.fault_tools import BOUND, EVERY, ITERATIONS, SETTINGS, Lab, Outcome
 
 KILLS = ["clock"] * 7 + ["writing"] * 7 + ["training"] * 6 + ["evaluation"] * 2
 """When each SIGKILL comes, see `_moment`; shuffled, but for the last two."""

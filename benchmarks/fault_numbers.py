@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from benchmarks.fault_nan import PROGRAM
-from benchmarks.fault_tools import ITERATIONS, SETTINGS, Lab, Outcome, Promises, column, fingerprint, rows
+from benchmarks.fault_runs import Promises, column, rows
+from benchmarks.fault_tools import ITERATIONS, SETTINGS, Lab, Outcome, fingerprint
 
 WHEN = 24
 """The iteration whose outer gradient is NaN."""

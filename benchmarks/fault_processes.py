@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.fault_tools import SETTINGS, Lab, Outcome, Promises, Run, fingerprint, rows
+from benchmarks.fault_runs import Promises, Run, rows
+from benchmarks.fault_tools import SETTINGS, Lab, Outcome, fingerprint
 
 FLAGS = [*SETTINGS, "--tasks", "4", "--iterations", "64"]
 

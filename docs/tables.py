@@ -1,4 +1,4 @@
-"""The tables of the README and of docs/environments.md, generated from the registries.
+"""The tables of the README, docs/environments.md and docs/hostile.md, generated from registries and cases.
 
 python docs/tables.py            # rewrites them between their markers
 python docs/tables.py --check    # status 1 if that would change it
@@ -86,10 +86,30 @@ def knobs() -> str:
     return "\n".join(rows)
 
 
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]{}<>$~&])", r"\\\1", text)
+
+
+def hostile() -> str:
+    """What must hold, and one row per case of the hostile campaign, kind by kind."""
+    from benchmarks.hostile_cases import CASES, KINDS, must_hold
+    from benchmarks.hostile_tools import KEEPS
+
+    lines = [_row("of the files", ""), _row("---", "---")]
+    lines += [_row(f"**{name}**", meaning) for name, meaning in KEEPS.items()]
+    lines += ["", f"{len(CASES)} cases:"]
+    for kind in KINDS:
+        lines += ["", f"**{kind.capitalize()}**", "", _row("case", "must hold"), _row("---", "---")]
+        lines += [_row(_plain(case.name), must_hold(case)) for case in CASES if case.kind == kind]
+    return "\n".join(lines)
+
+
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {
     ROOT / "README.md": {"algorithms": algorithms, "families": families},
     ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
+    ROOT / "docs" / "hostile.md": {"hostile": hostile},
 }
 
 

@@ -121,7 +121,8 @@ def main(argv: Sequence[str]) -> None:
         failures = {}
         if todo:
             command = [sys.executable, str(Path(__file__).resolve().with_name("train.py"))]
-            engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+            with cli.user_errors():
+                engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
             lock = ["--lock", "file"] if arguments.lock == "file" else []
             failures = sweep_jobs.drive(
                 todo,

@@ -20,7 +20,7 @@ from metarl_jax.runs import files
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config_file import differences, from_json, to_json
 from metarl_jax.runs.folder import check_path
-from metarl_jax.runs.leaves import by_path, digest, is_key, layout, proof
+from metarl_jax.runs.leaves import by_path, digest, is_key, layout, proof, verified
 from metarl_jax.runs.provenance import provenance
 from metarl_jax.types import MetaState
 
@@ -199,9 +199,7 @@ class Checkpoints:
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
         read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        if read.pop("proof", None) != proof(read):
-            raise ValueError("its record does not match its digest")
-        return read
+        return verified(read, SCHEMA)
 
     def _check(self, record: dict[str, Any]) -> None:
         """Whether a record is of this run; raises ValueError if not."""

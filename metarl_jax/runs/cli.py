@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -259,14 +261,17 @@ def prepare_jax() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.unraisablehook = _unraisable
+    # What JAX and Matplotlib say of a home or a cache that cannot be written; both work without.
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     with startup.at_once():
         import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"
         try:
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax" / "xla"
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:  # a read-only home: training works, it only compiles anew each time
+        except (OSError, RuntimeError):  # a read-only home, or none: training works, it only compiles anew each time
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:

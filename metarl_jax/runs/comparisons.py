@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.runs import cli, files
+from metarl_jax.runs import cli, files, json_text
 
 if TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -138,7 +138,7 @@ def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
     if not files.there(path):
         return {"arguments": described, "rows": []}
     try:
-        stored = json.loads(files.read(path))
+        stored = json_text.loads(files.read(path))
         other = stored["arguments"] != described
         _ = [row["per_task"] for row in stored["rows"]]
     except (ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl_jax.checks import unknown
-from metarl_jax.runs import files
+from metarl_jax.runs import files, json_text
 from metarl_jax.runs.config import TrainConfig
 
 # What may differ when a run goes on, if that is asked for: nothing here changes a number of an iteration that both
@@ -59,8 +59,8 @@ def from_json(text: str, source: str = "the configuration") -> TrainConfig:
         ValueError: it is not JSON, a field is unknown, or a value has the wrong type or range.
     """
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = json_text.loads(text)
+    except ValueError as error:
         raise ValueError(f"{source} is not JSON: {error}; {_RESTORE}") from error
     for part, before in _BEFORE.items():
         if isinstance(data, dict) and isinstance(data.get(part), dict):

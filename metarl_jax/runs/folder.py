@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from metarl_jax.runs import files
+from metarl_jax.runs import files, json_text
 
 LOCK, HELD = "lock", "lock.held"
 """The file that the kernel locks, and the one that takes its place where there are no such locks."""
@@ -187,7 +187,7 @@ def _signature() -> str:
 def owner(lock: Path) -> dict[str, Any] | None:
     """What a lock's file says of its owner; None: it was just taken, and its owner has not signed yet."""
     try:
-        said = json.loads(files.read(lock))
+        said = json_text.loads(files.read(lock))
         return {"process": int(said["process"]), "host": str(said["host"]), "since": str(said["since"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None

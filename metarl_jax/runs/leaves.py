@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import types
 from typing import Any
 
 import jax
@@ -9,6 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.types import PyTree
+
+_RECORD: dict[str, tuple[type, ...]] = {
+    "iteration": (int,),
+    "score": (int, float, types.NoneType),
+    "configuration": (dict,),
+    "layout": (dict,),
+    "versions": (dict, types.NoneType),
+    "hardware": (dict, types.NoneType),
+}
+"""What a checkpoint says of itself, beside its digest."""
 
 
 def is_key(leaf: Any) -> bool:
@@ -38,3 +49,17 @@ def digest(leaves: dict[str, np.ndarray]) -> str:
 def proof(record: dict[str, Any]) -> str:
     """SHA-256 of a record."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def verified(record: dict[str, Any], schema: int) -> dict[str, Any]:
+    """A record that was read, without its proof.
+
+    Raises:
+        ValueError: the proof is of another record or, whoever signed it, it is not of the kinds that `schema` has.
+    """
+    if record.pop("proof", None) != proof(record):
+        raise ValueError("its record does not match its digest")
+    for name, kinds in _RECORD.items() if record.get("schema") == schema else ():
+        if not isinstance(record.get(name), kinds):
+            raise ValueError(f"its record says {record.get(name)!r} for its {name}")
+    return record

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,6 +19,10 @@ from metarl_jax.runs.comparisons import ORACLE
 
 # Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+styled = style.context("default")
+"""Around what draws: a picture is the same on every machine. A ``matplotlibrc`` in the working folder, which may be a
+stranger's run, could else have its texts set by LaTeX, a program."""
 
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
 _LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
@@ -66,6 +71,7 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(header, values.T, strict=True))
 
 
+@styled
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int) -> None:
     """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
 
@@ -115,6 +121,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     files.save(figure, path)
 
 
+@styled
 def adaptation(
     rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
@@ -162,6 +169,7 @@ def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
+@styled
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Return against episodes seen, a panel for each family: IQM over seeds and tasks with its bootstrap interval.
 
@@ -219,6 +227,7 @@ def _number(text: str) -> float:
         return np.nan
 
 
+@styled
 def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *, title: str, error: str) -> bool:
     """Return after adaptation against the numbers that a sweep varies, ± one standard error.
 

@@ -50,7 +50,7 @@ def _iteration(checkpoints: Checkpoints, name: str) -> int | None:
                 f"checkpoint is 'best', but none in {checkpoints.directory} has a score yet; take 'newest'"
             )
         return best
-    if not name.isdecimal():
+    if not (name.isascii() and name.isdecimal() and len(name) < 19):
         raise ValueError(
             f"checkpoint is {name!r}; it must be 'newest', 'best' or one of {checkpoints.iterations() or 'none'}"
         )

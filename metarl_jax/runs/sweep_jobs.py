@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -218,11 +219,14 @@ class Engine:
         submitit = _submitit()
         self._folder, self._command, self._local = folder, tuple(command), slurm is None
         (folder / "logs").mkdir(exist_ok=True)
+        # Workers run what they unpickle there: each start has a folder of its own, which is its user's alone.
+        (folder / "submitit").mkdir(exist_ok=True)
+        pickles = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder / "submitit")
         if slurm is None:
-            self._executor = submitit.LocalExecutor(folder / "submitit")
+            self._executor = submitit.LocalExecutor(pickles)
             self._executor.update_parameters(timeout_min=60 * 24 * 365)  # its default is two minutes
         else:
-            self._executor = submitit.SlurmExecutor(folder / "submitit", max_num_timeout=1000)
+            self._executor = submitit.SlurmExecutor(pickles, max_num_timeout=1000)
             self._executor.update_parameters(**slurm)
         # submitit's local executor hides all GPUs that were not asked for.
         self._environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if self._local else {}

@@ -1,7 +1,6 @@
 """What the members of a sweep have reached, read from their run folders: a table, `results.csv` and a picture."""
 
 import csv
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarl_jax.runs import files
+from metarl_jax.runs import files, json_text
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.progress import quantity
 from metarl_jax.runs.sweeps import Options, Plan
@@ -59,9 +58,10 @@ def report_path(folder: Path, config: TrainConfig) -> Path:
 def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     """The evaluation at the end of a run; None before it is there, or where it is of fewer iterations than wanted."""
     try:
-        found = json.loads(files.read(report_path(folder, config)))
+        found = json_text.loads(files.read(report_path(folder, config)))
+        _estimates(found)  # who has no such numbers has not finished
         return found if found["iteration"] >= config.iterations else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 

@@ -6,6 +6,7 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import dataclasses
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.checks import integer, unknown
-from metarl_jax.runs import arguments, files
+from metarl_jax.runs import arguments, files, json_text
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.folder import LOCK, check_path
+
+MOST = 10_000
+"""Members of a sweep; each is a folder, and a row of its table."""
 
 SCHEMA = 1
 """Changes whenever an older program could no longer read what this one writes."""
@@ -97,7 +101,14 @@ def grid(specs: Sequence[str]) -> list[Options]:
         if option in values:
             raise ValueError(f"--grid names {option!r} twice; write all of its values behind one =")
         values[option] = _values("grid", spec, text)
+    _few("--grid", math.prod(map(len, values.values())))
     return [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
+
+
+def _few(what: str, members: int) -> None:
+    """Raises ValueError if a sweep has too many members."""
+    if members > MOST:
+        raise ValueError(f"{what} has {members:,} combinations; a sweep has at most {MOST:,} members, so vary less")
 
 
 def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
@@ -112,7 +123,7 @@ def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
     Raises:
         ValueError: an option or a range is not allowed, or there are fewer combinations than samples.
     """
-    integer("samples", samples)
+    _few("--samples", integer("samples", samples))
     integer("sweep_seed", seed, 0)
     ranges: dict[str, Callable[[np.random.Generator], str]] = {}
     for spec in specs:
@@ -143,8 +154,10 @@ def _range(spec: str, option: str, text: str) -> Callable[[np.random.Generator],
         low, high = number(low_text), number(high_text)
     except ValueError as error:
         raise ValueError(f"{allowed}, numbers{' without a fraction' if number is int else ''}") from error
-    if not (np.isfinite([low, high]).all() and low < high):
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(allowed)
+    if number is int and not -(2**63) <= low < high < 2**63:
+        raise ValueError(f"{allowed}, within 64 bits")
     hint = arguments.hints()[option]
     if number is float and int in (kinds := getattr(hint, "__args__", (hint,))) and float not in kinds:
         raise ValueError(f"--random is {spec!r}, but {option} is a whole number; write {option}=int:{text}")
@@ -176,6 +189,7 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
         ValueError: an option is swept twice, or fixed in `base` too.
     """
     integer("seeds", seeds)
+    _few("--grid with --random", len(grids or [{}]) * len(samples or [{}]))
     combinations = [point | sample for point in grids or [{}] for sample in samples or [{}]]
     swept = [*(grids[0] if grids else ()), *(samples[0] if samples else ())]
     if not swept:
@@ -230,7 +244,7 @@ def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
 
 def _load(path: Path) -> Plan:
     try:
-        stored = json.loads(files.read(path))
+        stored = json_text.loads(files.read(path))
         schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
         seeds = integer("seeds", stored["seeds"])
     except (ValueError, KeyError, TypeError) as error:

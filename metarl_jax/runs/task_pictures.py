@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 
 from metarl_jax.envs import DynamicsTask
 from metarl_jax.runs import files
-from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes
+from metarl_jax.runs.plots import BLUE, GREY, ORANGE, quiet_axes, styled
 from metarl_jax.runs.replay import Episode
 from metarl_jax.types import PyTree
 
@@ -54,6 +54,7 @@ def describe(task: PyTree) -> str:
     return ", ".join(words)
 
 
+@styled
 def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
     """Draws sampled tasks, one panel per leaf.
 
@@ -138,6 +139,7 @@ def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
     axes.set_ylabel("tasks" if numbers_each == 1 else f"numbers ({numbers_each} per task)")
 
 
+@styled
 def draw_paths(
     tasks: list[tuple[str, np.ndarray]],
     episodes: list[tuple[Episode, Episode]],

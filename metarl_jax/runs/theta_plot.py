@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metarl_jax.runs import files
-from metarl_jax.runs.plots import BLUE, quiet_axes
+from metarl_jax.runs.plots import BLUE, quiet_axes, styled
 
 HYPERPARAMETERS = {
     "discount": "discount γ",
@@ -19,6 +19,7 @@ HYPERPARAMETERS = {
 """Those of `metarl_jax.inner.HYPERPARAMETERS`, with their labels"""
 
 
+@styled
 def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
     """What θ meant over the meta-iterations, where it holds hyperparameters: one panel for each that moves.
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from metarl_jax.runs import files, scene
-from metarl_jax.runs.plots import BLUE, ORANGE
+from metarl_jax.runs.plots import BLUE, ORANGE, styled
 from metarl_jax.runs.scene import Camera
 from metarl_jax.runs.viewer import View, return_so_far
 
@@ -144,6 +144,7 @@ def frames(view: View) -> Iterator[np.ndarray]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+@styled
 def write_video(view: View, path: Path) -> Path:
     """Writes a video that plays at the speed of the simulation.
 

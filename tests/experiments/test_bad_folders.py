@@ -143,6 +143,12 @@ CONFIG = {
         lambda run: (run / "config.json").write_text(json.dumps({"policy": 3})),
         "config.json holds 3 where an object is needed",
     ),
+    "nested deep": (write("config.json", b"[" * 10**5), "config.json is not JSON: it is nested too deep.*restore it"),
+    "of 5,000 digits": (write("config.json", b"9" * 5000), "config.json is not JSON: .*digits"),
+    "with a key twice": (
+        edit("config.json", ('"seed": 0', '"seed": 0, "seed": 1')),
+        "config.json is not JSON: 'seed' stands twice",
+    ),
     "NaN": (edit("config.json", ("0.1\n", "NaN\n")), "inner_lr is nan.*at least 0"),
     "out of range": (edit("config.json", ('"iterations": 3', '"iterations": 0')), "iterations is 0.*at least 1"),
     "a name that is gone": (edit("config.json", ('"maml"', '"mamll"')), "unknown algorithm 'mamll'.*'maml'"),
@@ -162,6 +168,13 @@ CHECKPOINTS = {
         "are of schema 99; this version reads",
     ),
     "of another layout": (records(later_layout), "hold another state.*Dense_9.*was float32.7., now absent"),
+    **{
+        f"whose {name} is {value!r}": (
+            records(lambda record, name=name, value=value: record | {name: value}),
+            f"no whole checkpoint.*its record says {value!r} for its {name}",
+        )
+        for name, value in {"layout": 3, "configuration": "x", "score": "best", "versions": "x"}.items()
+    },
     "of another digest": (records(lambda record: record | {"sha256": "0"}), "no whole checkpoint.*match its digest"),
     "of another configuration": (
         edit("config.json", ('"hidden": [\n      2\n', '"hidden": [\n      3\n')),

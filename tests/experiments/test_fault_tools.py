@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import fault_cases, fault_tools
+from benchmarks import fault_cases, fault_runs, fault_tools
 from metarl_jax.guard import guarded
 from tests.runs.stub import stub_algorithm
 
@@ -53,25 +53,25 @@ def test_numbers_that_are_not_finite_are_noticed():
 
 def test_what_is_on_disk_is_compared_as_it_is(tmp_path):
     (tmp_path / "checkpoints" / "8.orbax-checkpoint-tmp").mkdir(parents=True)
-    assert (fault_tools.rows(tmp_path), len(fault_tools.unfinished(tmp_path))) == (0, 1)
+    assert (fault_runs.rows(tmp_path), len(fault_runs.unfinished(tmp_path))) == (0, 1)
     (tmp_path / "metrics.csv").write_text("iteration,loss\n0,0.5\n1,0.2")
-    assert fault_tools.rows(tmp_path) == 1, "a row without its end is none"
-    before = fault_tools.snapshot(tmp_path)
+    assert fault_runs.rows(tmp_path) == 1, "a row without its end is none"
+    before = fault_runs.snapshot(tmp_path)
     (tmp_path / "lock").write_text("7")
-    assert fault_tools.snapshot(tmp_path) == before
+    assert fault_runs.snapshot(tmp_path) == before
     for how in fault_cases.DAMAGES:
         (tmp_path / "metrics.csv").write_bytes(before["metrics.csv"])
         fault_cases.damage(tmp_path / "metrics.csv", how)
-        assert fault_tools.snapshot(tmp_path) != before
+        assert fault_runs.snapshot(tmp_path) != before
 
 
 def test_what_was_not_kept_is_told(tmp_path):
-    promise = fault_tools.Promises()
+    promise = fault_runs.Promises()
     program = "import sys; print('one line', file=sys.stderr); sys.exit(3)"
     environment = {"PATH": ""}
-    promise.ended(fault_tools.Run([sys.executable, "-c", program], environment, tmp_path / "a"), 3, "one line")
+    promise.ended(fault_runs.Run([sys.executable, "-c", program], environment, tmp_path / "a"), 3, "one line")
     assert not promise.broken
-    promise.ended(fault_tools.Run([sys.executable, "-c", program], environment, tmp_path / "b"), 0, "two")
+    promise.ended(fault_runs.Run([sys.executable, "-c", program], environment, tmp_path / "b"), 0, "two")
     assert [text.split(":")[0] for text in promise.broken] == [
         "status 3 instead of 0",
         "1 lines on stderr",

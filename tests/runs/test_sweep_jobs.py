@@ -104,7 +104,8 @@ def test_slurm_runs_the_same_workers(tmp_path, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert job.last_words() == "it ends here"
-    (batch,) = (tmp_path / "submitit").glob("*submission.sh")
+    (batch,) = (tmp_path / "submitit").glob("*/*submission.sh")
+    assert batch.parent.stat().st_mode & 0o077 == 0, "who can write there can run programs as this user"
     assert {"#SBATCH --partition=gpu", "#SBATCH --time=60", "#SBATCH --gpus-per-node=1"} <= set(
         batch.read_text().splitlines()
     )

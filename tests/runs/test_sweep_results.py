@@ -65,6 +65,14 @@ def test_a_row_that_was_cut_off_does_not_count(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text", ["", "[" * 10**5, "[]", '{"iteration": 9}', '{"iteration": 9, "rows": 3}', '{"iteration": 9, "rows": []}']
+)
+def test_an_evaluation_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "evaluation.json").write_text(text)
+    assert sweep_results.report(tmp_path, TrainConfig(iterations=9)) is None
+
+
+@pytest.mark.parametrize(
     ("swept", "panels", "scale"),
     [
         ({"clip": ["0.1", "0.2"]}, 1, "linear"),

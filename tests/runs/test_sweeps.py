@@ -111,6 +111,13 @@ BAD = {
     "a logarithm of zero": (["--random", "clip=log:0:0.1"], LONE, "above 0 for a logarithm"),
     "broken whole numbers": (["--random", "tasks=int:1:2.5"], LONE, "numbers without a fraction"),
     "whole numbers": (["--random", "tasks=5:40"], LONE, "tasks is a whole number; write tasks=int:5:40"),
+    "a range beyond 64 bits": (["--random", f"tasks=int:1:{2**63}"], LONE, "within 64 bits"),
+    "too many samples": (["--random", "clip=0.1:0.2", "--samples", "10001"], LONE, "10,001.*at most 10,000 members"),
+    "too many combinations": (
+        ["--grid", *(f"{name}={','.join(map(str, range(1, 102)))}" for name in ("tasks", "episodes"))],
+        LONE,
+        "10,201.*at most 10,000 members",
+    ),
     "too few combinations": (["--random", "tasks=int:1:2", "--samples", "5"], LONE, "about 2 combinations only"),
     "no samples": (["--random", "clip=0.1:0.2", "--samples", "0"], LONE, "samples is 0"),
     "samples of nothing": (["--grid", "clip=0.1", "--samples", "3"], LONE, "there is no --random"),

@@ -1,0 +1,128 @@
+"""What users, machines and strangers can do to runs, each tried on a real process: names, links, special files, damaged
+and swapped configurations and checkpoints, owners, quotas, clocks, terminals, locales, signals at every phase, sweeps.
+
+python benchmarks/hostile.py --list                                # every case, and what must hold
+python benchmarks/hostile.py --only names links                    # kinds; everything takes half an hour of one core
+python benchmarks/hostile.py --case "a run goes on in 'lr[0.1]'"
+python benchmarks/hostile.py --output benchmarks/results/hostile.json
+
+A toy run of experiments/train.py is trained once without disturbance: the reference. Each case has a new folder with a
+copy of it, as it was after some iterations, and a file of somebody else; one process is started there, and disturbed.
+It must end in time with the right status and at most one line on stderr, no traceback, no process that outlives it,
+nothing changed outside of the run, and within it what the case says, such as a checkpoint that equals the reference's
+bit for bit. The exit status is 1 if any of this did not hold. Some cases only root can try; others leave them out, and
+say so. With --output, a kind that is tried replaces what the file says of it, and the others stay.
+"""
+
+import concurrent.futures
+import dataclasses
+import json
+import os
+import shlex
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    only: tuple[str, ...] = ()
+    """kinds to try, and no others"""
+    case: tuple[str, ...] = ()
+    """cases to try, by name or a part of it, and no others"""
+    list: bool = False
+    """only show the cases, and what must hold"""
+    jobs: int = 1
+    """cases at once"""
+    output: Path | None = None
+    """where to write the outcomes as JSON, kind by kind"""
+
+
+def _chosen(arguments: Arguments) -> list[Any]:
+    from benchmarks.hostile_cases import CASES, KINDS
+
+    if unknown := [kind for kind in arguments.only if kind not in KINDS]:
+        raise SystemExit(f"error: --only is {unknown[0]!r}; choose from {', '.join(KINDS)}")
+    found = [case for case in CASES if not arguments.only or case.kind in arguments.only]
+    found = [case for case in found if not arguments.case or any(part in case.name for part in arguments.case)]
+    if not found:
+        raise SystemExit(f"error: no case has {' or '.join(arguments.case)!r} in its name; --list shows all")
+    return found
+
+
+def main(arguments: Arguments) -> int:
+    from benchmarks.hostile_cases import must_hold
+    from benchmarks.hostile_tools import KEEPS, SETTINGS, tried
+
+    cases = _chosen(arguments)
+    if arguments.list:
+        for case in cases:
+            print(f"{case.kind}: {case.name}: {must_hold(case)}")
+        print("".join(f"\n{name}: {meaning}" for name, meaning in KEEPS.items()))
+        return 0
+    from benchmarks.fault_tools import Lab  # JAX and orbax, which a help text and a list do not need
+    from benchmarks.faults import machine
+    from metarl_jax.runs import cli
+    from metarl_jax.runs.provenance import provenance
+
+    cli.prepare_jax()
+    print(f"{machine()}; {date.today()}; python experiments/train.py {shlex.join(SETTINGS)}")
+    outcomes: dict[str, list[dict[str, Any]]] = {}
+    began, seconds = time.monotonic(), dict.fromkeys((case.kind for case in cases), 0.0)
+
+    def timed(case: Any) -> tuple[tuple[str, ...] | None, float]:
+        start = time.monotonic()
+        try:
+            return tried(case, lab), time.monotonic() - start
+        except Exception as error:  # one case must not end the others
+            return (f"it could not be tried: {type(error).__name__}: {error}",), time.monotonic() - start
+
+    with (
+        tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as workspace,
+        concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool,
+    ):
+        lab = Lab(Path(workspace), 0, SETTINGS)
+        if not os.geteuid():  # so that others can use what is in it
+            for path in [Path(workspace), *lab.workspace.rglob("*")]:
+                path.chmod(path.stat().st_mode | 0o755)
+        print(f"the reference is trained, in {lab.seconds:.1f} s", flush=True)
+        for case, (broken, took) in zip(cases, pool.map(timed, cases), strict=True):
+            seconds[case.kind] += took
+            outcomes.setdefault(case.kind, []).append(
+                {"case": case.name, "must hold": must_hold(case), "skipped": broken is None, "problems": broken or ()}
+            )
+            verdict = "needs root: left out" if broken is None else "; ".join(broken) or "ok"
+            print(f"{case.kind}: {case.name} ({took:.1f} s): {verdict}".encode("utf-8", "replace").decode(), flush=True)
+    every = [outcome for kind in outcomes.values() for outcome in kind]
+    failed, skipped = (sum(bool(outcome[name]) for outcome in every) for name in ("problems", "skipped"))
+    print(f"{len(every)} cases, {failed} failed, {skipped} left out, in {time.monotonic() - began:.0f} s")
+    if arguments.output:
+        _write(arguments.output, outcomes, seconds, machine(), provenance())
+        print(f"written to {arguments.output}")
+    return 1 if failed else 0
+
+
+def _write(path: Path, outcomes: dict[str, Any], seconds: dict[str, float], machine: str, provenance: Any) -> None:
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for kind, cases in outcomes.items():
+        found[kind] = {
+            "command": shlex.join(["python", "benchmarks/hostile.py", *sys.argv[1:]]),
+            "machine": machine,
+            "date": str(date.today()),
+            "seconds": round(seconds[kind]),
+            "provenance": provenance,
+            "failed": sum(bool(case["problems"]) for case in cases),
+            "skipped": sum(case["skipped"] for case in cases),
+            "cases": cases,
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments, description=__doc__)))

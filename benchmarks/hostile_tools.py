@@ -1,0 +1,303 @@
+"""What the hostile campaign is made of: a case, the place where it happens, and the judge of what it left there.
+
+Importing this module loads no JAX: the table of cases is read by tests and documentation too.
+"""
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import signal
+import stat
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.fault_runs import ROOT, TRAIN, Promises, Run, small_disk
+
+if TYPE_CHECKING:
+    from benchmarks.fault_tools import Lab
+
+ITERATIONS, EVERY = 200, 4
+SETTINGS = (
+    "--task point-nav --algorithm maml --tasks 2 --episodes 2 --horizon 3 --hidden 2 "
+    f"--iterations {ITERATIONS} --checkpoint-every {EVERY} --eval-tasks 2 --eval-steps 1"
+).split()
+
+Keeps = Literal["unchanged", "whole", "sound", "unborn", "sweep", "pictures"]
+KEEPS: dict[Keeps, str] = {
+    "unchanged": "nothing changed, and nothing new",
+    "whole": "trained to its end, equal to the undisturbed run bit for bit, and evaluated",
+    "sound": "the newest checkpoint is one of the undisturbed run, bit for bit",
+    "unborn": "nothing changed but for a folder that the same command can start in",
+    "pictures": "evaluated or drawn; all else of the run unchanged",
+    "sweep": "every member finished, and its checkpoint sound",
+}
+"""What must hold of the files; in each case nothing outside of the folder of the run or the sweep may change."""
+
+DONE: dict[int, Keeps] = {0: "whole"}
+DREW: dict[int, Keeps] = {0: "pictures"}
+REFUSED: dict[int, Keeps] = {2: "unchanged"}
+EITHER = DONE | REFUSED
+DREW_OR_REFUSED = DREW | REFUSED
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """The folder that a case happens in: ``run``, and ``outside``, which belongs to somebody else."""
+
+    path: Path
+    lab: "Lab"
+    folder: str = "run"
+
+    @property
+    def run(self) -> Path:
+        """Of the run, or of the sweep."""
+        return self.path / self.folder
+
+    @property
+    def top(self) -> Path:
+        """What of it is in the place itself, where its name has several parts."""
+        return self.path / Path(self.folder).parts[0]
+
+
+Prepare = Callable[[Place], object]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is done, and what must hold: of the exit status, of stderr, and of the files.
+
+    In each case stderr is at most one line, and none at status 0; no traceback is printed anywhere; the process ends in
+    time, and none that it started outlives it.
+    """
+
+    kind: str
+    name: str
+    """distinct within the campaign"""
+    command: str
+    """a script's name and its arguments, as a shell would read them"""
+    words: tuple[str, ...] = ()
+    """further arguments, as they are"""
+    ends: Mapping[int, Keeps]
+    """the exit statuses that are allowed, negative for a signal's, and what then must hold of the files"""
+    says: str = ""
+    """pattern of the line on stderr, where there is one"""
+    shows: str = ""
+    """a text that stdout holds where the status is 0"""
+    start: int | None = ITERATIONS - EVERY
+    """the iteration at which the run was stopped before; ITERATIONS: it is finished; None: there is none"""
+    folder: str = "run"
+    """of the run"""
+    prepare: tuple[Prepare, ...] = ()
+    """what is done to the place before"""
+    environment: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    """variables, None to unset one"""
+    shell: str = 'exec "$@"'
+    """what bash does with the command, such as closing a stream"""
+    terminal: tuple[int, int] | None = None
+    """rows and columns of a terminal that stdout is"""
+    disturb: Callable[[Run, Place], object] | None = None
+    """what is done while it runs; false if the moment never came"""
+    then: bool = False
+    """whether the run is resumed afterwards, to the undisturbed run's end"""
+    disk: int | None = None
+    """KiB of the disk that the place is on beyond what is on it"""
+    inodes: bool = False
+    """whether that disk is out of inodes instead of blocks"""
+    root: bool = False
+    """whether only root can try it"""
+
+
+def inventory(folder: Path, without: Path | None = None) -> dict[str, object]:
+    """Every file, folder, link and special file below a folder with its mode and content; links are not followed.
+
+    A lock's content, which names the last owner, is left out.
+    """
+    found: dict[str, object] = {}
+    for directory, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            path = Path(directory, name)
+            if path == without:
+                folders[:] = [other for other in folders if other != name]
+                continue
+            mode = path.lstat().st_mode
+            content: object = None
+            if stat.S_ISLNK(mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(mode) and name != "lock":
+                content = path.read_bytes()
+            found[os.fsdecode(path.relative_to(folder))] = (oct(mode), content)
+    return found
+
+
+def changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """Names of what is new, gone or different."""
+    return [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+
+
+def survivors(session: int) -> list[int]:
+    """Processes of a session that still run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (OSError, ValueError):  # it ended meanwhile
+                continue
+            if int(fields[2]) == session and state not in "ZX":
+                found.append(int(entry.name))
+    return found
+
+
+def command_of(case: Case) -> list[str]:
+    """The command line of a case, in bash."""
+    script, *arguments = shlex.split(case.command)
+    program = [sys.executable, str(ROOT / "experiments" / f"{script}.py")]
+    if script == "python":
+        program = [sys.executable]
+    arguments = [str(TRAIN) if word == "TRAIN" else word for word in arguments]
+    return ["bash", "-c", case.shell, "bash", *program, *arguments, *case.words]
+
+
+def start(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> Run:
+    """Starts the process of a case, in a session of its own."""
+    variables = {name: value for name, value in {**environment, **case.environment}.items() if value is not None}
+    options: dict[str, Any] = {"cwd": place.path, "start_new_session": True}
+    if case.terminal is None:
+        return Run(command_of(case), variables, log, **options)
+    from benchmarks.hostile_terminal import terminal
+
+    with terminal(*case.terminal, log.with_suffix(".out")) as end:
+        return Run(command_of(case), variables, log, **options, stdout=end)
+
+
+def judge(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> tuple[str, ...]:
+    """Does what the case says, and returns every promise that was not kept."""
+    promise = Promises()
+    before, inside = inventory(place.path, place.top), inventory(place.run)
+    existed = place.run.exists()
+    run = start(case, place, environment, log)
+    came = case.disturb is None or case.disturb(run, place)
+    status = run.wait()
+    promise(came, "it ended before it was disturbed")
+    promise(
+        status in case.ends, f"status {status} instead of {' or '.join(map(str, case.ends))}: {run.errors[-300:]!r}"
+    )
+    lines = run.errors.splitlines()
+    promise(len(lines) <= (status != 0), f"{len(lines)} lines on stderr at status {status}: {run.errors[-300:]!r}")
+    promise("Traceback" not in run.errors + run.output, f"a traceback: {(run.errors + run.output)[-300:]!r}")
+    if lines:
+        promise(re.search(case.says, run.errors), f"stderr does not say {case.says!r}: {run.errors[-300:]!r}")
+    if status == 0:
+        promise(case.shows in run.output, f"stdout does not show {case.shows!r}: {run.output[-300:]!r}")
+    if alive := _alive(run):
+        promise(False, f"{len(alive)} processes outlive it")
+    other = changed(before, inventory(place.path, place.top))
+    promise(not other, f"changed outside of the run: {other[:5]}")
+    if status in case.ends:
+        _kept(case.ends[status], place, inside if existed else None, promise)
+    if case.then and not promise.broken:
+        _goes_on(place, promise)
+    return tuple(promise.broken)
+
+
+def _alive(run: Run) -> list[int]:
+    """Processes that outlive the command by more than a moment; they are ended."""
+    limit = time.monotonic() + 3.0
+    while (found := survivors(run.process.pid)) and time.monotonic() < limit:
+        time.sleep(0.05)
+    for process in found:
+        os.kill(process, signal.SIGKILL)
+    return found
+
+
+_PICTURES = ("evaluation", "adaptation", "renders")
+
+
+def _kept(keeps: Keeps, place: Place, before: dict[str, object] | None, promise: Promises) -> None:
+    """Whether the files are as they must be."""
+    folder, after = place.run, inventory(place.run)
+    if keeps == "unchanged":
+        there = folder.exists() or folder.is_symlink()
+        different = changed(before or {}, after) if before is not None else ["the folder itself"] if there else []
+        promise(not different, f"changed: {different[:5]}")
+    elif keeps == "pictures":
+        different = [name for name in changed(before or {}, after) if not name.startswith(_PICTURES)]
+        promise(not different, f"changed: {different[:5]}")
+    elif keeps == "unborn":
+        from metarl_jax.runs.folder import unborn
+
+        promise(not folder.exists() or unborn(folder), f"a folder that cannot be started in: {sorted(after)[:5]}")
+    else:
+        _trained(keeps, place, promise)
+
+
+def _trained(keeps: Keeps, place: Place, promise: Promises) -> None:
+    """Whether checkpoints and rows are those of the undisturbed run."""
+    lab, folder = place.lab, place.run
+    members = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file()]
+    for run in members if keeps == "sweep" else [folder]:
+        try:
+            iteration = lab.kept(run, promise)
+        except Exception as error:  # whatever it is: no checkpoint can be read
+            promise(False, f"no checkpoint can be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            continue
+        if keeps != "sound":
+            promise((run / "evaluation.json").is_file(), "it was not evaluated")
+            promise(iteration == _iterations(run), f"it ended at iteration {iteration}")
+            promise((run / "metrics.csv").read_bytes() == lab.rows_before(iteration), "metrics.csv is another")
+    if keeps == "sweep":
+        promise(members, "there is no member")
+
+
+def _iterations(folder: Path) -> int:
+    from metarl_jax.runs.config_file import read_config
+
+    return read_config(folder).iterations
+
+
+def _goes_on(place: Place, promise: Promises) -> None:
+    promise(all(place.lab.go_on(place.run, promise)), "resumed, it does not end as the undisturbed run")
+
+
+def tried(case: Case, lab: "Lab") -> tuple[str, ...] | None:
+    """Tries a case in a new place; returns every promise that was not kept, or None where only root can try it."""
+    if (case.root or case.disk is not None) and os.geteuid():
+        return None
+    path = lab.folder("place")
+    if case.disk is None:
+        path.mkdir()
+        broken = judge(case, prepared(case, path, lab), lab.environment, lab.folder("log"))
+    else:
+        with small_disk(path, 65536) as remount:
+            place = prepared(case, path, lab)
+            blocks = os.statvfs(path)
+            used = (blocks.f_blocks - blocks.f_bfree) * blocks.f_frsize // 1024
+            if case.inodes:
+                remount(f"nr_inodes={blocks.f_files - blocks.f_ffree + 1}")
+            else:
+                remount(f"size={used + case.disk}k")
+            broken = judge(case, place, lab.environment, lab.folder("log"))
+            remount("size=64m")
+    shutil.rmtree(path, ignore_errors=True)
+    return broken
+
+
+def prepared(case: Case, path: Path, lab: "Lab") -> Place:
+    """The place as the case finds it."""
+    place = Place(path, lab, case.folder)
+    (path / "outside").mkdir()
+    (path / "outside" / "mine").write_text("mine\n")
+    if case.start is not None:
+        lab.stopped_at(case.start, place.run, checkpoints=min(2, 1 + case.start // EVERY))
+        (place.run / "lock").touch()
+        if case.start == ITERATIONS:
+            for name in ("evaluation.json", "adaptation.png", "learning_curve.png", "timing.csv"):
+                shutil.copyfile(lab.reference / name, place.run / name)
+    for prepare in case.prepare:
+        prepare(place)
+    return place
