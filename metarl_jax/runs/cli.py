@@ -48,20 +48,28 @@ def _unusable(error: OSError) -> str:
     return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
 
 
-def _exhausted(error: RuntimeError) -> str:
-    """XLA's complaint that the device is full, with what a user can do about it."""
-    what = re.search(r"allocate ([\d.]+\s?\w+)", str(error))
+def _exhausted(error: BaseException) -> str:
+    """That the memory is full, of the device or of the machine, with what a user can do about it."""
+    what = re.search(r"allocat\w+ ([\d.]+\s?\w+)", str(error))
+    whose = "machine" if isinstance(error, MemoryError) else "device"
     return (
-        f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
-        "--tasks, --episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start "
-        "both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
+        f"the {whose}'s memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
+        "--tasks, --episodes, --eval-tasks or --seeds, a smaller --hidden or --horizon, a --task-chunk or --remat; "
+        "where another process has the device too, start both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first "
+        "one reserves three quarters of it otherwise"
     )
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a script's main function and returns its exit status, errors told in one line on stderr."""
+    """Runs a script's main function and returns its exit status, errors told in one line on stderr.
+
+    A second SIGINT or SIGTERM ends the process; see `metarl_jax.runs.signals.insistent`.
+    """
+    from metarl_jax.runs.signals import insistent  # which imports this module
+
     try:
-        main(sys.argv[1:] if argv is None else argv)
+        with insistent():
+            main(sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -71,11 +79,14 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     except OSError as error:
         print(f"error: {_unusable(error)}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"error: {_exhausted(error)}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
         if not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         print(f"error: {_exhausted(error)}", file=sys.stderr)
-        return 1
+        return 2
     except KeyboardInterrupt:
         print("interrupted; a training run goes on from its last checkpoint with --resume", file=sys.stderr)
         return 130

@@ -14,6 +14,7 @@ from metarl_jax.runs import config as configs
 from metarl_jax.runs import reports
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.memory import check_evaluation
 from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
 
@@ -72,6 +73,7 @@ def evaluate_run(
             config = dataclasses.replace(config, algorithm_options=options)
         split = config.evaluation.eval_split
         built = configs.build_to_adapt(config, split, new_steps)
+        check_evaluation(built, config)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:
         console.print(f"[yellow]note:[/] {note}", soft_wrap=True)

@@ -6,6 +6,7 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
 
 SCHEMA = 1
+MOST = 10_000
+"""members of a sweep: a folder, a process and a row of its table each"""
 """Changes whenever an older program could no longer read what this one writes."""
 
 Options = dict[str, str]
@@ -84,6 +87,11 @@ def _values(flag: str, spec: str, text: str) -> list[str]:
     return values
 
 
+def _check_number(what: str, members: int) -> None:
+    if members > MOST:
+        raise ValueError(f"{what} would make {members} members, of which a sweep has {MOST} at the most; take fewer")
+
+
 def grid(specs: Sequence[str]) -> list[Options]:
     """Every combination of values given as NAME=VALUE,VALUE,...; a value of several words is a tuple.
 
@@ -96,6 +104,7 @@ def grid(specs: Sequence[str]) -> list[Options]:
         if option in values:
             raise ValueError(f"--grid names {option!r} twice; write all of its values behind one =")
         values[option] = _values("grid", spec, text)
+    _check_number("--grid", math.prod(map(len, values.values())))
     return [dict(zip(values, choice, strict=True)) for choice in itertools.product(*values.values())]
 
 
@@ -111,7 +120,7 @@ def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
     Raises:
         ValueError: an option or a range is not allowed, or there are fewer combinations than samples.
     """
-    integer("samples", samples)
+    _check_number("--samples", integer("samples", samples))
     integer("sweep_seed", seed, 0)
     ranges: dict[str, Callable[[np.random.Generator], str]] = {}
     for spec in specs:
@@ -175,6 +184,7 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
         ValueError: an option is swept twice, or fixed in `base` too.
     """
     integer("seeds", seeds)
+    _check_number("--grid and --samples together", max(1, len(grids)) * max(1, len(samples)))
     combinations = [point | sample for point in grids or [{}] for sample in samples or [{}]]
     swept = [*(grids[0] if grids else ()), *(samples[0] if samples else ())]
     if not swept:
