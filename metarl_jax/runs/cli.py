@@ -55,8 +55,8 @@ def _exhausted(error: BaseException) -> str:
     return (
         f"the {whose}'s memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
         "--tasks, --episodes, --eval-tasks or --seeds, a smaller --hidden or --horizon, a --task-chunk or --remat; "
-        "where another process has the device too, start both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first "
-        "one reserves three quarters of it otherwise"
+        "where another process has the device too, start both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since "
+        "otherwise the first one reserves three quarters of it"
     )
 
 

@@ -21,9 +21,10 @@ from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
 
 SCHEMA = 1
-MOST = 10_000
-"""members of a sweep: a folder, a process and a row of its table each"""
 """Changes whenever an older program could no longer read what this one writes."""
+
+MOST = 10_000
+"""members of a sweep, each of which is a folder, a process and a row of the table"""
 
 Options = dict[str, str]
 """Values of options by name, as words of a command line."""
