@@ -162,6 +162,8 @@ def prepare_jax() -> None:
     The cache is where JAX_COMPILATION_CACHE_DIR says, else in the user's cache folder.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # LAPACK on small matrices gains nothing by threads of its own, which turn idly while they wait for a core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.unraisablehook = _without_closed_loops
     import jax
 

@@ -89,8 +89,12 @@ def insistent(grace: float = GRACE) -> Iterator[None]:
         if left.wait(grace):
             return
         name = signal.Signals(numbers[-1]).name
-        text = f"error: stopped by {name}, twice, in the middle of a program that did not end; every whole checkpoint"
-        print(f"{text} is kept: go on with --resume", file=sys.stderr, flush=True)
+        print(
+            f"error: stopped by {name}, the second signal, in a program that does not end; every whole checkpoint is "
+            "kept, and a training run goes on from the newest with --resume",
+            file=sys.stderr,
+            flush=True,
+        )
         os._exit(128 + numbers[-1])
 
     before = signal.set_wakeup_fd(noted.fileno(), warn_on_full_buffer=False)
