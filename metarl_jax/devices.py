@@ -75,6 +75,28 @@ def check_chunk(task_chunk: int | None, shared_by: int) -> None:
         )
 
 
+def check_minibatches(minibatches: int, tasks: int, shared_by: int) -> None:
+    """Raises ValueError where so many devices cannot share the tasks of a minibatch evenly."""
+    if tasks // minibatches % shared_by:
+        fit = [number for number in range(1, tasks + 1) if tasks % (number * shared_by) == 0]
+        choice = f"minibatches from {', '.join(map(str, fit))}, or fewer devices" if fit else "fewer devices"
+        raise ValueError(
+            f"minibatches is {minibatches}, of {tasks // minibatches} tasks each, which the {shared_by} devices that "
+            f"share the tasks cannot share evenly; choose {choice}"
+        )
+
+
+def compiler_options() -> dict[str, bool] | None:
+    """What a program under the ambient mesh is compiled with: ``jax.jit(f, compiler_options=compiler_options())``.
+
+    On several devices of a CPU each has one thread to itself, and no operation is shared out among threads. Else one
+    device's LAPACK, such as that of the physics of MJX, can take the threads that another's waits for, so that both
+    wait for ever, and with them whoever waits for them in a collective (jaxlib 0.10).
+    """
+    several = jax.sharding.get_abstract_mesh().size > 1 and jax.default_backend() == "cpu"
+    return {"xla_cpu_multi_thread_eigen": False} if several else None
+
+
 def split(tree: PyTree, axis: str) -> PyTree:
     """The same tree, the leading axis of every leaf spread over an axis of the ambient mesh.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax import checks, inner, outer, policies
+from metarl_jax import checks, devices, inner, outer, policies
 from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, RecurrentPolicy, TaskEnv, Trial
 from metarl_jax.outer.trials import Weights
 from metarl_jax.precision import full_precision
@@ -236,6 +236,7 @@ def assemble_trials(
         return MetaState(params=theta, opt_state=optimizer.init(theta), iteration=jnp.zeros((), jnp.int32))
 
     def update(key, state):
+        devices.check_minibatches(minibatches, tasks, devices.count(devices.TASKS))
         trials = collect(key, state.params)
         data = prepare(state.params, trials)
         halvings = 0.0 if entropy_half_life is None else state.iteration / entropy_half_life

@@ -1,10 +1,10 @@
 """The training loop: compiled chunks of meta-iterations, yielded to Python between log points. No disk, no printing."""
 
-import contextlib
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import jax
@@ -13,9 +13,12 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.devices import SEEDS, count, replicated, split
+from metarl_jax.devices import SEEDS, compiler_options, count, replicated, split
 from metarl_jax.guard import first_void, guard, guarded, unguarded, without_episode
 from metarl_jax.types import Key, MetaState, strongly_typed
+
+LONGEST = 1000
+"""iterations between two yields at the most, since room for the metrics of so many is held"""
 
 
 class Streams(NamedTuple):
@@ -182,7 +185,8 @@ def train(
         key: the root key, or one for each of R seeds; see `streams`.
         iterations: the count at which to stop, those that `state` has behind it included.
         state: where to go on; None starts from ``algorithm.init(streams(key).init)``.
-        chunk: the most iterations between two yields, and the iterations between two anchors of "rollback".
+        chunk: the most iterations between two yields, which `LONGEST` limits too, and the iterations between two
+            anchors of "rollback".
         seconds: the time between two yields that is aimed at.
         on_nonfinite: what becomes of an update that yields NaN or infinity, or that has no episode which is not void:
             "abort" undoes it and stops, "skip" undoes it and goes on, "rollback" goes on from the last anchor; see
@@ -215,9 +219,10 @@ def train(
         return split(jax.vmap(one, spmd_axis_name=spread)(key, state), SEEDS)
 
     # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
-    advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), chunk, patience)
+    capacity = min(chunk, LONGEST)
+    advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), capacity, patience)
     why = functools.partial(why_void, algorithm, key)
-    return _chunks(advance, keys.train, iterations, state, chunk, seconds, patience, pace, why)
+    return _chunks(advance, keys.train, iterations, state, chunk, capacity, seconds, patience, pace, why)
 
 
 def _settled(state: MetaState, key: Key) -> MetaState:
@@ -233,21 +238,23 @@ def _start(state: MetaState, key: Key, patience: int) -> MetaState:
     return _settled(strongly_typed(MetaState(state.params, memory, state.iteration)), key)
 
 
-@contextlib.contextmanager
-def _launcher(beside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
-    """How to begin work, ``(function, *arguments) → (() → result)``: in a thread beside this one, or on demand.
+def _beside(function: Callable, *arguments: Any) -> Callable[[], Any]:
+    """Begins work in a thread of its own, ``() → result``.
 
     Asynchronous dispatch alone would not do: where the host reads the condition of a loop of unknown length, as XLA
     does on GPUs, who starts it is held until its end. And only who waits for nothing else knows when that was.
     """
-    if not beside:
-        yield functools.partial
-        return
-    thread = ThreadPoolExecutor(1, "chunks")
-    try:
-        yield lambda *work: thread.submit(*work).result
-    finally:
-        thread.shutdown(wait=False)
+    ended = Future()
+
+    def work():
+        try:
+            ended.set_result(function(*arguments))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    # A daemon, since a process that has to end does not wait for a program that does not.
+    threading.Thread(target=work, name="chunks", daemon=True).start()
+    return ended.result
 
 
 def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
@@ -264,28 +271,28 @@ def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: 
     return chunk
 
 
-def _chunks(lower, key, iterations, state, chunk, seconds, patience, pace, why):
+def _chunks(lower, key, iterations, state, chunk, capacity, seconds, patience, pace, why):
     done, length, ended = int(np.max(state.iteration)), 1, None
     state = _start(guarded(state), key, patience)
 
     @functools.cache
     def program():  # compiled in the caller's thread, which alone knows the mesh
-        return lower(jnp.int32(1), key, state).compile()
+        return lower(jnp.int32(1), key, state).compile(compiler_options=compiler_options())
 
-    with _launcher(beside=len(state.iteration.sharding.device_set) == 1) as launch:
-        while True:
-            length = pace(min(length, iterations - done, chunk - done % chunk)) if done < iterations else 0
-            began = time.perf_counter()
-            running = launch(_timed, program(), jnp.int32(length), key, state) if length else None
-            compilation = time.perf_counter() - began
-            # Behind a chunk that used up the patience the next one runs no iteration, and nobody asks for it.
-            if ended is not None:
-                yield _fetched(*ended, patience, why)
-            if running is None:
-                return
-            (state, told), elapsed = running()
-            elapsed += compilation
-            ended = (done, state, told, elapsed)
-            done += length
-            # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
-            length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1
+    launch = _beside if len(state.iteration.sharding.device_set) == 1 else functools.partial
+    while True:
+        length = pace(min(length, capacity, iterations - done, chunk - done % chunk)) if done < iterations else 0
+        began = time.perf_counter()
+        running = launch(_timed, program(), jnp.int32(length), key, state) if length else None
+        compilation = time.perf_counter() - began
+        # Behind a chunk that used up the patience the next one runs no iteration, and nobody asks for it.
+        if ended is not None:
+            yield _fetched(*ended, patience, why)
+        if running is None:
+            return
+        (state, told), elapsed = running()
+        elapsed += compilation
+        ended = (done, state, told, elapsed)
+        done += length
+        # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
+        length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1

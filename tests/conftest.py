@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 # Most of the tests' time is compilation of programs that run for milliseconds; without LLVM's optimisations it halves.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as scripts have it; its threads would fight for busy cores
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,6 @@
 """The next chunk runs while the caller works with the last: what is seen of it, and what must not be."""
 
+import functools
 import queue
 import threading
 import time
@@ -39,8 +40,7 @@ def test_the_next_chunk_runs_while_the_caller_works_with_the_last(ended):
 
 def in_turn(monkeypatch):
     """From now on chunks are run between two yields, as where devices share them."""
-    launcher = training._launcher
-    monkeypatch.setattr(training, "_launcher", lambda beside: launcher(beside=False))
+    monkeypatch.setattr(training, "_beside", functools.partial)
 
 
 def test_running_ahead_changes_no_number(monkeypatch):
@@ -97,11 +97,21 @@ def test_the_time_of_a_chunk_is_its_own():
     assert chunks[0].seconds > 2 * chunks[1].seconds  # compilation
 
 
-def test_a_loop_that_is_left_ends_its_thread():
+def test_a_loop_that_is_left_leaves_no_thread_and_none_that_an_exit_waits_for(monkeypatch):
+    timed, held, threads = training._timed, threading.Event(), []
+
+    def slow(*arguments):
+        threads.append(threading.current_thread())
+        held.wait(60 if len(threads) > 1 else 0)
+        return timed(*arguments)
+
+    monkeypatch.setattr(training, "_timed", slow)
     chunks = train(stub_algorithm(), KEY, 30)
     next(chunks)
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("chunks")]
-    assert len(threads) == 1
     chunks.close()
-    threads[0].join(timeout=60)
-    assert not threads[0].is_alive()
+    assert threads[-1].is_alive()
+    assert threads[-1].daemon
+    held.set()
+    for thread in threads:
+        thread.join(timeout=60)
+        assert not thread.is_alive()

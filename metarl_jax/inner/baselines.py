@@ -139,14 +139,38 @@ BLOCK_ROWS = 128
 def triangular_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
     """R of a QR decomposition, K = min(M, F) rows; whatever the signs of its rows are, R x = Qᵀ y has one solution.
 
-    A CPU takes it of the whole matrix. A GPU has a kernel for many small decompositions at once; tall ones it does one
-    after the other, so there it is `blockwise_factor`.
+    A CPU takes it of the whole matrix, by LAPACK, one matrix after the other; where several devices share a batch, by
+    `reflected_factor`, which XLA divides among them. A GPU has a kernel for many small decompositions at once; tall
+    ones it does one after the other, so there it is `blockwise_factor`.
     """
-    return jax.lax.platform_dependent(matrix, cpu=_whole_factor, default=blockwise_factor)
+    on_cpu = reflected_factor if jax.sharding.get_abstract_mesh().size > 1 else _in_turn
+    return jax.lax.platform_dependent(matrix, cpu=on_cpu, default=blockwise_factor)
 
 
 def _whole_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
     return jnp.linalg.qr(matrix, mode="r")
+
+
+# In jaxlib 0.10 LAPACK of a batch is shared out among the threads of the pool that it runs on, and waits for them: two
+# such calls at once, of two devices or of two programs, leave a pool of two threads none to work with, and both wait
+# for ever. LAPACK of one matrix shares nothing out.
+_in_turn = jax.custom_batching.sequential_vmap(_whole_factor)
+
+
+def reflected_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
+    """R by Householder's reflections, a loop over columns in operations of XLA's own, without LAPACK."""
+    rows = jnp.arange(len(matrix))
+
+    def reflect(column, left):
+        x = jnp.where(rows >= column, left[:, column], 0)
+        length = jnp.linalg.norm(x)
+        # Away from the axis, so that nothing cancels.
+        normal = x.at[column].add(jnp.where(x[column] < 0, -length, length))
+        square = normal @ normal
+        return left - jnp.where(square > 0, 2 / jnp.where(square > 0, square, 1), 0) * jnp.outer(normal, normal @ left)
+
+    rank = min(matrix.shape)
+    return jnp.triu(jax.lax.fori_loop(0, rank, reflect, matrix)[:rank])
 
 
 def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:

@@ -54,13 +54,15 @@ def _unusable(error: OSError) -> str:
     return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
 
 
-def _exhausted(error: RuntimeError) -> str:
-    """XLA's complaint that the device is full, with what a user can do about it."""
-    what = re.search(r"allocate ([\d.]+\s?\w+)", str(error))
+def _exhausted(error: BaseException) -> str:
+    """That the memory is full, of the device or of the machine, with what a user can do about it."""
+    what = re.search(r"allocat\w+ ([\d.]+\s?\w+)", str(error))
+    whose = "machine" if isinstance(error, MemoryError) else "device"
     return (
-        f"the device's memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
-        "--tasks, --episodes or --seeds, a --task-chunk or --remat; where another process has the device too, start "
-        "both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since the first one reserves three quarters of it otherwise"
+        f"the {whose}'s memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
+        "--tasks, --episodes, --eval-tasks or --seeds, a smaller --hidden or --horizon, a --task-chunk or --remat; "
+        "where another process has the device too, start both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since "
+        "otherwise the first one reserves three quarters of it"
     )
 
 
@@ -156,9 +158,14 @@ def _tell(text: str) -> None:
 
 
 def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a script's main function and returns its exit status, errors told in one line on stderr."""
+    """Runs a script's main function and returns its exit status, errors told in one line on stderr.
+
+    A second SIGINT or SIGTERM ends the process; see `metarl_jax.runs.signals.insistent`.
+    """
+    from metarl_jax.runs.signals import insistent  # which imports this module
+
     argv = sys.argv[1:] if argv is None else argv
-    with startup.awake(), _streams():
+    with startup.awake(), insistent(), _streams():
         try:
             for word in argv:
                 if not word.isascii() and os.fsencode(word) != word.encode(errors="replace"):
@@ -180,11 +187,14 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         except OSError as error:
             _tell(f"error: {_unusable(error)}")
             return 1
+        except MemoryError as error:
+            _tell(f"error: {_exhausted(error)}")
+            return 2
         except RuntimeError as error:
             if not str(error).startswith("RESOURCE_EXHAUSTED"):
                 raise
             _tell(f"error: {_exhausted(error)}")
-            return 1
+            return 2
         except KeyboardInterrupt:
             _tell(startup.INTERRUPTED)
             return 130
@@ -260,6 +270,8 @@ def prepare_jax() -> None:
     The cache is where JAX_COMPILATION_CACHE_DIR says, else in the user's cache folder.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # LAPACK on small matrices gains nothing by threads of its own, which turn idly while they wait for a core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.unraisablehook = _unraisable
     # What JAX and Matplotlib say of a home or a cache that cannot be written; both work without.
     warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")

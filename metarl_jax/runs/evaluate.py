@@ -15,6 +15,7 @@ from metarl_jax.runs import reports, talk
 from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config_file import read_config
 from metarl_jax.runs.folder import check_own
+from metarl_jax.runs.memory import check_evaluation
 from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
 
@@ -74,6 +75,7 @@ def evaluate_run(
             config = dataclasses.replace(config, algorithm_options=options)
         split = config.evaluation.eval_split
         built = configs.build_to_adapt(config, split, new_steps)
+        check_evaluation(built, config)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:
         talk.note(console, note)

@@ -18,6 +18,7 @@ from metarl_jax.runs.cli import user_errors
 from metarl_jax.runs.config import Built
 from metarl_jax.runs.config_file import read_config
 from metarl_jax.runs.folder import check_own
+from metarl_jax.runs.memory import bytes_of_episode, check_fits
 from metarl_jax.runs.replay import Episode, record
 from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.training import streams
@@ -135,14 +136,15 @@ def render_run(
         phi = jax.eval_shape(built.algorithm.policy.init, jax.random.key(0))
         if jax.tree.structure(policy_of(theta)) != jax.tree.structure(phi):
             raise ValueError(f"θ of {config.algorithm} does not act by itself, so there is no 'before' to draw")
+        horizon = configs.algorithm_value(config, "horizon") or env.horizon
+        sizes = {"tasks": tasks, "steps": steps, "horizon": horizon}
+        check_fits("the recorded episodes", tasks * bytes_of_episode(env, horizon), sizes)
         if output is None:
             output = folder / ("renders" if split == "test" else f"renders-{split}")
         output.mkdir(parents=True, exist_ok=True)
     for note in notes:
         talk.note(console, note)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    horizon = configs.algorithm_value(config, "horizon") or env.horizon
-    sizes = {"tasks": tasks, "steps": steps, "horizon": horizon}
     title = f"{env.name}, {config.algorithm}"
     labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
     with talk.status(console, f"adapting to {tasks} held-out tasks"):

@@ -19,6 +19,7 @@ from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
 from metarl_jax.runs.folder import check_own, check_path, clear, only_writer, unborn
 from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
+from metarl_jax.runs.memory import check_run
 from metarl_jax.runs.states import initial_state
 from metarl_jax.types import MetaState
 
@@ -114,6 +115,14 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
         )
 
 
+def _check_shared(built: Built, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError where the devices cannot share a size that the algorithm splits over them, whichever it is."""
+    if mesh.size > 1:  # tracing takes seconds
+        key = jax.random.key(0)
+        with jax.set_mesh(mesh):
+            jax.eval_shape(lambda key: built.algorithm.update(key, built.algorithm.init(key)), key)
+
+
 @contextlib.contextmanager
 def opened(
     config: TrainConfig, resume: bool, override: bool, console: Console, lock: str = "kernel"
@@ -127,9 +136,10 @@ def opened(
         _by_writer(lambda: _check_folder(config, resume, override))
         with user_errors(), talk.status(console, f"setting up {config.task} and {config.algorithm}"):
             built = configs.build(config)
+            check_run(built, config)
             tasks = configs.algorithm_value(config, "tasks")
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)
-            devices.check_chunk(configs.algorithm_value(config, "task_chunk"), mesh.shape[devices.TASKS])
+            _check_shared(built, mesh)
             state = initial_state(built, config)
         state, files = _by_writer(lambda: _open_files(config, state, resume, stack, lock)) or (state, None)
         if jax.process_count() > 1:

@@ -19,6 +19,7 @@ from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.rollout import rollout
 from metarl_jax.runs import talk
 from metarl_jax.runs.cli import user_errors
+from metarl_jax.runs.memory import bytes_of_episode, check_fits
 from metarl_jax.training import streams
 from metarl_jax.types import Key, PyTree
 
@@ -146,6 +147,8 @@ def show_tasks(
         chosen = dict(options or {})
         with talk.status(console, f"setting up {card.name}"):
             env = envs.make(name, split=split, backend=backend, horizon=horizon, **chosen)
+        sizes = {"tasks": tasks, "episodes": episodes, "horizon": env.horizon}
+        check_fits("the episodes", tasks * episodes * bytes_of_episode(env, env.horizon), sizes)
         output.mkdir(parents=True, exist_ok=True)
     console.print(_card(card, chosen), highlight=False)
     task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)

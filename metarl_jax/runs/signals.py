@@ -1,7 +1,10 @@
 """SIGTERM, SIGINT, SIGHUP: a training loop ends after the chunk that runs, with a checkpoint; all else ends at once."""
 
 import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -56,6 +59,56 @@ def handled(hint: Callable[[], str]) -> Iterator[Signals]:
     signals = Signals(hint)
     with installed(signals):
         yield signals
+
+
+GRACE = 5.0
+"""seconds that Python code has to end the process after a second signal"""
+
+
+@contextlib.contextmanager
+def insistent(grace: float = GRACE) -> Iterator[None]:
+    """Within it, a second SIGTERM or SIGINT ends the process after `grace` seconds, whatever it does by then.
+
+    Python runs a signal's handler between two of its own operations, so never while one waits for a device program that
+    does not end. What is noted at once is the signal's number, in a socket that a thread reads. Only where SIGTERM has
+    a handler; without one it ends the process by itself. For scripts; outside of the main thread it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    arrived, noted = socket.socketpair()
+    noted.setblocking(False)  # as set_wakeup_fd wants it
+    left = threading.Event()
+
+    def watch() -> None:
+        numbers: list[int] = []
+        while len(numbers) < 2:
+            told = arrived.recv(1)
+            if not told:
+                return
+            numbers += [number for number in told if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+        if left.wait(grace):
+            return
+        name = signal.Signals(numbers[-1]).name
+        print(
+            f"error: stopped by {name}, the second signal, in a program that does not end; every whole checkpoint is "
+            "kept, and a training run goes on from the newest with --resume",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(128 + numbers[-1])
+
+    before = signal.set_wakeup_fd(noted.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        left.set()
+        noted.close()
+        watcher.join()
+        arrived.close()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ def raising(error):
 
 def test_a_device_that_is_full_is_one_line_with_what_can_be_done(capsys):
     error = RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 10.92GiB.\n[tf-allocator-...")
-    assert cli.run(raising(error), []) == 1
+    assert cli.run(raising(error), []) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the device's memory does not suffice: 10.92GiB more were asked for; ")
     assert said.count("\n") == 1
@@ -23,7 +23,7 @@ def test_a_device_that_is_full_is_one_line_with_what_can_be_done(capsys):
 
 
 def test_a_full_device_that_does_not_say_how_much(capsys):
-    assert cli.run(raising(RuntimeError("RESOURCE_EXHAUSTED: CUDA_ERROR_OUT_OF_MEMORY")), []) == 1
+    assert cli.run(raising(RuntimeError("RESOURCE_EXHAUSTED: CUDA_ERROR_OUT_OF_MEMORY")), []) == 2
     assert capsys.readouterr().err.startswith("error: the device's memory does not suffice; take fewer ")
 
 

@@ -1,0 +1,103 @@
+"""What a run will hold in memory at the least, so that sizes that no memory has are refused before anything is made."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from metarl_jax.runs import config as configs
+from metarl_jax.runs.config import Built, TrainConfig
+
+if TYPE_CHECKING:
+    from metarl_jax.base import TaskEnv
+    from metarl_jax.types import PyTree
+
+SCALARS = 3
+"""numbers of a step beside observation and action, at the least: reward, discount, advantage"""
+
+
+def memory_of_machine() -> int:
+    """Bytes that arrays can have: those of all local devices where they tell, as GPUs do, else the machine's."""
+    import jax
+
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    return sum(limits) if all(limits) else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_fits(what: str, needed: int, options: Mapping[str, int]) -> None:
+    """Raises ValueError where so many bytes are more than there are.
+
+    Args:
+        what: takes them.
+        needed: bytes, at the least.
+        options: those that the size is the product of, as the command line has them, with their values.
+    """
+    there = memory_of_machine()
+    if needed > there:
+        # The largest are what was meant to be another number, so they come first.
+        sizes = ", ".join(f"--{name} {value}" for name, value in sorted(options.items(), key=lambda pair: -pair[1]))
+        raise ValueError(
+            f"{what} would take {_readable(needed)} at the least, and {_readable(there)} are there; "
+            f"take less of {sizes}"
+        )
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
+
+
+def bytes_of(tree: "PyTree") -> int:
+    """Bytes of a tree of arrays or of their shapes."""
+    import jax
+
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def bytes_of_episode(env: "TaskEnv", horizon: int) -> int:
+    """Bytes of an episode, at the least."""
+    import jax
+    import jax.numpy as jnp
+
+    action = 1 if env.discrete else env.action_size
+    observation = jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)).observation, jax.random.key(0))
+    return horizon * (bytes_of(observation) + (action + SCALARS) * jnp.zeros(()).dtype.itemsize)
+
+
+def check_run(built: Built, config: TrainConfig) -> None:
+    """Refuses a run whose states, data or evaluation fit into no memory of this machine.
+
+    Raises:
+        ValueError: one of them does not; it names the options.
+    """
+    import jax
+
+    state = jax.eval_shape(built.algorithm.init, jax.random.key(0))
+    sizes = {"seeds": config.seeds} | _widest(config)
+    check_fits("the parameters and what goes with them", config.seeds * bytes_of(state), sizes)
+
+    names = ("tasks", "episodes", "adaptation_steps")
+    tasks, episodes, steps = (configs.algorithm_value(config, name) for name in names)
+    horizon = configs.algorithm_value(config, "horizon") or built.env.horizon
+    needed = config.seeds * tasks * episodes * (steps + 1) * bytes_of_episode(built.env, horizon)
+    sizes = {"seeds": config.seeds, "tasks": tasks, "episodes": episodes, "adaptation-steps": steps, "horizon": horizon}
+    check_fits("the episodes of a meta-iteration", needed, sizes)
+    check_evaluation(built, config)
+
+
+def check_evaluation(built: Built, config: TrainConfig) -> None:
+    """Refuses an evaluation that fits into no memory: every task has a θ of its own, and all play one stage at once.
+
+    Raises:
+        ValueError: it does not; it names the options.
+    """
+    import jax
+
+    theta = jax.eval_shape(built.algorithm.init, jax.random.key(0)).params
+    tasks, episodes = config.evaluation.eval_tasks, configs.algorithm_value(config, "episodes")
+    horizon = configs.algorithm_value(config, "horizon") or built.env.horizon
+    stage = bytes_of_episode(built.env, horizon)  # where a stage is a single episode, as with a memory
+    sizes = {"eval-tasks": tasks, "episodes": episodes, "horizon": horizon} | _widest(config)
+    check_fits("the evaluation", tasks * (2 * bytes_of(theta) + stage), sizes)
+
+
+def _widest(config: TrainConfig) -> dict[str, int]:
+    return {} if config.policy.hidden is None else {"hidden": max(config.policy.hidden, default=0)}
