@@ -13,6 +13,7 @@ from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, TrainConfi
 from metarl_jax.runs.states import restore
 from metarl_jax.soundness import witnessed
 from metarl_jax.types import Adaptation, MetaState
+from tests import toys
 
 STEPS, EPISODES = 2, 3
 ITERATIONS = 10
@@ -68,14 +69,14 @@ def stub_algorithm(
 
 
 def stub_env() -> TaskEnv:
-    """Only its tasks are ever used."""
+    """Only its tasks are ever used, and the size of an observation."""
 
     def never(*_):
         raise AssertionError("the stub takes no environment step")
 
     return TaskEnv(
         sample_task=jax.random.uniform,
-        reset=never,
+        reset=lambda key, task: toys.State(jnp.zeros(1), jnp.zeros(()), jnp.array(False), jnp.array(False)),
         step=never,
         observation_size=1,
         action_size=1,
