@@ -135,18 +135,6 @@ def small_disk(where: Path, kibibytes: int) -> Iterator[Callable[[str], object]]
         subprocess.run(["umount", where], check=True)
 
 
-@contextlib.contextmanager
-def mounted(source: Path, where: Path, make: Callable[[Path], None]) -> Iterator[None]:
-    """One file or folder in the place of another; both are made."""
-    make(source)
-    make(where)
-    subprocess.run(["mount", "--bind", source, where], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", where], check=True)
-
-
 def pages(folder: Path) -> int:
     """KiB that the files of a folder take on a tmpfs, in pages of 4 KiB."""
     return sum(4 * math.ceil(path.stat().st_size / 4096) for path in files(folder))

@@ -71,7 +71,8 @@ def plain(folder: Path) -> None:
     Raises:
         OSError: something is not, such as a link.
     """
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # another process may remove some
+    # Another process may remove some.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 plain(folder / entry.name)

@@ -106,8 +106,8 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
         raise ValueError(f"{folder} holds no checkpoints; restore a copy, or start another run by another --folder")
     if fixed:
         raise ValueError(
-            f"{folder} is a run of another configuration: {'; '.join(fixed + safe)}; leave these options as they were, "
-            "or start another run by another --folder"
+            f"{folder} is a run of another configuration: {'; '.join(fixed + safe)}; give these options as they "
+            "were, or none and no preset, or start another run by another --folder"
         )
     if safe and not override:
         raise ValueError(

@@ -202,7 +202,7 @@ ROWS = {
         command: (command, whole_, message)
         for command, message in {
             "train --folder RUN --task point-nav": "the run folder RUN exists; go on with it by --resume",
-            "train --resume --folder RUN --tasks 5": "tasks was 2, now 5; leave these options as they were",
+            "train --resume --folder RUN --tasks 5": "tasks was 2, now 5; give these options as they were",
             "train --resume --folder RUN --seed 3 --hidden 8": r"seed was 0, now 3; hidden was \(2,\), now \(8,\)",
             "train --resume --folder RUN --algorithm promp": "algorithm was 'maml', now 'promp'",
             "train --resume --folder RUN --task point-robot": "task was 'point-nav', now 'point-robot'",
