@@ -278,7 +278,7 @@ def tried(case: Case, lab: "Lab") -> tuple[str, ...] | None:
             blocks = os.statvfs(path)
             used = (blocks.f_blocks - blocks.f_bfree) * blocks.f_frsize // 1024
             if case.inodes:
-                remount(f"nr_inodes={blocks.f_files - blocks.f_ffree + 1}")
+                remount(f"nr_inodes={blocks.f_files - blocks.f_ffree}")
             else:
                 remount(f"size={used + case.disk}k")
             broken = judge(case, place, lab.environment, lab.folder("log"))

@@ -158,8 +158,9 @@ def _owners() -> list[Case]:
     ]
 
 
-_STOPS: dict[int, Keeps] = {1: "sound", 2: "unchanged"}
+_STOPS: dict[int, Keeps] = {1: "sound", 2: "sound"}
 _UNBORN: dict[int, Keeps] = {1: "unborn", 2: "unborn"}
+_NO_FILE: dict[int, Keeps] = {1: "pictures", 2: "pictures"}
 _NOT_DRAWN: dict[int, Keeps] = {1: "unchanged", 2: "unchanged"}
 _LARGE, _SPACE, _OPEN = (
     "[Ff]ile too large|cannot write",
@@ -176,13 +177,13 @@ def _quotas() -> list[Case]:
         *(("start", size, _STARTS, _UNBORN) for size in (0, 1, 4)),
         *(("resume", size, resumes, _STOPS) for size in (0, 1, 4)),
         *(("evaluate", size, evaluates, _NOT_DRAWN) for size in (0, 1)),
-        ("render", 0, renders, _NOT_DRAWN),
+        ("render", 0, renders, _NO_FILE),
     ]
     disks = [
         *(("start", room, _STARTS, _UNBORN) for room in (0, 8, 40)),
         *(("resume", room, resumes, _STOPS) for room in (0, 8, 40)),
         ("evaluate", 0, evaluates, _NOT_DRAWN),
-        ("render", 0, renders, _NOT_DRAWN),
+        ("render", 0, renders, _NO_FILE),
     ]
     return [
         *(
@@ -202,7 +203,7 @@ def _quotas() -> list[Case]:
             )
         ),
         Case(kind="quotas", name="four seconds of the processor, resume", start=EVERY, command=RESUME,
-             shell='ulimit -t 4; exec "$@"', words=("--override", "--iterations", "100000"),
+             shell='ulimit -St 4; exec "$@"', words=("--override", "--iterations", "100000"),
              ends={-24: "sound", 152: "sound"}),
         Case(kind="quotas", name="30 open files, resume", ends={0: "whole", 1: "sound", 2: "unchanged"}, says=_OPEN,
              shell='ulimit -n 30; exec "$@"', **resumes),
