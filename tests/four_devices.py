@@ -72,7 +72,8 @@ def often(matrices):
 
 @pytest.mark.parametrize("number", [2, 4])
 def test_least_squares_on_several_devices_wait_for_nobody(number):
-    with jax.set_mesh(devices.mesh(number, tasks=20)) as grid:
+    grid = devices.mesh(number, tasks=20)
+    with jax.set_mesh(grid):
         spread = jax.device_put(MATRICES, NamedSharding(grid, PartitionSpec(TASKS)))
         found = float(jax.jit(often)(spread))
         factors = jax.jit(jax.vmap(triangular_factor))(spread)
@@ -93,7 +94,8 @@ def test_two_programs_on_one_device_wait_for_nobody():
 
 
 def test_a_program_on_several_devices_shares_no_lapack_out():
-    with jax.set_mesh(devices.mesh(2, tasks=20)) as grid:
+    grid = devices.mesh(2, tasks=20)
+    with jax.set_mesh(grid):
         spread = jax.device_put(np.swapaxes(MATRICES, 1, 2) @ MATRICES, NamedSharding(grid, PartitionSpec(TASKS)))
 
         def cholesky(matrices):

@@ -69,7 +69,7 @@ PRESETS: dict[str, TrainConfig] = {
         horizon=200,
         iterations=60,
         algorithm_options=AlgorithmConfig(
-            tasks=20, episodes=20, inner_lr=(0.1,), epochs=5, discount=0.99, lambda_=0.97
+            tasks=20, episodes=20, inner_lr=(0.2,), epochs=5, discount=0.99, lambda_=0.97
         ),
         policy=PolicyConfig(min_std=0.2),
     ),

@@ -66,8 +66,8 @@ GRACE = 5.0
 
 
 @contextlib.contextmanager
-def insistent(grace: float = GRACE) -> Iterator[None]:
-    """Within it, a second SIGTERM or SIGINT ends the process after `grace` seconds, whatever it does by then.
+def insistent() -> Iterator[None]:
+    """Within it, a second SIGTERM, SIGINT or SIGHUP ends the process after `GRACE` seconds, whatever it does by then.
 
     Python runs a signal's handler between two of its own operations, so never while one waits for a device program that
     does not end. What is noted at once is the signal's number, in a socket that a thread reads. Only where SIGTERM has
@@ -87,7 +87,7 @@ def insistent(grace: float = GRACE) -> Iterator[None]:
             if not told:
                 return
             numbers += [number for number in told if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-        if left.wait(grace):
+        if left.wait(GRACE):
             return
         name = signal.Signals(numbers[-1]).name
         print(

@@ -31,9 +31,10 @@ sys.exit(cli.run(main))
 """
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-@pytest.mark.parametrize("where", ["beside", "in the main thread"])
-def test_a_second_signal_ends_a_script_whatever_the_device_does(signum, status, where):
+@pytest.mark.parametrize(
+    ("where", "signum", "status"), [("beside", signal.SIGINT, 130), ("in the main thread", signal.SIGTERM, 143)]
+)
+def test_a_second_signal_ends_a_script_whatever_the_device_does(where, signum, status):
     command = [sys.executable, "-c", ENDLESS, where]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -54,9 +55,9 @@ def test_a_second_signal_ends_a_script_whatever_the_device_does(signum, status, 
 
 def test_one_signal_and_an_end_in_time_are_left_alone():
     code = (
-        "import os, signal, time\nfrom metarl_jax.runs import signals\n"
+        "import os, signal, time\nfrom metarl_jax.runs import signals\nsignals.GRACE = 0.3\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
-        "with signals.insistent(grace=0.3):\n"
+        "with signals.insistent():\n"
         "    for _ in range(2): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.05)\n"
         "time.sleep(0.6); assert signal.set_wakeup_fd(-1) == -1\n"
     )
