@@ -6,6 +6,7 @@ is towards the goal. A stage has N·T = 200 steps, in 20 episodes of 10.
 """
 
 import argparse
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +23,9 @@ EPISODES, HORIZON = 20, 10
 def noisy_point(extra: int) -> mrl.TaskEnv:
     """Position [2] and `extra` numbers that mean nothing; reward −‖position − goal‖, a step of at most 0.1."""
 
-    def state(key, place, reward=0.0):
+    def state(key, place, reward):
         seen = jnp.concatenate([place, jax.random.normal(key, (extra,))])
-        return State(seen, reward, False, False, (jax.random.fold_in(key, 1), place))
+        return State(seen, reward, jnp.array(False), jnp.array(False), (jax.random.fold_in(key, 1), place))
 
     def step(task, before, action):
         key, place = before.internal
@@ -33,7 +34,7 @@ def noisy_point(extra: int) -> mrl.TaskEnv:
 
     return mrl.TaskEnv(
         sample_task=lambda key: jax.random.normal(key, (2,)),
-        reset=lambda key, task: state(key, jnp.zeros(2)),
+        reset=lambda key, task: state(key, jnp.zeros(2), jnp.zeros(())),
         step=step,
         observation_size=2 + extra,
         action_size=2,
@@ -47,7 +48,7 @@ def direction(extra: int, baseline: str, draws: int) -> tuple[np.ndarray, np.nda
     policy = mrl.Policy(
         lambda key: jnp.zeros(2), lambda mean, _: mrl.policies.DiagonalGaussian(mean, jnp.full(2, jnp.log(0.5)))
     )
-    values = make_baseline(baseline, env.observation_size, HORIZON)
+    values = cast(mrl.inner.Baseline, make_baseline(baseline, env.observation_size, HORIZON))
     estimate = mrl.inner.gae(discount=0.99, lambda_=1.0, normalized=False, baseline=values)
     surrogate = mrl.inner.SURROGATES["score_function"]
 
