@@ -11,19 +11,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metarl_jax import soundness
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.soundness import (
-    MOST_OBSERVATION,
-    check_action,
-    check_same,
-    check_state,
-    check_task,
-    sane,
-    within,
-    witnessed,
-)
 from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
@@ -72,13 +63,13 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
     """
     with jax.named_scope("physics"):
         start = env.reset(key, task)
-    check_state(env, "reset", start)
+    soundness.check_state(env, "reset", start)
     # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
     action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
     # Jitted, so that asking for its shapes and scanning it trace the environment once, not twice.
     shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
-    check_state(env, "step", shape_of_next)
-    check_same(env, start, shape_of_next)
+    soundness.check_state(env, "step", shape_of_next)
+    soundness.check_same(env, start, shape_of_next)
     return strongly_typed(_promoted(start, shape_of_next))
 
 
@@ -100,7 +91,9 @@ def _run(
     Returns:
         past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
     """
-    whole = witnessed(within(begun.state.observation, MOST_OBSERVATION), "at reset", begun.state)
+    whole = soundness.witnessed(
+        soundness.within(begun.state.observation, soundness.MOST_OBSERVATION), "at reset", begun.state
+    )
 
     def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
         return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
@@ -117,11 +110,11 @@ def _run(
                 )
         action = distribution.sample(key)
         log_prob = distribution.log_prob(action)
-        check_action(env, distribution, action, log_prob)
+        soundness.check_action(env, distribution, action, log_prob)
         return observation, memory, action, log_prob
 
     keys = jax.random.split(key, steps)
-    able = within(decide(keys[0], past, begun.state, begun.time == 0)[2], jnp.inf)
+    able = soundness.within(decide(keys[0], past, begun.state, begun.time == 0)[2], jnp.inf)
 
     def step(carry, key):
         state, past, time, running, sound = carry
@@ -129,7 +122,7 @@ def _run(
         with jax.named_scope("physics"):
             following = _promoted(step_env(task, state, action), state)
         # Padding may diverge: nothing of it is kept.
-        holds = witnessed(~(running & able) | sane(following), "after a step", following)
+        holds = soundness.witnessed(~(running & able) | soundness.sane(following), "after a step", following)
         sound, running = sound & holds, running & holds
         over = jnp.asarray(following.terminated, bool) | jnp.asarray(following.truncated, bool)
         reward = jnp.where(running, jnp.asarray(following.reward, float), 0.0)
@@ -205,7 +198,7 @@ def rollout(
         ValueError: it is no task of the environment, the environment's states or the policy's distribution lack a
             field, or their shapes or types do not fit.
     """
-    task = check_task(env, task)
+    task = soundness.check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def episode(key):
@@ -257,7 +250,7 @@ def trial(
         ValueError: as in `rollout`.
     """
     # Episodes come one after the other, so there is one axis already: that of the tasks.
-    task, step_env = check_task(env, task), jax.jit(env.step)
+    task, step_env = soundness.check_task(env, task), jax.jit(env.step)
 
     def act(memory, percept):
         memory = policy.remember(params, memory, percept)
@@ -275,7 +268,7 @@ def trial(
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
-    task = check_task(env, task)
+    task = soundness.check_task(env, task)
 
     def one(key):
         fresh = _fresh(key, env, task)
@@ -309,7 +302,7 @@ def unroll(
     Raises:
         ValueError: as in `rollout`.
     """
-    task = check_task(env, task)
+    task = soundness.check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def piece(key, begun):

@@ -97,7 +97,8 @@ def test_a_named_algorithm_is_a_few_lines(name):
 LEVELS = [
     {"types", "checks", "precision"},
     {"base", "batching", "devices"},
-    {"envs", "policies", "soundness"},
+    {"soundness"},
+    {"envs", "policies"},
     {"rollout"},
     {"inner"},
     {"outer"},

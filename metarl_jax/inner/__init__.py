@@ -6,6 +6,7 @@ from metarl_jax.inner.advantages import ADVANTAGES, Estimator, estimate, gae, ga
 from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.critics import BASELINES, Critic, choose_baseline, make_baseline, previous_fit, value_network
 from metarl_jax.inner.lpg import LearnedRule, learned_rule, lpg, lpg_penalty, rule_optimizer, with_predictions
+from metarl_jax.inner.optax_rules import from_optax
 from metarl_jax.inner.optimizers import (
     INNER_OPTIMIZERS,
     adam,
@@ -13,7 +14,6 @@ from metarl_jax.inner.optimizers import (
     clipped,
     curvature,
     first_order,
-    from_optax,
     frozen,
     learned_rates,
     momentum,

@@ -12,6 +12,7 @@ import optax
 
 from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
+from metarl_jax.inner.optax_rules import smooth
 from metarl_jax.types import PyTree
 
 Rate = float | Sequence[float]
@@ -55,76 +56,6 @@ def sgd(learning_rate: Rate) -> InnerOptimizer:
     return InnerOptimizer(lambda params: jnp.zeros((), jnp.int32), update)
 
 
-def from_optax(transformation: optax.GradientTransformation) -> InnerOptimizer:
-    """An optax optimiser inside the inner loop. Its state goes from one inner step to the next.
-
-    The meta-gradient differentiates through it, and most rules of optax take a root that has no derivative at a zero
-    gradient: `optax.adam` that of every component's square, `optax.clip_by_global_norm` that of the sum of all. There,
-    one task that pays nothing would make the whole batch's meta-gradient NaN. So the steps are the rule's own, and
-    their derivative is taken beside the corner: where a component of the gradient is less than 1e-8, as at 1e-8, and
-    where an array of φ is 0, as a little away from it. Where the rule is smooth that changes nothing.
-
-    Args:
-        transformation: such as ``optax.adamw(0.01)``; one that asks for a loss or its value, as a line search does,
-            cannot be used.
-
-    Raises:
-        ValueError: it is no such transformation; at a step, it asks for more than gradient and φ.
-    """
-    if not isinstance(transformation, optax.GradientTransformation):
-        raise ValueError(
-            f"transformation is {transformation!r}; it must be an optax.GradientTransformation, such as optax.sgd(0.1)"
-        )
-
-    def update(gradient, state, params, learned=()):
-        try:
-            steps, after = transformation.update(gradient, state, params)
-            aside = transformation.update(_off_zero(gradient, jnp.abs), state, _off_zero(params, _largest))
-        except TypeError as error:
-            raise ValueError(
-                f"the optax rule cannot be an inner optimizer: it asks for more than a gradient and parameters, or for "
-                f"others: {error}"
-            ) from error
-        steps, after = jax.tree.map(_valued, (steps, after), aside)
-        return optax.apply_updates(params, steps), after
-
-    return InnerOptimizer(transformation.init, update)
-
-
-_CORNER = 1e-8
-
-
-def _largest(leaf: jax.Array) -> jax.Array:
-    return jnp.abs(leaf).max(initial=0)
-
-
-def _off_zero(tree: PyTree, size: Callable[[jax.Array], jax.Array]) -> PyTree:
-    """The tree, with derivative 1, moved to `_CORNER` where its size is less."""
-
-    def move(leaf):
-        distance = jnp.where(size(leaf) < _CORNER, _CORNER - leaf, 0)
-        return leaf + jax.lax.stop_gradient(distance)
-
-    return jax.tree.map(move, tree)
-
-
-def _valued(value: jax.Array, derivative: jax.Array) -> jax.Array:
-    """The first one's value with the second one's derivative."""
-    if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
-        return value
-    return jax.lax.stop_gradient(value) + (derivative - jax.lax.stop_gradient(derivative))
-
-
-def _smooth(transformation: optax.GradientTransformation) -> InnerOptimizer:
-    """A transformation that has a derivative wherever it is used, as it is."""
-
-    def update(gradient, state, params, learned=()):
-        steps, state = transformation.update(gradient, state, params)
-        return optax.apply_updates(params, steps), state
-
-    return InnerOptimizer(transformation.init, update)
-
-
 def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) -> InnerOptimizer:
     """Heavy ball: m ← decay·m + ∇φ, φ ← φ − α m.
 
@@ -137,9 +68,7 @@ def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) ->
         ValueError: an argument is out of range.
     """
     rate = _single("momentum", learning_rate)
-    return _smooth(
-        optax.sgd(rate, momentum=checks.share("decay", decay), nesterov=checks.boolean("nesterov", nesterov))
-    )
+    return smooth(optax.sgd(rate, momentum=checks.share("decay", decay), nesterov=checks.boolean("nesterov", nesterov)))
 
 
 def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: float = 1e-6) -> InnerOptimizer:
@@ -161,7 +90,7 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
     """
     rate = _single("adam", learning_rate)
     b1, b2 = checks.share("b1", b1), checks.share("b2", b2)
-    return _smooth(optax.adam(rate, b1, b2, eps=0.0, eps_root=checks.positive("eps_root", eps_root)))
+    return smooth(optax.adam(rate, b1, b2, eps=0.0, eps_root=checks.positive("eps_root", eps_root)))
 
 
 def rmsprop(learning_rate: Rate, decay: float = 0.9, eps_root: float = 1e-6) -> InnerOptimizer:
@@ -178,7 +107,7 @@ def rmsprop(learning_rate: Rate, decay: float = 0.9, eps_root: float = 1e-6) -> 
         ValueError: an argument is out of range.
     """
     rate, decay = _single("rmsprop", learning_rate), checks.share("decay", decay)
-    return _smooth(optax.rmsprop(rate, decay, checks.positive("eps_root", eps_root), eps_in_sqrt=True))
+    return smooth(optax.rmsprop(rate, decay, checks.positive("eps_root", eps_root), eps_in_sqrt=True))
 
 
 def clipped(optimizer: InnerOptimizer, max_norm: float = 1.0) -> InnerOptimizer:
