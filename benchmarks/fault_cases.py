@@ -1,8 +1,10 @@
 """The faults that `benchmarks.faults` inflicts on training runs. Each is a function of the laboratory."""
 
+import contextlib
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -217,6 +219,18 @@ def disks(lab: Lab) -> Iterator[Outcome]:
             equal = lab.go_on(folder, promise)
         lost = f"{reached - kept} iterations, redone"
         yield Outcome("full disk", f"in {what}, iteration {reached}", lost, *equal, tuple(promise.broken))
+
+
+@contextlib.contextmanager
+def mounted(source: Path, where: Path, make: Callable[[Path], None]) -> Iterator[None]:
+    """One file or folder in the place of another; both are made."""
+    make(source)
+    make(where)
+    subprocess.run(["mount", "--bind", source, where], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", where], check=True)
 
 
 def read_only(lab: Lab) -> Iterator[Outcome]:

@@ -281,9 +281,9 @@ def prepare_jax() -> None:
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
     """Prints what Python could not raise, but not what tensorstore's threads say after a read or a write has failed.
 
-    A signal's exception cannot be raised where it arrives in a destructor: a run has noted the signal and stops soon, and
-    every other script ends here. orbax raises the first failure and closes its event loop; every other read or write that was under way then finds
-    the loop closed, and prints a traceback of that.
+    A signal's exception cannot be raised where it arrives in a destructor: a run has noted the signal and stops soon,
+    and every other script ends here. orbax raises the first failure and closes its event loop; every other read or
+    write that was under way then finds the loop closed, and prints a traceback of that.
     """
     if isinstance(unraisable.exc_value, RunStopped):
         return
