@@ -85,8 +85,6 @@ class Checkpoints:
         """what the user should be told: damaged checkpoints, other versions"""
         self._template, self._config = state, config
         self._scores: dict[int, float] = {}
-        if files.there(self.directory, folder=True):
-            files.plain(self.directory)
         if files.there(self.directory / "meta.json"):
             raise ValueError(_OF_ANOTHER_SCHEMA.format(self.directory, 1))
         if write:

@@ -52,7 +52,7 @@ def own(folder: Path, names: Sequence[str], folders: Sequence[str]) -> None:
     """Refuses whatever in a folder has a name of ours and is not of our kind.
 
     Args:
-        folder: which may not be there.
+        folder: which may not be there yet.
         names: of files, as patterns.
         folders: likewise.
 

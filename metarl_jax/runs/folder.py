@@ -83,6 +83,8 @@ def check_own(folder: Path) -> None:
     Raises:
         OSError: something under a name of a run's is a link, a pipe or the like.
     """
+    if not folder.is_dir():  # who needs one says so
+        return
     files.own(folder, FILES, FOLDERS)
     for name in ("checkpoints", "tensorboard"):
         files.plain(folder / name)

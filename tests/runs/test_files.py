@@ -102,6 +102,7 @@ FOLDERS = {
     "a checkpoint": lambda folder: folder / "checkpoints" / "4",
     "a part of one": lambda folder: folder / "checkpoints" / "8" / "state" / "manifest.ocdbt",
     "tensorboard": lambda folder: folder / "tensorboard",
+    "a seed's events": lambda folder: folder / "tensorboard" / "seed-1",
     "renders": lambda folder: folder / "renders",
 }
 
@@ -113,6 +114,7 @@ def test_what_is_no_folder_of_the_runs_own_is_refused(tmp_path, stub, console, w
     (folder / "checkpoints" / "8" / "state").mkdir(parents=True)
     write_config(make(folder), folder)
     path = FOLDERS[which](folder)
+    path.parent.mkdir(exist_ok=True)
     if path.is_dir():
         path.rename(tmp_path / "elsewhere")
     KINDS[kind](path)
