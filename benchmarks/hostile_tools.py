@@ -154,25 +154,27 @@ def survivors(session: int) -> list[int]:
 
 
 def command_of(case: Case) -> list[str]:
-    """The command line of a case, in bash."""
+    """The command line of a case, in bash, which does not see the variables of the case."""
     script, *arguments = shlex.split(case.command)
     program = [sys.executable, str(ROOT / "experiments" / f"{script}.py")]
     if script == "python":
         program = [sys.executable]
     arguments = [str(TRAIN) if word == "TRAIN" else word for word in arguments]
-    return ["bash", "-c", case.shell, "bash", *program, *arguments, *case.words]
+    variables = [f"{name}={value}" for name, value in case.environment.items() if value is not None]
+    gone = [word for name, value in case.environment.items() if value is None for word in ("-u", name)]
+    surroundings = ["env", *gone, *variables] if case.environment else []
+    return ["bash", "-c", case.shell, "bash", *surroundings, *program, *arguments, *case.words]
 
 
 def start(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> Run:
     """Starts the process of a case, in a session of its own."""
-    variables = {name: value for name, value in {**environment, **case.environment}.items() if value is not None}
     options: dict[str, Any] = {"cwd": place.path, "start_new_session": True}
     if case.terminal is None:
-        return Run(command_of(case), variables, log, **options)
+        return Run(command_of(case), environment, log, **options)
     from benchmarks.hostile_terminal import terminal
 
     with terminal(*case.terminal, log.with_suffix(".out")) as end:
-        return Run(command_of(case), variables, log, **options, stdout=end)
+        return Run(command_of(case), environment, log, **options, stdout=end)
 
 
 def judge(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import cli, startup
 
 DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json and adaptation.png in its folder."
 
@@ -50,7 +50,8 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
     cli.prepare_jax()
-    from metarl_jax.runs.evaluate import evaluate_run
+    with startup.at_once():
+        from metarl_jax.runs.evaluate import evaluate_run
 
     evaluate_run(
         arguments.run,

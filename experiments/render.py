@@ -17,7 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import cli, startup
 
 DESCRIPTION = """Show a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
 
@@ -50,7 +50,8 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="render.py", description=DESCRIPTION)
     cli.prepare_jax()
-    from metarl_jax.runs.render import render_run
+    with startup.at_once():
+        from metarl_jax.runs.render import render_run
 
     render_run(
         arguments.run,

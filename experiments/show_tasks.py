@@ -17,7 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import cli, startup
 
 DESCRIPTION = """Show a task family: its card, a picture of sampled tasks, and the returns of two trivial policies.
 
@@ -50,8 +50,9 @@ class Arguments:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="show_tasks.py", description=DESCRIPTION)
     cli.prepare_jax()
-    from metarl_jax.runs.config import ENV_SET_BY, parse_options
-    from metarl_jax.runs.show_tasks import show_tasks
+    with startup.at_once():
+        from metarl_jax.runs.config import ENV_SET_BY, parse_options
+        from metarl_jax.runs.show_tasks import show_tasks
 
     with cli.user_errors():
         options = parse_options("env-option", arguments.env_option, ENV_SET_BY)

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 import sys
 from collections.abc import Sequence
 
-from metarl_jax.runs import arguments, cli, presets
+from metarl_jax.runs import arguments, cli, presets, startup
 
 DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
 
@@ -28,9 +28,10 @@ def main(argv: Sequence[str]) -> None:
         cli.prepare_jax()
         _meet(argv)
     asked = arguments.parse(argv, prog="train.py", description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)))
-    from metarl_jax.runs import talk
-    from metarl_jax.runs.distributed import is_writer
-    from metarl_jax.runs.run import train_run
+    with startup.at_once():
+        from metarl_jax.runs import talk
+        from metarl_jax.runs.distributed import is_writer
+        from metarl_jax.runs.run import train_run
 
     console = cli.console(quiet=not is_writer())
     talk.line(console, f"settings: {asked.why}")
