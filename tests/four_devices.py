@@ -1,9 +1,8 @@
 """What a process with four devices refuses, and what it does not wait for; test_devices.py runs this."""
 
-import threading
+import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
@@ -61,46 +60,36 @@ def test_sizes_that_do_not_go_together_are_refused_before_the_folder(tmp_path, n
 MATRICES = np.random.default_rng(0).normal(size=(20, 2000, 16)).astype(np.float32)
 
 
-def often(matrices):
-    """R of the matrices a hundred times, each time of others."""
-
-    def again(_, offset):
-        return jax.vmap(triangular_factor)(matrices + offset).mean() * 1e-3
-
-    return jax.lax.fori_loop(0, 100, again, jnp.zeros(()))
+def lapack(program):
+    """The calls of LAPACK or BLAS in a compiled program, each of which waits for threads if it has a batch."""
+    return [line for line in program.as_text().splitlines() if re.search('custom_call_target="(lapack|blas)', line)]
 
 
 @pytest.mark.parametrize("number", [2, 4])
-def test_least_squares_on_several_devices_wait_for_nobody(number):
+def test_least_squares_that_devices_share_call_no_lapack(number):
     grid = devices.mesh(number, tasks=20)
     with jax.set_mesh(grid):
         spread = jax.device_put(MATRICES, NamedSharding(grid, PartitionSpec(TASKS)))
-        found = float(jax.jit(often)(spread))
-        factors = jax.jit(jax.vmap(triangular_factor))(spread)
-    np.testing.assert_allclose(found, jax.jit(often)(jnp.asarray(MATRICES)), atol=1e-5)
+        program = jax.jit(jax.vmap(triangular_factor)).lower(spread).compile()
     expected = np.linalg.qr(MATRICES.astype(np.float64), mode="r")
-    np.testing.assert_allclose(np.abs(factors), np.abs(expected), atol=1e-3)
+    np.testing.assert_allclose(np.abs(program(spread)), np.abs(expected), atol=1e-3)
+    assert not lapack(program)
 
 
-def test_two_programs_on_one_device_wait_for_nobody():
-    program = jax.jit(often).lower(jnp.asarray(MATRICES)).compile()
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(float(program(MATRICES))), daemon=True) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert len(found) == 3
+@pytest.mark.parametrize("batch", [(20,), (4, 5)])
+def test_on_one_device_they_call_it_for_one_matrix_at_a_time(batch):
+    factor = triangular_factor
+    for _ in batch:
+        factor = jax.vmap(factor)
+    program = jax.jit(factor).lower(MATRICES.reshape(*batch, 2000, 16)).compile()
+    (call,) = lapack(program)
+    assert 'num_batch_dims="0"' in call
 
 
-def test_a_program_on_several_devices_shares_no_lapack_out():
-    grid = devices.mesh(2, tasks=20)
-    with jax.set_mesh(grid):
-        spread = jax.device_put(np.swapaxes(MATRICES, 1, 2) @ MATRICES, NamedSharding(grid, PartitionSpec(TASKS)))
-
-        def cholesky(matrices):
-            return jax.lax.fori_loop(0, 300, lambda _, x: jnp.linalg.cholesky(matrices + x).mean(), jnp.zeros(()))
-
-        program = jax.jit(cholesky, compiler_options=devices.compiler_options())
-        assert np.isfinite(float(program(spread)))
-    assert devices.compiler_options() is None
+@pytest.mark.parametrize("name", ["maml", "tmaml", "cavia"])
+def test_an_update_that_devices_share_calls_no_lapack(name):
+    env = mrl.envs.make("point-nav")
+    algorithm = mrl.algorithms.make(name, env, tasks=4, episodes=3, horizon=5, policy={"hidden": (4,)})
+    with jax.set_mesh(devices.mesh(4, tasks=4)):
+        state = devices.replicated(algorithm.init(jax.random.key(0)))
+        assert not lapack(jax.jit(algorithm.update).lower(jax.random.key(1), state).compile())
