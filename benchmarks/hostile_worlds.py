@@ -122,7 +122,7 @@ def _owners() -> list[Case]:
                 "a home that is not there": (_NOBODY, {"HOME": "/nowhere", "JAX_COMPILATION_CACHE_DIR": None}),
                 "root's home": (_NOBODY, {"HOME": "/root", "JAX_COMPILATION_CACHE_DIR": None}),
                 "no folder for temporary files": (_NOBODY, {"TMPDIR": "/nowhere"}),
-                "a cache that it cannot write": (_NOBODY, {"JAX_COMPILATION_CACHE_DIR": "/proc/cache"}),
+                "a cache that it cannot write": (_NOBODY, {"JAX_COMPILATION_CACHE_DIR": "/sys/cache"}),
                 "a mask that leaves nothing to others": (f"umask 077; {_NOBODY}", {}),
                 "a mask that leaves all to others": (f"umask 0; {_NOBODY}", {}),
             }.items()
