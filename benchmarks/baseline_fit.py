@@ -12,28 +12,32 @@ import jax.numpy as jnp
 import numpy as np
 
 import metarl_jax as mrl
-from metarl_jax.envs import State
-from metarl_jax.inner.critics import make_baseline
+from metarl_jax.envs.state import State, first
 from metarl_jax.rollout import rollout
 
 EPISODES, HORIZON = 20, 10
+BASELINES = {
+    "linear_feature": mrl.inner.linear_feature(),
+    "leave_one_out": mrl.inner.leave_one_out(),
+    "linear_time": mrl.inner.linear_time(),
+}
 
 
 def noisy_point(extra: int) -> mrl.TaskEnv:
     """Position [2] and `extra` numbers that mean nothing; reward −‖position − goal‖, a step of at most 0.1."""
 
-    def state(key, place, reward=0.0):
-        seen = jnp.concatenate([place, jax.random.normal(key, (extra,))])
-        return State(seen, reward, False, False, (jax.random.fold_in(key, 1), place))
+    def seen(key, place):
+        return jnp.concatenate([place, jax.random.normal(key, (extra,))]), (jax.random.fold_in(key, 1), place)
 
-    def step(task, before, action):
+    def step(task, before: State, action):
         key, place = before.internal
         place = place + 0.1 * jnp.clip(action, -1, 1)
-        return state(key, place, -jnp.linalg.norm(place - task))
+        observation, internal = seen(key, place)
+        return before.following(observation, -jnp.linalg.norm(place - task), internal)
 
     return mrl.TaskEnv(
         sample_task=lambda key: jax.random.normal(key, (2,)),
-        reset=lambda key, task: state(key, jnp.zeros(2)),
+        reset=lambda key, task: first(*seen(key, jnp.zeros(2))),
         step=step,
         observation_size=2 + extra,
         action_size=2,
@@ -47,8 +51,7 @@ def direction(extra: int, baseline: str, draws: int) -> tuple[np.ndarray, np.nda
     policy = mrl.Policy(
         lambda key: jnp.zeros(2), lambda mean, _: mrl.policies.DiagonalGaussian(mean, jnp.full(2, jnp.log(0.5)))
     )
-    values = make_baseline(baseline, env.observation_size, HORIZON)
-    estimate = mrl.inner.gae(discount=0.99, lambda_=1.0, normalized=False, baseline=values)
+    estimate = mrl.inner.gae(discount=0.99, lambda_=1.0, normalized=False, baseline=BASELINES[baseline])
     surrogate = mrl.inner.SURROGATES["score_function"]
 
     def one(key):
@@ -69,7 +72,7 @@ def main() -> None:
     draws = parser.parse_args().draws
     print("| observation | features / steps | baseline | cosine ± s.e. | norm |\n| --- | --- | --- | --- | --- |")
     for extra in (0, 23, 48, 62, 73, 85, 94, 98, 148):
-        for baseline in ("linear_feature", "leave_one_out", "linear_time"):
+        for baseline in BASELINES:
             cosine, norm = direction(extra, baseline, draws)
             ratio = (2 * (2 + extra) + 4) / (EPISODES * HORIZON)
             error = cosine.std() / np.sqrt(draws)

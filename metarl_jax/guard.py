@@ -1,7 +1,7 @@
 """Keeps numbers that are not finite out of θ: an update that yields one is undone inside the compiled program."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -88,7 +88,7 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
 
 
-def without_episode(metrics: Metrics) -> Any:
+def without_episode(metrics: Mapping[str, Any]) -> Any:
     """[...] bool: every episode of the iteration was void."""
     if not {"diverged_episodes", "environment_steps"} <= metrics.keys():
         return np.bool_(False)

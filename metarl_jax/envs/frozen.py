@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.types import Key
@@ -41,7 +42,7 @@ def _traced(function: Callable, key: Key) -> str:
         closed = jax.make_jaxpr(lambda key: function(key))(key)  # a function of its own, which no cache knows
     except Exception as error:
         return repr(error)
-    consts = [c for c in closed.consts if not jax.dtypes.issubdtype(c.dtype, jax.dtypes.prng_key)]
+    consts = [c for c in closed.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key)]
     return f"{closed} {[np.asarray(const).tolist() for const in consts]}"
 
 
