@@ -46,7 +46,7 @@ def actor_critic_step(policy, critic, params, trajectory, unit, outer_gamma, out
         for name, wanted in (("tuned", goal), ("outer", outer_goal)):
             values, _ = critic.values(phi["critic"][name], trajectory, gamma)
             total += STARTS["value_weight"] * (jnp.where(valid, values - wanted, 0) ** 2).sum() / unit**2
-        return total / valid.sum()
+        return total / valid.size
 
     return jax.tree.map(lambda p, g: p - STARTS["inner_lr"] * g, params, jax.jit(jax.grad(loss))(params))
 

@@ -23,7 +23,12 @@ def start(place, command, **variables):
     """A shell's command line, in which $RUN starts a script. No JAX is loaded where only a help text is asked for."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "RUN": f"{sys.executable} {EXPERIMENTS}"} | variables
     pipe = subprocess.PIPE
-    return subprocess.Popen(["bash", "-c", command], cwd=place, env=environment, stdout=pipe, stderr=pipe)
+
+    def interruptible():  # also where whoever runs the tests ignores Ctrl-C, as a shell's job in the background does
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    words = ["bash", "-c", command]
+    return subprocess.Popen(words, cwd=place, env=environment, stdout=pipe, stderr=pipe, preexec_fn=interruptible)
 
 
 OUTPUT = "error: standard output cannot be written "

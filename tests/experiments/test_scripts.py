@@ -71,7 +71,7 @@ def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeyp
     assert ran == [
         (
             dataclasses.replace(read_config(trained), iterations=5),
-            {"resume": True, "override": True, "debug_nans": False},
+            {"resume": True, "override": True, "debug_nans": False, "lock": "kernel"},
         )
     ]
 

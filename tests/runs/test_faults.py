@@ -29,7 +29,12 @@ from tests.runs.stub import assert_same_run, contents, make, newest
 @pytest.mark.parametrize(
     ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda v: str(int(v))
 )
-def test_a_signal_saves_what_was_done_and_says_how_to_go_on(whole, tmp_path, console, monkeypatch, signum, status):
+def test_a_signal_saves_what_was_done_and_says_how_to_go_on(
+    whole, tmp_path, console, monkeypatch, request, signum, status
+):
+    if signum == signal.SIGHUP:  # the tests may run under nohup, which has it ignored
+        ignored = signal.signal(signum, signal.SIG_DFL)
+        request.addfinalizer(lambda: signal.signal(signum, ignored))
     folder = tmp_path / "stopped"
     update = TrainingProgress.update
 
