@@ -236,8 +236,8 @@ def shape_of(leaf):
 def test_maml_sums_its_gradient_once_and_nothing_inside_a_rollout():
     program = compiled("maml", 8)
     found = collectives(program.as_text())
-    # The sums: floats, the gradient and the loss among them, and counts; ratio_max, ratio_min; "all episodes void", of a
-    # stage and of an iteration.
+    # The sums: floats, the gradient and the loss among them, and counts; ratio_max, ratio_min; "all episodes void" of
+    # a stage, twice.
     assert {kind for kind, _, _ in found} == {"all-reduce"}
     assert {loops for _, _, loops in found} == {(UPDATES,)}
     assert len(found) <= 6
