@@ -80,7 +80,7 @@ class Checkpoints:
             ValueError: there is nothing to read, or no checkpoint can be there.
         """
         check_path(folder)
-        self.directory = folder.resolve() / "checkpoints"
+        self.directory = Path(os.path.realpath(folder)) / "checkpoints"
         self.notes: list[str] = []
         """what the user should be told: damaged checkpoints, other versions"""
         self._template, self._config = state, config

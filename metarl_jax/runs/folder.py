@@ -56,7 +56,7 @@ def check_path(folder: Path) -> None:
     Raises:
         ValueError: they cannot.
     """
-    path = folder.resolve()
+    path = Path(os.path.realpath(folder))  # which, unlike `resolve`, takes links that lead in a circle as they are
     text, encoded = str(path), os.fsencode(path)
     reasons = {
         "holds a backslash, which tensorstore reads as a slash": "\\" in text,

@@ -74,6 +74,13 @@ def test_a_link_is_where_it_leads(tmp_path):
         check_path(tmp_path / "plain" / "run")
 
 
+def test_a_link_that_leads_in_a_circle_is_refused(tmp_path, stub, console):
+    (tmp_path / "run").symlink_to("run")
+    with pytest.raises(UserError, match="run"):
+        runs.train_run(make(tmp_path / "run"), console)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_sweep_is_refused_where_submitit_would_rename_it(tmp_path):
     with pytest.raises(ValueError, match="holds %j, which submitit replaces"):
         sweeps.open_folder(sweeps.Plan((), {}), tmp_path / "a%job")
