@@ -86,17 +86,6 @@ def check_minibatches(minibatches: int, tasks: int, shared_by: int) -> None:
         )
 
 
-def compiler_options() -> dict[str, bool] | None:
-    """What a program under the ambient mesh is compiled with: ``jax.jit(f, compiler_options=compiler_options())``.
-
-    On several devices of a CPU each has one thread to itself, and no operation is shared out among threads. Else one
-    device's LAPACK, such as that of the physics of MJX, can take the threads that another's waits for, so that both
-    wait for ever, and with them whoever waits for them in a collective (jaxlib 0.10).
-    """
-    several = jax.sharding.get_abstract_mesh().size > 1 and jax.default_backend() == "cpu"
-    return {"xla_cpu_multi_thread_eigen": False} if several else None
-
-
 def split(tree: PyTree, axis: str) -> PyTree:
     """The same tree, the leading axis of every leaf spread over an axis of the ambient mesh.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.devices import SEEDS, compiler_options, count, replicated, split
+from metarl_jax.devices import SEEDS, count, replicated, split
 from metarl_jax.guard import first_void, guard, guarded, unguarded, without_episode
 from metarl_jax.types import Key, MetaState, strongly_typed
 
@@ -277,7 +277,7 @@ def _chunks(lower, key, iterations, state, chunk, capacity, seconds, patience, p
 
     @functools.cache
     def program():  # compiled in the caller's thread, which alone knows the mesh
-        return lower(jnp.int32(1), key, state).compile(compiler_options=compiler_options())
+        return lower(jnp.int32(1), key, state).compile()
 
     launch = _beside if len(state.iteration.sharding.device_set) == 1 else functools.partial
     while True:

@@ -86,6 +86,15 @@ def test_on_one_device_they_call_it_for_one_matrix_at_a_time(batch):
     assert 'num_batch_dims="0"' in call
 
 
+def test_an_update_on_one_device_calls_it_for_no_batch():
+    env = mrl.envs.make("point-nav")
+    algorithm = mrl.algorithms.make("maml", env, tasks=4, episodes=5, horizon=5, policy={"hidden": (4,)})
+    state = algorithm.init(jax.random.key(0))
+    calls = lapack(jax.jit(algorithm.update).lower(jax.random.key(1), state).compile())
+    assert calls
+    assert all('num_batch_dims="0"' in call for call in calls)
+
+
 @pytest.mark.parametrize("name", ["maml", "tmaml", "cavia"])
 def test_an_update_that_devices_share_calls_no_lapack(name):
     env = mrl.envs.make("point-nav")

@@ -36,29 +36,6 @@ def test_of_several_devices(number, file, which):
     assert " passed" in result.stdout
 
 
-# LAPACK of a batch, as the physics of MJX calls it: without the options two devices take each other's threads.
-CHOLESKY = """
-import faulthandler, jax, jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
-from metarl_jax import devices
-
-assert devices.compiler_options() is None
-faulthandler.dump_traceback_later(20, exit=True)
-grid = devices.mesh(tasks=64)
-with jax.set_mesh(grid):
-    whole = jnp.eye(96) + jnp.zeros((64, 96, 96))
-    matrices = jax.device_put(whole, NamedSharding(grid, PartitionSpec(devices.TASKS)))
-    factors = lambda x: sum(jnp.linalg.cholesky(matrices + x + i).mean() for i in range(3))
-    loop = lambda: jax.lax.fori_loop(0, 60, lambda _, x: 1e-3 * factors(x), jnp.zeros(()))
-    print(jax.jit(loop, compiler_options=devices.compiler_options())().block_until_ready())
-"""
-
-
-def test_what_is_compiled_for_several_devices_shares_no_lapack_out():
-    result = run(2, ["-c", CHOLESKY])
-    assert result.returncode == 0, result.stderr
-
-
 UNFIT = {"rl2": "minibatches is 4", "rl2-hyper": "minibatches is 4", "self-tuning": "tasks is 1"}
 """algorithms whose own sizes 2 or 4 devices cannot share"""
 

@@ -173,6 +173,21 @@ def reflected_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
     return jnp.triu(jax.lax.fori_loop(0, rank, reflect, matrix)[:rank])
 
 
+def solved(upper: Float[Array, "F F"], target: Float[Array, " F"]) -> Float[Array, " F"]:
+    """x with R x = y for an upper triangular R; on a CPU without LAPACK, of which a batch can wait for ever."""
+    return jax.lax.platform_dependent(upper, target, cpu=back_substituted, default=jax.scipy.linalg.solve_triangular)
+
+
+def back_substituted(upper: Float[Array, "F F"], target: Float[Array, " F"]) -> Float[Array, " F"]:
+    """x_i = (y_i − Σ_{j>i} R_ij x_j) / R_ii, from the last row to the first."""
+
+    def row(step, x):  # what is not known yet is 0
+        i = len(target) - 1 - step
+        return x.at[i].set((target[i] - upper[i] @ x) / upper[i, i])
+
+    return jax.lax.fori_loop(0, len(target), row, jnp.zeros_like(target))
+
+
 def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
     """R by blocks of rows: [A; B] = [Q_A R_A; Q_B R_B] has the R of [R_A; R_B].
 
@@ -231,7 +246,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         targets = reward_to_go(trajectory, discount).reshape(-1, 1)
         stacked = jnp.block([[rows, targets], [held, jnp.zeros_like(held[:, :1])]])
         r = triangular_factor(stacked)
-        weights = jax.scipy.linalg.solve_triangular(r[:-1, :-1], r[:-1, -1])
+        weights = solved(r[:-1, :-1], r[:-1, -1])
         return jax.lax.stop_gradient(LinearModel(weights, mean, scale))
 
     def values(model: LinearModel, trajectory: Trajectory) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
