@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from metarl_jax.runs import startup
+from metarl_jax.runs import startup, talk
 
 T = TypeVar("T")
 
@@ -165,7 +165,7 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     from metarl_jax.runs.signals import insistent  # which imports this module
 
     argv = sys.argv[1:] if argv is None else argv
-    with startup.awake(), insistent(), _streams():
+    with startup.awake(), insistent(), _streams(), talk.noted(console):
         try:
             for word in argv:
                 if not word.isascii() and os.fsencode(word) != word.encode(errors="replace"):

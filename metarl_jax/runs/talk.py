@@ -1,5 +1,8 @@
 """Lines on a console whose words are shown as they are: what a user named is neither markup nor an emoji's name."""
 
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +18,24 @@ def line(console: Console, text: str) -> None:
 def note(console: Console, text: str) -> None:
     """What the user should know."""
     console.print(Text.assemble(("note:", "yellow"), f" {text}"), soft_wrap=True)
+
+
+@contextlib.contextmanager
+def noted(console: Callable[[], Console]) -> Iterator[None]:
+    """Within it, what the library's logger says is a note on a new console."""
+
+    class Notes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(console(), record.getMessage())
+
+    log, notes = logging.getLogger("metarl_jax"), Notes()
+    before, log.propagate = log.propagate, False
+    log.addHandler(notes)
+    try:
+        yield
+    finally:
+        log.removeHandler(notes)
+        log.propagate = before
 
 
 def file(console: Console, path: Path, meaning: str) -> None:

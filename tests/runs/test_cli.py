@@ -1,5 +1,7 @@
 """What a script says of errors that are not the user's input."""
 
+import logging
+
 import pytest
 
 from metarl_jax.runs import cli
@@ -30,3 +32,13 @@ def test_a_full_device_that_does_not_say_how_much(capsys):
 def test_another_runtime_error_is_a_bug_and_keeps_its_traceback():
     with pytest.raises(RuntimeError, match="INTERNAL"):
         cli.run(raising(RuntimeError("INTERNAL: something else")), [])
+
+
+def test_what_the_library_logs_is_a_note_in_a_script_and_nowhere_else(capsys, caplog):
+    log = logging.getLogger("metarl_jax")
+    assert cli.run(lambda argv: log.warning("of %d [steps]", 3), []) == 0
+    assert capsys.readouterr() == ("note: of 3 [steps]\n", "")
+    assert not caplog.messages
+    log.warning("outside")
+    assert caplog.messages == ["outside"]
+    assert not capsys.readouterr().out
