@@ -10,8 +10,9 @@ A toy run of experiments/train.py is trained once without disturbance: the refer
 copy of it, as it was after some iterations, and a file of somebody else; one process is started there, and disturbed.
 It must end in time with the right status and at most one line on stderr, no traceback, no process that outlives it,
 nothing changed outside of the run, and within it what the case says, such as a checkpoint that equals the reference's
-bit for bit. The exit status is 1 if any of this did not hold. Some cases only root can try; others leave them out, and
-say so. With --output, a kind that is tried replaces what the file says of it, and the others stay.
+bit for bit. The exit status is 1 if any of this did not hold. Some cases only root can try, and some of those need a
+Python that other users may run; what cannot be tried is left out, and that is said. With --output, a kind that is tried
+replaces what the file says of it, and the others stay.
 """
 
 import concurrent.futures
@@ -96,7 +97,8 @@ def main(arguments: Arguments) -> int:
             outcomes.setdefault(case.kind, []).append(
                 {"case": case.name, "must hold": must_hold(case), "skipped": broken is None, "problems": broken or ()}
             )
-            verdict = "needs root: left out" if broken is None else "; ".join(broken) or "ok"
+            left_out = "needs root, or a Python that others may run: left out"
+            verdict = left_out if broken is None else "; ".join(broken) or "ok"
             print(f"{case.kind}: {case.name} ({took:.1f} s): {verdict}".encode("utf-8", "replace").decode(), flush=True)
     every = [outcome for kind in outcomes.values() for outcome in kind]
     failed, skipped = (sum(bool(outcome[name]) for outcome in every) for name in ("problems", "skipped"))

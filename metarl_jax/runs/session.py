@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax import devices
+from metarl_jax import devices, envs
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import distributed, files, talk
 from metarl_jax.runs.checkpoints import Checkpoints
@@ -92,6 +92,7 @@ class Session:
 
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
+    envs.card(config.task)  # an unknown name is to be told as one, and not as a part of the folder's
     folder = config.run_folder
     check_path(folder)
     check_own(folder)
