@@ -135,8 +135,14 @@ class MetaObjective(NamedTuple):
 
     loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
     """``(θ, data) → (loss, metrics)``"""
-    kl: Callable[[PyTree, PyTree], jax.Array] | None
+    kl: Callable[[PyTree, PyTree], jax.Array] | None = None
     """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats; None: the objective has none"""
+    gradient: Callable[[PyTree, PyTree], tuple[tuple[jax.Array, Metrics], PyTree]] | None = None
+    """``(θ, data) → ((loss, metrics), ∇_θ loss)`` where it has a better way than to differentiate `loss`"""
+
+    def value_and_gradient(self, theta: PyTree, data: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:
+        """((loss, metrics), ∇_θ loss)."""
+        return (self.gradient or jax.value_and_grad(self.loss, has_aux=True))(theta, data)
 
 
 class OuterOptimizer(NamedTuple):

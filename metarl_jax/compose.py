@@ -145,7 +145,7 @@ def build_parts(
         advantage=estimator.estimate,
         objective=objective,
         trial=trial,
-        memory=outer.Memory(checks.boolean("remat", remat), task_chunk),
+        memory=outer.Memory(checks.boolean("remat", remat), task_chunk, trial.episodes * trial.horizon),
         refit=refit,
         average=checks.one_of("average", average, AVERAGES),
         discount=gamma if discount_states else 1.0,
@@ -234,7 +234,7 @@ def assemble(
 
     def gradient(key, theta):
         data = outer.collect_tasks(key, parts, theta)
-        (loss, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, data)
+        (loss, metrics), descent = objective.value_and_gradient(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, outer.describe(data.trajectory, data.params) | metrics | {
             "loss": loss,

@@ -8,7 +8,7 @@ import optax
 from flax import struct
 
 from metarl_jax import checks, outer
-from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
+from metarl_jax.base import MetaAlgorithm, OuterOptimizer
 from metarl_jax.outer import lives
 from metarl_jax.precision import full_precision
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
@@ -82,11 +82,7 @@ def assemble_lives(
             loss, metrics = loss + more, metrics | told
         return loss, metrics
 
-    def loss(theta, data):
-        losses, metrics = over_tasks(lambda seen: of_life(theta, seen), data)
-        return losses.mean(), {name: outer.metric_over_tasks(name, values) for name, values in metrics.items()}
-
-    objective = MetaObjective(loss, None)
+    objective = parts.memory.mean_over_tasks(of_life)
 
     def newborn(key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
         task_key, life_key = jax.random.split(jax.random.fold_in(key, index))
@@ -144,7 +140,7 @@ def assemble_lives(
         windows = jax.random.split(window_key)
         _, seen_and_told = jax.lax.scan(next_windows, population(birth_key, theta), windows)
         seen, told = jax.tree.map(lambda leaf: leaf[-1], seen_and_told)
-        (loss_now, metrics), descent = jax.value_and_grad(objective.loss, has_aux=True)(theta, seen)
+        (loss_now, metrics), descent = objective.value_and_gradient(theta, seen)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}
 

@@ -221,15 +221,11 @@ def assemble_trials(
         return jax.lax.stop_gradient(data)
 
     def objective(weights: Weights) -> MetaObjective:
-        def loss(theta, data):
-            def of_task(sequence):
-                replayed = outer.replay_sequence(policy, theta, sequence, bptt, remat)
-                return outer.trial_loss(sequence, replayed, weights, scale)
+        def of_task(theta, sequence):
+            replayed = outer.replay_sequence(policy, theta, sequence, bptt, remat)
+            return outer.trial_loss(sequence, replayed, weights, scale)
 
-            losses, metrics = memory.over_tasks(of_task, data)
-            return losses.mean(), {name: outer.metric_over_tasks(name, values) for name, values in metrics.items()}
-
-        return MetaObjective(loss, None)
+        return memory.mean_over_tasks(of_task)
 
     def init(key):
         theta = strongly_typed(policy.init(key))
@@ -250,7 +246,7 @@ def assemble_trials(
         data = prepare(theta, trials)
         # ∇J alone: entropy and the values' error serve the training and are no part of J.
         plain = objective(weights._replace(entropy=0.0, value=0.0))
-        (loss, metrics), descent = jax.value_and_grad(plain.loss, has_aux=True)(theta, data)
+        (loss, metrics), descent = plain.value_and_gradient(theta, data)
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, outer.describe(trials.trajectory, trials.params) | metrics | {
             "loss": loss,

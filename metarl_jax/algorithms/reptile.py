@@ -46,4 +46,4 @@ def reptile(
         )
         return jnp.stack(jax.tree.leaves(distance)).sum(), {}
 
-    return assemble(parts, gradient_steps(adam(outer_lr)), MetaObjective(loss, None))
+    return assemble(parts, gradient_steps(adam(outer_lr)), MetaObjective(loss))

@@ -54,7 +54,7 @@ def gradient_steps(
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         def step(carry, part):
             theta, opt_state = carry
-            (loss, metrics), gradient = jax.value_and_grad(meta_objective.loss, has_aux=True)(theta, part)
+            (loss, metrics), gradient = meta_objective.value_and_gradient(theta, part)
             steps, opt_state = transformation.update(gradient, opt_state, theta)
             metrics = metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(gradient)}
             return (optax.apply_updates(theta, steps), opt_state), metrics
@@ -132,7 +132,8 @@ def trust_region(
         def kl_at(flat):
             return kl_of(unravel(flat), data)
 
-        (loss, metrics), gradient = jax.value_and_grad(loss_at, has_aux=True)(start)
+        (loss, metrics), gradient = meta_objective.value_and_gradient(theta, data)
+        gradient, _ = ravel_pytree(gradient)
         # One linearisation of ∇KL serves all products.
         _, hessian_product = jax.linearize(jax.grad(kl_at), start)
 
