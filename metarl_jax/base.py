@@ -112,6 +112,9 @@ class Adapter(NamedTuple):
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
     """``(θ, fast, trajectory, advantage) → fast``"""
+    learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]] | None = None
+    """the same, → (fast, π_φ of every step of the trajectory), where it knows these as functions of θ without more ado;
+    see `metarl_jax.policies.likelihood.distributions`"""
     born: Callable[[Key, PyTree], PyTree] | None = None
     """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
 

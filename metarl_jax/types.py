@@ -153,11 +153,18 @@ class Path:
     """what was collected at each stage"""
     burn_in: int = struct.field(pytree_node=False)
     """stages that the objective does not count"""
+    seen: PyTree = None
+    """π_φs(·|s) of every step of D_s, leaves [S, N, T, ...], a function of θ like φ_s; None: not known yet"""
 
     @property
     def counted(self) -> "Path":
         """The stages after the burn-in."""
         return jax.tree.map(lambda leaf: leaf[self.burn_in :], self)
+
+    @property
+    def stages(self) -> tuple[PyTree, Stage, PyTree]:
+        """(φ_s, its data, what it says of them), leaves [S, ...]."""
+        return self.params, self.data, self.seen
 
     @property
     def before_steps(self) -> "Path":

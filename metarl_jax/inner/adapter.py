@@ -4,6 +4,8 @@ import jax
 from flax import struct
 
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, Surrogate
+from metarl_jax.inner.surrogates import OfLogProb
+from metarl_jax.policies.likelihood import distributions, log_prob
 from metarl_jax.types import PyTree, Theta, strongly_typed
 
 
@@ -50,4 +52,14 @@ def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimi
         gradient = jax.grad(lambda phi: surrogate(policy, phi, trajectory, advantage))(fast.params)
         return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned))
 
-    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn)
+    def learn_seeing(theta, fast, trajectory, advantage):
+        def loss(phi):
+            seen = distributions(policy, phi, trajectory)
+            return surrogate.function(log_prob(policy, phi, trajectory, seen), trajectory, advantage), seen
+
+        gradient, seen = jax.grad(loss, has_aux=True)(fast.params)
+        learned = () if init_learned is None else theta.inner
+        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned)), seen
+
+    seeing = learn_seeing if isinstance(surrogate, OfLogProb) else None
+    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn, seeing)

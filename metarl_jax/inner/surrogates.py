@@ -13,6 +13,9 @@ The last three estimate the Hessian of the expected return, the second with the 
 along the last axis of [N, T]; nothing here may flatten it.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -20,28 +23,44 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.base import Policy, Surrogate
 from metarl_jax.inner.returns import backward_sum
-from metarl_jax.policies.likelihood import log_prob, probability_ratio
+from metarl_jax.policies.likelihood import log_prob, ratio_to_behavior
 from metarl_jax.types import PyTree, Trajectory
 
 
-def score_function(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+class OfLogProb:
+    """A surrogate that knows the policy by the log-probabilities of the actions taken alone, as a decorator.
+
+    ``function: (log_prob [N, T], trajectory, advantage) → scalar`` becomes a `Surrogate`.
+    """
+
+    def __init__(self, function: Callable[[jax.Array, Trajectory, jax.Array], jax.Array]):
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __call__(self, policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+        return self.function(log_prob(policy, params, trajectory), trajectory, advantage)
+
+
+@OfLogProb
+def score_function(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[log π_φ(a_t|s_t) A_t], with E_t the `mean` of `metarl_jax.types.Trajectory`.
 
     Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is
     biased; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
-    return -trajectory.mean(log_prob(policy, params, trajectory) * advantage)
+    return -trajectory.mean(log_prob * advantage)
 
 
-def likelihood_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+@OfLogProb
+def likelihood_ratio(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[π_φ(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]: low-variance curvature (LVC).
 
     On the behaviour policy's own data the ratio is 1 and its Hessian is a low-variance estimate of the expected
     return's. Rothfuss et al. (2019, arXiv:1810.06784), eq. 11.
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
-    return -trajectory.mean(probability_ratio(policy, params, trajectory) * advantage)
+    return -trajectory.mean(ratio_to_behavior(log_prob, trajectory) * advantage)
 
 
 def _box(exponent: jax.Array) -> jax.Array:
@@ -54,7 +73,8 @@ def _past_sum(terms: Float[Array, "N T"], factor: float) -> Float[Array, "N T"]:
     return backward_sum(terms[:, ::-1], jnp.full_like(terms, factor))[:, ::-1]
 
 
-def dice(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+@OfLogProb
+def dice(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[□_t r̃_t] with □_t = Π_{k≤t} π_φ(a_k|s_k) / stop(π_φ(a_k|s_k)) and r̃_t = A_t − A_{t+1}.
 
     r̃ are the rewards whose sum to go is A: with `returns()` the rewards themselves, and this is DiCE as published
@@ -65,7 +85,7 @@ def dice(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.
     valid = trajectory.valid
     advantage = jnp.where(valid, advantage, 0)
     following = jnp.concatenate([advantage[:, 1:], jnp.zeros_like(advantage[:, :1])], axis=1)
-    log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
+    log_probs = jnp.where(valid, log_prob, 0)
     return -trajectory.mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - following))
 
 
@@ -85,9 +105,10 @@ def loaded_dice(lambda_: float = 1.0) -> Surrogate:
     """
     factor = checks.share("lambda_ of loaded_dice", lambda_)
 
-    def surrogate(policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+    @OfLogProb
+    def surrogate(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
         valid = trajectory.valid
-        log_probs = jnp.where(valid, log_prob(policy, params, trajectory), 0)
+        log_probs = jnp.where(valid, log_prob, 0)
         past_and_now = _past_sum(log_probs, factor)
         dependence = _box(past_and_now) - _box(past_and_now - log_probs)
         return -trajectory.mean(dependence * jnp.where(valid, advantage, 0))

@@ -16,7 +16,7 @@ from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEst
 from metarl_jax.devices import TASKS, by_share, check_chunk, count, split
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import kl_of_stages
-from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
+from metarl_jax.policies.likelihood import distributions, masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
 from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage, Trajectory
 
@@ -184,14 +184,20 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     adapter = parts.adapter
 
     def step(fast, stage):
-        return adapter.learn(theta, fast, stage.trajectory, stage.advantage), adapter.params(theta, fast)
+        params = adapter.params(theta, fast)
+        if adapter.learn_seeing is None:
+            return adapter.learn(theta, fast, stage.trajectory, stage.advantage), (params, None)
+        fast, seen = adapter.learn_seeing(theta, fast, stage.trajectory, stage.advantage)
+        return fast, (params, seen)
 
     learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
     start = adapter.init(theta) if start is None else start
-    fast, params = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
-    last = adapter.params(theta, fast)
-    params = jax.tree.map(lambda path, end: jnp.concatenate([path, end[None]]), params, last)
-    return Path(params=params, data=data, burn_in=parts.trial.first_counted)
+    fast, path = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
+    params, seen = adapter.params(theta, fast), None
+    if adapter.learn_seeing is not None:
+        seen = distributions(parts.policy, params, jax.tree.map(lambda leaf: leaf[-1], data.trajectory))
+    params, seen = jax.tree.map(lambda before, last: jnp.concatenate([before, last[None]]), path, (params, seen))
+    return Path(params=params, data=data, burn_in=parts.trial.first_counted, seen=seen)
 
 
 def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:

@@ -21,14 +21,14 @@ def _importance_objective(weigh) -> Objective:
     """−E[weigh(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages."""
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data):
+        def stage(params, data, seen):
             valid = data.trajectory.valid
-            ratio = probability_ratio(policy, params, data.trajectory)
+            ratio = probability_ratio(policy, params, data.trajectory, seen)
             loss = -data.trajectory.mean(weigh(ratio, jnp.where(valid, data.advantage, 0)))
-            seen = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
-            return loss, seen.min(), seen.max()
+            sound = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
+            return loss, sound.min(), sound.max()
 
-        loss, lowest, highest = jax.vmap(stage)(path.counted.params, path.counted.data)
+        loss, lowest, highest = jax.vmap(stage)(*path.counted.stages)
         return loss.mean(), {"ratio_min": lowest.min(), "ratio_max": highest.max()}
 
     return objective
@@ -79,11 +79,11 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     seen, as in Schulman et al. (2015, arXiv:1502.05477), whatever room their episodes had.
     """
 
-    def stage(params, data):
-        kl = kl_from_behavior(policy, params, data.params, data.trajectory)
+    def stage(params, data, seen):
+        kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen)
         return masked_mean(kl, data.trajectory.valid)
 
-    return jax.vmap(stage)(stages.params, stages.data)
+    return jax.vmap(stage)(*stages.stages)
 
 
 def inner_kl(weight: float = 5e-4) -> Objective:
@@ -101,11 +101,10 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     weight = checks.non_negative("inner_kl_weight", weight)
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data):
-            return data.trajectory.mean(kl_from_behavior(policy, params, data.params, data.trajectory))
+        def stage(params, data, seen):
+            return data.trajectory.mean(kl_from_behavior(policy, params, data.params, data.trajectory, seen))
 
-        stages = path.before_steps
-        kl = jax.vmap(stage)(stages.params, stages.data)
+        kl = jax.vmap(stage)(*path.before_steps.stages)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
         return weight * mean, {"inner_kl": mean}
 
@@ -134,13 +133,12 @@ def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
     weight, clip = checks.positive("credit", weight), checks.positive("clip", clip)
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data):
+        def stage(params, data, seen):
             valid = data.trajectory.valid
-            ratio = probability_ratio(policy, params, data.trajectory)
+            ratio = probability_ratio(policy, params, data.trajectory, seen)
             return jnp.where(valid, clipped_gain(ratio, data.credit[:, None], clip), 0).sum()
 
-        explored = path.before_steps
-        return -weight * jax.vmap(stage)(explored.params, explored.data).sum(), {}
+        return -weight * jax.vmap(stage)(*path.before_steps.stages).sum(), {}
 
     return objective
 

@@ -25,23 +25,36 @@ def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
+def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyTree:
+    """π_φ(·|s) of every step, leaves [N, T, ...]; that of the first step on padding. The policy is applied once.
+
+    The functions below take it as `seen`, so that what is known is not computed again.
+    """
+    observation = pad_with_first(trajectory.observation, trajectory.valid)
+    return jax.vmap(jax.vmap(lambda o: policy.apply(params, o)))(observation)
+
+
+def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
     """log π_φ(a|s) [N, T] in nats of the actions taken; that of the first step on padding."""
-    observation, action = pad_with_first((trajectory.observation, trajectory.action), trajectory.valid)
-
-    def one_step(o, a):
-        return policy.apply(params, o).log_prob(a)
-
-    return jax.vmap(jax.vmap(one_step))(observation, action)
+    seen = distributions(policy, params, trajectory) if seen is None else seen
+    action = pad_with_first(trajectory.action, trajectory.valid)
+    return jax.vmap(jax.vmap(lambda distribution, a: distribution.log_prob(a)))(seen, action)
 
 
-def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory) -> jax.Array:
+def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
     """π_φ(a|s) / π_behaviour(a|s) [N, T]; the behaviour is data. On padding it is that of the first step."""
+    return ratio_to_behavior(log_prob(policy, params, trajectory, seen), trajectory)
+
+
+def ratio_to_behavior(log_prob: jax.Array, trajectory: Trajectory) -> jax.Array:
+    """The same of log-probabilities that are known."""
     behavior = jax.lax.stop_gradient(pad_with_first(trajectory.log_prob, trajectory.valid))
-    return jnp.exp(log_prob(policy, params, trajectory) - behavior)
+    return jnp.exp(log_prob - behavior)
 
 
-def kl_from_behavior(policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory) -> jax.Array:
+def kl_from_behavior(
+    policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory, seen: PyTree = None
+) -> jax.Array:
     """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
 
     Args:
@@ -51,13 +64,9 @@ def kl_from_behavior(policy: Policy, params: PyTree, behavior: PyTree, trajector
             than stored, so that any object with a method `kl` will do.
         trajectory: whose observations to use.
     """
-    observation = pad_with_first(trajectory.observation, trajectory.valid)
-    behavior = jax.lax.stop_gradient(behavior)
-
-    def one_step(o):
-        return policy.apply(behavior, o).kl(policy.apply(params, o))
-
-    return jax.vmap(jax.vmap(one_step))(observation)
+    seen = distributions(policy, params, trajectory) if seen is None else seen
+    before = distributions(policy, jax.lax.stop_gradient(behavior), trajectory)
+    return jax.vmap(jax.vmap(lambda old, new: old.kl(new)))(before, seen)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
