@@ -112,11 +112,11 @@ class Adapter(NamedTuple):
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
     """``(θ, fast, trajectory, advantage) → fast``"""
+    born: Callable[[Key, PyTree], PyTree] | None = None
+    """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
     learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]] | None = None
     """the same, → (fast, π_φ of every step of the trajectory), where it knows these as functions of θ without more ado;
     see `metarl_jax.policies.likelihood.distributions`"""
-    born: Callable[[Key, PyTree], PyTree] | None = None
-    """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]

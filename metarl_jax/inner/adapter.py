@@ -62,4 +62,4 @@ def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimi
         return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned)), seen
 
     seeing = learn_seeing if isinstance(surrogate, OfLogProb) else None
-    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn, seeing)
+    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn, learn_seeing=seeing)

@@ -25,20 +25,33 @@ def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
-def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyTree:
-    """π_φ(·|s) of every step, leaves [N, T, ...]; that of the first step on padding. The policy is applied once.
+def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyTree | None:
+    """π_φ(·|s) of every step, leaves [N, T, ...]; that of the first step on padding.
 
-    The functions below take it as `seen`, so that what is known is not computed again.
+    The functions below take it as `seen`, so that a policy need not be applied to the same steps again.
+
+    Returns:
+        Distributions; None where those of the policy are no trees of arrays, so that none can hold many.
     """
     observation = pad_with_first(trajectory.observation, trajectory.valid)
-    return jax.vmap(jax.vmap(lambda o: policy.apply(params, o)))(observation)
+    trees = []
+
+    def of_step(o):
+        distribution = policy.apply(params, o)
+        trees.append(all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(distribution)))
+        return distribution if trees[-1] else ()
+
+    seen = jax.vmap(jax.vmap(of_step))(observation)
+    return seen if trees[-1] else None
 
 
 def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
     """log π_φ(a|s) [N, T] in nats of the actions taken; that of the first step on padding."""
-    seen = distributions(policy, params, trajectory) if seen is None else seen
     action = pad_with_first(trajectory.action, trajectory.valid)
-    return jax.vmap(jax.vmap(lambda distribution, a: distribution.log_prob(a)))(seen, action)
+    if seen is not None:
+        return jax.vmap(jax.vmap(lambda distribution, a: distribution.log_prob(a)))(seen, action)
+    observation = pad_with_first(trajectory.observation, trajectory.valid)
+    return jax.vmap(jax.vmap(lambda o, a: policy.apply(params, o).log_prob(a)))(observation, action)
 
 
 def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
@@ -53,7 +66,12 @@ def ratio_to_behavior(log_prob: jax.Array, trajectory: Trajectory) -> jax.Array:
 
 
 def kl_from_behavior(
-    policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory, seen: PyTree = None
+    policy: Policy,
+    params: PyTree,
+    behavior: PyTree,
+    trajectory: Trajectory,
+    seen: PyTree = None,
+    seen_before: PyTree = None,
 ) -> jax.Array:
     """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
 
@@ -64,9 +82,11 @@ def kl_from_behavior(
             than stored, so that any object with a method `kl` will do.
         trajectory: whose observations to use.
     """
-    seen = distributions(policy, params, trajectory) if seen is None else seen
-    before = distributions(policy, jax.lax.stop_gradient(behavior), trajectory)
-    return jax.vmap(jax.vmap(lambda old, new: old.kl(new)))(before, seen)
+    if seen is not None and seen_before is not None:
+        return jax.vmap(jax.vmap(lambda old, new: old.kl(new)))(jax.lax.stop_gradient(seen_before), seen)
+    observation = pad_with_first(trajectory.observation, trajectory.valid)
+    behavior = jax.lax.stop_gradient(behavior)
+    return jax.vmap(jax.vmap(lambda o: policy.apply(behavior, o).kl(policy.apply(params, o))))(observation)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
