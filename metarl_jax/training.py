@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.devices import SEEDS, count, replicated, split
+from metarl_jax.devices import SEEDS, by_share, count, replicated, split
 from metarl_jax.guard import first_void, guard, guarded, unguarded, without_episode
 from metarl_jax.types import Key, MetaState, strongly_typed
 
@@ -215,6 +215,9 @@ def train(
         return replicated(update(jax.random.fold_in(key, state.iteration), state))
 
     def several(key, state):
+        if jax.default_backend() == "cpu":  # one seed after the other, since its caches hold the arrays of few tasks
+            rows = by_share(lambda rows: jax.lax.map(lambda row: one(*row), rows), (key, state), SEEDS)
+            return split(rows, SEEDS)
         spread = SEEDS if count(SEEDS) > 1 else None
         return split(jax.vmap(one, spmd_axis_name=spread)(key, state), SEEDS)
 
