@@ -20,6 +20,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -72,6 +73,9 @@ def main(arguments: Arguments) -> int:
     from metarl_jax.runs.provenance import provenance
 
     cli.prepare_jax()
+    # A shell has jobs in the background ignore signals, which those whom they start inherit; a handler they do not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, lambda *_: None)
     print(f"{machine()}; {date.today()}; python experiments/train.py {shlex.join(SETTINGS)}")
     outcomes: dict[str, list[dict[str, Any]]] = {}
     began, seconds = time.monotonic(), dict.fromkeys((case.kind for case in cases), 0.0)

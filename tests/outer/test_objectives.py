@@ -115,3 +115,20 @@ def test_padding_poisons_no_gradient(problem):
             for q in (path, poisoned)
         ]
         jax.tree.map(np.testing.assert_array_equal, *gradients)
+
+
+def test_the_behavior_is_data_so_that_the_kls_curvature_is_fishers(problem):
+    """With 1/σ² for a mean and 2 for a log σ, where the behaviour is the policy itself."""
+    policy, path = problem
+
+    def penalty(params):
+        moved = path.replace(params=params, data=path.data.replace(params=params))
+        return outer.inner_kl(1.0)(policy, moved)[0]
+
+    curvature = jax.hessian(penalty)(path.params)
+    share = np.asarray(path.data.trajectory.valid).mean((1, 2))[: STAGES - 1, None] / (STAGES - 1)
+    fisher = {"mean": np.exp(-2 * np.asarray(path.params["log_std"]))[:-1], "log_std": 2.0}
+    for name, expected in fisher.items():
+        whole = np.asarray(curvature[name][name])
+        found = np.stack([np.diagonal(whole[stage, :, stage]) for stage in range(STAGES - 1)])
+        np.testing.assert_allclose(found, share * expected * np.ones_like(found), rtol=1e-4)
