@@ -48,8 +48,7 @@ def planned_bytes(arguments: Arguments, **memory) -> int:
     )
     theta = jax.eval_shape(parts.adapter.init_meta, jax.random.key(0))
     data = jax.eval_shape(lambda theta: mrl.outer.collect_tasks(jax.random.key(0), parts, theta), theta)
-    loss = mrl.outer.meta_objective(parts).loss
-    compiled = jax.jit(jax.grad(lambda theta, data: loss(theta, data)[0])).lower(theta, data).compile()
+    compiled = jax.jit(mrl.outer.meta_objective(parts).value_and_gradient).lower(theta, data).compile()
     analysis = compiled.memory_analysis()
     if analysis is None:
         raise RuntimeError("this backend plans no memory")
@@ -58,8 +57,9 @@ def planned_bytes(arguments: Arguments, **memory) -> int:
 
 def main(arguments: Arguments) -> None:
     settings = {
-        "everything stored": {},
-        "remat": {"remat": True},
+        "everything stored": {"task_chunk": arguments.tasks},
+        "remat": {"task_chunk": arguments.tasks, "remat": True},
+        "the default": {},
         f"task_chunk={arguments.task_chunk}": {"task_chunk": arguments.task_chunk},
         f"remat, task_chunk={arguments.task_chunk}": {"remat": True, "task_chunk": arguments.task_chunk},
     }

@@ -114,9 +114,9 @@ class Adapter(NamedTuple):
     """``(θ, fast, trajectory, advantage) → fast``"""
     born: Callable[[Key, PyTree], PyTree] | None = None
     """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
-    learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree]] | None = None
-    """the same, → (fast, π_φ of every step of the trajectory), where it knows these as functions of θ without more ado;
-    see `metarl_jax.policies.likelihood.distributions`"""
+    learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree | None]] | None = None
+    """`learn`, with the distributions π_φ(·|s) of the trajectory's steps as a function of θ, where the step has computed
+    them anyway, else None: ``(θ, fast, trajectory, advantage) → (fast, distributions)``"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]

@@ -87,7 +87,8 @@ def build_parts(
             `metarl_jax.types.Trajectory.mean`.
         policy: π, or options of `metarl_jax.policies.mlp`, which makes it otherwise.
         remat: recompute inner steps in the backward pass instead of storing their activations.
-        task_chunk: tasks at a time in both phases; None means all at once.
+        task_chunk: tasks at a time in both phases; None means all at once, and on a CPU, in the outer gradient, as many
+            as its caches hold.
 
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.

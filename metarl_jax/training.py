@@ -177,8 +177,8 @@ def train(
     share a chunk it starts once the caller comes back, since two programs that communicate, this one and another of the
     caller's, must not meet.
 
-    With an array of R keys, R independent runs are trained in one program, by vmap: every leaf of the state then is
-    [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are spread over its devices.
+    With an array of R keys, R independent runs are trained in one program, by vmap, or in turn on a CPU: every leaf of
+    the state then is [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are spread over its devices.
 
     Args:
         algorithm: what to run.

@@ -150,7 +150,10 @@ def test_failures_that_are_not_in_a_row_are_put_up_with():
     assert metrics["nonfinite"].sum() == 15
 
 
-def test_seeds_in_one_program_are_the_seeds_alone():
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_seeds_in_one_program_are_the_seeds_alone(backend, monkeypatch):
+    """In turn, as on a CPU, and side by side."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     roots = jnp.stack([jax.random.key(seed) for seed in (3, 4, 5)])
     chunks = list(train(stub_algorithm(), roots, 7, chunk=3))
     metrics = {name: np.concatenate([chunk.metrics[name] for chunk in chunks]) for name in chunks[0].metrics}

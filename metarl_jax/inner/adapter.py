@@ -47,19 +47,18 @@ def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimi
         start = policy_of(theta)
         return Fast(start, optimizer.init(start))
 
-    def learn(theta, fast, trajectory, advantage):
-        learned = () if init_learned is None else theta.inner
-        gradient = jax.grad(lambda phi: surrogate(policy, phi, trajectory, advantage))(fast.params)
-        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned))
-
     def learn_seeing(theta, fast, trajectory, advantage):
         def loss(phi):
+            if not isinstance(surrogate, OfLogProb):
+                return surrogate(policy, phi, trajectory, advantage), None
             seen = distributions(policy, phi, trajectory)
             return surrogate.function(log_prob(policy, phi, trajectory, seen), trajectory, advantage), seen
 
-        gradient, seen = jax.grad(loss, has_aux=True)(fast.params)
         learned = () if init_learned is None else theta.inner
+        gradient, seen = jax.grad(loss, has_aux=True)(fast.params)
         return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned)), seen
 
-    seeing = learn_seeing if isinstance(surrogate, OfLogProb) else None
-    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn, learn_seeing=seeing)
+    def learn(theta, fast, trajectory, advantage):
+        return learn_seeing(theta, fast, trajectory, advantage)[0]
+
+    return Adapter(init_meta, init, lambda theta, fast: fast.params, learn, learn_seeing=learn_seeing)

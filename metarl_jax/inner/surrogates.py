@@ -38,6 +38,7 @@ class OfLogProb:
         self.function = function
 
     def __call__(self, policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
+        """The loss, the policy being applied to the trajectory."""
         return self.function(log_prob(policy, params, trajectory), trajectory, advantage)
 
 

@@ -1,8 +1,8 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
 
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
+from metarl_jax.outer.memory import Memory
 from metarl_jax.outer.meta_gradient import (
-    Memory,
     Parts,
     adapt,
     collect,
@@ -11,7 +11,6 @@ from metarl_jax.outer.meta_gradient import (
     describe_window,
     exploration_credit,
     meta_objective,
-    metric_over_tasks,
     replay,
     summary,
     trial_of,
@@ -47,7 +46,6 @@ __all__ = [
     "inner_kl",
     "kl_of_stages",
     "meta_objective",
-    "metric_over_tasks",
     "normalize_over_tasks",
     "nothing",
     "ratio",

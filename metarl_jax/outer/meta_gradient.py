@@ -1,4 +1,4 @@
-"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks; vmap over B stands only here.
+"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks.
 
 Two phases. `collect` runs the trial, physics included, without gradients. `replay` runs the same adapter again on the
 fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
@@ -13,100 +13,12 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
-from metarl_jax.devices import TASKS, by_share, check_chunk, count, split
 from metarl_jax.inner.returns import as_at_start
+from metarl_jax.outer.memory import Memory
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import distributions, masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
 from metarl_jax.types import Adaptation, Key, Metrics, Path, PyTree, Stage, Trajectory
-
-
-TaskLoss = Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
-
-CACHED_ROWS = 2048
-"""Steps whose activations fit the cache of a CPU's core: at 64 units an array of them takes half a megabyte."""
-
-
-class Memory(NamedTuple):
-    """What the outer loop trades time for memory with; neither changes a number by more than rounding.
-
-    The backward pass of J needs the activations of every inner step of every task. With both options it holds those of
-    one step of `task_chunk` tasks, beside φ of every step, and computes each about twice.
-    """
-
-    remat: bool = False
-    """recompute an inner step in the backward pass instead of storing its activations (`jax.checkpoint`)"""
-    task_chunk: int | None = None
-    """tasks at a time on all devices together, one chunk after the other; None: as many as suit the device"""
-    rows: int | None = None
-    """steps of a task that the policy is applied to at once, by which a CPU's chunks are chosen; None: all at once"""
-
-    def checkpoint(self, step: Callable) -> Callable:
-        """`step`, whose activations are recomputed where that was asked for."""
-        return jax.checkpoint(step) if self.remat else step
-
-    def over_tasks(self, function: Callable, batch: PyTree) -> PyTree:
-        """`function` of every task of a batch with leaves [B, ...]; the results likewise.
-
-        Batch and results are split over the devices of the ambient mesh; see `metarl_jax.devices`.
-
-        Raises:
-            ValueError: a chunk cannot be split evenly over the devices.
-        """
-        if self.task_chunk is None:
-            return split(jax.vmap(function)(split(batch, TASKS)), TASKS)
-        check_chunk(self.task_chunk, count(TASKS))
-        size = self.task_chunk // count(TASKS)
-        # Without the checkpoint a backward pass would keep what every chunk has computed.
-        return by_share(lambda rows: jax.lax.map(jax.checkpoint(function), rows, batch_size=size), batch, TASKS)
-
-    def mean_over_tasks(self, function: TaskLoss, kl: Callable | None = None) -> MetaObjective:
-        """The outer loss that is the mean over tasks of ``function: (θ, data of a task) → (loss [], metrics)``.
-
-        Its gradient is summed up chunk by chunk, so that a backward pass keeps what one chunk has computed. Without
-        `task_chunk` a chunk is all tasks, and on a CPU as many as its caches hold.
-        """
-
-        def means(losses, metrics):
-            return losses.mean(), {name: metric_over_tasks(name, values) for name, values in metrics.items()}
-
-        def loss(theta, data):
-            return means(*self.over_tasks(lambda of_task: function(theta, of_task), data))
-
-        def gradient(theta, data):
-            share = len(jax.tree.leaves(data)[0]) // count(TASKS)
-            size = self._chunk(share)
-            if size == share:
-                return jax.value_and_grad(loss, has_aux=True)(theta, data)
-
-            def summed(theta, chunk):
-                losses, metrics = jax.vmap(lambda of_task: function(theta, of_task))(chunk)
-                return losses.sum() / (share * count(TASKS)), (losses, metrics)
-
-            def add(total, chunk):
-                gradient, told = jax.grad(summed, has_aux=True)(theta, chunk)
-                return jax.tree.map(jnp.add, total, gradient), told
-
-            def of_share(rows):
-                chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
-                total, told = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, theta), chunks)
-                told = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), told)
-                return jax.tree.map(lambda leaf: leaf[None], total), told
-
-            of_devices, told = by_share(of_share, data, TASKS)
-            return means(*told), jax.tree.map(lambda leaf: leaf.sum(0), of_devices)
-
-        return MetaObjective(loss, kl, gradient)
-
-    def _chunk(self, share: int) -> int:
-        """How many of the tasks of a device's share to take at a time: the most that divides it and is not too many."""
-        if self.task_chunk is not None:
-            most = self.task_chunk // count(TASKS)
-        elif self.rows is not None and jax.default_backend() == "cpu":
-            most = max(1, CACHED_ROWS // self.rows)
-        else:
-            most = share
-        return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(most, 1))
 
 
 class Parts(NamedTuple):
@@ -198,7 +110,7 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     start = adapter.init(theta) if start is None else start
     fast, path = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
     params, seen = adapter.params(theta, fast), None
-    if adapter.learn_seeing is not None:
+    if path[1] is not None:
         seen = distributions(parts.policy, params, jax.tree.map(lambda leaf: leaf[-1], data.trajectory))
     params, seen = jax.tree.map(lambda before, last: jnp.concatenate([before, last[None]]), path, (params, seen))
     return Path(params=params, data=data, burn_in=parts.trial.first_counted, seen=seen)
@@ -307,11 +219,6 @@ def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.
         other_episodes = other_episodes * ((episodes - 1) / jnp.maximum(others, 1))
         expected = expected + slope[..., None] * jnp.where(others > 0, other_episodes - x_others[..., None], 0)
     return jnp.where((usable & (examples > 0))[..., None], own[..., None] - expected, 0)
-
-
-def metric_over_tasks(name: str, values: jax.Array) -> jax.Array:
-    """A task's metric over tasks: the extreme where its name says so, else the mean."""
-    return values.min(0) if name.endswith("_min") else values.max(0) if name.endswith("_max") else values.mean(0)
 
 
 def meta_objective(parts: Parts) -> MetaObjective:

@@ -81,6 +81,8 @@ def kl_from_behavior(
         behavior: the parameters that collected the trajectory. The old distributions are computed from them rather
             than stored, so that any object with a method `kl` will do.
         trajectory: whose observations to use.
+        seen: π_φ of its steps, see `distributions`; None: to be computed.
+        seen_before: π_behaviour of its steps, likewise.
     """
     if seen is not None and seen_before is not None:
         return jax.vmap(jax.vmap(lambda old, new: old.kl(new)))(jax.lax.stop_gradient(seen_before), seen)

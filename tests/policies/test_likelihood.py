@@ -1,0 +1,94 @@
+"""A policy on the steps of a trajectory: what is known of it need not be computed again, and changes nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax import outer
+from metarl_jax.compose import build_parts
+from metarl_jax.policies import likelihood
+from metarl_jax.rollout import rollout
+from tests import toys
+
+KEY = jax.random.key(0)
+
+
+class Opaque:
+    """A distribution that is no tree of arrays: none of them can hold those of many steps."""
+
+    def __init__(self, mean):
+        self.own = mrl.policies.DiagonalGaussian(mean, jnp.zeros_like(mean))
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+    def kl(self, other):
+        return self.own.kl(other.own)
+
+
+def opaque(policy):
+    return mrl.Policy(policy.init, lambda params, observation: Opaque(policy.apply(params, observation).mean))
+
+
+@pytest.mark.parametrize("make", [toys.walk, toys.bandit], ids=["Gaussian", "categorical"])
+def test_known_distributions_give_the_same_numbers(make):
+    env = make()
+    policy = toys.small_policy(env)
+    theta = policy.init(KEY)
+    phi = jax.tree.map(lambda leaf: leaf + 0.1, theta)
+    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
+    seen, before = (likelihood.distributions(policy, params, data) for params in (phi, theta))
+    for function, known in (
+        (likelihood.log_prob, (seen,)),
+        (likelihood.probability_ratio, (seen,)),
+        (lambda p, params, d, *more: likelihood.kl_from_behavior(p, params, theta, d, *more), (seen, before)),
+    ):
+        np.testing.assert_allclose(
+            function(policy, phi, data, *known), function(policy, phi, data), rtol=1e-5, atol=1e-7
+        )
+
+
+def test_distributions_that_hold_no_arrays_are_computed_where_they_are_asked_for():
+    env = toys.walk()
+    policy = toys.small_policy(env)
+    theta = policy.init(KEY)
+    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
+    assert likelihood.distributions(opaque(policy), theta, data) is None
+    found = jax.eval_shape(lambda: likelihood.log_prob(opaque(policy), theta, data))
+    assert found.shape == data.reward.shape
+    algorithm = mrl.algorithms.make("promp", env, policy=opaque(policy), tasks=2, episodes=3)
+    ascent, metrics = jax.jit(algorithm.gradient)(KEY, algorithm.init(KEY).params)
+    assert np.isfinite(metrics["inner_kl"])
+    assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(ascent))
+
+
+OBJECTIVES = {
+    "ratio": outer.ratio(),
+    "clipped, with a penalty and credit": outer.add(outer.clipped(), outer.inner_kl(0.5), outer.credit(0.5)),
+}
+
+
+@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "dice"])
+@pytest.mark.parametrize("kind", OBJECTIVES)
+def test_what_the_inner_step_has_seen_is_as_a_function_of_theta_what_the_objective_would_compute(kind, surrogate):
+    with jax.enable_x64(True):
+        sizes = {"tasks": 3, "episodes": 3, "adaptation_steps": 2, "burn_in": 0, "policy": {"hidden": (4,)}}
+        parts = build_parts(toys.walk(), objective=OBJECTIVES[kind], surrogate=surrogate, **sizes)
+        theta = parts.adapter.init_meta(KEY)
+        data = outer.collect_tasks(KEY, parts, theta)
+        theta = jax.tree.map(lambda leaf: leaf + 0.05, theta)  # as in a second outer step on the same data
+
+        def loss(theta, known):
+            def of_task(data):
+                path = outer.replay(parts, theta, data)
+                assert path.seen is not None
+                assert data.seen is not None
+                path = path if known else path.replace(seen=None, data=data.replace(seen=None))
+                return parts.objective(parts.policy, path)[0]
+
+            return jax.vmap(of_task)(data).mean()
+
+        known, plain = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(theta, which) for which in (True, False))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), known, plain)
