@@ -115,8 +115,8 @@ class Adapter(NamedTuple):
     born: Callable[[Key, PyTree], PyTree] | None = None
     """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
     learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree | None]] | None = None
-    """`learn`, with the distributions π_φ(·|s) of the trajectory's steps as a function of θ, where the step has computed
-    them anyway, else None: ``(θ, fast, trajectory, advantage) → (fast, distributions)``"""
+    """`learn`, with the distributions π_φ(·|s) of the trajectory's steps as a function of θ where the step has computed
+    them anyway: ``(θ, fast, trajectory, advantage) → (fast, distributions or None)``"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]

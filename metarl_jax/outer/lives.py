@@ -54,7 +54,7 @@ def skipping_void(adapter: Adapter) -> Adapter:
         learned = adapter.learn(theta, fast, trajectory, advantage)
         return jax.tree.map(lambda new, old: jnp.where(trajectory.valid.any(), new, old), learned, fast)
 
-    return adapter._replace(learn=learn)
+    return adapter._replace(learn=learn, learn_seeing=None)
 
 
 def _step(key: Key, parts: Parts, theta: PyTree, task: PyTree, fast: PyTree, environments: Running):
