@@ -92,7 +92,8 @@ class Session:
 
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Whether a run may start, or go on, in its folder; raises ValueError if not."""
-    envs.card(config.task)  # an unknown name is to be told as one, and not as a part of the folder's
+    if not config.task.isprintable():
+        envs.card(config.task)  # an unknown name is to be told as one, and not as a part of the folder's
     folder = config.run_folder
     check_path(folder)
     check_own(folder)
