@@ -141,8 +141,6 @@ class Stage:
     credit: jax.Array
     """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
     computes it across tasks, in the units of the stage losses"""
-    seen: PyTree = None
-    """π_behaviour(·|s) of every step, leaves [N, T, ...]; None: to be computed of `params` where it is asked for"""
 
 
 @struct.dataclass

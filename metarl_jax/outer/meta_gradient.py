@@ -78,11 +78,7 @@ def run_trial(
 
 def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
     """All of one trial in ONE task, for the replay; leaves [S, N, T, ...]. See `run_trial`."""
-
-    def kept(stage):
-        return stage.replace(seen=distributions(parts.policy, stage.params, stage.trajectory))
-
-    return run_trial(key, parts, theta, task, kept)[1]
+    return run_trial(key, parts, theta, task, lambda stage: stage)[1]
 
 
 def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Path:

@@ -66,12 +66,7 @@ def ratio_to_behavior(log_prob: jax.Array, trajectory: Trajectory) -> jax.Array:
 
 
 def kl_from_behavior(
-    policy: Policy,
-    params: PyTree,
-    behavior: PyTree,
-    trajectory: Trajectory,
-    seen: PyTree = None,
-    seen_before: PyTree = None,
+    policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory, seen: PyTree = None
 ) -> jax.Array:
     """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
 
@@ -82,13 +77,12 @@ def kl_from_behavior(
             than stored, so that any object with a method `kl` will do.
         trajectory: whose observations to use.
         seen: π_φ of its steps, see `distributions`; None: to be computed.
-        seen_before: π_behaviour of its steps, likewise.
     """
-    if seen is not None and seen_before is not None:
-        return jax.vmap(jax.vmap(lambda old, new: old.kl(new)))(jax.lax.stop_gradient(seen_before), seen)
     observation = pad_with_first(trajectory.observation, trajectory.valid)
     behavior = jax.lax.stop_gradient(behavior)
-    return jax.vmap(jax.vmap(lambda o: policy.apply(behavior, o).kl(policy.apply(params, o))))(observation)
+    if seen is None:
+        return jax.vmap(jax.vmap(lambda o: policy.apply(behavior, o).kl(policy.apply(params, o))))(observation)
+    return jax.vmap(jax.vmap(lambda o, now: policy.apply(behavior, o).kl(now)))(observation, seen)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:

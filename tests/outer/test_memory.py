@@ -37,15 +37,6 @@ def test_the_same_update_whatever_is_stored(name, options):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), updated, expected)
 
 
-MEANS = {  # algorithm, options: every kind of loss that is a mean over tasks
-    "a ratio": ("maml", {}),
-    "clipped, with a penalty": ("promp", {}),
-    "credit": ("e-maml", {}),
-    "learned rates": ("meta-sgd", {}),
-    "a critic": ("tmaml", {}),
-}
-
-
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 9, None])
 def test_a_chunk_is_the_most_tasks_that_divide_a_share(chunk, monkeypatch):
     memory = mrl.outer.Memory(task_chunk=chunk, rows=600)
@@ -55,20 +46,33 @@ def test_a_chunk_is_the_most_tasks_that_divide_a_share(chunk, monkeypatch):
     assert memory._chunk(6) == expected.get(chunk, 6)
 
 
-@pytest.mark.parametrize("kind", MEANS)
-def test_the_gradient_chunk_by_chunk_is_that_of_the_loss(kind):
-    name, options = MEANS[kind]
+OBJECTIVES = {
+    "a ratio": mrl.outer.ratio(),
+    "clipped, with a penalty and credit": mrl.outer.add(
+        mrl.outer.clipped(), mrl.outer.inner_kl(0.5), mrl.outer.credit(0.5)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_gradient_chunk_by_chunk_is_that_of_the_loss(kind, seeds):
+    """Its extremes and means over tasks too, and under a vmap over seeds."""
     with jax.enable_x64(True):
-        algorithm = functools.partial(mrl.algorithms.make, name, toys.walk(), **SIZES | {"tasks": 6}, **options)
-        theta = algorithm().init(jax.random.key(0)).params
-        whole, parted = (algorithm(task_chunk=chunk).gradient for chunk in (6, 2))
-        key = jax.random.key(1)
-        expected, found = (jax.jit(gradient)(key, theta) for gradient in (whole, parted))
+        sizes = {"tasks": 6, "episodes": 3, "policy": {"hidden": (8,)}}
+        parts = build_parts(toys.walk(), objective=OBJECTIVES[kind], task_chunk=2, **sizes)
+        objective = mrl.outer.meta_objective(parts)
+        key = jax.random.key(1) if seeds == 1 else jax.random.split(jax.random.key(1), seeds)
+
+        def both(key):
+            theta = parts.adapter.init_meta(key)
+            data = mrl.outer.collect_tasks(key, parts, theta)
+            theta = jax.tree.map(lambda leaf: leaf + 0.05, theta)
+            whole = jax.value_and_grad(objective.loss, has_aux=True)(theta, data)
+            return whole, objective.value_and_gradient(theta, data)
+
+        expected, found = jax.jit(both if seeds == 1 else jax.vmap(both))(key)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
-        keys = jax.random.split(key, 2)
-        first = jax.tree.map(lambda leaf: leaf[0], jax.jit(jax.vmap(parted, (0, None)))(keys, theta)[0])
-        one = jax.jit(whole)(keys[0], theta)[0]
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), first, one)
 
 
 def temporary_bytes(**options):
