@@ -5,9 +5,9 @@ python benchmarks/mutants.py --only tasks "the clip"     # faults with one of th
 python benchmarks/mutants.py --output benchmarks/results/mutants.json
 
 A copy of the tracked files is made; in it one text of one file is replaced by another, the tests named beside it run,
-none of which is marked slow, and the text is put back. A fault counts as noticed if a test fails; that a file cannot be
-imported, or that no test was collected, does not count. The exit status is 1 if any was not noticed. First all tests
-that are named pass without a fault. About an hour of one core.
+none of which is marked slow, and the text is put back. A fault counts as noticed if a test fails, or if the tests'
+process dies of it; that a file cannot be imported, or that no test was collected, does not count. The exit status is 1
+if any was not noticed. First all tests that are named pass without a fault. More than an hour of one core.
 """
 
 import dataclasses
@@ -89,6 +89,7 @@ def tests_pass(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([*command, *tests], cwd=root, env=environment, capture_output=True, text=True, check=False)
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    failed = [f"ended by signal {-done.returncode}"] if done.returncode < 0 else failed
     return done.returncode, (failed or done.stdout.splitlines()[-1:] or [done.stderr])[0]
 
 
@@ -115,7 +116,7 @@ def main(arguments: Arguments) -> int:
             before = fault.put_into(root)
             status, line = tests_pass(root, fault.tests)
             (root / "metarl_jax" / fault.file).write_text(before)
-            noticed = status == FAILED
+            noticed = status == FAILED or status < 0  # a signal's
             outcomes.append({"fault": fault.name, "file": fault.file, "noticed": noticed, "by": line})
             print(f"{fault.file}: {fault.name} ({time.monotonic() - began:.0f} s): ", end="")
             print(line if noticed else f"NOT NOTICED (status {status}): {line}", flush=True)
