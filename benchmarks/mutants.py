@@ -83,7 +83,7 @@ def _copy(root: Path) -> None:
         subprocess.run(["git", *command], cwd=root, check=True)
 
 
-def tests_pass(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+def run_tests(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """pytest's exit status in a copy of the project, and the first test that failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rf"]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -108,13 +108,13 @@ def main(arguments: Arguments) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".cache"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
         if not arguments.trust:
-            status, line = tests_pass(root, tuple(dict.fromkeys(test for fault in chosen for test in fault.tests)))
+            status, line = run_tests(root, tuple(dict.fromkeys(test for fault in chosen for test in fault.tests)))
             if status:
                 raise SystemExit(f"error: the tests do not pass without a fault: {line}")
         for fault in chosen:
             began = time.monotonic()
             before = fault.put_into(root)
-            status, line = tests_pass(root, fault.tests)
+            status, line = run_tests(root, fault.tests)
             (root / "metarl_jax" / fault.file).write_text(before)
             noticed = status == FAILED or status < 0  # a signal's
             outcomes.append({"fault": fault.name, "file": fault.file, "noticed": noticed, "by": line})
