@@ -5,9 +5,9 @@ python benchmarks/mutants.py --only tasks "the clip"     # faults with one of th
 python benchmarks/mutants.py --output benchmarks/results/mutants.json
 
 A copy of the tracked files is made; in it one text of one file is replaced by another, the tests named beside it run,
-none of which is marked slow, and the text is put back. A fault counts as noticed if a test fails; that a file cannot be
-imported, or that no test was collected, does not count. The exit status is 1 if any was not noticed. First all tests
-that are named pass without a fault. About an hour of one core.
+none of which is marked slow, and the text is put back. A fault counts as noticed if a test fails, or if the tests'
+process dies of it; that a file cannot be imported, or that no test was collected, does not count. The exit status is 1
+if any was not noticed. First all tests that are named pass without a fault. More than an hour of one core.
 """
 
 import dataclasses
@@ -83,12 +83,13 @@ def _copy(root: Path) -> None:
         subprocess.run(["git", *command], cwd=root, check=True)
 
 
-def tests_pass(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+def run_tests(root: Path, tests: tuple[str, ...]) -> tuple[int, str]:
     """pytest's exit status in a copy of the project, and the first test that failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=no", "-rf"]
     environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([*command, *tests], cwd=root, env=environment, capture_output=True, text=True, check=False)
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    failed = [f"ended by signal {-done.returncode}"] if done.returncode < 0 else failed
     return done.returncode, (failed or done.stdout.splitlines()[-1:] or [done.stderr])[0]
 
 
@@ -107,15 +108,15 @@ def main(arguments: Arguments) -> int:
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(root / ".cache"))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
         if not arguments.trust:
-            status, line = tests_pass(root, tuple(dict.fromkeys(test for fault in chosen for test in fault.tests)))
+            status, line = run_tests(root, tuple(dict.fromkeys(test for fault in chosen for test in fault.tests)))
             if status:
                 raise SystemExit(f"error: the tests do not pass without a fault: {line}")
         for fault in chosen:
             began = time.monotonic()
             before = fault.put_into(root)
-            status, line = tests_pass(root, fault.tests)
+            status, line = run_tests(root, fault.tests)
             (root / "metarl_jax" / fault.file).write_text(before)
-            noticed = status == FAILED
+            noticed = status == FAILED or status < 0  # a signal's
             outcomes.append({"fault": fault.name, "file": fault.file, "noticed": noticed, "by": line})
             print(f"{fault.file}: {fault.name} ({time.monotonic() - began:.0f} s): ", end="")
             print(line if noticed else f"NOT NOTICED (status {status}): {line}", flush=True)

@@ -12,6 +12,7 @@ from metarl_jax.envs.frozen import frozen_reads
 from tests.envs.test_check import SOUND
 
 LEVEL = 1.0
+FAR = 2.0
 TABLE = [0.1, 0.2, 0.3]
 SETTINGS = {"name": "far", "unused": 3.0}
 
@@ -39,6 +40,7 @@ def samplers():
         "a global that a function assigns": (lambda key: drawn(key, LEVEL), "LEVEL"),
         "through another function": (lambda key: scaled(key), "curriculum['scale']"),
         "a constant": (lambda key: drawn(key, fixed), None),
+        "a global that no function assigns": (lambda key: drawn(key, FAR), None),
         "a tuple": (lambda key: drawn(key, pair[0]), None),
         "a table": (lambda key: drawn(key, jnp.array(TABLE)[jax.random.randint(key, (), 0, 3)]), None),
         "an array": (lambda key: drawn(key, jnp.array(array)[0]), None),

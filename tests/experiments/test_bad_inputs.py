@@ -61,6 +61,7 @@ ROWS = {
     "train --task reacher-gaol": "'reacher-gaol'.*did you mean 'reacher-goal'.*choose from gaussian-bandit",
     "train --task ''": "unknown environment ''.*choose from",
     "train --task 'a\nb'": "unknown environment 'a\\\\nb'",
+    "train --task point-nav --algorithm 'a\nb'": "unknown algorithm 'a\\\\nb'",
     "train --task point-nav@finn2018": "'point-nav@finn2018'.*did you mean 'point-nav@finn2017'",
     "train --task point-nav --algorithm prompt": "unknown algorithm 'prompt': did you mean 'promp'",
     "train --preset reacher": "unknown preset 'reacher'.*did you mean 'reacher-goal'",

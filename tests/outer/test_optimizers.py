@@ -106,3 +106,11 @@ def test_gradient_steps_are_optax_steps():
 def test_bad_settings(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_minibatch_is_every_so_many_th_task():
+    objective = MetaObjective(lambda theta, tasks: ((theta * tasks).sum(), {"seen": tasks}), None)
+    steps = outer.gradient_steps(optax.sgd(0.5), epochs=1, minibatches=2)
+    theta, _, metrics = steps.update(objective, jnp.zeros(()), steps.init(jnp.zeros(())), jnp.arange(6.0))
+    np.testing.assert_array_equal(metrics["seen"], [1, 3, 5])  # of the last step
+    assert theta == -0.5 * 15
