@@ -20,6 +20,7 @@ from typing import Annotated
 import tyro
 
 from metarl_jax.runs import cli, startup
+from metarl_jax.runs.config_file import task_of
 
 DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json and adaptation.png in its folder."
 
@@ -49,7 +50,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
-    cli.prepare_jax()
+    cli.prepare_jax(task_of(arguments.run))
     with startup.at_once():
         from metarl_jax.runs.evaluate import evaluate_run
 

@@ -18,6 +18,7 @@ from typing import Annotated
 import tyro
 
 from metarl_jax.runs import cli, startup
+from metarl_jax.runs.config_file import task_of
 
 DESCRIPTION = """Show a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
 
@@ -49,7 +50,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="render.py", description=DESCRIPTION)
-    cli.prepare_jax()
+    cli.prepare_jax(task_of(arguments.run))
     with startup.at_once():
         from metarl_jax.runs.render import render_run
 

@@ -49,7 +49,7 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="show_tasks.py", description=DESCRIPTION)
-    cli.prepare_jax()
+    cli.prepare_jax(arguments.name)
     with startup.at_once():
         from metarl_jax.runs.config import ENV_SET_BY, parse_options
         from metarl_jax.runs.show_tasks import show_tasks

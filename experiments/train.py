@@ -25,7 +25,7 @@ with --task alone, the defaults below. `--preset NAME --help` shows a preset's v
 
 def main(argv: Sequence[str]) -> None:
     if not {"-h", "--help"} & set(argv):
-        cli.prepare_jax()
+        cli.prepare_jax(arguments.task(argv))
         _meet(argv)
     asked = arguments.parse(argv, prog="train.py", description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)))
     with startup.at_once():

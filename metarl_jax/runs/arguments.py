@@ -93,6 +93,18 @@ def job(argv: Sequence[str]) -> Job:
     return Job(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Job)})
 
 
+def task(argv: Sequence[str]) -> str | None:
+    """The task that a command line is about, as far as that is known before JAX is used; a wrong one is told later."""
+    given = _early(argv)
+    if given.task is not None:
+        return given.task
+    if given.resume and given.folder is not None:
+        from metarl_jax.runs.config_file import task_of
+
+        return task_of(Path(given.folder))
+    return presets.PRESETS[given.preset if given.preset in presets.PRESETS else presets.for_device("cpu")].task
+
+
 def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
     """What explicit options override, and a line that says where it comes from.
 

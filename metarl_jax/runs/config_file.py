@@ -42,6 +42,14 @@ def read_config(folder: Path) -> TrainConfig:
     return dataclasses.replace(from_json(text, str(path)), folder=str(folder))
 
 
+def task_of(folder: Path) -> str | None:
+    """The name of a run's task, None where it cannot be read: what is wrong is told by who needs more of it."""
+    try:
+        return read_config(folder).task
+    except (ValueError, OSError):
+        return None
+
+
 def write_config(config: TrainConfig, folder: Path) -> None:
     """Writes config.json, whole or not at all."""
     files.write(folder / "config.json", to_json(config))
