@@ -1,7 +1,9 @@
 """Fixtures that several test folders share."""
 
 import functools
+import gc
 import os
+from pathlib import Path
 from typing import Any, NamedTuple
 
 # Most of the tests' time is compilation of programs that run for milliseconds. Without LLVM's optimisations it halves,
@@ -13,6 +15,11 @@ os.environ.setdefault(
 )
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as scripts have it; its threads would fight for busy cores
+
+# What one process has compiled no other compiles, nor the next run; `pytest --cache-clear` empties it. A cache of a
+# program is found by all that the program is made from, so what has changed is compiled anew.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "d" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +79,16 @@ def pytest_collection_modifyitems(items):
     for item in items:
         group = "recording" if "recording" in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group.replace("/", ".")))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_of_a_module():
+    """Programs stay in memory until their process ends; before there are too many, all are dropped."""
+    yield
+    pages = int(Path("/proc/self/statm").read_text().split()[1]) if Path("/proc/self/statm").exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > 2 * 2**30:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,11 @@ class Memory(NamedTuple):
                 return jax.value_and_grad(loss, has_aux=True)(theta, data)
 
             def summed(theta, chunk):
-                losses, metrics = jax.vmap(lambda of_task: function(theta, of_task))(chunk)
+                if size == 1:  # a vmap of one would leave its axis in every product
+                    told = function(theta, jax.tree.map(lambda leaf: leaf[0], chunk))
+                    losses, metrics = jax.tree.map(lambda leaf: leaf[None], told)
+                else:
+                    losses, metrics = jax.vmap(lambda of_task: function(theta, of_task))(chunk)
                 return losses.sum() / (share * count(TASKS)), (losses, metrics)
 
             def add(total, chunk):

@@ -41,7 +41,10 @@ def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyT
         trees.append(all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(distribution)))
         return distribution if trees[-1] else ()
 
-    seen = jax.vmap(jax.vmap(of_step))(observation)
+    # Along one axis, so that matrix products are of matrices: XLA turns a transposed product of these alone.
+    lead = trajectory.valid.shape
+    steps = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(lead) :]), observation)
+    seen = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), jax.vmap(of_step)(steps))
     return seen if trees[-1] else None
 
 
