@@ -10,7 +10,7 @@ from tests.experiments.scripts import load
 def script(tmp_path, monkeypatch, capsys):
     """Runs a script in an empty folder; gives status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)  # it changes the process for good
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)  # it changes the process for good
 
     def call(name, *arguments):
         capsys.readouterr()

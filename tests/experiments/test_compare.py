@@ -17,7 +17,7 @@ TOY = [
 @pytest.fixture(autouse=True, scope="module")
 def _an_unchanged_process():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda: None)
+        patch.setattr(cli, "prepare_jax", lambda task=None: None)
         yield
 
 

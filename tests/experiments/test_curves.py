@@ -19,7 +19,7 @@ def _toys():
         environment={"action_scale": 10.0, "horizon": 3}, gradient=SIZES | {"episodes": 4}, memory=SIZES
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda: None)
+        patch.setattr(cli, "prepare_jax", lambda task=None: None)
         patch.setitem(curves.FAMILIES, "point-nav", small)
         patch.setitem(curves.ALGORITHMS, "rl2", {"tasks": 2, "memory_size": 2})
         yield

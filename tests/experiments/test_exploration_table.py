@@ -12,7 +12,7 @@ from metarl_jax.runs import cli
 @pytest.fixture
 def untrained(monkeypatch, tmp_path):
     """Rows of two seeds that open everything while it is free; the folder to write to."""
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
 
     def run(name, burn_in, arguments):
         episodes = 2 * arguments.episodes

@@ -28,7 +28,7 @@ T = 6
 @pytest.fixture(autouse=True, scope="module")
 def _an_unchanged_process():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda: None)
+        patch.setattr(cli, "prepare_jax", lambda task=None: None)
         patch.setattr(video, "shutil", SimpleNamespace(which=lambda name: None))  # no ffmpeg, whatever is installed
         yield
 

@@ -19,7 +19,7 @@ from tests.experiments.scripts import EXPERIMENTS, TINY, load
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "prepare_jax", lambda: None)
+        patch.setattr(cli, "prepare_jax", lambda task=None: None)
         assert cli.run(load("train").main, [*TINY, "--folder", str(folder)]) == 0
     return folder
 

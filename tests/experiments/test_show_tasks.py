@@ -18,7 +18,7 @@ FAMILIES = ["gaussian-bandit", "bernoulli-bandit", "tabular-mdp", "point-nav"]
 
 @pytest.fixture(autouse=True)
 def _an_unchanged_process(monkeypatch):
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -140,7 +140,7 @@ BAD = {
 def call(tmp_path, monkeypatch, capsys):
     """Runs the script in an empty folder; gives status, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "prepare_jax", lambda: None)  # it changes the process for good
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)  # it changes the process for good
 
     def run(*arguments):
         capsys.readouterr()
