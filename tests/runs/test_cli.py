@@ -1,10 +1,15 @@
-"""What a script says of errors that are not the user's input."""
+"""What a script does before it uses JAX, and what it says of errors that are not the user's input."""
 
 import logging
+import os
+import sys
+import warnings
 
 import pytest
 
-from metarl_jax.runs import cli
+from metarl_jax.runs import arguments, cli
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config_file import write_config
 
 
 def raising(error):
@@ -42,3 +47,45 @@ def test_what_the_library_logs_is_a_note_in_a_script_and_nowhere_else(capsys, ca
     log.warning("outside")
     assert caplog.messages == ["outside"]
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "task"),
+    [
+        ("", "reacher-goal"),
+        ("--task ant-dir --preset point-nav", "ant-dir"),
+        ("--preset point-nav", "point-nav"),
+        ("--preset unknown", "reacher-goal"),  # told later, as are the next two
+        ("--task unknown", "unknown"),
+        ("--resume --folder missing", None),
+        ("--resume --folder run", "grid-nav"),
+    ],
+)
+def test_the_task_of_a_command_line_is_known_before_jax_is_used(argv, task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    write_config(TrainConfig(task="grid-nav"), tmp_path / "run")
+    assert arguments.task(argv.split()) == task
+
+
+@pytest.mark.parametrize(
+    ("task", "before", "after"),
+    [
+        ("cheetah-dir", None, cli.QUICK),
+        ("ant-dir@promp2019", None, cli.QUICK),
+        ("cheetah-dir", "--xla_of_the_user", "--xla_of_the_user"),
+        ("point-nav", None, None),
+        ("unknown", None, None),
+        (None, None, None),
+    ],
+)
+def test_physics_is_compiled_by_the_generator_that_is_quick_at_it(task, before, after, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(
+        os, "environ", {"JAX_COMPILATION_CACHE_DIR": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": ""}
+    )
+    if before is not None:
+        os.environ["XLA_FLAGS"] = before
+    with warnings.catch_warnings():
+        cli.prepare_jax(task)
+    assert os.environ.get("XLA_FLAGS") == after
