@@ -226,7 +226,8 @@ def assemble(
 
     def update(key, state):
         data = outer.collect_tasks(key, parts, state.params)
-        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, state.opt_state, data)
+        known = outer.with_behaviors(parts, data)
+        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, state.opt_state, known)
         if parts.refit is not None:
             trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
             theta = parts.refit(theta, trajectories)

@@ -16,8 +16,8 @@ os.environ.setdefault(
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as scripts have it; its threads would fight for busy cores
 
-# What one process has compiled no other compiles, nor the next run; `pytest --cache-clear` empties it. A program is found
-# by all that it is made from, so what has changed is compiled anew.
+# What one process has compiled no other compiles, nor the next run; `pytest --cache-clear` empties it. A program is
+# found by all that it is made from, so what has changed is compiled anew.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "d" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -14,6 +14,7 @@ from metarl_jax.outer.meta_gradient import (
     replay,
     summary,
     trial_of,
+    with_behaviors,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
@@ -57,4 +58,5 @@ __all__ = [
     "trial_of",
     "trust_region",
     "validation",
+    "with_behaviors",
 ]

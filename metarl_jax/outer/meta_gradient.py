@@ -139,6 +139,15 @@ def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
     return data.replace(credit=exploration_credit(data, parts.trial, parts.discount))
 
 
+def with_behaviors(parts: Parts, data: Stage) -> Stage:
+    """Collected data with π_φ(·|s) of all its steps, so that no outer step computes it again; leaves [B, S, ...]."""
+
+    def of_stage(stage):
+        return distributions(parts.policy, stage.params, stage.trajectory)
+
+    return data.replace(behavior=parts.memory.over_tasks(jax.vmap(of_stage), data))
+
+
 def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
     """The trial of task number `index` of a meta-iteration; leaves [S, N, T, ...]."""
     task_key, data_key = jax.random.split(jax.random.fold_in(key, index))

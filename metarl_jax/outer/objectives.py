@@ -80,7 +80,7 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     """
 
     def stage(params, data, seen):
-        kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen)
+        kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen, data.behavior)
         return masked_mean(kl, data.trajectory.valid)
 
     return jax.vmap(stage)(*stages.stages)
@@ -102,7 +102,8 @@ def inner_kl(weight: float = 5e-4) -> Objective:
 
     def objective(policy: Policy, path: Path):
         def stage(params, data, seen):
-            return data.trajectory.mean(kl_from_behavior(policy, params, data.params, data.trajectory, seen))
+            kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen, data.behavior)
+            return data.trajectory.mean(kl)
 
         kl = jax.vmap(stage)(*path.before_steps.stages)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise

@@ -69,23 +69,30 @@ def ratio_to_behavior(log_prob: jax.Array, trajectory: Trajectory) -> jax.Array:
 
 
 def kl_from_behavior(
-    policy: Policy, params: PyTree, behavior: PyTree, trajectory: Trajectory, seen: PyTree = None
+    policy: Policy,
+    params: PyTree,
+    behavior: PyTree,
+    trajectory: Trajectory,
+    seen: PyTree = None,
+    acted: PyTree = None,
 ) -> jax.Array:
     """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
 
     Args:
         policy: π.
         params: φ.
-        behavior: the parameters that collected the trajectory. The old distributions are computed from them rather
-            than stored, so that any object with a method `kl` will do.
+        behavior: the parameters that collected the trajectory. Any object with a method `kl` will do as a distribution.
         trajectory: whose observations to use.
         seen: π_φ of its steps, see `distributions`; None: to be computed.
+        acted: π_behaviour of its steps, likewise.
     """
-    observation = pad_with_first(trajectory.observation, trajectory.valid)
     behavior = jax.lax.stop_gradient(behavior)
+    seen = distributions(policy, params, trajectory) if seen is None else seen
+    acted = distributions(policy, behavior, trajectory) if acted is None else acted
     if seen is None:
+        observation = pad_with_first(trajectory.observation, trajectory.valid)
         return jax.vmap(jax.vmap(lambda o: policy.apply(behavior, o).kl(policy.apply(params, o))))(observation)
-    return jax.vmap(jax.vmap(lambda o, now: policy.apply(behavior, o).kl(now)))(observation, seen)
+    return jax.vmap(jax.vmap(lambda then, now: then.kl(now)))(acted, seen)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
