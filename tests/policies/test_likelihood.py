@@ -71,7 +71,8 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("surrogate", ["likelihood_ratio", "dice"])
 @pytest.mark.parametrize("kind", OBJECTIVES)
-def test_what_the_inner_step_has_seen_is_as_a_function_of_theta_what_the_objective_would_compute(kind, surrogate):
+def test_what_is_known_is_as_a_function_of_theta_what_the_objective_would_compute(kind, surrogate):
+    """π of the inner step's policies, and of the behaviours."""
     with jax.enable_x64(True):
         sizes = {"tasks": 3, "episodes": 3, "adaptation_steps": 2, "burn_in": 0, "policy": {"hidden": (4,)}}
         parts = build_parts(toys.walk(), objective=OBJECTIVES[kind], surrogate=surrogate, **sizes)
@@ -89,4 +90,8 @@ def test_what_the_inner_step_has_seen_is_as_a_function_of_theta_what_the_objecti
             return jax.vmap(of_task)(data).mean()
 
         known, plain = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(theta, which) for which in (True, False))
+        data = outer.with_behaviors(parts, data)
+        assert data.behavior is not None
+        acted = jax.jit(jax.value_and_grad(loss), static_argnums=1)(theta, True)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), acted, plain)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), known, plain)
