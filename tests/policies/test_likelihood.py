@@ -18,8 +18,8 @@ KEY = jax.random.key(0)
 class Opaque:
     """A distribution that is no tree of arrays: none of them can hold those of many steps."""
 
-    def __init__(self, mean):
-        self.own = mrl.policies.DiagonalGaussian(mean, jnp.zeros_like(mean))
+    def __init__(self, own):
+        self.own = own
 
     def __getattr__(self, name):
         return getattr(self.own, name)
@@ -29,7 +29,7 @@ class Opaque:
 
 
 def opaque(policy):
-    return mrl.Policy(policy.init, lambda params, observation: Opaque(policy.apply(params, observation).mean))
+    return mrl.Policy(policy.init, lambda params, observation: Opaque(policy.apply(params, observation)))
 
 
 @pytest.mark.parametrize("make", [toys.walk, toys.bandit], ids=["Gaussian", "categorical"])
@@ -61,6 +61,22 @@ def test_distributions_that_hold_no_arrays_are_computed_where_they_are_asked_for
     ascent, metrics = jax.jit(algorithm.gradient)(KEY, algorithm.init(KEY).params)
     assert np.isfinite(metrics["inner_kl"])
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(ascent))
+
+
+@pytest.mark.parametrize("wrapped", [lambda policy: policy, opaque], ids=["arrays", "opaque"])
+def test_the_kl_is_that_from_the_behaviour(wrapped):
+    """KL(N(0, 1) ‖ N(1, 2²)) = log 2 + (1 + 1) / 8 − 1 / 2, the other way round 2 − log 2."""
+    env = toys.walk()
+    policy = wrapped(
+        mrl.Policy(
+            init=lambda key: {"mean": jnp.zeros(1), "std": jnp.ones(1)},
+            apply=lambda params, _: mrl.policies.DiagonalGaussian(params["mean"], jnp.log(params["std"])),
+        )
+    )
+    theta = policy.init(KEY)
+    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
+    phi = {"mean": jnp.ones(1), "std": jnp.full(1, 2.0)}
+    np.testing.assert_allclose(likelihood.kl_from_behavior(policy, phi, theta, data), np.log(2) + 0.25 - 0.5, rtol=1e-5)
 
 
 OBJECTIVES = {
