@@ -145,7 +145,7 @@ def with_behaviors(parts: Parts, data: Stage) -> Stage:
     def of_stage(stage):
         return distributions(parts.policy, stage.params, stage.trajectory)
 
-    return data.replace(behavior=parts.memory.over_tasks(jax.vmap(of_stage), data))
+    return dataclasses.replace(data, behavior=parts.memory.over_tasks(jax.vmap(of_stage), data))
 
 
 def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
