@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
-from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.locomotion import ANT, Body, height_outside, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, GoalTask, VelocityTask
@@ -120,7 +120,7 @@ _COMMON: dict[str, Any] = {
     "observation": "q without the torso's place, and q̇ [27]",
     "start": "q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
     "random_start": True,
-    "backends": BACKENDS,
+    "backends": RUNNING_BACKENDS,
 }
 _PLACE: dict[str, Any] = _COMMON | {"observation": "q without the torso's place, q̇, and the torso's position [30]"}
 HEAVIER = Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5))

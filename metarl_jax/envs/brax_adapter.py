@@ -26,20 +26,24 @@ from metarl_jax.precision import full_precision
 from metarl_jax.types import Key, PyTree
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
-"""The first is the default: it compiles and runs cheapest."""
+"""Brax's. The first is the default: it compiles and runs cheapest."""
+RUNNING_BACKENDS = (*BACKENDS, "mujoco")
+"""those of the running robots: MuJoCo's C engine too, see `metarl_jax.envs.mujoco_engine`"""
 
 
 class Simulator(NamedTuple):
     """The physics of one robot on one backend."""
 
     env: Any
-    """the Brax environment that holds the model; `env.sys` is what Brax's renderers want"""
+    """the Brax environment, or what has its `sys`, `action_size` and `backend`; `sys` holds the model"""
     init: Callable[[Changes, jax.Array, jax.Array], PyTree]
     """``(changes, q, qd) → pipeline state``"""
     advance: Callable[[Changes, PyTree, jax.Array], PyTree]
     """``(changes, pipeline state, control) → pipeline state`` one control step later"""
     dt: float
     """seconds per control step"""
+    scene: Callable[[PyTree], tuple[Any, Any]]
+    """``pipeline state → (system, pipeline state)`` as a renderer wants them, see `TaskEnv.scene`"""
 
 
 class Behavior(NamedTuple):
@@ -83,8 +87,15 @@ def simulator(robot: str, backend: str) -> Simulator:
 
     Args:
         robot: Brax's name of the environment, such as "halfcheetah".
-        backend: one of `BACKENDS`; always passed on, since Brax's defaults differ between robots.
+        backend: one of `RUNNING_BACKENDS`; always passed on, since Brax's defaults differ between robots.
+
+    Raises:
+        ImportError: backend is "mujoco", and gymnasium, whose model files it reads, is not installed.
     """
+    if backend == "mujoco":
+        from metarl_jax.envs.mujoco_engine import mujoco_simulator  # which builds on this module
+
+        return mujoco_simulator(robot)
     return _simulator(
         robot, backend, bool(jax.config.read("jax_enable_x64"))
     )  # the model's arrays have the dtype of the moment
@@ -111,7 +122,10 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
         after = model.pipeline_step(pipeline_state, control)
         return _with_current_positions(model, after) if backend == "mjx" else after
 
-    return Simulator(env, jax.jit(init), jax.jit(advance), dt)
+    def scene(pipeline_state):
+        return env.sys.tree_replace({"opt.timestep": dt}), pipeline_state
+
+    return Simulator(env, jax.jit(init), jax.jit(advance), dt, scene)
 
 
 def changed(env: Any, changes: Changes) -> Any:
@@ -141,7 +155,7 @@ def brax_env(
     Args:
         name: of the environment.
         robot: Brax's name of the robot.
-        backend: one of `BACKENDS`.
+        backend: one of `RUNNING_BACKENDS`.
         horizon: control steps per episode.
         action_scale: the simulator gets control = clip(action / action_scale, ±1) · c, where ±c is the actuators' range
             (1 for most robots).
@@ -187,5 +201,5 @@ def brax_env(
         action_size=int(physics.env.action_size),
         horizon=horizon,
         name=name,
-        scene=lambda task, state: (physics.env.sys.tree_replace({"opt.timestep": physics.dt}), state.internal),
+        scene=lambda task, state: physics.scene(state.internal),
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
-from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.locomotion import HALFCHEETAH, Body, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, VelocityTask
@@ -51,7 +51,7 @@ _COMMON: dict[str, Any] = {
     "positions and velocities) where the papers' rllab cheetah has 20: observation=joints+torso adds the torso's "
     "position. finn2017: 200 steps, outputs clipped to ±1; promp2019: 100 steps, outputs of ±10 mapped onto the "
     "actuators' ±1.",
-    "backends": BACKENDS,
+    "backends": RUNNING_BACKENDS,
 }
 
 CHEETAH_DIR = Family(

@@ -16,32 +16,37 @@ from metarl_jax.envs.tasks import DynamicsTask
 from metarl_jax.types import Key, PyTree
 
 Changes = Mapping[str, jax.Array]
-"""dotted path in Brax's `System` → the array to put there"""
+"""dotted path in Brax's `System`, or in MuJoCo's model → the array to put there"""
 
 _RIGID = ("generalized", "spring", "positional")
 _SOFT = ("spring", "positional")
+_MUJOCO = ("mjx", "mujoco")
 
-_MASS = dict.fromkeys(_RIGID, ("link.inertia.mass",)) | {"mjx": ("body_mass",)}
-_INERTIA = dict.fromkeys(_RIGID, ("link.inertia.i",)) | {"mjx": ("body_inertia",)}
+
+def _at(path: str, *backends: str) -> dict[str, tuple[str, ...]]:
+    return dict.fromkeys(backends, (path,))
+
+
+_MASS = _at("link.inertia.mass", *_RIGID) | _at("body_mass", *_MUJOCO)
+_INERTIA = _at("link.inertia.i", *_RIGID) | _at("body_inertia", *_MUJOCO)
 
 FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "mass": _MASS,
     "inertia": _INERTIA,
     "density": {backend: _MASS[backend] + _INERTIA[backend] for backend in _MASS},
-    "friction": dict.fromkeys((*_RIGID, "mjx"), ("geom_friction",)),
-    "damping": dict.fromkeys(_SOFT, ("link.constraint_ang_damping",))
-    | {"generalized": ("dof.damping",), "mjx": ("dof_damping",)},
-    "stiffness": {
-        "spring": ("link.constraint_stiffness",),
-        "generalized": ("dof.stiffness",),
-        "mjx": ("jnt_stiffness",),
-    },
-    "armature": {"generalized": ("dof.armature",), "mjx": ("dof_armature",)},
-    "gear": dict.fromkeys(_RIGID, ("actuator.gear",)) | {"mjx": ("actuator_gear",)},
-    "gravity": dict.fromkeys(_RIGID, ("gravity",)) | {"mjx": ("opt.gravity",)},
+    "friction": _at("geom_friction", *_RIGID, *_MUJOCO),
+    "damping": _at("link.constraint_ang_damping", *_SOFT)
+    | _at("dof.damping", "generalized")
+    | _at("dof_damping", *_MUJOCO),
+    "stiffness": _at("link.constraint_stiffness", "spring")
+    | _at("dof.stiffness", "generalized")
+    | _at("jnt_stiffness", *_MUJOCO),
+    "armature": _at("dof.armature", "generalized") | _at("dof_armature", *_MUJOCO),
+    "gear": _at("actuator.gear", *_RIGID) | _at("actuator_gear", *_MUJOCO),
+    "gravity": _at("gravity", *_RIGID) | _at("opt.gravity", *_MUJOCO),
 }
-"""knob → backend → the arrays of Brax's `System` that act there. Mass and inertia are arrays of their own; a density
-scales both, as a body that is heavier throughout."""
+"""knob → backend → the arrays of Brax's `System`, or of MuJoCo's model, that act there. Mass and inertia are arrays of
+their own; a density scales both, as a body that is heavier throughout."""
 
 WHOLE = ("gravity",)
 """knobs without elements: one factor whatever is asked for"""

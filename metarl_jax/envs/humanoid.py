@@ -5,7 +5,7 @@ from typing import Unpack
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
-from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.locomotion import HUMANOID, Body, height_outside, locomotion_env
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask
@@ -56,7 +56,7 @@ HUMANOID_DIR = Family(
     "take the centre of mass; no contact cost (5e-7·contact there); the papers' 376 observations add inertias, forces "
     "and contacts, which are functions of the state seen here.",
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
-    backends=BACKENDS,
+    backends=RUNNING_BACKENDS,
 )
 
 FAMILIES = (HUMANOID_DIR,)

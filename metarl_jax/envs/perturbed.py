@@ -13,7 +13,7 @@ import jax
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import dynamics, sampling
-from metarl_jax.envs.brax_adapter import BACKENDS, simulator
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS, simulator
 from metarl_jax.envs.locomotion import (
     ANT,
     HALFCHEETAH,
@@ -103,7 +103,7 @@ _ALL: dict[str, Any] = {
 }
 _RUNNER = _BODY | {"control_cost": 1e-3, "alive": 1.0} | _ALL
 _FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) for every link and geom"
-_COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "backends": BACKENDS}
+_COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "backends": RUNNING_BACKENDS}
 _PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
-from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.locomotion import WALKER, Body, locomotion_env, torso
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, VelocityTask
@@ -81,7 +81,7 @@ _COMMON: dict[str, Any] = {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "random_start": True,
     "source": "ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    "backends": BACKENDS,
+    "backends": RUNNING_BACKENDS,
 }
 _FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
 

@@ -214,7 +214,8 @@ class Engine:
             folder: of the sweep.
             command: what runs train.py.
             slurm: parameters of the Slurm executor; None: processes on this machine.
-            sharing: whether several processes of this machine run at once, so that none may take all of a GPU's memory.
+            sharing: whether several processes of this machine run at once, so that none may take all of a GPU's
+                memory or all cores.
         """
         submitit = _submitit()
         self._folder, self._command, self._local = folder, tuple(command), slurm is None
@@ -231,9 +232,9 @@ class Engine:
         # submitit's local executor hides all GPUs that were not asked for.
         self._environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if self._local else {}
         if sharing and self._local:
-            self._environment.setdefault(
-                "XLA_PYTHON_CLIENT_PREALLOCATE", os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-            )
+            # Members that run side by side keep the cores busy already: MuJoCo's threads would fight for them.
+            for variable, shared in {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "METARL_MUJOCO_THREADS": "1"}.items():
+                self._environment.setdefault(variable, os.environ.get(variable, shared))
 
     def start(self, name: str, arguments: Sequence[str]) -> Job:
         """Starts a member, or queues it.

@@ -1,0 +1,128 @@
+"""The robots of MuJoCo's C engine (Todorov et al. 2012), read from the model files of the installed gymnasium package.
+
+gymnasium itself is not imported: only its files are read. What they say is kept but for three things. Textures go:
+they are nearly all of a model's bytes. The cheetah's total mass is set by MuJoCo's function, since the files' attribute
+for it is deprecated; the numbers are the same. And where this MuJoCo adds up the contact margins of two geoms, as it
+does since about 3.3, they are halved: before, the larger of both counted, and all geoms of a robot have the same.
+"""
+
+import functools
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from metarl_jax.envs.brax_adapter import quiet
+
+TOTAL_MASS = "settotalmass"
+
+
+class Source(NamedTuple):
+    """Where a robot's model comes from."""
+
+    file: str
+    """of gymnasium's"""
+    frames: int
+    """physics steps per control step"""
+    edits: Mapping[str, Mapping[str, str]] = {}
+    """path of an element → the attributes in which the model differs from the file"""
+    start: str | None = None
+    """the file's numeric field that q starts from; None: MuJoCo's reference position"""
+    sensed: bool = False
+    """whether the centre of mass of the whole robot and its velocity are reported with every state"""
+
+
+SOURCES = {
+    "halfcheetah": Source("half_cheetah.xml", 5),
+    "ant": Source("ant.xml", 5),
+    "hopper": Source("hopper.xml", 4),
+    "walker2d": Source("walker2d.xml", 4),  # that of Gym's v2 to v4; in v5 both feet have friction 1.9
+    "humanoid": Source("humanoid.xml", 5),
+    # rllab (github.com/rll/rllab, vendor/mujoco_models): its half_cheetah.xml is Gym's, its ant.xml differs in this.
+    "halfcheetah-rllab": Source("half_cheetah.xml", 1, sensed=True),
+    "ant-rllab": Source(
+        "ant.xml",
+        1,
+        {"option": {"timestep": "0.02"}, "default/geom": {"solimp": "0.8 0.8 0.01"}},
+        start="init_qpos",
+        sensed=True,
+    ),
+}
+"""robot → its model. The names without a suffix are Brax's too, whose models differ from these."""
+
+
+class Loaded(NamedTuple):
+    """A robot as MuJoCo has it."""
+
+    model: Any
+    """`mujoco.MjModel`"""
+    start: np.ndarray
+    """[nq] that episodes start around"""
+
+
+def assets() -> Path:
+    """The folder of gymnasium's model files.
+
+    Raises:
+        ImportError: gymnasium is not installed, or has no such folder.
+    """
+    found = importlib.util.find_spec("gymnasium")
+    for place in () if found is None else found.submodule_search_locations or ():
+        folder = Path(place) / "envs" / "mujoco" / "assets"
+        if folder.is_dir():
+            return folder
+    raise ImportError(
+        "backend 'mujoco' takes its robots from gymnasium's model files, which are not installed: "
+        'pip install "gymnasium>=1.0"'
+    )
+
+
+def load(robot: str) -> Loaded:
+    """The model of one of `SOURCES`.
+
+    MuJoCo's repair of broken simulations is off: a state that explodes stays broken, and the episode counts as void.
+
+    Raises:
+        ImportError: gymnasium is not installed.
+    """
+    source = SOURCES[robot]
+    root = ElementTree.parse(assets() / source.file).getroot()
+    for asset in root.findall("asset"):
+        root.remove(asset)
+    for element in root.iter():
+        element.attrib.pop("material", None)
+    for path, attributes in source.edits.items():
+        for element in root.findall(path):
+            element.attrib.update(attributes)
+    total = next((e.attrib.pop(TOTAL_MASS) for e in root.findall("compiler") if TOTAL_MASS in e.attrib), None)
+    if source.sensed:
+        sensors = ElementTree.SubElement(root, "sensor")
+        ElementTree.SubElement(sensors, "subtreecom", body="torso")
+        ElementTree.SubElement(sensors, "subtreelinvel", body="torso")
+    with quiet():
+        mujoco: Any = importlib.import_module("mujoco")
+        model = mujoco.MjModel.from_xml_string(ElementTree.tostring(root, encoding="unicode"))
+        if total is not None:
+            mujoco.mj_setTotalmass(model, float(total))
+            mujoco.mj_setConst(model, mujoco.MjData(model))
+        if margins_add():
+            model.geom_margin *= 0.5
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    start = model.qpos0 if source.start is None else model.numeric(source.start).data
+    return Loaded(model, np.array(start))
+
+
+@functools.cache
+def margins_add() -> bool:
+    """Whether this MuJoCo finds a contact of two geoms whose distance is between their larger margin and the sum."""
+    mujoco: Any = importlib.import_module("mujoco")
+    ball = '<geom type="sphere" size="1" margin="0.1"/>'
+    apart = f'<body>{ball}</body><body pos="2.15 0 0"><freejoint/>{ball}</body>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{apart}</worldbody></mujoco>")
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    return data.ncon > 0
