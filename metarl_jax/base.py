@@ -41,7 +41,7 @@ class TaskEnv:
     discrete: bool = False
     name: str = "custom"
     scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = None
-    """``(task, state) → (system, pipeline state)``: Brax's, for a renderer; the system's `opt.timestep` is the seconds
+    """``(task, state) → (system, pipeline state)``: Brax's or like them, for a renderer; the system's `opt.timestep` is the seconds
     between two moments. None: there is no body to draw"""
 
     def __post_init__(self):

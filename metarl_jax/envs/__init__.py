@@ -46,12 +46,15 @@ def make(
             or "ood", another distribution, outside of the training range where that has an outside.
             ``card(name).splits`` says what they are. Families with finitely many tasks have the same ones in train and
             test.
-        backend: the physics of a Brax family: "spring" (default), "generalized", "positional" or "mjx".
+        backend: the physics of a robot's family: "spring" (default), "generalized", "positional" or "mjx" of Brax, and
+            for the running robots "mujoco", MuJoCo's C engine, the quickest on a CPU; ``card(name).backends`` says
+            which. "mujoco" steps on the host's cores, of which METARL_MUJOCO_THREADS limits the number.
         horizon: environment steps per episode; the version's own if None.
         **options: the family's own, see ``card(name).options``.
 
     Raises:
         ValueError: a name, option, split, backend or value is not allowed; the line says which are.
+        ImportError: the backend is "mujoco", and gymnasium, whose model files it reads, is not installed.
     """
     return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
 

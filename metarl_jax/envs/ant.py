@@ -2,8 +2,9 @@
 
 Defined by Finn et al. 2017 (MAML, arXiv:1703.03400), Rothfuss et al. 2019 (ProMP, arXiv:1810.06784), Rakelly et al.
 2019 (PEARL, arXiv:1903.08254) and Gupta et al. 2018 (MAESN, arXiv:1802.07245). Positions and velocities are those of
-the torso after the step; the control u = clip(a / action_scale, ±1) [8] is what the simulator receives. Brax has no
-contact forces to charge for on its faster backends, so the papers' contact cost is left out on all of them.
+the torso after the step, with model="rllab" velocities those of the centre of mass; the control u = clip(a /
+action_scale, ±1) [8] is what the simulator receives. Brax has no contact forces to charge for on its faster backends,
+so the papers' contact cost is left out on all of them.
 """
 
 import math
@@ -15,17 +16,19 @@ from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import sampling
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
-from metarl_jax.envs.locomotion import ANT, Body, height_outside, locomotion_env
+from metarl_jax.envs.locomotion import ANT, RLLAB_ANT, Body, height_outside, locomotion_env, of_model
 from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.tasks import DirectionTask, GoalTask, VelocityTask
 
 Range = tuple[float, float]
 
 
-def _ant(name: str, sample_task, gain, *, alive: float, height_range: Range, **body: Unpack[Body]) -> TaskEnv:
+def _ant(
+    name: str, sample_task, gain, *, alive: float, height_range: Range, model: str = "gym", **body: Unpack[Body]
+) -> TaskEnv:
     """r = gain + alive − control_cost·‖u‖₂²; an episode ends when the torso's height leaves `height_range`, metres."""
     terminated = height_outside(checks.interval("height_range", height_range))
-    return locomotion_env(name, ANT, sample_task, gain, terminated, alive=alive, **body)
+    return locomotion_env(name, of_model(model, ANT, RLLAB_ANT), sample_task, gain, terminated, alive=alive, **body)
 
 
 class _Ant(Body):
@@ -33,13 +36,13 @@ class _Ant(Body):
     height_range: Range
 
 
-def ant_dir(*, name: str, **ant: Unpack[_Ant]) -> TaskEnv:
+def ant_dir(*, name: str, model: str, **ant: Unpack[_Ant]) -> TaskEnv:
     """r = d·v_x + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds."""
 
     def gain(task: DirectionTask, v, x):
         return task.direction * v[0]
 
-    return _ant(name, lambda key: DirectionTask(sampling.sign(key)), gain, **ant)
+    return _ant(name, lambda key: DirectionTask(sampling.sign(key)), gain, model=model, **ant)
 
 
 def ant_dir_2d(*, name: str, **ant: Unpack[_Ant]) -> TaskEnv:
@@ -51,14 +54,14 @@ def ant_dir_2d(*, name: str, **ant: Unpack[_Ant]) -> TaskEnv:
     return _ant(name, lambda key: DirectionTask(sampling.on_circle(key)), gain, **ant)
 
 
-def ant_vel(*, name: str, target_range: Range, **ant: Unpack[_Ant]) -> TaskEnv:
+def ant_vel(*, name: str, model: str, target_range: Range, **ant: Unpack[_Ant]) -> TaskEnv:
     """r = 1 − |v_x − v*| + alive − control_cost·‖u‖₂² with a hidden v* ~ U(target_range) m/s."""
     target_range = checks.interval("target_range", target_range)
 
     def gain(task: VelocityTask, v, x):
         return 1 - jnp.abs(v[0] - task.target)
 
-    return _ant(name, lambda key: VelocityTask(sampling.uniform(key, target_range)), gain, **ant)
+    return _ant(name, lambda key: VelocityTask(sampling.uniform(key, target_range)), gain, model=model, **ant)
 
 
 def ant_goal(*, name: str, radius_range: Range, **body: Unpack[Body]) -> TaskEnv:
@@ -111,8 +114,14 @@ _FINN = {"control_cost": 0.005, "alive": 0.05, "height_range": (0.2, 1.0)}
 _GYM = {"control_cost": 0.5, "alive": 1.0, "height_range": (0.2, 1.0)}
 _FALLS = "ends when the torso's height leaves"
 _DIFFERENCES = (
-    "Brax physics instead of MuJoCo's, so absolute returns differ, and no contact cost (5e-4·contact in the papers), "
-    "which Brax cannot compute on every backend; the papers' observation holds 84 contact forces besides."
+    "No contact cost (5e-4·contact in the papers), which not every backend can compute; the papers' observation holds "
+    "84 contact forces besides. backend=mujoco: Gym's robot, 0.05 s a step, on today's MuJoCo; on Brax's backends "
+    "physics of its own, so absolute returns differ."
+)
+_RLLAB_DIFFERENCES = (
+    f"{_DIFFERENCES} rllab2017: robot, starts, velocity and the other observations of the MAML paper's code "
+    "(cbfinn/maml_rl, ant_env_rand*.py, mujoco_env.py; rll/rllab, ant.xml): the velocity of the centre of mass, and a "
+    "step is 0.02 s, the time step of that file; Gym's ant.xml and other copies of rllab's say 0.01."
 )
 _MAML, _PROMP = "MAML, Finn et al. 2017, arXiv:1703.03400", "ProMP, Rothfuss et al. 2019, arXiv:1810.06784"
 _PEARL = "PEARL, Rakelly et al. 2019, arXiv:1903.08254"
@@ -122,6 +131,14 @@ _COMMON: dict[str, Any] = {
     "random_start": True,
     "backends": RUNNING_BACKENDS,
 }
+_OR_RLLAB: dict[str, Any] = _COMMON | {
+    "observation": f"{_COMMON['observation']}; rllab2017: all of q and q̇, the torso's rotation matrix, centre of mass "
+    "[41]",
+    "start": f"{_COMMON['start']}; rllab2017: q = q_0 + 0.01·N(0, 1), with legs bent and the torso at 0.55 m in q_0",
+    "differences": _RLLAB_DIFFERENCES,
+    "version_backends": {"rllab2017": ("mujoco",)},
+}
+_GYM_MODEL, _RLLAB = {"model": "gym"}, _BODY | _FINN | {"observation": "rllab", "model": "rllab"}
 _PLACE: dict[str, Any] = _COMMON | {"observation": "q without the torso's place, q̇, and the torso's position [30]"}
 HEAVIER = Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5))
 
@@ -129,17 +146,17 @@ ANT_DIR = Family(
     name="ant-dir",
     build=ant_dir,
     versions={
-        "finn2017": _BODY | _FINN,
-        "promp2019": _BODY | _GYM | {"action_scale": 10.0, "height_range": (0.0, 1.0)},
+        "finn2017": _BODY | _FINN | _GYM_MODEL,
+        "promp2019": _BODY | _GYM | _GYM_MODEL | {"action_scale": 10.0, "height_range": (0.0, 1.0)},
+        "rllab2017": _RLLAB,
     },
-    formula=f"d·v_x − c·‖u‖² + s, (c, s) = (0.005, 0.05) in finn2017 and (0.5, 1) in promp2019; {_FALLS} [0.2, 1] m, "
-    "in promp2019 [0, 1]",
+    formula="d·v_x − c·‖u‖² + s, (c, s) = (0.005, 0.05) in finn2017 and rllab2017, (0.5, 1) in promp2019; "
+    f"{_FALLS} [0.2, 1] m, in promp2019 [0, 1]",
     tasks="d ∈ {−1, +1}, equal odds",
     source=f"{_MAML}; {_PROMP}",
-    differences=_DIFFERENCES,
     ood=HEAVIER,
     finite=2,
-    **_COMMON,
+    **_OR_RLLAB,
 )
 
 ANT_DIR_2D = Family(
@@ -157,13 +174,15 @@ ANT_DIR_2D = Family(
 ANT_VEL = Family(
     name="ant-vel",
     build=ant_vel,
-    versions={"finn2017": _BODY | _FINN | {"target_range": (0.0, 3.0)}},
+    versions={
+        "finn2017": _BODY | _FINN | _GYM_MODEL | {"target_range": (0.0, 3.0)},
+        "rllab2017": _RLLAB | {"target_range": (0.0, 3.0)},
+    },
     formula=f"1 − |v_x − v*| − 0.005·‖u‖² + 0.05; {_FALLS} [0.2, 1] m",
     tasks="v* ~ U(0, 3) m/s",
     source=_MAML,
-    differences=_DIFFERENCES,
     ood=Ood("v* in the half range above: U(3, 4.5) m/s", sampling.above("target_range")),
-    **_COMMON,
+    **_OR_RLLAB,
 )
 
 ANT_GOAL = Family(

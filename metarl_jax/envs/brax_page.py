@@ -14,7 +14,14 @@ def brax_page(system: Any, links: Any) -> str:
     Args:
         system: Brax's System, `opt.timestep` the seconds between two moments.
         links: Brax's Transform of every moment, leaves [moments, links, ...].
+
+    Raises:
+        ValueError: the system is not Brax's but of MuJoCo's C engine.
     """
+    if not hasattr(system, "link_types"):
+        raise ValueError(
+            "Brax's viewer draws what ran on a backend of Brax; this ran on 'mujoco', so leave the viewer out"
+        )
     with quiet():
         from brax.io import html
 

@@ -1,6 +1,7 @@
 """What the running robots share: how an episode starts, what the policy sees, and how fast the torso moves.
 
-Velocities are finite differences of the torso's position over one control step, in m/s, as in the papers.
+Velocities are finite differences of the torso's position over one control step, in m/s, as in ProMP's code and Gym;
+those of rllab's robots are the centre of mass's, as in the code of the MAML paper.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,54 +15,8 @@ from metarl_jax.base import TaskEnv
 from metarl_jax.envs.brax_adapter import Behavior, Simulator, brax_env
 from metarl_jax.types import Key, PyTree
 
-OBSERVATIONS = ("joints", "joints+torso")
-
-
-class Robot(NamedTuple):
-    """One of Brax's robots. The first coordinates of q place the torso on the ground plane."""
-
-    name: str
-    """Brax's"""
-    horizontal: int
-    """how many of q's first coordinates do so: 1 where the robot moves in a plane, else 2"""
-    start: float
-    """half-width of the uniform noise on q at reset"""
-    start_velocity: Callable[[Key, int], jax.Array]
-    """``(key, size) → q̇`` at reset"""
-    max_velocity: float | None = None
-    """bound of the velocities that the policy sees; None: none"""
-
-
-def _normal(std: float) -> Callable[[Key, int], jax.Array]:
-    return lambda key, size: std * jax.random.normal(key, (size,))
-
-
-def _uniform(width: float) -> Callable[[Key, int], jax.Array]:
-    return lambda key, size: jax.random.uniform(key, (size,), minval=-width, maxval=width)
-
-
-HALFCHEETAH = Robot("halfcheetah", 1, 0.1, _normal(0.1))
-ANT = Robot("ant", 2, 0.1, _normal(0.1))
-HOPPER = Robot("hopper", 1, 0.005, _uniform(0.005), max_velocity=10.0)
-WALKER = Robot("walker2d", 1, 0.005, _uniform(0.005), max_velocity=10.0)
-HUMANOID = Robot("humanoid", 2, 0.01, _uniform(0.01))
-
-
-class Body(TypedDict):
-    """Options that the families of all running robots have in common, beside their own."""
-
-    backend: str
-    """a Brax physics backend"""
-    horizon: int
-    """control steps per episode"""
-    action_scale: float
-    """policy outputs are divided by it"""
-    observation: str
-    """"joints": q without the torso's place on the ground, and q̇; "joints+torso": the torso's position [3] too"""
-    mass_scale: float
-    """factor on mass and inertia of every link"""
-    control_cost: float
-    """weight of the squared control"""
+OBSERVATIONS = ("joints", "joints+torso", "rllab")
+MODELS = ("gym", "rllab")
 
 
 def torso(pipeline_state: PyTree) -> jax.Array:
@@ -72,6 +27,93 @@ def torso(pipeline_state: PyTree) -> jax.Array:
 def velocity(before: PyTree, after: PyTree, dt: float) -> jax.Array:
     """[3] of the torso over one control step, m/s."""
     return (torso(after) - torso(before)) / dt
+
+
+class Robot(NamedTuple):
+    """A running robot. The first coordinates of q place the torso on the ground plane."""
+
+    name: str
+    """Brax's, or of `metarl_jax.envs.mujoco_models.SOURCES`"""
+    horizontal: int
+    """how many of q's first coordinates do so: 1 where the robot moves in a plane, else 2"""
+    start: Callable[[Key, int], jax.Array]
+    """``(key, size) → noise on q`` at reset"""
+    start_velocity: Callable[[Key, int], jax.Array]
+    """``(key, size) → q̇`` at reset"""
+    max_velocity: float | None = None
+    """bound of the velocities that the policy sees; None: none"""
+    velocity: Callable[[PyTree, PyTree, float], jax.Array] = velocity
+    """``(before, after, dt) → [3]`` m/s, what tasks pay for"""
+    observe: Callable[[PyTree], jax.Array] | None = None
+    """what the observation "rllab" shows; only robots of rllab, which run on MuJoCo alone, have it"""
+
+
+def _normal(std: float) -> Callable[[Key, int], jax.Array]:
+    return lambda key, size: std * jax.random.normal(key, (size,))
+
+
+def _uniform(width: float) -> Callable[[Key, int], jax.Array]:
+    return lambda key, size: jax.random.uniform(key, (size,), minval=-width, maxval=width)
+
+
+def _center_velocity(before: PyTree, after: PyTree, dt: float) -> jax.Array:
+    """[3] velocity of the whole robot's centre of mass after the step, m/s."""
+    return after.sensed[3:]
+
+
+def _seen_of_cheetah(motion: PyTree) -> jax.Array:
+    """q without x, q̇, centre of mass [20]."""
+    return jnp.concatenate([motion.q[1:], motion.qd, motion.sensed[:3]])
+
+
+def _seen_of_ant(motion: PyTree) -> jax.Array:
+    """All of q and q̇, the torso's rotation matrix, centre of mass [41]."""
+    w, x, y, z = motion.q[3:7] / jnp.linalg.norm(motion.q[3:7])
+    cross = jnp.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    rotation = jnp.eye(3) + 2 * (w * cross + cross @ cross)
+    return jnp.concatenate([motion.q, motion.qd, rotation.ravel(), motion.sensed[:3]])
+
+
+HALFCHEETAH = Robot("halfcheetah", 1, _uniform(0.1), _normal(0.1))
+ANT = Robot("ant", 2, _uniform(0.1), _normal(0.1))
+HOPPER = Robot("hopper", 1, _uniform(0.005), _uniform(0.005), max_velocity=10.0)
+WALKER = Robot("walker2d", 1, _uniform(0.005), _uniform(0.005), max_velocity=10.0)
+HUMANOID = Robot("humanoid", 2, _uniform(0.01), _uniform(0.01))
+# Starts as in rllab's mujoco_env.py, velocity and observation as in half_cheetah_env_rand*.py and ant_env_rand*.py of
+# github.com/cbfinn/maml_rl, the code of the MAML paper.
+RLLAB_HALFCHEETAH = Robot(
+    "halfcheetah-rllab", 1, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_seen_of_cheetah
+)
+RLLAB_ANT = Robot("ant-rllab", 2, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_seen_of_ant)
+
+
+def of_model(model: str, gym: Robot, rllab: Robot) -> Robot:
+    """The robot of a value of the option `model`: "gym" or "rllab".
+
+    Raises:
+        ValueError: it is another.
+    """
+    if model not in MODELS:
+        raise checks.unknown("model", model, MODELS)
+    return gym if model == "gym" else rllab
+
+
+class Body(TypedDict):
+    """Options that the families of all running robots have in common, beside their own."""
+
+    backend: str
+    """of the physics"""
+    horizon: int
+    """control steps per episode"""
+    action_scale: float
+    """policy outputs are divided by it"""
+    observation: str
+    """"joints": q without the torso's place on the ground, and q̇; "joints+torso": the torso's position [3] too;
+    "rllab": what the code of the MAML paper shows, for robots of rllab only"""
+    mass_scale: float
+    """factor on mass and inertia of every link"""
+    control_cost: float
+    """weight of the squared control"""
 
 
 def height_outside(limits: tuple[float, float]) -> Callable[[PyTree], jax.Array]:
@@ -98,8 +140,8 @@ def locomotion_env(
 ) -> TaskEnv:
     """A family of one running robot: r = gain(task, v, x) + alive − control_cost·‖c‖₂².
 
-    v is the torso's velocity over the step and x its position after it, [3] each, in m/s and metres; c is the control
-    that the simulator received.
+    v is the torso's velocity over the step, for robots of rllab that of the centre of mass after it, and x the torso's
+    position after it, [3] each, in m/s and metres; c is the control that the simulator received.
 
     Args:
         name: of the environment.
@@ -112,20 +154,27 @@ def locomotion_env(
         **body: see `Body`.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: an option is out of its range, or the robot does not run on the backend.
     """
     alive, control_cost = checks.finite("alive", alive), checks.non_negative("control_cost", body["control_cost"])
-    if body["observation"] not in OBSERVATIONS:
-        raise checks.unknown("observation", body["observation"], OBSERVATIONS)
+    if robot.observe is not None and body["backend"] != "mujoco":
+        raise ValueError(f"backend is {body['backend']!r}, and model='rllab' runs on backend 'mujoco' alone")
+    observations = OBSERVATIONS[: None if robot.observe else 2]
+    if body["observation"] not in observations:
+        raise checks.unknown("observation", body["observation"], observations)
     sees_torso = body["observation"] == "joints+torso"
 
     def start(key, task, physics: Simulator):
         position_key, velocity_key = jax.random.split(key)
         model = physics.env.sys
-        noise = jax.random.uniform(position_key, (model.q_size(),), minval=-robot.start, maxval=robot.start)
-        return model.init_q + noise, robot.start_velocity(velocity_key, model.qd_size())
+        return model.init_q + robot.start(position_key, model.q_size()), robot.start_velocity(
+            velocity_key, model.qd_size()
+        )
 
     def observe(pipeline_state):
+        if body["observation"] == "rllab":
+            assert robot.observe is not None
+            return robot.observe(pipeline_state)
         speed = pipeline_state.qd
         if robot.max_velocity is not None:
             speed = jnp.clip(speed, -robot.max_velocity, robot.max_velocity)
@@ -133,7 +182,7 @@ def locomotion_env(
         return jnp.concatenate([pipeline_state.q[robot.horizontal :], speed, *place])
 
     def reward(task, before, after, control, dt):
-        return gain(task, velocity(before, after, dt), torso(after)) + alive - control_cost * (control**2).sum()
+        return gain(task, robot.velocity(before, after, dt), torso(after)) + alive - control_cost * (control**2).sum()
 
     return brax_env(
         name=name,

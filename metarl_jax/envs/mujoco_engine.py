@@ -27,7 +27,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from metarl_jax import checks
 from metarl_jax.envs.brax_adapter import Simulator
 from metarl_jax.envs.dynamics import Changes
-from metarl_jax.envs.mujoco_models import SOURCES, load
+from metarl_jax.envs.mujoco_models import SOURCES, System, load, torso
 from metarl_jax.types import PyTree
 
 THREADS = "METARL_MUJOCO_THREADS"
@@ -67,27 +67,14 @@ class Motion:
         return SimpleNamespace(pos=self.place[..., None, :])
 
 
-class System:
-    """A MuJoCo model with what families read of Brax's `System`; every other name is the model's own."""
+@struct.dataclass
+class Links:
+    """Where the bodies are."""
 
-    def __init__(self, model: Any, start: np.ndarray):
-        self.model, self.init_q = model, start
-        self.actuator = SimpleNamespace(ctrl_range=np.array(model.actuator_ctrlrange))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["model"], name)
-
-    def q_size(self) -> int:
-        """Length of q."""
-        return self.model.nq
-
-    def qd_size(self) -> int:
-        """Length of q̇."""
-        return self.model.nv
-
-    def act_size(self) -> int:
-        """Components of a control."""
-        return self.model.nu
+    pos: jax.Array
+    """[links, 3] metres"""
+    rot: jax.Array
+    """[links, 4] unit quaternions, w first"""
 
 
 # One at a time: the pool, MuJoCo's scratch memory and its handler are shared, and two callbacks may arrive at once.
@@ -268,7 +255,7 @@ def mujoco_simulator(robot: str) -> Simulator:
     """
     host = engine(robot)
     model, frames = host.model, host.source.frames
-    base, slides = _torso(host)
+    base, slides = torso(model)
     system = System(model, host.start)
     dt = float(model.opt.timestep * frames)
     look = {name: getattr(model, name) for name in dir(model) if name.startswith("geom_")}
@@ -296,28 +283,3 @@ def mujoco_simulator(robot: str) -> Simulator:
 
     env = SimpleNamespace(sys=system, action_size=model.nu, backend="mujoco")
     return Simulator(env, jax.jit(init), jax.jit(advance), dt, scene)
-
-
-@struct.dataclass
-class Links:
-    """Where the bodies are."""
-
-    pos: jax.Array
-    """[links, 3] metres"""
-    rot: jax.Array
-    """[links, 4] unit quaternions, w first"""
-
-
-def _torso(host: Engine) -> tuple[np.ndarray, np.ndarray]:
-    """(base [3], slides [3, nq]): the torso stands at base + slides · q, since slides or a free joint carry it."""
-    model, joint = host.model, importlib.import_module("mujoco").mjtJoint
-    base, slides = np.array(model.body_pos[1]), np.zeros((3, model.nq))
-    for kind, body, place, axis in zip(
-        model.jnt_type, model.jnt_bodyid, model.jnt_qposadr, model.jnt_axis, strict=True
-    ):
-        if kind == joint.mjJNT_FREE:
-            base, slides[:, place : place + 3] = np.zeros(3), np.eye(3)
-        elif kind == joint.mjJNT_SLIDE and body == 1:
-            slides[:, place] = axis
-            base -= axis * model.qpos0[place]
-    return base, slides

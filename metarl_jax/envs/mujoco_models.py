@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -126,3 +127,41 @@ def margins_add() -> bool:
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     return data.ncon > 0
+
+
+class System:
+    """A MuJoCo model with what families read of Brax's `System`; every other name is the model's own."""
+
+    def __init__(self, model: Any, start: np.ndarray):
+        self.model, self.init_q = model, start
+        self.actuator = SimpleNamespace(ctrl_range=np.array(model.actuator_ctrlrange))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["model"], name)
+
+    def q_size(self) -> int:
+        """Length of q."""
+        return self.model.nq
+
+    def qd_size(self) -> int:
+        """Length of q̇."""
+        return self.model.nv
+
+    def act_size(self) -> int:
+        """Components of a control."""
+        return self.model.nu
+
+
+def torso(model: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(base [3], slides [3, nq]): the torso stands at base + slides · q, since slides or a free joint carry it."""
+    joint: Any = importlib.import_module("mujoco").mjtJoint
+    base, slides = np.array(model.body_pos[1]), np.zeros((3, model.nq))
+    for kind, body, place, axis in zip(
+        model.jnt_type, model.jnt_bodyid, model.jnt_qposadr, model.jnt_axis, strict=True
+    ):
+        if kind == joint.mjJNT_FREE:
+            base, slides[:, place : place + 3] = np.zeros(3), np.eye(3)
+        elif kind == joint.mjJNT_SLIDE and body == 1:
+            slides[:, place] = axis
+            base -= axis * model.qpos0[place]
+    return base, slides

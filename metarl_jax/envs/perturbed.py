@@ -107,10 +107,11 @@ _COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "back
 _PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    "differences": "Brax physics instead of MuJoCo's, so absolute returns differ. Inertia has one factor a link where "
-    "the papers draw one for each of its axes. On spring and positional, whose joints have no damping of their own, "
-    "that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped "
-    "onto them.",
+    "differences": "backend=mujoco: Gym's robots on today's MuJoCo, walker2d.xml as up to v4; on Brax's backends "
+    "physics of its own, so absolute returns differ. Inertia has one factor a link where the papers draw one for each "
+    "of its axes, and damping one a degree of freedom. On spring and positional, whose joints have no damping of their "
+    "own, that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 "
+    "mapped onto them.",
     "ood": Ood(
         "every factor above the training range: u ~ U(3, 4), the knobs and elements as in training",
         sampling.beyond("exponent_range", 1.0),

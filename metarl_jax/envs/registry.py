@@ -48,6 +48,13 @@ class Family:
     """how many tasks there are; None: infinitely many"""
     shared_dynamics: bool = True
     backends: tuple[str, ...] = ()
+    """of the physics, the default first; empty where there is none"""
+    version_backends: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """version → its own, where they are not the family's"""
+
+    def backends_of(self, version: str) -> tuple[str, ...]:
+        """The backends of one version, the default first."""
+        return self.version_backends.get(version, self.backends)
 
     @property
     def splits(self) -> dict[str, str]:
@@ -88,7 +95,7 @@ class Card:
     versions: tuple[str, ...]
     """full names of the family's versions, the default first"""
     backends: tuple[str, ...]
-    """physics backends, the default first; empty where Brax is not used"""
+    """physics backends, the default first; empty where there is no physics"""
     source: str
     """the paper that the definition is from"""
     differences: str
@@ -131,12 +138,13 @@ def build(
             raise unknown(f"option of {family.name!r}", option, [key for key in settings if key != "horizon"])
     settings |= options
     settings["horizon"] = integer("horizon", settings["horizon"] if horizon is None else horizon)
-    if family.backends:
-        if backend is not None and backend not in family.backends:
-            raise unknown(f"backend of {family.name!r}", backend, family.backends)
-        settings["backend"] = family.backends[0] if backend is None else backend
+    backends = family.backends_of(version)
+    if backends:
+        if backend is not None and backend not in backends:
+            raise unknown(f"backend of {f'{family.name}@{version}'!r}", backend, backends)
+        settings["backend"] = backends[0] if backend is None else backend
     elif backend is not None:
-        raise ValueError(f"backend is {backend!r}; {family.name!r} does not run on Brax and takes none (leave it out)")
+        raise ValueError(f"backend is {backend!r}; {family.name!r} has no physics and takes none (leave it out)")
     name = f"{family.name}@{version}"
     env = family.build(name=name, **settings)
     if split == "train":
@@ -161,8 +169,9 @@ def make_card(family: Family, version: str) -> Card:
     options = dict(family.versions[version])
     horizon = options.pop("horizon")
     shared = {f.name: getattr(family, f.name) for f in dataclasses.fields(Card) if hasattr(family, f.name)}
+    own = {"name": f"{family.name}@{version}", "versions": full_names(family), "backends": family.backends_of(version)}
     return Card(
-        **shared | {"name": f"{family.name}@{version}", "versions": full_names(family)},
+        **shared | own,
         horizon=horizon,
         options=options,
     )

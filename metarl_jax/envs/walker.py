@@ -83,6 +83,10 @@ _COMMON: dict[str, Any] = {
     "source": "ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
     "backends": RUNNING_BACKENDS,
 }
+_DIFFERENCES = (
+    "backend=mujoco: Gym's robot on today's MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
+    "(v5: both 1.9); on Brax's backends physics of its own, so absolute returns differ."
+)
 _FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
 
 WALKER_DIR = Family(
@@ -91,7 +95,7 @@ WALKER_DIR = Family(
     versions={"promp2019": _BODY | {"alive": 1.0}},
     formula=f"d·v + 1 − 0.001·‖u‖²; {_FALLS}",
     tasks="d ∈ {−1, +1}, equal odds",
-    differences="Brax physics instead of MuJoCo's, so absolute returns differ.",
+    differences=_DIFFERENCES,
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     finite=2,
     **_COMMON,
@@ -103,8 +107,8 @@ WALKER_VEL = Family(
     versions={"promp2019": _BODY | {"alive": 10.0, "target_range": (0.0, 10.0)}},
     formula=f"−|v − v*| + 10 − 0.001·‖u‖²; {_FALLS}",
     tasks="v* ~ U(0, 10) m/s",
-    differences="Brax physics instead of MuJoCo's, so absolute returns differ. The reward of a step alive is an "
-    "option; 10 keeps every step's reward positive for 0 ≤ v ≤ 10, so that falling never pays.",
+    differences=f"{_DIFFERENCES} The reward of a step alive is an option; 10 keeps every step's reward positive for "
+    "0 ≤ v ≤ 10, so that falling never pays.",
     ood=Ood("v* in the half range above: U(10, 15) m/s", sampling.above("target_range")),
     **_COMMON,
 )

@@ -207,7 +207,8 @@ def _draw_bodies(
                 from metarl_jax.envs.brax_page import brax_page
 
                 page = output / f"brax-{number}-{name}.html"
-                files.write(page, brax_page(system, episode.look))
+                with user_errors():
+                    files.write(page, brax_page(system, episode.look))
                 drawn[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
     return drawn
 

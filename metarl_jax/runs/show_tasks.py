@@ -96,7 +96,7 @@ def _card(card: envs.Card, chosen: Mapping[str, Any]) -> Table:
     }
     rows |= {f"split {name}": text for name, text in card.splits.items()}
     if card.backends:
-        rows["physics"] = f"Brax: {', '.join(card.backends)} (the first is the default)"
+        rows["physics"] = f"{', '.join(card.backends)} (the first is the default)"
     rows |= {"versions": ", ".join(card.versions), "source": card.source, "differences": card.differences}
     table = Table(title=Text(card.name, "bold"), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
