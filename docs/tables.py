@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import metarl_jax as mrl
-from metarl_jax.envs.brax_adapter import BACKENDS
+from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.dynamics import FIELDS
 
 
@@ -42,6 +42,11 @@ def algorithms() -> str:
     return "\n".join(rows)
 
 
+def _physics(card: mrl.envs.Card) -> str:
+    engines = {"mujoco": "MuJoCo"}
+    return " or ".join(dict.fromkeys(engines.get(name, "Brax") for name in card.backends)) or "pure JAX"
+
+
 def environments() -> str:
     """One row per version of every registered family, from its card; what all versions share stands below."""
     header = ("name", "reward of a step; end", "tasks: train and test", "tasks: ood", "T", "physics")
@@ -50,9 +55,10 @@ def environments() -> str:
     for family in mrl.envs.names():
         for version in mrl.envs.versions(family):
             card = mrl.envs.card(version)
-            physics = f"Brax ({card.backends[0]})" if card.backends else "pure JAX"
             tasks = card.tasks + (f" ({card.finite} in all: train and test coincide)" if card.finite else "")
-            rows.append(_row(f"`{version}`", card.formula, tasks, card.splits["ood"], str(card.horizon), physics))
+            rows.append(
+                _row(f"`{version}`", card.formula, tasks, card.splits["ood"], str(card.horizon), _physics(card))
+            )
         card = mrl.envs.card(family)
         options = ", ".join(f"`{name}` ({value})" for name, value in card.options.items())
         for other in card.versions[1:]:
@@ -73,15 +79,15 @@ def families() -> str:
     for family in mrl.envs.names():
         card = mrl.envs.card(family)
         versions = ", ".join(f"`@{name.partition('@')[2]}`" for name in card.versions)
-        rows.append(_row(f"`{family}` {versions}", card.tasks, "Brax" if card.backends else "pure JAX"))
+        rows.append(_row(f"`{family}` {versions}", card.tasks, _physics(card)))
     return "\n".join(rows)
 
 
 def knobs() -> str:
-    """One row per knob of the dynamics: the array of Brax's `System` that it scales on each backend."""
-    rows = [_row("knob", *BACKENDS), _row("---", *["---"] * len(BACKENDS))]
+    """One row per knob of the dynamics: the array of the model that it scales on each backend."""
+    rows = [_row("knob", *RUNNING_BACKENDS), _row("---", *["---"] * len(RUNNING_BACKENDS))]
     for knob, where in FIELDS.items():
-        cells = (", ".join(f"`{path}`" for path in where[name]) if name in where else "refused" for name in BACKENDS)
+        cells = [", ".join(f"`{path}`" for path in where.get(name, ())) or "refused" for name in RUNNING_BACKENDS]
         rows.append(_row(f"`{knob}`", *cells))
     return "\n".join(rows)
 

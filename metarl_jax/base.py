@@ -41,8 +41,8 @@ class TaskEnv:
     discrete: bool = False
     name: str = "custom"
     scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = None
-    """``(task, state) → (system, pipeline state)``: Brax's or like them, for a renderer; the system's `opt.timestep` is the seconds
-    between two moments. None: there is no body to draw"""
+    """``(task, state) → (system, pipeline state)``: Brax's or like them, for a renderer; the system's `opt.timestep`
+    is the seconds between two moments. None: there is no body to draw"""
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"

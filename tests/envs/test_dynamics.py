@@ -9,7 +9,7 @@ import pytest
 
 import metarl_jax.envs as envs
 from metarl_jax.envs import dynamics
-from metarl_jax.envs.brax_adapter import BACKENDS, simulator
+from metarl_jax.envs.brax_adapter import BACKENDS, RUNNING_BACKENDS, simulator
 
 PERTURBED = ("walker-params", "hopper-params", "cheetah-mass", "ant-params")
 KNOBS = tuple(dynamics.FIELDS)
@@ -27,7 +27,7 @@ def motion(backend, robot="hopper"):
 
     def run(factors):
         changes = dynamics.scaled(system, backend, dict(zip(knobs, factors, strict=True)))
-        q = system.init_q.at[1].add(-0.05)  # into the ground, so that it slides
+        q = jnp.asarray(system.init_q, float).at[1].add(-0.05)  # into the ground, so that it slides
         state = physics.init(changes, q, jnp.full(system.qd_size(), 0.3).at[:2].set(jnp.array([1.0, -0.3])))
         drive = jnp.linspace(-0.8, 0.8, system.act_size())
         return jax.lax.scan(lambda s, _: (physics.advance(changes, s, drive), None), state, length=10)[0].qd
@@ -39,8 +39,8 @@ def motion(backend, robot="hopper"):
 @pytest.mark.parametrize(
     ("backend", "knob"),
     [
-        pytest.param(backend, knob, marks=[] if backend == "spring" else pytest.mark.slow)
-        for backend in BACKENDS
+        pytest.param(backend, knob, marks=[] if backend in ("spring", "mujoco") else pytest.mark.slow)
+        for backend in RUNNING_BACKENDS
         for knob in acting(backend)
     ],
 )
@@ -53,13 +53,15 @@ def test_every_shipped_knob_moves_the_motion(backend, knob):
 
 
 def test_the_table_names_arrays_that_the_model_has():
-    for backend in BACKENDS[:2]:
+    for backend in (*BACKENDS[:2], "mujoco"):
         system = simulator("hopper", backend).env.sys
         for knob in acting(backend):
             assert dynamics.elements(system, backend, knob) >= 1
 
 
-@pytest.mark.parametrize(("knob", "backend"), [(k, b) for k in KNOBS for b in BACKENDS if b not in dynamics.FIELDS[k]])
+@pytest.mark.parametrize(
+    ("knob", "backend"), [(k, b) for k in KNOBS for b in RUNNING_BACKENDS if b not in dynamics.FIELDS[k]]
+)
 def test_a_knob_without_effect_is_refused(knob, backend):
     with pytest.raises(ValueError, match=f"knob '{knob}' has no effect on the backend '{backend}'; it acts on"):
         dynamics.fields(knob, backend)

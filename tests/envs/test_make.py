@@ -23,7 +23,7 @@ import metarl_jax.envs as envs
         ("cheetah-vel@", {}, ["cheetah-vel@", "cheetah-vel@finn2017"]),
         ("reacher-goal", {"backend": "sprig"}, ["sprig", "did you mean 'spring'", "mjx"]),
         ("reacher-goal", {"backend": ""}, ["''", "spring"]),
-        ("point-nav", {"backend": "spring"}, ["spring", "does not run on Brax"]),
+        ("point-nav", {"backend": "spring"}, ["spring", "has no physics"]),
         ("bernoulli-bandit", {"arm": 5}, ["'arm'", "did you mean 'arms'"]),
         ("cheetah-dir", {"target_range": (0, 1)}, ["target_range", "action_scale", "control_cost"]),
         ("point-nav", {"horizon": 0}, ["horizon is 0", "integer of at least 1"]),
