@@ -2,6 +2,7 @@
 
 python benchmarks/meta_iteration.py
 python benchmarks/meta_iteration.py --repeats 9 --output benchmarks/results/meta_iteration.json
+python benchmarks/meta_iteration.py --backends spring mujoco    # ProMP on cheetah-dir on each, and nothing else
 
 Everything runs in one process; what is compared alternates, so that a noisy machine disturbs both alike, and ratios are
 of neighbouring measurements. CPU-seconds are of all threads.
@@ -49,6 +50,8 @@ class Arguments:
     """T"""
     cheetah: bool = True
     """measure the ratio on cheetah, which takes a minute to compile and one to run"""
+    backends: tuple[str, ...] = ()
+    """measure instead a meta-iteration of promp on cheetah-dir@promp2019 on each of these, one after the other"""
     output: Path | None = None
     """where to write the figures as JSON"""
 
@@ -167,13 +170,61 @@ def split_by_phase(name: str, arguments: Arguments) -> dict[str, Any]:
     }
 
 
+class HostCalls:
+    """Counts the calls of MuJoCo's engine, and the process's CPU-seconds while they last."""
+
+    def __init__(self, robot: str):
+        from metarl_jax.envs.mujoco_engine import engine
+
+        self.calls, self.cpu, host = 0, 0.0, engine(robot)
+        step = host.step
+
+        def counted(*arguments):
+            before = time.process_time()
+            result = step(*arguments)
+            self.calls, self.cpu = self.calls + 1, self.cpu + time.process_time() - before
+            return result
+
+        host.step = counted  # before anything is traced, so that programs call this one
+
+
+def by_backend(arguments: Arguments) -> dict[str, Any]:
+    host = HostCalls("halfcheetah") if "mujoco" in arguments.backends else None
+    updates = []
+    for backend in arguments.backends:
+        env = mrl.envs.make("cheetah-dir@promp2019", horizon=arguments.horizon, backend=backend)
+        updates.append(iteration(mrl.algorithms.make("promp", env, tasks=arguments.tasks, episodes=arguments.episodes)))
+    seconds = alternate(arguments.repeats, *updates)
+    steps = 2 * arguments.tasks * arguments.episodes * arguments.horizon
+    results: dict[str, Any] = {}
+    for index, backend in enumerate(arguments.backends):
+        wall, cpu = seconds[:, index].T
+        results[backend] = found = {
+            "steps_per_second": float(steps / np.median(wall)),
+            "steps_per_cpu_second": float(steps / np.median(cpu)),
+            "times_first_wall": float(np.median(seconds[:, 0, 0] / wall)),
+            "times_first_cpu": float(np.median(seconds[:, 0, 1] / cpu)),
+        }
+        if backend == "mujoco" and host is not None:
+            rounds = arguments.repeats + 1  # alternate's first, which compiles, calls the host as often
+            found["host_calls_per_update"] = host.calls / rounds
+            found["physics_share_of_cpu"] = host.cpu / rounds / float(np.mean(cpu))
+    return results
+
+
 def main(arguments: Arguments) -> None:
     sizes = f"{arguments.tasks} tasks × {arguments.episodes} episodes × {arguments.horizon} steps × 2 stages"
     python, device = platform.python_version(), jax.devices()[0].device_kind
     machine = f"{device}, {os.cpu_count()} cores, Python {python}, jax {jax.__version__}"
     print(f"{sizes}; {machine}; {date.today()}; medians of {arguments.repeats}")
     results: dict[str, Any] = {"machine": machine, "date": str(date.today()), "sizes": sizes, "phases": []}
-    for name in ("point-nav", "reacher-goal"):
+    if arguments.backends:
+        results["backends"] = by_backend(arguments)
+        for backend, figures in results["backends"].items():
+            print(f"\n{backend}, promp on cheetah-dir@promp2019")
+            for name, value in figures.items():
+                print(f"  {name:<24}{value:12,.2f}")
+    for name in () if arguments.backends else ("point-nav", "reacher-goal"):
         phases = split_by_phase(name, arguments)
         results["phases"].append(phases)
         cpu, wall = phases["cpu_seconds"], phases["wall_seconds"]
@@ -185,7 +236,7 @@ def main(arguments: Arguments) -> None:
         print(f"  {'floor':<10}{phases['cpu_seconds_floor']:7.2f} CPU-s")
         for peer, value in phases["peers_cpu_seconds"].items():
             print(f"  {peer}: {value} CPU-s, {value / cpu['iteration']:.1f} × ours; measured before, not run here")
-    if arguments.cheetah:
+    if arguments.cheetah and not arguments.backends:
         results["cheetah"] = figures = ratio_to_simulation("cheetah-dir", arguments)
         print(f"\n{figures['environment']}, MAML with one Adam step, against bare simulation of as many steps")
         for clock in ("wall", "cpu"):

@@ -129,6 +129,6 @@ def test_target_velocities_are_uniform(name, options, bounds):
 
 
 def test_versions_differ_as_their_papers_do():
-    assert [envs.make(name).horizon for name in envs.versions("cheetah-vel")] == [200, 100, 200]
-    assert [envs.make(name).horizon for name in envs.versions("cheetah-dir")] == [200, 100]
+    assert [envs.make(name).horizon for name in envs.versions("cheetah-vel")] == [200, 100, 200, 200]
+    assert [envs.make(name).horizon for name in envs.versions("cheetah-dir")] == [200, 100, 200]
     assert envs.make("cheetah-vel").name == "cheetah-vel@finn2017"

@@ -67,7 +67,8 @@ def test_lookups_refuse_unknown_names_too():
 def test_names_and_versions():
     assert len(envs.names()) == len(set(envs.names())) == 26
     assert {"ant-ring", "humanoid-dir", "pusher-goal", "walker-params", "point-corners", "grid-nav"} < {*envs.names()}
-    assert envs.versions("cheetah-vel") == ("cheetah-vel@finn2017", "cheetah-vel@promp2019", "cheetah-vel@pearl2019")
+    versions = ("finn2017", "promp2019", "pearl2019", "rllab2017")
+    assert envs.versions("cheetah-vel") == tuple(f"cheetah-vel@{version}" for version in versions)
     assert envs.versions("cheetah-vel@promp2019") == envs.versions("cheetah-vel")
 
 
@@ -83,6 +84,8 @@ def test_cards_are_complete_and_true():
     assert envs.card("cheetah-vel@promp2019").options["target_range"] == (0.0, 3.0)
     assert envs.card("cheetah-vel@promp2019").horizon == 100
     assert envs.card("reacher-goal").backends == ("spring", "generalized", "positional", "mjx")
+    assert envs.card("cheetah-dir").backends == ("spring", "generalized", "positional", "mjx", "mujoco")
+    assert envs.card("cheetah-dir@rllab2017").backends == ("mujoco",)
     assert envs.card("point-nav").backends == ()
 
 

@@ -96,6 +96,8 @@ def test_rllabs_robots_report_the_centre_of_mass_of_the_very_moment(robot, dt):
     physics = simulator(f"{robot}-rllab", "mujoco")
     assert physics.dt == pytest.approx(dt)
     model = mujoco_models.load(f"{robot}-rllab").model
+    expected = (0.8, 0.8, 0.01) if robot == "ant" else (0.0, 0.8, 0.01)
+    np.testing.assert_allclose(model.geom_solimp[1:, :3] - expected, 0, atol=1e-12)
     data, key = mujoco.MjData(model), jax.random.key(0)
     motion = physics.init({}, jnp.asarray(physics.env.sys.init_q, float), jax.random.normal(key, (model.nv,)))
     for t in range(4):

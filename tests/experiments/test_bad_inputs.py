@@ -159,7 +159,7 @@ ROWS = {
     "show_tasks point-nav --episodes 0": "episodes is 0.*at least 1",
     "show_tasks point-nav --seed 4294967296": r"seed is 4294967296.*below 2\*\*32",
     "show_tasks point-nav --split tset": "'tset': did you mean 'test'",
-    "show_tasks cheetah-vel --backend mujoco": "'mujoco'.*choose from spring",
+    "show_tasks reacher-goal --backend mujoco": "'mujoco'.*choose from spring",
     "show_tasks point-nav --env-option split=ood": "'split=ood'; split is set by --split",
     "show_tasks point-nav --folder file": "cannot use file: file exists; choose another",
     "compare --algorithms mmal": "unknown algorithm 'mmal': did you mean 'maml'",

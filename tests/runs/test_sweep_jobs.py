@@ -62,10 +62,12 @@ def test_a_member_ends_with_its_sweep(tmp_path):
     assert sweep_jobs.last_words(tmp_path / "log") == "checkpoint"
 
 
-def test_local_processes_are_stopped_by_sigterm_and_see_the_gpus(tmp_path, monkeypatch):
+def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_of_mujoco(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    code = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'], flush=True)" + MEMBER
+    monkeypatch.delenv("METARL_MUJOCO_THREADS", raising=False)
+    seen = "CUDA_VISIBLE_DEVICES", "METARL_MUJOCO_THREADS"
+    code = f"import os; print('sees', *map(os.environ.get, {seen}), flush=True)" + MEMBER
     with only_writer(tmp_path):
         engine = sweep_jobs.Engine(tmp_path, program(tmp_path, code), sharing=True)
         job = engine.start("run", [str(tmp_path / "run"), "wait"])
@@ -79,7 +81,7 @@ def test_local_processes_are_stopped_by_sigterm_and_see_the_gpus(tmp_path, monke
             assert time.monotonic() < deadline
             job.stop()
             time.sleep(0.2)
-    assert log.read_text().splitlines()[1:] == ["sees 1", "arguments wait", "checkpoint"]
+    assert log.read_text().splitlines()[1:] == ["sees 1 1", "arguments wait", "checkpoint"]
     assert job.last_words() == "checkpoint"
 
 
