@@ -55,8 +55,9 @@ def test_a_control_step_is_gymnasiums(robot, x64, tolerance, gym_env):
         env.set_state(q.astype(float), qd.astype(float))
         env.data.qacc_warmstart[:] = 0
         env.step(control.astype(float))
-        rows.append((q, qd, control, env.data.qpos.copy(), env.data.qvel.copy()))
-    q, qd, control, q_after, qd_after = map(np.stack, zip(*rows, strict=True))
+        mujoco.mj_kinematics(env.model, env.data)  # its positions are those before the last physics step
+        rows.append((q, qd, control, env.data.qpos.copy(), env.data.qvel.copy(), env.data.xpos[1].copy()))
+    q, qd, control, q_after, qd_after, torso = map(np.stack, zip(*rows, strict=True))
     with jax.enable_x64(x64):
         physics = simulator(robot, "mujoco")
         start = jax.vmap(lambda q, qd: physics.init({}, q, qd))(q, qd)
@@ -65,6 +66,7 @@ def test_a_control_step_is_gymnasiums(robot, x64, tolerance, gym_env):
     assert physics.dt == pytest.approx(env.dt)
     np.testing.assert_allclose(after.q, q_after, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(after.qd, qd_after, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(after.x.pos[:, 0], torso, rtol=tolerance, atol=tolerance)
     assert np.abs(qd_after).max() > 1
 
 
@@ -183,10 +185,14 @@ def test_viewers_draw_it_and_braxs_own_is_refused():
     env = envs.make("hopper-params", backend="mujoco")
     task = env.sample_task(jax.random.key(0))
     state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(1), 2), task)
-    system, drawn = jax.vmap(lambda s: env.scene(task, s)[1].x)(state), None
+    links = jax.jit(jax.vmap(lambda s: env.scene(task, s)[1].x))(state)
     model, drawn = env.scene(task, jax.tree.map(lambda leaf: leaf[0], state))
-    np.testing.assert_allclose(system.pos[:, 0], state.internal.place, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(system.rot, axis=-1), 1, atol=1e-6)
+    data = mujoco.MjData(mujoco_models.load("hopper").model)
+    for i in range(2):
+        data.qpos[:] = state.internal.q[i]
+        mujoco.mj_kinematics(mujoco_models.load("hopper").model, data)
+        np.testing.assert_allclose(links.pos[i], data.xpos[1:], atol=1e-6)
+        np.testing.assert_allclose(links.rot[i], data.xquat[1:], atol=1e-6)
     assert [shape.link for shape in scene.shapes(model)] == [0, 1, 2, 3]
     assert drawn.x.pos.shape == (4, 3)
     assert scene.floor(model) == 0

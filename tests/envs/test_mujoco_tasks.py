@@ -91,6 +91,8 @@ def test_a_task_gets_the_model_with_its_own_numbers():
     env = envs.make("ant-params", backend="mujoco")
     tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(0), 3))
     states = jax.vmap(env.reset)(jax.random.split(jax.random.key(1), 3), tasks)
+    on_the_ground = states.internal.replace(q=states.internal.q.at[:, 2].add(-0.45))
+    states = states.replace(internal=on_the_ground)
     actions = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (3, 8)), float)
     after = jax.vmap(env.step)(tasks, states, actions).internal
     for i in range(3):
@@ -109,6 +111,7 @@ def test_a_task_gets_the_model_with_its_own_numbers():
         mujoco.mj_setConst(model, data)
         data.qpos[:], data.qvel[:], data.ctrl[:] = states.internal.q[i], states.internal.qd[i], actions[i]
         mujoco.mj_step(model, data, 5)
+        assert data.ncon > 0
         np.testing.assert_allclose(after.q[i], data.qpos, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(after.qd[i], data.qvel, rtol=1e-4, atol=1e-4)
 
