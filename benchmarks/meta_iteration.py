@@ -176,7 +176,8 @@ class HostCalls:
     def __init__(self, robot: str):
         from metarl_jax.envs.mujoco_engine import engine
 
-        self.calls, self.cpu, host = 0, 0.0, engine(robot)
+        self.calls, self.cpu = 0, 0.0
+        host: Any = engine(robot)
         step = host.step
 
         def counted(*arguments):

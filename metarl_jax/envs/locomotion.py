@@ -167,9 +167,8 @@ def locomotion_env(
     def start(key, task, physics: Simulator):
         position_key, velocity_key = jax.random.split(key)
         model = physics.env.sys
-        return model.init_q + robot.start(position_key, model.q_size()), robot.start_velocity(
-            velocity_key, model.qd_size()
-        )
+        q = model.init_q + robot.start(position_key, model.q_size())
+        return q, robot.start_velocity(velocity_key, model.qd_size())
 
     def observe(pipeline_state):
         if body["observation"] == "rllab":

@@ -193,10 +193,10 @@ class Engine:
         lead = q.shape[:-1]
         return position.reshape(*lead, *position.shape[1:]), rotation.reshape(*lead, *rotation.shape[1:])
 
-    def _models(self, n: int, changes: dict[str, np.ndarray]) -> list[Any]:
-        """[n] the model of every environment; those of one task share theirs."""
+    def _models(self, n: int, changes: dict[str, np.ndarray]) -> Any:
+        """The model of all environments, or a list [n] of each one's; those of one task share theirs."""
         if not changes:
-            return [self.model] * n
+            return self.model
         names = tuple(sorted(changes))
         rows = np.concatenate([changes[name].reshape(n, -1) for name in names], axis=-1, dtype=float)
         return [self._changed(names, row.tobytes()) for row in rows]
