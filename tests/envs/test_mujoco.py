@@ -151,7 +151,7 @@ def test_the_users_own_handler_is_left_alone():
 
 def test_several_devices_are_refused():
     physics = simulator("hopper", "mujoco")
-    q, qd, control = (jax.ShapeDtypeStruct((size,), float) for size in (6, 6, 3))
+    q, qd, control = (jax.ShapeDtypeStruct((size,), jnp.float32) for size in (6, 6, 3))
     motion = jax.eval_shape(lambda q, qd: physics.init({}, q, qd), q, qd)
     with (
         jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1, 2), ("seeds", "tasks"))),
