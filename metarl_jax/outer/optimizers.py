@@ -134,11 +134,14 @@ def trust_region(
 
         (loss, metrics), gradient = meta_objective.value_and_gradient(theta, data)
         gradient, _ = ravel_pytree(gradient)
-        # One linearisation of ∇KL serves all products.
-        _, hessian_product = jax.linearize(jax.grad(kl_at), start)
+        if meta_objective.kl_curvature is None:
+            _, hessian_product = jax.linearize(lambda theta: jax.grad(kl_of)(theta, data), theta)
+        else:
+            hessian_product = meta_objective.kl_curvature(theta, data)
 
         def product(vector):
-            return hessian_product(vector) + damping * vector
+            image, _ = ravel_pytree(hessian_product(unravel(vector)))
+            return image + damping * vector
 
         direction = conjugate_gradient(product, gradient, cg_iterations)
         curvature = direction @ product(direction)
