@@ -77,7 +77,7 @@ class Memory(NamedTuple):
             return losses.mean(), {name: _of_all(name, values) for name, values in metrics.items()}
 
         def loss(theta, data):
-            return means(*self.over_tasks(lambda of_task: function(theta, of_task), data))
+            return means(*self._over_data(lambda of_task: function(theta, of_task), data))
 
         def gradient(theta, data):
             if self._whole(data):
@@ -98,7 +98,7 @@ class Memory(NamedTuple):
             return MetaObjective(loss, None, gradient)
 
         def mean_kl(theta, data):
-            return self.over_tasks(lambda of_task: kl.value(kl.tell(theta, of_task), of_task), data).mean()
+            return self._over_data(lambda of_task: kl.value(kl.tell(theta, of_task), of_task), data).mean()
 
         def curvature(theta, data):
             def products(over, rows):
@@ -114,13 +114,19 @@ class Memory(NamedTuple):
 
         return MetaObjective(loss, mean_kl, gradient, curvature)
 
+    def _over_data(self, function: Callable, data: PyTree) -> PyTree:
+        """`over_tasks` of collected data, by chunks that suit the device where nobody asked for others."""
+        if self.task_chunk is not None or self._whole(data):
+            return self.over_tasks(function, data)
+        return self._summed(lambda chunk: ((), _of_rows(function, chunk)), data)[1]
+
     def _whole(self, data: PyTree) -> bool:
         """Whether a chunk is all of a device's tasks."""
         share = _tasks(data) // count(TASKS)
         return self._chunk(share) == share
 
     def _summed(self, function: Callable, data: PyTree) -> tuple[PyTree, PyTree]:
-        """``function: chunk → (a tree to be summed up, what it tells of its tasks)``; what is told has leaves [B, ...]."""
+        """``function: chunk → (a tree to be summed up, what it tells of its tasks)``; all that is told, [B, ...]."""
         size = self._chunk(_tasks(data) // count(TASKS))
 
         def of_share(rows):

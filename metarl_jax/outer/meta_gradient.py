@@ -145,6 +145,8 @@ def with_behaviors(parts: Parts, data: Stage) -> Stage:
     def of_stage(stage):
         return distributions(parts.policy, stage.params, stage.trajectory)
 
+    if jax.eval_shape(of_stage, jax.tree.map(lambda leaf: leaf[0, 0], data)) is None:
+        return data
     return dataclasses.replace(data, behavior=parts.memory.over_tasks(jax.vmap(of_stage), data))
 
 

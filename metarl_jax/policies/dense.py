@@ -1,4 +1,4 @@
-"""The product of a dense layer, with a weight gradient that suits a CPU: the same numbers by another way through memory.
+"""The product of a dense layer, with a weight gradient that suits a CPU; the numbers are those of any other product.
 
 XLA's CPU multiplies rows by a matrix fast, and xᵀg, which sums over the rows of both, at half to a tenth of that speed.
 So the weight gradient copies x transposed first. Derivatives of any order do the same, since they are made of the
