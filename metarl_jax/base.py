@@ -142,6 +142,8 @@ class MetaObjective(NamedTuple):
     """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats; None: the objective has none"""
     gradient: Callable[[PyTree, PyTree], tuple[tuple[jax.Array, Metrics], PyTree]] | None = None
     """``(θ, data) → ((loss, metrics), ∇_θ loss)`` where it has a better way than to differentiate `loss`"""
+    kl_curvature: Callable[[PyTree, PyTree], Callable[[PyTree], PyTree]] | None = None
+    """``(θ, data) → (v → ∇²KL v)`` at the θ that collected the data, leaves like θ's; None: by differentiating `kl`"""
 
     def value_and_gradient(self, theta: PyTree, data: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:
         """((loss, metrics), ∇_θ loss)."""

@@ -16,6 +16,19 @@ CACHED_ROWS = 2048
 """Steps whose activations fit the cache of a CPU's core: at 64 units an array of them takes half a megabyte."""
 
 
+class Divergence(NamedTuple):
+    """How far the policies of ONE task have moved from those that collected its data, as a function of θ in two parts.
+
+    Between them stand the distributions: there the second is flat at the data's own θ, so that its curvature in θ is
+    Jᵀ F J exactly, with J = ∂tell/∂θ and F = ∂²value.
+    """
+
+    tell: Callable[[PyTree, PyTree], PyTree]
+    """``(θ, data of a task) → what the policies say of its steps``"""
+    value: Callable[[PyTree, PyTree], jax.Array]
+    """``(what they say, data of the task) → [] in nats``"""
+
+
 class Memory(NamedTuple):
     """What the outer loop trades time for memory with; nothing here changes a number by more than rounding.
 
@@ -49,47 +62,88 @@ class Memory(NamedTuple):
         # Without the checkpoint a backward pass would keep what every chunk has computed.
         return by_share(lambda rows: jax.lax.map(jax.checkpoint(function), rows, batch_size=size), batch, TASKS)
 
-    def mean_over_tasks(self, function: TaskLoss, kl: Callable | None = None) -> MetaObjective:
+    def mean_over_tasks(self, function: TaskLoss, kl: Divergence | None = None) -> MetaObjective:
         """The outer loss that is the mean over tasks of ``function: (θ, data of a task) → (loss [], metrics)``.
 
         Its gradient is summed up chunk by chunk, so that a backward pass keeps what one chunk has computed. Without
         `task_chunk` a chunk is all tasks, and on a CPU as many as its caches hold.
+
+        Args:
+            function: the loss of one task.
+            kl: the distance that a trust region bounds; None: there is none.
         """
 
         def means(losses, metrics):
             return losses.mean(), {name: _of_all(name, values) for name, values in metrics.items()}
 
         def loss(theta, data):
-            return means(*self.over_tasks(lambda of_task: function(theta, of_task), data))
+            return means(*self._over_data(lambda of_task: function(theta, of_task), data))
 
         def gradient(theta, data):
-            share = len(jax.tree.leaves(data)[0]) // count(TASKS)
-            size = self._chunk(share)
-            if size == share:
+            if self._whole(data):
                 return jax.value_and_grad(loss, has_aux=True)(theta, data)
+            tasks = _tasks(data)
 
-            def summed(theta, chunk):
-                if size == 1:  # a vmap of one would leave its axis in every product
-                    told = function(theta, jax.tree.map(lambda leaf: leaf[0], chunk))
-                    losses, metrics = jax.tree.map(lambda leaf: leaf[None], told)
-                else:
-                    losses, metrics = jax.vmap(lambda of_task: function(theta, of_task))(chunk)
-                return losses.sum() / (share * count(TASKS)), (losses, metrics)
+            def of_chunk(chunk):
+                def summed(theta):
+                    losses, metrics = _of_rows(lambda of_task: function(theta, of_task), chunk)
+                    return losses.sum() / tasks, (losses, metrics)
+
+                return jax.grad(summed, has_aux=True)(theta)
+
+            total, told = self._summed(of_chunk, data)
+            return means(*told), total
+
+        if kl is None:
+            return MetaObjective(loss, None, gradient)
+
+        def mean_kl(theta, data):
+            return self._over_data(lambda of_task: kl.value(kl.tell(theta, of_task), of_task), data).mean()
+
+        def curvature(theta, data):
+            def products(over, rows):
+                told, push = jax.linearize(lambda theta: over(lambda of_task: kl.tell(theta, of_task), rows), theta)
+                distances = jax.grad(lambda told: over(lambda pair: kl.value(*pair), (told, rows)).sum() / _tasks(data))
+                _, bend = jax.linearize(distances, told)
+                pull = jax.linear_transpose(push, theta)
+                return lambda vector: pull(bend(push(vector)))[0]
+
+            if self._whole(data):  # one linearisation serves all products
+                return products(self.over_tasks, data)
+            return lambda vector: self._summed(lambda chunk: (products(_of_rows, chunk)(vector), ()), data)[0]
+
+        return MetaObjective(loss, mean_kl, gradient, curvature)
+
+    def _over_data(self, function: Callable, data: PyTree) -> PyTree:
+        """`over_tasks` of collected data, by chunks that suit the device where nobody asked for others."""
+        if self.task_chunk is not None or self._whole(data):
+            return self.over_tasks(function, data)
+        return self._summed(lambda chunk: ((), _of_rows(function, chunk)), data)[1]
+
+    def _whole(self, data: PyTree) -> bool:
+        """Whether a chunk is all of a device's tasks."""
+        share = _tasks(data) // count(TASKS)
+        return self._chunk(share) == share
+
+    def _summed(self, function: Callable, data: PyTree) -> tuple[PyTree, PyTree]:
+        """``function: chunk → (a tree to be summed up, what it tells of its tasks)``; all that is told, [B, ...]."""
+        size = self._chunk(_tasks(data) // count(TASKS))
+
+        def of_share(rows):
+            chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
+            first = jax.tree.map(lambda leaf: leaf[0], chunks)
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)[0])
 
             def add(total, chunk):
-                gradient, told = jax.grad(summed, has_aux=True)(theta, chunk)
-                return jax.tree.map(jnp.add, total, gradient), told
+                part, told = function(chunk)
+                return jax.tree.map(jnp.add, total, part), told
 
-            def of_share(rows):
-                chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), rows)
-                total, told = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, theta), chunks)
-                told = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), told)
-                return jax.tree.map(lambda leaf: leaf[None], total), told
+            total, told = jax.lax.scan(add, zeros, chunks)
+            told = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), told)
+            return jax.tree.map(lambda leaf: leaf[None], total), told
 
-            of_devices, told = by_share(of_share, data, TASKS)
-            return means(*told), jax.tree.map(lambda leaf: leaf.sum(0), of_devices)
-
-        return MetaObjective(loss, kl, gradient)
+        of_devices, told = by_share(of_share, data, TASKS)
+        return jax.tree.map(lambda leaf: leaf.sum(0), of_devices), told
 
     def _chunk(self, share: int) -> int:
         """How many of the tasks of a device's share to take at a time: the most that divides it and is not too many."""
@@ -100,6 +154,17 @@ class Memory(NamedTuple):
         else:
             most = share
         return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(most, 1))
+
+
+def _tasks(data: PyTree) -> int:
+    return len(jax.tree.leaves(data)[0])
+
+
+def _of_rows(function: Callable, rows: PyTree) -> PyTree:
+    """`function` of every row; of a single one without a vmap, whose axis of one would stay in every product."""
+    if _tasks(rows) > 1:
+        return jax.vmap(function)(rows)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], rows)))
 
 
 def _of_all(name: str, values: jax.Array) -> jax.Array:

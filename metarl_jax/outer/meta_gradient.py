@@ -14,7 +14,7 @@ import optax
 
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
 from metarl_jax.inner.returns import as_at_start
-from metarl_jax.outer.memory import Memory
+from metarl_jax.outer.memory import Divergence, Memory
 from metarl_jax.outer.objectives import kl_of_stages
 from metarl_jax.policies.likelihood import distributions, masked_mean, mean_of_counted
 from metarl_jax.rollout import rollout
@@ -145,6 +145,8 @@ def with_behaviors(parts: Parts, data: Stage) -> Stage:
     def of_stage(stage):
         return distributions(parts.policy, stage.params, stage.trajectory)
 
+    if jax.eval_shape(of_stage, jax.tree.map(lambda leaf: leaf[0, 0], data)) is None:
+        return data
     return dataclasses.replace(data, behavior=parts.memory.over_tasks(jax.vmap(of_stage), data))
 
 
@@ -232,11 +234,17 @@ def meta_objective(parts: Parts) -> MetaObjective:
     def of_task(theta, data):
         return parts.objective(parts.policy, replay(parts, theta, data))
 
-    def kl(theta, data):
-        per_stage = parts.memory.over_tasks(lambda d: kl_of_stages(parts.policy, replay(parts, theta, d).counted), data)
-        return per_stage.mean()
+    def tell(theta, data):
+        counted = replay(parts, theta, data).counted
+        smooth = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(counted.seen))
+        return counted.params, counted.seen if smooth else None
 
-    return parts.memory.mean_over_tasks(of_task, kl)
+    def kl(told, data):
+        params, seen = told
+        counted = jax.tree.map(lambda leaf: leaf[parts.trial.first_counted :], data)
+        return kl_of_stages(parts.policy, Path(params=params, data=counted, burn_in=0, seen=seen)).mean()
+
+    return parts.memory.mean_over_tasks(of_task, Divergence(tell, kl))
 
 
 def describe_window(data: Stage) -> Metrics:

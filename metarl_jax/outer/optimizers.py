@@ -100,8 +100,11 @@ def trust_region(
 
     Schulman et al. (2015, arXiv:1502.05477).
 
-    x ≈ (H + damping·I)⁻¹ g by conjugate gradients, H v = ∇⟨∇ KL, v⟩ exact and THROUGH the adaptation; full step
-    √(2δ / xᵀHx)·x, shrunk until the loss improves and the KL holds; otherwise θ stays.
+    x ≈ (H + damping·I)⁻¹ g by conjugate gradients, with H = ∇²KL exact and THROUGH the adaptation; full step
+    √(2δ / xᵀHx)·x, shrunk until the KL holds and the loss improves; otherwise θ stays.
+
+    H v is the objective's `kl_curvature` v, which holds at the θ that collected the data, where an outer step starts;
+    for an objective that has none it is ∇⟨∇KL, v⟩.
 
     Args:
         max_kl: δ, in nats.
@@ -134,11 +137,14 @@ def trust_region(
 
         (loss, metrics), gradient = meta_objective.value_and_gradient(theta, data)
         gradient, _ = ravel_pytree(gradient)
-        # One linearisation of ∇KL serves all products.
-        _, hessian_product = jax.linearize(jax.grad(kl_at), start)
+        if meta_objective.kl_curvature is None:
+            _, hessian_product = jax.linearize(lambda theta: jax.grad(kl_of)(theta, data), theta)
+        else:
+            hessian_product = meta_objective.kl_curvature(theta, data)
 
         def product(vector):
-            return hessian_product(vector) + damping * vector
+            image, _ = ravel_pytree(hessian_product(unravel(vector)))
+            return image + damping * vector
 
         direction = conjugate_gradient(product, gradient, cg_iterations)
         curvature = direction @ product(direction)
@@ -152,9 +158,11 @@ def trust_region(
         def attempt(carry):
             trial, _, _, _ = carry
             candidate = start - shrink**trial * full_step
-            new_loss, _ = loss_at(candidate)
             new_kl = kl_at(candidate)
-            return trial + 1, (new_loss < loss) & (new_kl <= max_kl), new_loss, new_kl
+            # Of a step that goes too far, nobody asks for the loss.
+            too_far = jnp.full_like(loss, jnp.inf)
+            new_loss = jax.lax.cond(new_kl <= max_kl, lambda: loss_at(candidate)[0], lambda: too_far)
+            return trial + 1, new_loss < loss, new_loss, new_kl
 
         initial = (jnp.zeros((), jnp.int32), jnp.array(False), loss, jnp.zeros_like(loss))
         trials, accepted, new_loss, new_kl = jax.lax.while_loop(rejected, attempt, initial)

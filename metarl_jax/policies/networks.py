@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.policies.dense import dense
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
 from metarl_jax.precision import full_precision
 from metarl_jax.types import PyTree
@@ -41,7 +42,12 @@ class _MLP(nn.Module):
         hidden = jnp.asarray(observation, float)
         for index, size in enumerate(self.features):
             # Glorot weights and zero biases, as in the code of the MAML and ProMP papers.
-            hidden = nn.Dense(size, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)(hidden)
+            hidden = nn.Dense(
+                size,
+                kernel_init=nn.initializers.glorot_uniform(),
+                param_dtype=float,
+                dot_general=lambda x, weight, *_, **__: dense(x, weight),
+            )(hidden)
             if index < len(self.features) - 1:
                 hidden = self.activation(hidden)
         return hidden

@@ -3,10 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import struct
 from jax.flatten_util import ravel_pytree
 
 import metarl_jax as mrl
 from metarl_jax import inner, outer
+from metarl_jax.compose import build_parts
 from tests import toys
 
 MAX_KL, DAMPING = 0.01, 1e-5
@@ -64,3 +67,76 @@ def kl_without_adaptation(parts, theta, data):
         return mrl.policies.masked_mean(kl, first.trajectory.valid)
 
     return jax.vmap(one_task)(data).mean()
+
+
+def drawn_counts():
+    """A policy whose distribution holds an integer beside its mean, as a mixture's might."""
+
+    @struct.dataclass
+    class Counted:
+        mean: jax.Array
+        count: jax.Array
+
+        def sample(self, key):
+            return self.mean + jax.random.normal(key, self.mean.shape)
+
+        def log_prob(self, action):
+            return -0.5 * ((action - self.mean) ** 2).sum()
+
+        def kl(self, other):
+            return 0.5 * ((self.mean - other.mean) ** 2).sum()
+
+    policy = linear_policy()
+
+    def apply(params, observation):
+        return Counted(policy.apply(params, observation).mean, (observation > 0).sum())
+
+    return mrl.Policy(policy.init, apply)
+
+
+def hidden_arrays():
+    """A policy whose distribution is no tree of arrays."""
+    policy = linear_policy()
+
+    class Boxed:
+        def __init__(self, inside):
+            self.inside, self.sample, self.log_prob = inside, inside.sample, inside.log_prob
+
+        def kl(self, other):
+            return self.inside.kl(other.inside)
+
+    return mrl.Policy(policy.init, lambda params, observation: Boxed(policy.apply(params, observation)))
+
+
+POLICIES = {
+    "a network": lambda: toys.small_policy(toys.walk()),
+    "linear": linear_policy,
+    "with a count": drawn_counts,
+    "in a box": hidden_arrays,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "chunk"), [("a network", None), ("a network", 2), ("linear", 1), ("with a count", None), ("in a box", 1)]
+)
+def test_the_curvature_is_the_second_derivative_of_the_kl(kind, chunk):
+    """Two inner steps away, over two counted stages of episodes of different lengths, whole and chunk by chunk."""
+    with jax.enable_x64(True):
+        parts = build_parts(
+            toys.walk(5),
+            objective=outer.ratio(),
+            policy=POLICIES[kind](),
+            **{"tasks": 4, "episodes": 3, "adaptation_steps": 2, "burn_in": 1, "task_chunk": chunk},
+        )
+        objective = outer.meta_objective(parts)
+
+        def both(key):
+            theta = parts.adapter.init_meta(key)
+            data = outer.with_behaviors(parts, outer.collect_tasks(key, parts, theta))
+            direction = jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape, leaf.dtype), theta)
+            expected = jax.jvp(lambda theta: jax.grad(objective.kl)(theta, data), (theta,), (direction,))[1]
+            return objective.kl_curvature(theta, data)(direction), expected
+
+        found, expected = jax.jit(both)(jax.random.key(2))
+        assert max(abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), found, expected)
