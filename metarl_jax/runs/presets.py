@@ -37,6 +37,27 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
     ),
+    # The same on the physics of the paper, and with its rate halved after the first of several steps.
+    "cheetah-dir-promp2019": TrainConfig(
+        task="cheetah-dir@promp2019",
+        backend="mujoco",
+        algorithm="promp",
+        horizon=100,
+        iterations=1001,
+        algorithm_options=AlgorithmConfig(
+            tasks=40,
+            episodes=20,
+            adaptation_steps=1,
+            inner_lr=(0.1, 0.05),
+            outer_lr=1e-3,
+            epochs=5,
+            clip=0.3,
+            inner_kl_weight=5e-4,
+            discount=0.99,
+            lambda_=1.0,
+        ),
+        policy=PolicyConfig(hidden=(64, 64), activation="tanh", init_std=1.0),
+    ),
     # The same family at a size for CPUs: at the small exploration noise of action_scale=10 the dynamics are nearly
     # linear, so twenty episodes suffice for an inner gradient; a shorter credit horizon lowers its variance further.
     "cheetah-dir-cpu": TrainConfig(
@@ -130,6 +151,37 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         policy=PolicyConfig(hidden=(100, 100), activation="relu", init_std=1.0),
     ),
+}
+
+
+def _finn2017(task: str, episodes: int) -> TrainConfig:
+    """A robot of Finn et al. (2017), as in their code: rllab's body, rates halved after the first step."""
+    return TrainConfig(
+        task=f"{task}@rllab2017",
+        backend="mujoco",
+        algorithm="maml-trpo",
+        horizon=200,
+        iterations=800,
+        algorithm_options=AlgorithmConfig(
+            tasks=40,
+            episodes=episodes,
+            adaptation_steps=1,
+            inner_lr=(0.1, 0.05),
+            max_kl=0.01,
+            advantage="gae",
+            discount=0.99,
+            lambda_=1.0,
+            average="valid",
+        ),
+        policy=PolicyConfig(hidden=(100, 100), activation="relu", init_std=1.0),
+    )
+
+
+PRESETS |= {
+    "cheetah-dir-finn2017": _finn2017("cheetah-dir", 20),
+    "cheetah-vel-finn2017": _finn2017("cheetah-vel", 10),
+    "ant-dir-finn2017": _finn2017("ant-dir", 40),
+    "ant-vel-finn2017": _finn2017("ant-vel", 20),
 }
 
 
