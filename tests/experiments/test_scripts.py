@@ -77,7 +77,7 @@ def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeyp
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):
-    for platform, name in (("cpu", "reacher-goal"), ("gpu", "cheetah-dir"), ("tpu", "cheetah-dir")):
+    for platform, name in (("cpu", "cheetah-dir-cpu"), ("gpu", "cheetah-dir"), ("tpu", "cheetah-dir")):
         monkeypatch.setattr("jax.default_backend", lambda platform=platform: platform)
         config, why = defaults(["--seed", "3"])
         assert config.preset == name

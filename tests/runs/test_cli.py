@@ -52,10 +52,10 @@ def test_what_the_library_logs_is_a_note_in_a_script_and_nowhere_else(capsys, ca
 @pytest.mark.parametrize(
     ("argv", "task"),
     [
-        ("", "reacher-goal"),
+        ("", "cheetah-dir@promp2019"),
         ("--task ant-dir --preset point-nav", "ant-dir"),
         ("--preset point-nav", "point-nav"),
-        ("--preset unknown", "reacher-goal"),  # told later, as are the next two
+        ("--preset unknown", "cheetah-dir@promp2019"),  # told later, as are the next two
         ("--task unknown", "unknown"),
         ("--resume --folder missing", None),
         ("--resume --folder run", "grid-nav"),
