@@ -155,20 +155,24 @@ PRESETS: dict[str, TrainConfig] = {
 }
 
 
-def _finn2017(task: str, episodes: int) -> TrainConfig:
-    """A robot of Finn et al. (2017), as in their code: rllab's body, rates halved after the first step."""
+def _finn2017(task: str, iterations: int, episodes: int, max_kl: float, later: float = 0.5) -> TrainConfig:
+    """A robot of Finn et al. (2017), with the sizes that the file names of their published θ give.
+
+    Those are in the scripts test_maml_*.py of github.com/cbfinn/maml_rl: so many iterations, episodes a task and a
+    bound on the KL, and the rate after the first step as a multiple of 0.1.
+    """
     return TrainConfig(
         task=f"{task}@rllab2017",
         backend="mujoco",
         algorithm="maml-trpo",
         horizon=200,
-        iterations=800,
+        iterations=iterations,
         algorithm_options=AlgorithmConfig(
             tasks=40,
             episodes=episodes,
             adaptation_steps=1,
-            inner_lr=(0.1, 0.05),
-            max_kl=0.01,
+            inner_lr=(0.1, 0.1 * later),
+            max_kl=max_kl,
             advantage="gae",
             discount=0.99,
             lambda_=1.0,
@@ -179,10 +183,10 @@ def _finn2017(task: str, episodes: int) -> TrainConfig:
 
 
 PRESETS |= {
-    "cheetah-dir-finn2017": _finn2017("cheetah-dir", 20),
-    "cheetah-vel-finn2017": _finn2017("cheetah-vel", 10),
-    "ant-dir-finn2017": _finn2017("ant-dir", 40),
-    "ant-vel-finn2017": _finn2017("ant-vel", 20),
+    "cheetah-dir-finn2017": _finn2017("cheetah-dir", 100, 20, 0.02),
+    "cheetah-vel-finn2017": _finn2017("cheetah-vel", 475, 10, 0.01),  # they tested it with 20 episodes a step
+    "ant-dir-finn2017": _finn2017("ant-dir", 575, 40, 0.01, later=0.01),
+    "ant-vel-finn2017": _finn2017("ant-vel", 375, 20, 0.01),
 }
 
 
