@@ -62,8 +62,8 @@ _COMMON: dict[str, Any] = {
     "(jonasrothfuss/ProMP, half_cheetah_rand_direc.py, half_cheetah_rand_vel.py). rllab2017: those of the MAML paper's "
     "code (cbfinn/maml_rl, half_cheetah_env_rand_direc.py, half_cheetah_env_rand.py, mujoco_env.py; "
     "rll/rllab, half_cheetah.xml, which is Gym's): 0.01 s a step, so that 200 steps are two seconds, and the velocity "
-    "of the centre of mass. Of v* the paper says U(0, 2), as here, and the stored code U(0.1, 0.8). Today's MuJoCo "
-    "where the papers had 1.31 and 1.50; on Brax's backends physics of its own, so absolute returns differ.",
+    "of the centre of mass; v* ~ U(0, 2) as in the paper and the code's last commit (older ones: U(0.1, 0.8)). Today's "
+    "MuJoCo where the papers had 1.31 and 1.50; on Brax's backends physics of its own, so absolute returns differ.",
     "backends": RUNNING_BACKENDS,
     "version_backends": {"rllab2017": ("mujoco",)},
 }

@@ -33,7 +33,7 @@ from metarl_jax.types import PyTree
 THREADS = "METARL_MUJOCO_THREADS"
 """environment variable: how many threads step the environments; the number of cores of this process if it is not set"""
 MOST_MODELS = 1024
-"""models with changed physics that are kept for each robot, 20 to 50 kB each"""
+"""models with changed physics that are kept for each robot, 20 to 50 kB each; more where one step needs more"""
 
 
 def threads() -> int:
@@ -45,7 +45,9 @@ def threads() -> int:
     given = os.environ.get(THREADS)
     if given is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return checks.integer(f"the environment variable {THREADS}", int(given) if given.isdecimal() else given)
+    return checks.integer(
+        f"the environment variable {THREADS}", int(given) if given.isascii() and given.isdecimal() else given
+    )
 
 
 @struct.dataclass
@@ -131,7 +133,7 @@ class Engine:
         self.calls = 0
         """of `step`, so far"""
         self._data: list[Any] = []
-        self._changed = functools.lru_cache(MOST_MODELS)(self._build)
+        self._changed: dict[tuple[tuple[str, ...], bytes], Any] = {}
 
     @property
     def sensed(self) -> int:
@@ -199,7 +201,14 @@ class Engine:
             return self.model
         names = tuple(sorted(changes))
         rows = np.concatenate([changes[name].reshape(n, -1) for name in names], axis=-1, dtype=float)
-        return [self._changed(names, row.tobytes()) for row in rows]
+        wanted = [(names, row.tobytes()) for row in rows]
+        missing = set(wanted) - self._changed.keys()
+        if len(self._changed) + len(missing) > MOST_MODELS:
+            # Those of this very call stay, however many they are: the next step asks for the same.
+            self._changed = {key: self._changed[key] for key in set(wanted) - missing}
+        for key in missing:
+            self._changed[key] = self._build(*key)
+        return [self._changed[key] for key in wanted]
 
     def _build(self, names: tuple[str, ...], content: bytes) -> Any:
         """The model with the arrays of these names replaced, and all that MuJoCo computes from them."""
@@ -253,6 +262,7 @@ def mujoco_simulator(robot: str) -> Simulator:
     Raises:
         ImportError: gymnasium, whose model files it reads, is not installed.
     """
+    threads()  # a wrong number is told before anything is compiled
     host = engine(robot)
     model, frames = host.model, host.source.frames
     base, slides = torso(model)

@@ -1,9 +1,10 @@
 """The robots of MuJoCo's C engine (Todorov et al. 2012), read from the model files of the installed gymnasium package.
 
-gymnasium itself is not imported: only its files are read. What they say is kept but for three things. Textures go:
-they are nearly all of a model's bytes. The cheetah's total mass is set by MuJoCo's function, since the files' attribute
-for it is deprecated; the numbers are the same. And where this MuJoCo adds up the contact margins of two geoms, as it
-does since about 3.3, they are halved: before, the larger of both counted, and all geoms of a robot have the same.
+gymnasium itself is not imported: only its files are read. What they say is kept but for three things, and for rllab's
+robots what `SOURCES` says of them. Textures go: they are nearly all of a model's bytes. The cheetah's total mass is set
+by MuJoCo's function, since the files' attribute for it is deprecated; the numbers are the same. And where this MuJoCo
+adds up the contact margins of two geoms, as it does since about 3.3, they are halved: before, the larger of both
+counted, and all geoms of a robot have the same.
 """
 
 import functools
@@ -15,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.envs.brax_adapter import quiet
@@ -133,11 +136,16 @@ class System:
     """A MuJoCo model with what families read of Brax's `System`; every other name is the model's own."""
 
     def __init__(self, model: Any, start: np.ndarray):
-        self.model, self.init_q = model, start
+        self.model, self._start = model, start
         self.actuator = SimpleNamespace(ctrl_range=np.array(model.actuator_ctrlrange))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["model"], name)
+
+    @property
+    def init_q(self) -> jax.Array:
+        """[nq] that episodes start around, in the precision of the moment."""
+        return jnp.asarray(self._start, float)
 
     def q_size(self) -> int:
         """Length of q."""

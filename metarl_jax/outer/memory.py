@@ -19,8 +19,8 @@ CACHED_ROWS = 2048
 class Divergence(NamedTuple):
     """How far the policies of ONE task have moved from those that collected its data, as a function of θ in two parts.
 
-    Between them stand the distributions: there the second is flat at the data's own θ, so that its curvature in θ is
-    Jᵀ F J exactly, with J = ∂tell/∂θ and F = ∂²value.
+    Between them stand the distributions. At the data's own θ the second has its minimum there, where its gradient is 0,
+    so that the whole's curvature in θ is Jᵀ F J exactly, with J = ∂tell/∂θ and F = ∂²value.
     """
 
     tell: Callable[[PyTree, PyTree], PyTree]
@@ -31,6 +31,8 @@ class Divergence(NamedTuple):
 
 class Memory(NamedTuple):
     """What the outer loop trades time for memory with; nothing here changes a number by more than rounding.
+
+    A trust region's conjugate gradients magnify rounding where the KL is nearly flat: there θ moves visibly.
 
     The backward pass of J needs the activations of every inner step of the tasks of a chunk. With `remat` it holds
     those of one step, beside φ of every step, and computes each about twice.
@@ -102,11 +104,12 @@ class Memory(NamedTuple):
 
         def curvature(theta, data):
             def products(over, rows):
-                told, push = jax.linearize(lambda theta: over(lambda of_task: kl.tell(theta, of_task), rows), theta)
+                told, pull = jax.vjp(lambda theta: over(lambda of_task: kl.tell(theta, of_task), rows), theta)
+                # J as the transpose of Jᵀ: a policy may say how it is differentiated in reverse alone.
+                push = jax.linear_transpose(pull, told)
                 distances = jax.grad(lambda told: over(lambda pair: kl.value(*pair), (told, rows)).sum() / _tasks(data))
                 _, bend = jax.linearize(distances, told)
-                pull = jax.linear_transpose(push, theta)
-                return lambda vector: pull(bend(push(vector)))[0]
+                return lambda vector: pull(bend(push((vector,))[0]))[0]
 
             if self._whole(data):  # one linearisation serves all products
                 return products(self.over_tasks, data)

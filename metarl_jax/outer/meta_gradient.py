@@ -236,6 +236,7 @@ def meta_objective(parts: Parts) -> MetaObjective:
 
     def tell(theta, data):
         counted = replay(parts, theta, data).counted
+        # φ instead of what has whole numbers, which no tangent passes; both are flat points of the KL.
         smooth = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(counted.seen))
         return counted.params, counted.seen if smooth else None
 

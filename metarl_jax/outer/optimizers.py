@@ -174,6 +174,7 @@ def trust_region(
             "improvement": jnp.where(accepted, loss - new_loss, 0),
             "step_fraction": fraction,
         }
-        return unravel(start - fraction * full_step), opt_state, metrics
+        # Not start − 0·step, which is NaN where the step is.
+        return unravel(jnp.where(accepted, start - fraction * full_step, start)), opt_state, metrics
 
     return OuterOptimizer(lambda theta: (), update, needs_kl=True)

@@ -17,8 +17,16 @@ _config: Any = jax.config  # whose types do not list its options
 
 
 def dense(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """x W, ``[..., I], [I, O] → [..., O]``, in the precision that JAX's default names where this is traced."""
+    """x W, ``[..., I], [I, O] → [..., O]``, in the precision that JAX's default names where this is traced.
+
+    Raises:
+        ValueError: the sizes do not fit.
+    """
     x, weight = jnp.asarray(x), jnp.asarray(weight)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
+        raise ValueError(f"x {x.shape} and weight {weight.shape} have no product; they must be [..., I] and [I, O]")
+    dtype = jnp.result_type(x, weight)
+    x, weight = x.astype(dtype), weight.astype(dtype)
     return rows_p.bind(x, weight, turned=False, precision=_config.jax_default_matmul_precision)
 
 

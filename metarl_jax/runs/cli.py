@@ -40,7 +40,7 @@ class RunStopped(BaseException):
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns the library's ValueErrors, and files that cannot be used, into `UserError`.
+    """Turns the library's ValueErrors, files that cannot be used, and packages that it asks for, into `UserError`.
 
     Wrap only what handles input: elsewhere a ValueError is a bug, and its traceback is wanted.
     """
@@ -50,6 +50,10 @@ def user_errors() -> Iterator[None]:
         raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
         raise UserError(_unusable(error)) from error
+    except ImportError as error:
+        if error.name is not None:  # not one of ours, which say what to install
+            raise
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def _unusable(error: OSError) -> str:

@@ -166,6 +166,26 @@ def test_without_gymnasium_the_error_says_what_to_install(monkeypatch):
         mujoco_models.load("ant")
 
 
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "", "٣"])
+def test_a_wrong_number_of_threads_is_told_before_anything_is_compiled(threads, monkeypatch):
+    mujoco_engine.mujoco_simulator.cache_clear()
+    monkeypatch.setenv(mujoco_engine.THREADS, threads)
+    with pytest.raises(ValueError, match=f"the environment variable METARL_MUJOCO_THREADS is '?{threads}'?"):
+        envs.make("cheetah-dir", backend="mujoco")
+
+
+def test_one_process_compiles_it_in_both_precisions():
+    def observation(key):
+        env = envs.make("cheetah-dir", backend="mujoco")
+        task = env.sample_task(key)
+        return env.step(task, env.reset(key, task), jnp.zeros(6)).observation
+
+    for x64 in (False, True, False):
+        with jax.enable_x64(x64):
+            found = jax.jit(lambda key: observation(key))(jax.random.key(0))
+        assert found.dtype == (np.float64 if x64 else np.float32)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -123,5 +123,24 @@ def test_models_are_kept_by_content_and_not_without_bound():
     changes = {"body_mass": np.stack([mass, 2 * mass])[:, None] * np.ones((1, 3, 1))}
     for _ in range(2):
         host.step(1, q, 0 * q, control, changes)
-    assert host._changed.cache_info()[1:] == (2, mujoco_engine.MOST_MODELS, 2)
+    assert len(host._changed) == 2
     np.testing.assert_array_equal(host.model.body_mass, mass)
+
+
+def test_a_step_with_more_models_than_are_kept_builds_each_once(monkeypatch):
+    monkeypatch.setattr(mujoco_engine, "MOST_MODELS", 3)
+    host, built = mujoco_engine.Engine("hopper"), []
+    build = host._build
+    monkeypatch.setattr(host, "_build", lambda *key: built.append(key) or build(*key))
+    mass = np.array(host.model.body_mass)
+
+    def step(factors):
+        q = np.tile(host.start, (len(factors), 1))
+        host.step(1, q, 0 * q, np.zeros((len(factors), 3)), {"body_mass": np.multiply.outer(factors, mass)})
+
+    for _ in range(2):
+        step(np.linspace(1, 2, 5))
+    assert len(built) == len(host._changed) == 5
+    step(np.array([1.0, 3.0]))  # the other four go
+    assert len(built) == 6
+    assert len(host._changed) == 2

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 
 import metarl_jax as mrl
 from metarl_jax import inner, outer
+from metarl_jax.base import MetaObjective
 from metarl_jax.compose import build_parts
 from tests import toys
 
@@ -108,16 +109,37 @@ def hidden_arrays():
     return mrl.Policy(policy.init, lambda params, observation: Boxed(policy.apply(params, observation)))
 
 
+def reversed_alone():
+    """A policy with a derivative of its own, in reverse mode only."""
+
+    @jax.custom_vjp
+    def same(x):
+        return x
+
+    same.defvjp(lambda x: (x, None), lambda _, gradient: (gradient,))
+    policy = linear_policy()
+    return mrl.Policy(policy.init, lambda params, o: policy.apply(jax.tree.map(same, params), o))
+
+
 POLICIES = {
     "a network": lambda: toys.small_policy(toys.walk()),
     "linear": linear_policy,
     "with a count": drawn_counts,
     "in a box": hidden_arrays,
+    "in reverse alone": reversed_alone,
 }
 
 
 @pytest.mark.parametrize(
-    ("kind", "chunk"), [("a network", None), ("a network", 2), ("linear", 1), ("with a count", None), ("in a box", 1)]
+    ("kind", "chunk"),
+    [
+        ("a network", None),
+        ("a network", 2),
+        ("linear", 1),
+        ("with a count", None),
+        ("in a box", 1),
+        ("in reverse alone", None),
+    ],
 )
 def test_the_curvature_is_the_second_derivative_of_the_kl(kind, chunk):
     """Two inner steps away, over two counted stages of episodes of different lengths, whole and chunk by chunk."""
@@ -134,9 +156,18 @@ def test_the_curvature_is_the_second_derivative_of_the_kl(kind, chunk):
             theta = parts.adapter.init_meta(key)
             data = outer.with_behaviors(parts, outer.collect_tasks(key, parts, theta))
             direction = jax.tree.map(lambda leaf: jax.random.normal(key, leaf.shape, leaf.dtype), theta)
-            expected = jax.jvp(lambda theta: jax.grad(objective.kl)(theta, data), (theta,), (direction,))[1]
+            gradient = jax.grad(objective.kl)
+            expected = jax.jvp(lambda theta: gradient(theta, data), (theta,), (direction,))[1]
             return objective.kl_curvature(theta, data)(direction), expected
 
         found, expected = jax.jit(both)(jax.random.key(2))
         assert max(abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-2
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10), found, expected)
+
+
+def test_theta_stays_where_the_curvature_is_not_a_number():
+    objective = MetaObjective(lambda theta, data: ((theta**2).sum(), {}), lambda theta, data: (theta**2).sum())
+    objective = objective._replace(kl_curvature=lambda theta, data: lambda vector: vector * jnp.nan)
+    theta, _, metrics = outer.trust_region().update(objective, jnp.ones(2), (), ())
+    np.testing.assert_array_equal(theta, jnp.ones(2))
+    assert metrics["step_fraction"] == 0

@@ -126,3 +126,19 @@ def contracted(platform):
 def test_no_product_on_a_cpu_sums_over_the_rows_of_its_left_side():
     assert contracted("cpu") <= {("1", "0"), ("1", "1")}
     assert ("0", "0") in contracted("cuda")
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_weight"), [("bfloat16", "float32"), ("float16", "bfloat16"), ("int32", "float32")]
+)
+def test_mixed_types_are_promoted_as_numpys_product_does(of_x, of_weight):
+    x, weight = jnp.ones((R, I), of_x), jnp.ones((I, K), of_weight)
+    found = jax.jit(dense)(x, weight)
+    assert found.dtype == jnp.matmul(x, weight).dtype
+    np.testing.assert_array_equal(found, I * np.ones((R, K)))
+
+
+@pytest.mark.parametrize(("x", "weight"), [((2, 3), (4, 2)), ((), (1, 1)), ((3,), (3,))])
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_compiled(x, weight):
+    with pytest.raises(ValueError, match="have no product"):
+        jax.eval_shape(dense, jnp.ones(x), jnp.ones(weight))
