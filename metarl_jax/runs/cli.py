@@ -46,12 +46,10 @@ def user_errors() -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        raise UserError(" ".join(str(error).split())) from error
     except OSError as error:
         raise UserError(_unusable(error)) from error
-    except ImportError as error:
-        if error.name is not None:  # not one of ours, which say what to install
+    except (ValueError, ImportError) as error:
+        if getattr(error, "name", None) is not None:  # an import that failed; ours say what to install
             raise
         raise UserError(" ".join(str(error).split())) from error
 

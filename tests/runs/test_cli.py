@@ -89,3 +89,10 @@ def test_physics_is_compiled_by_the_generator_that_is_quick_at_it(task, before, 
     with warnings.catch_warnings():
         cli.prepare_jax(task)
     assert os.environ.get("XLA_FLAGS") == after
+
+
+def test_a_package_that_we_ask_for_is_the_users_error_and_a_broken_import_is_not():
+    with pytest.raises(cli.UserError, match="^gymnasium is not installed: pip install it$"), cli.user_errors():
+        raise ImportError("gymnasium is not installed:\npip install it")
+    with pytest.raises(ModuleNotFoundError), cli.user_errors():
+        import metarl_jax.no_such_module  # noqa: F401
