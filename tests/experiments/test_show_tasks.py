@@ -121,7 +121,7 @@ def test_a_split_is_passed_on_and_described(monkeypatch, tmp_path, capsys):
         (["point-nav", "--env-option", "goal_range"], "NAME=VALUE"),
         (["point-nav", "--tasks", "1"], "tasks is 1.*at least 2"),
         (["point-nav", "--episodes", "0"], "episodes is 0"),
-        (["point-nav", "--backend", "spring"], "does not run on Brax"),
+        (["point-nav", "--backend", "spring"], "has no physics"),
         (["point-nav", "--folder", "file"], "file"),
         ([], "missing from show_tasks.py: STR task family.*[(]required[)] [(]--help"),
     ],
