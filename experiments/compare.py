@@ -99,14 +99,10 @@ def build(name: str, arguments: Arguments) -> comparisons.Entry:
         ValueError: a name is unknown or a value is out of range.
     """
     import metarl_jax as mrl
-    from metarl_jax import checks
 
     env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
     registered, given = settings(name, arguments)
-    # Trained for one step; from the second on the rate is halved, as in the evaluation of Finn et al. (2017).
-    rate = checks.non_negative("inner_lr", given["inner_lr"])
-    episodes = (arguments.eval_steps + 1) * arguments.episodes
-    return comparisons.entry(env, registered, given, episodes, inner_lr=(rate, rate / 2))
+    return comparisons.entry(env, registered, given, (arguments.eval_steps + 1) * arguments.episodes)
 
 
 def run(name: str, arguments: Arguments) -> dict[str, Any]:

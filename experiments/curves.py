@@ -45,7 +45,6 @@ FAMILIES = {
 }
 POLICY = {"init_std": 0.5, "min_std": 0.1}
 GRADIENT = {"episodes": 20, "inner_lr": 0.1, "outer_lr": 3e-3, "policy": POLICY}
-EVAL_RATES = (0.1, 0.05)  # trained for one step; from the second on the rate is halved, as in Finn et al. (2017)
 # What an algorithm needs besides; of the gradient-based ones as in experiments/compare.py.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maml": GRADIENT,
@@ -89,7 +88,7 @@ def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
     chosen = FAMILIES[family]
     own = chosen.memory if name.startswith("rl2") else chosen.gradient
     env = mrl.envs.make(family, **chosen.environment)
-    return comparisons.entry(env, name, ALGORITHMS[name] | own, arguments.eval_episodes, inner_lr=EVAL_RATES)
+    return comparisons.entry(env, name, ALGORITHMS[name] | own, arguments.eval_episodes)
 
 
 def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:

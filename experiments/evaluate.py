@@ -1,7 +1,8 @@
 """Adapts a trained run to held-out tasks: a table, evaluation.json and adaptation.png in the run's folder.
 
 python experiments/evaluate.py runs/mine
-python experiments/evaluate.py runs/mine --steps 10 --inner-lr 0.5 0.25   # more steps, the rate halved after the first
+python experiments/evaluate.py runs/mine --steps 10                       # more steps, the rate halved at every one
+python experiments/evaluate.py runs/mine --steps 100 --inner-lr-beyond inverse_sqrt   # many, each with α√(L/(s + 1))
 python experiments/evaluate.py runs/mine --split ood                      # tasks outside of the training distribution
 python experiments/evaluate.py runs/mine --steps 1000 --burn-in 500       # a long trial, whose second half counts
 """
@@ -38,7 +39,10 @@ class Arguments:
     """stages that do not count in the mean over the trial, which is reported beside those of each stage (None: the
     run's own)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one per step, of which the last repeats (None: that of training)"""
+    """rate of the inner steps, or one per step (None: that of training)"""
+    inner_lr_beyond: str | None = None
+    """how it goes on in steps beyond those of training, or those given here: decay, halved at every step; inverse_sqrt,
+    for hundreds of steps; constant (None: the run's --inner-lr-beyond, decay unless set)"""
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
     checkpoint: str = "newest"
@@ -61,6 +65,7 @@ def main(argv: Sequence[str]) -> None:
         steps=arguments.steps,
         burn_in=arguments.burn_in,
         inner_lr=arguments.inner_lr,
+        inner_lr_beyond=arguments.inner_lr_beyond,
         seed=arguments.seed,
         split=arguments.split,
         checkpoint=arguments.checkpoint,

@@ -166,8 +166,9 @@ class MetaAlgorithm(NamedTuple):
     """``key → state``"""
     update: Callable[[Key, MetaState], tuple[MetaState, Metrics]]
     """one meta-iteration on fresh tasks and data; ``metrics["return"]`` is [S]"""
-    adapt: Callable[[Key, PyTree, PyTree], Adaptation]
-    """``(key, θ, task) → Adaptation``: the f_θ of training, applied to one task"""
+    adapt: Callable[..., Adaptation]
+    """``(key, θ, task, steps=None) → Adaptation``: the f_θ of training, applied to one task; `steps`, a Python integer,
+    makes the trial longer or shorter than the L inner steps of training (None)"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
     policy: Policy | None = None

@@ -1,7 +1,7 @@
 """What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from metarl_jax.base import (
     Trial,
 )
 from metarl_jax.checks import choose
+from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import FastParameters, labels_of, resolve_advantage, resolve_optimizer
 from metarl_jax.precision import full_precision
 from metarl_jax.types import AVERAGES, MetaState, PyTree, Trajectory, strongly_typed
@@ -32,9 +33,10 @@ def build_parts(
     *,
     objective: Objective,
     surrogate: str | Surrogate = "score_function",
-    inner_optimizer: str | Callable[[float | Sequence[float]], InnerOptimizer] = "sgd",
-    inner_lr: float | Sequence[float] = 0.1,
-    std_lr: float | Sequence[float] | None = None,
+    inner_optimizer: str | Callable[[Rate], InnerOptimizer] = "sgd",
+    inner_lr: Rate = 0.1,
+    inner_lr_beyond: str = "decay",
+    std_lr: Rate | None = None,
     fast_parameters: FastParameters = "all",
     credit: bool | float = False,
     tasks: int = 20,
@@ -61,7 +63,10 @@ def build_parts(
         surrogate: the inner loss, a name of `metarl_jax.inner.SURROGATES` or a function.
         inner_optimizer: the update rule, a name of `metarl_jax.inner.INNER_OPTIMIZERS`, or a function
             ``inner_lr → InnerOptimizer``.
-        inner_lr: α, one rate, or one per inner step, of which the last serves all further steps.
+        inner_lr: α, one rate, one per inner step, of which the last serves all further steps of training, or a
+            schedule: a function of the step's number 0, 1, 2, …
+        inner_lr_beyond: how α goes on in `adapt` with more steps than those of training, or than the given rates: a
+            name of `metarl_jax.inner.BEYOND`; "decay" halves it at every step.
         std_lr: α of the standard deviation; None means `inner_lr`.
         fast_parameters: what the inner loop moves: "all", "head" (the last layer and the standard deviation),
             "context", or a function ``φ → a tree like φ`` of booleans.
@@ -137,12 +142,15 @@ def build_parts(
         raise ValueError("inner_optimizer is an optimizer already; hand in a function inner_lr → InnerOptimizer")
     build = choose("inner_optimizer", inner_optimizer, inner.INNER_OPTIMIZERS)
     optimizer = resolve_optimizer(policy, build, inner_lr, fast_parameters, std_lr, critic)
+    given = inner.given_steps(trial.adaptation_steps, inner_lr, std_lr)
+    longer = inner.falling(optimizer, given, inner_lr_beyond)
     if task_chunk is not None:
         checks.integer("task_chunk", task_chunk)
     return outer.Parts(
         env=env,
         policy=policy,
         adapter=inner.policy_gradient(policy, loss_of_step, optimizer),
+        longer=inner.policy_gradient(policy, loss_of_step, longer),
         advantage=estimator.estimate,
         objective=objective,
         trial=trial,
@@ -243,8 +251,8 @@ def assemble(
             "meta_gradient_norm": optax.tree.norm(ascent),
         }
 
-    def adapt(key, theta, task):
-        return outer.adapt(key, parts, theta, task)
+    def adapt(key, theta, task, steps=None):
+        return outer.adapt(key, outer.with_steps(parts, steps), theta, task)
 
     functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)
     return MetaAlgorithm(*functions, parts.policy)

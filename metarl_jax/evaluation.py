@@ -191,15 +191,18 @@ def across_seeds(rows: Sequence[Row]) -> Row:
     )
 
 
-@functools.partial(jax.jit, static_argnames="adapt")
-def _returns(adapt: Callable, keys: Key, params: PyTree, tasks: PyTree) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnames=("adapt", "steps"))
+def _returns(
+    adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None
+) -> tuple[jax.Array, jax.Array]:
     """Returns [num_tasks, L'+1], and lengths [num_tasks, L'+1, N]; each task with its own θ: leaves [num_tasks, ...].
 
     What memory this takes does not grow with L', but for these: nothing else of D is asked for.
     """
 
     def one(key, theta, task):
-        out = adapt(key, theta, task)
+        # An algorithm of a user's own need not know of another number of steps than its own.
+        out = adapt(key, theta, task) if steps is None else adapt(key, theta, task, steps=steps)
         lengths = out.trajectory.lengths if out.lengths is None else out.lengths
         # The length tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
         void = lengths == 0
@@ -215,13 +218,13 @@ def evaluate(
     params: PyTree,
     *,
     num_tasks: int = 40,
+    steps: int | None = None,
     burn_in: int | None = None,
 ) -> dict[str, Row]:
     """Adapts θ, and beside it untrained parameters, to tasks drawn from `key`, with the same `adapt` as in training.
 
     Both rows see the same tasks and the same random draws, and so equal data. `random_init` takes a fresh θ for every
-    task: one θ for all would make the row depend on a single draw. To take another number of steps than in
-    training, pass an algorithm made with that number; thousands fit into memory as well as few do.
+    task: one θ for all would make the row depend on a single draw.
 
     Args:
         algorithm: whose `adapt` and `init` to use.
@@ -229,14 +232,16 @@ def evaluate(
         key: use ``streams(root).evaluate``, which training never draws from.
         params: the trained θ.
         num_tasks: at least 2.
+        steps: L', inner steps of each task; None means the L of training. Thousands fit into memory as well as few do.
+            Beyond L the rates of a gradient-based algorithm fall as its option `inner_lr_beyond` says.
         burn_in: stages that `counted_mean` leaves out, which changes nothing else; None means all but the last.
 
     Returns:
         ``{"adapted": Row, "random_init": Row}``.
 
     Raises:
-        ValueError: fewer than two tasks, no stage counts, θ is another algorithm's, or the simulation diverged in too
-            many tasks.
+        ValueError: fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or the
+            simulation diverged in too many tasks.
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)
@@ -261,6 +266,6 @@ def evaluate(
     keys = per_task(adapt_key)
     rows = {"adapted": trained, "random_init": fresh}
     return {
-        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks)), burn_in=burn_in)
+        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks, steps)), burn_in=burn_in)
         for name, theta in rows.items()
     }

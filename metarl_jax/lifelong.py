@@ -144,11 +144,12 @@ def assemble_lives(
         ascent = jax.tree.map(jnp.negative, descent)
         return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}
 
-    def adapt(key, theta, task):
+    def adapt(key, theta, task, steps=None):
         birth_key, life_key = jax.random.split(key)
         life = lives.born(birth_key, parts, theta, task, whole)
         # The newborn's first update learns nothing, so stage 0 is before any adaptation.
-        life, seen = lives.live(life_key, parts, theta, life, trial.stages, outer.summary)
+        stages = outer.with_steps(parts, steps).trial.stages
+        life, seen = lives.live(life_key, parts, theta, life, stages, outer.summary)
         return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
     functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)

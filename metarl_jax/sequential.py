@@ -186,7 +186,7 @@ def assemble_trials(
     scale = float(min(length * of_episode, 1 / max(1 - gamma, 1e-9)))
     optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
 
-    def one_trial(key, theta, task, kept):
+    def one_trial(key, theta, task, kept, length=length):
         def averaged(memory, episode):
             return kept(memory, dataclasses.replace(episode, average=average))
 
@@ -253,11 +253,12 @@ def assemble_trials(
             "meta_gradient_norm": optax.tree.norm(ascent),
         }
 
-    def adapt(key, theta, task):
+    def adapt(key, theta, task, steps=None):
         def kept(memory, episode):  # summed up episode by episode, so that nothing else need outlive one
             return episode.returns, episode, episode.lengths
 
-        memory, seen = one_trial(key, theta, task, kept)
+        own = length if steps is None else episodes * (checks.integer("steps", steps, 0) + 1)
+        memory, seen = one_trial(key, theta, task, kept, own)
         return Adaptation(policy.params(theta, memory), *seen)
 
     return MetaAlgorithm(full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient))

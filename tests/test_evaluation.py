@@ -174,6 +174,7 @@ def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
         "split": "test",
         "episodes_per_step": 3,
         "inner_lr": [0.1],
+        "inner_lr_beyond": "decay",
         "trained_steps": 1,
         "trained_stages": 2,
         "burn_in": 1,

@@ -100,7 +100,13 @@ def test_a_long_table_shows_a_few_rows(steps, shown):
 
 
 def test_a_report_of_a_long_trial(row):
-    about = {"task": "point-nav", "algorithm": "maml", "split": "ood", "inner_lr": [0.1]} | {
+    about = {
+        "task": "point-nav",
+        "algorithm": "maml",
+        "split": "ood",
+        "inner_lr": [0.1],
+        "inner_lr_beyond": "decay",
+    } | {
         "trained_steps": 1,
         "trained_stages": 2,
     }

@@ -11,6 +11,7 @@ from metarl_jax.algorithms.e_maml import e_maml
 from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.loaded_dice import loaded_dice
+from metarl_jax.algorithms.lpg import WITHOUT as _WITHOUT_LPG
 from metarl_jax.algorithms.lpg import lpg
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.algorithms.maml_trpo import maml_trpo
@@ -21,6 +22,7 @@ from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
 from metarl_jax.algorithms.rl2 import rl2
 from metarl_jax.algorithms.rl2_hyper import rl2_hyper
+from metarl_jax.algorithms.self_tuning import WITHOUT as _WITHOUT_SELF_TUNING
 from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -55,6 +57,8 @@ ALGORITHMS = {
 _FIXED = {"objective", "outer_optimizer"}
 # Where an algorithm hands on what it does not take itself, if not to `build_parts`.
 _FURTHER = {"rl2": assemble_trials, "rl2-hyper": assemble_trials}
+# What `build_parts` takes and an algorithm refuses, with its reason.
+_WITHOUT = {"lpg": _WITHOUT_LPG, "self-tuning": _WITHOUT_SELF_TUNING}
 
 
 def names() -> tuple[str, ...]:
@@ -73,7 +77,7 @@ def options(name: str) -> dict[str, Any]:
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
-    return accepted
+    return {option: default for option, default in accepted.items() if option not in _WITHOUT.get(name, ())}
 
 
 def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
@@ -89,7 +93,7 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
     """
     accepted = options(name)
     for option in given:
-        if option not in accepted:
+        if option not in accepted and option not in _WITHOUT.get(name, ()):
             raise unknown(f"option of {name}", option, accepted)
     for field in dataclasses.fields(TaskEnv):
         if not hasattr(env, field.name):

@@ -1,11 +1,12 @@
 """CAVIA: fast context adaptation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
 from metarl_jax.compose import make_policy
+from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import FastParameters
 
 
@@ -13,7 +14,7 @@ def cavia(
     env: TaskEnv,
     *,
     fast_parameters: FastParameters = "context",
-    inner_lr: float | Sequence[float] = 1.0,
+    inner_lr: Rate = 1.0,
     context_size: int = 5,
     policy: Policy | Mapping[str, Any] | None = None,
     outer_lr: float = 1e-3,

@@ -1,12 +1,15 @@
 """LPG: the update rule itself is learned, from agents that live long."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from metarl_jax import checks, inner, outer
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
 from metarl_jax.compose import build_parts, make_policy
+from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
+
+WITHOUT = ("credit", "surrogate", "fast_parameters", "inner_lr_beyond")
 
 
 def lpg(
@@ -14,9 +17,9 @@ def lpg(
     *,
     adaptation_steps: int = 5,
     burn_in: int = 1,
-    inner_optimizer: str | Callable[[float | Sequence[float]], InnerOptimizer] = "sgd",
-    inner_lr: float | Sequence[float] = 0.1,
-    std_lr: float | Sequence[float] | None = None,
+    inner_optimizer: str | Callable[[Rate], InnerOptimizer] = "sgd",
+    inner_lr: Rate = 0.1,
+    std_lr: Rate | None = None,
     discount: float = 0.99,
     policy: Policy | Mapping[str, Any] | None = None,
     outer_lr: float = 1e-3,
@@ -42,17 +45,14 @@ def lpg(
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
-    common = checks.without(("credit", "surrogate", "fast_parameters"), common, "lpg learns all of the inner update")
+    common = checks.without(WITHOUT, common, "lpg learns all of the inner update")
     own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
     optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)
-    told = {} if callable(common.get("advantage")) else {"discount": discount}
-    steps = {"adaptation_steps": adaptation_steps, "burn_in": burn_in}
-    parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **steps, **told, **common)
+    common |= {} if callable(common.get("advantage")) else {"discount": discount}
+    common |= {"adaptation_steps": adaptation_steps, "burn_in": burn_in}
+    parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **common)
+    parts = parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight), longer=None)
     weights = (policy_entropy_weight, prediction_entropy_weight, policy_target_weight, prediction_target_weight)
-    return assemble_lives(
-        parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight)),
-        outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm)),
-        lifetime=lifetime,
-        penalty=inner.lpg_penalty(agent, *weights),
-    )
+    steps = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm))
+    return assemble_lives(parts, steps, lifetime=lifetime, penalty=inner.lpg_penalty(agent, *weights))

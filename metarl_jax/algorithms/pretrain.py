@@ -5,11 +5,10 @@ import jax
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.inner import frozen
+from metarl_jax.inner.rates import Rate
 
 
-def pretrain(
-    env: TaskEnv, *, inner_lr: float | tuple[float, ...] = 0.1, outer_lr: float = 1e-3, **common
-) -> MetaAlgorithm:
+def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(θ)]): one policy for all tasks. Training never adapts; `adapt` takes inner steps from θ.
 
     All S stages of a training trial are collected with θ and counted, so that it sees as much data as the others; the

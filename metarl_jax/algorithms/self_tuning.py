@@ -8,7 +8,7 @@ from metarl_jax.compose import build_parts
 from metarl_jax.inner import HYPERPARAMETERS, Hyperparameters
 from metarl_jax.lifelong import assemble_lives
 
-_OWN = ("credit", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr")
+WITHOUT = ("credit", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond")
 
 
 def self_tuning(
@@ -39,7 +39,7 @@ def self_tuning(
 
     Xu, van Hasselt, Silver (2018, arXiv:1805.09801); Zahavy et al. (2020, arXiv:2002.12928).
     """
-    common = checks.without(_OWN, common, "self-tuning has an actor-critic loss of its own")
+    common = checks.without(WITHOUT, common, "self-tuning has an actor-critic loss of its own")
     if common.get("adaptation_steps") == 0:
         raise ValueError("adaptation_steps is 0, so nothing would be tuned; take at least one update")
     if common.get("burn_in") is None:
@@ -55,5 +55,5 @@ def self_tuning(
     rule = inner.self_tuning(agent, tuning, inner_optimizer)
     steps = checks.integer("bootstrap", bootstrap, least=0)
     loss = outer.bootstrapped(agent, tuning, rule, steps) if steps else outer.validation(agent, tuning)
-    parts = parts._replace(policy=agent.policy, adapter=rule.adapter, advantage=agent.judge)
+    parts = parts._replace(policy=agent.policy, adapter=rule.adapter, longer=None, advantage=agent.judge)
     return assemble_lives(parts, outer.gradient_steps(outer.adam(outer_lr)), penalty=loss)

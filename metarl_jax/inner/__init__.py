@@ -20,6 +20,7 @@ from metarl_jax.inner.optimizers import (
     rmsprop,
     sgd,
 )
+from metarl_jax.inner.rates import BEYOND, falling, given_steps, taken
 from metarl_jax.inner.returns import reward_to_go
 from metarl_jax.inner.self_tuning import HYPERPARAMETERS, Hyperparameters, make_actor_critic, self_tuning, tuning
 from metarl_jax.inner.surrogates import SURROGATES, dice, likelihood_ratio, loaded_dice, score_function
@@ -27,6 +28,7 @@ from metarl_jax.inner.surrogates import SURROGATES, dice, likelihood_ratio, load
 __all__ = [
     "ADVANTAGES",
     "BASELINES",
+    "BEYOND",
     "HYPERPARAMETERS",
     "INNER_OPTIMIZERS",
     "SURROGATES",
@@ -46,11 +48,13 @@ __all__ = [
     "curvature",
     "dice",
     "estimate",
+    "falling",
     "first_order",
     "from_optax",
     "frozen",
     "gae",
     "gae_of_values",
+    "given_steps",
     "learned_rates",
     "learned_rule",
     "leave_one_out",
@@ -74,6 +78,7 @@ __all__ = [
     "score_function",
     "self_tuning",
     "sgd",
+    "taken",
     "tuning",
     "value_network",
     "with_critic_loss",

@@ -1,6 +1,6 @@
 """f_θ as a learned update rule: θ says how an agent learns, not where it starts. Oh et al. (2020, arXiv:2007.08794)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from metarl_jax.base import Adapter, InnerOptimizer, Policy, TaskEnv
 from metarl_jax.inner.adapter import Fast
 from metarl_jax.inner.critics import Critic
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS
+from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import resolve_optimizer
 from metarl_jax.policies.distributions import Categorical
 from metarl_jax.policies.likelihood import log_prob, pad_with_first
@@ -114,9 +115,9 @@ def learned_rule(
 
 def rule_optimizer(
     policy: Policy,
-    inner_optimizer: str | Callable[[float | Sequence[float]], InnerOptimizer],
-    inner_lr: float | Sequence[float],
-    std_lr: float | Sequence[float] | None,
+    inner_optimizer: str | Callable[[Rate], InnerOptimizer],
+    inner_lr: Rate,
+    std_lr: Rate | None,
     adaptation_steps: int,
     common: Mapping[str, Any],
 ) -> InnerOptimizer:

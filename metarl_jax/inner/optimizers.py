@@ -3,54 +3,42 @@
 A rule whose rates or preconditioners are learned keeps them in θ; see `metarl_jax.base.InnerOptimizer`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
 from metarl_jax.inner.optax_rules import smooth
+from metarl_jax.inner.rates import Rate, listed, schedule
 from metarl_jax.types import PyTree
-
-Rate = float | Sequence[float]
-"""α of the inner steps, or one rate per step, of which the last serves all further steps."""
 
 RATE_GAIN = 10.0
 """κ of α = α_0 exp(κ ρ). An outer step of Adam moves ρ by its own rate, about 1e-3; this makes it 1 % of α, which is
 what the same step makes of a raw rate of 0.1."""
 
 
-def _rates(learning_rate: Rate, check: Callable[[str, object], float]) -> list[float]:
-    given = np.atleast_1d(np.asarray(learning_rate, dtype=object)).tolist()
-    rates = [check("inner_lr", rate) for rate in given]
-    if not rates:
-        raise ValueError(f"inner_lr is {learning_rate!r}; it must be a rate, or a sequence of at least one per step")
-    return rates
-
-
-def _single(name: str, learning_rate: Rate) -> float:
-    rates = _rates(learning_rate, checks.positive)
-    if len(rates) > 1:
-        raise ValueError(f"inner_lr is {learning_rate!r}; {name} takes one rate for all inner steps")
-    return rates[0]
+def _of_optax(learning_rate: Rate) -> float | Callable[[jax.Array], jax.Array]:
+    """What optax takes for a rate: a number, or a schedule of the number of the step."""
+    rates = listed(learning_rate, checks.positive)
+    return rates[0] if rates is not None and len(rates) == 1 else schedule(learning_rate, checks.positive)
 
 
 def sgd(learning_rate: Rate) -> InnerOptimizer:
     """φ ← φ − α_s ∇φ.
 
     Args:
-        learning_rate: α, or one rate per inner step; the last one serves all further steps. 0 leaves φ = θ.
+        learning_rate: α, one rate per inner step, or a schedule, see `metarl_jax.inner.rates.Rate`. 0 leaves φ = θ.
 
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
     """
-    rates = _rates(learning_rate, checks.non_negative)
+    rate_of = schedule(learning_rate)
 
     def update(gradient, step, params, learned=()):
-        rate = jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]
+        rate = rate_of(step)
         return jax.tree.map(lambda p, g: p - rate.astype(p.dtype) * g, params, gradient), step + 1
 
     return InnerOptimizer(lambda params: jnp.zeros((), jnp.int32), update)
@@ -60,14 +48,14 @@ def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) ->
     """Heavy ball: m ← decay·m + ∇φ, φ ← φ − α m.
 
     Args:
-        learning_rate: α > 0.
+        learning_rate: α > 0, one per inner step, or a schedule.
         decay: in [0, 1]; 0 is `sgd`.
         nesterov: φ ← φ − α (decay·m + ∇φ) instead.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    rate = _single("momentum", learning_rate)
+    rate = _of_optax(learning_rate)
     return smooth(optax.sgd(rate, momentum=checks.share("decay", decay), nesterov=checks.boolean("nesterov", nesterov)))
 
 
@@ -80,7 +68,7 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
     Kingma, Ba (2015, arXiv:1412.6980).
 
     Args:
-        learning_rate: α > 0.
+        learning_rate: α > 0, one per inner step, or a schedule.
         b1: decay of m, in [0, 1].
         b2: decay of v, in [0, 1].
         eps_root: added under the root, > 0.
@@ -88,7 +76,7 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
     Raises:
         ValueError: an argument is out of range.
     """
-    rate = _single("adam", learning_rate)
+    rate = _of_optax(learning_rate)
     b1, b2 = checks.share("b1", b1), checks.share("b2", b2)
     return smooth(optax.adam(rate, b1, b2, eps=0.0, eps_root=checks.positive("eps_root", eps_root)))
 
@@ -99,14 +87,14 @@ def rmsprop(learning_rate: Rate, decay: float = 0.9, eps_root: float = 1e-6) -> 
     Tieleman, Hinton (2012, "Lecture 6.5: rmsprop", Coursera).
 
     Args:
-        learning_rate: α > 0.
+        learning_rate: α > 0, one per inner step, or a schedule.
         decay: of v, in [0, 1].
         eps_root: added under the root, > 0.
 
     Raises:
         ValueError: an argument is out of range.
     """
-    rate, decay = _single("rmsprop", learning_rate), checks.share("decay", decay)
+    rate, decay = _of_optax(learning_rate), checks.share("decay", decay)
     return smooth(optax.rmsprop(rate, decay, checks.positive("eps_root", eps_root), eps_in_sqrt=True))
 
 
@@ -149,26 +137,24 @@ def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptim
     whose rates may change sign); one per tensor and step is MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
-        learning_rate: α_0 > 0: one rate, learned for all inner steps alike, or a sequence, so that each step learns
-            its own and the last serves all further steps.
+        learning_rate: α_0 > 0: one rate or a schedule, learned for all inner steps alike, or a sequence, so that each
+            step learns its own and the last serves all further steps.
         per_parameter: one ρ for every parameter; otherwise one for every array of the policy.
 
     Raises:
         ValueError: a rate is not positive, or there is none.
     """
-    rates = _rates(learning_rate, checks.positive)
+    rate_of, rates = schedule(learning_rate, checks.positive), listed(learning_rate, checks.positive)
+    learned_steps = 1 if rates is None else len(rates)
 
     def init_learned(params):
-        return jax.tree.map(lambda p: jnp.zeros((len(rates), *(p.shape if per_parameter else ())), p.dtype), params)
+        return jax.tree.map(lambda p: jnp.zeros((learned_steps, *(p.shape if per_parameter else ())), p.dtype), params)
 
     def update(gradient, step, params, learned):
-        step_rate = jnp.minimum(step, len(rates) - 1)
-
         def move(p, g, rho):
             # Evaluation may give further steps rates of their own; they are scaled as the last learned one.
-            scale = jnp.exp(RATE_GAIN * rho[jnp.minimum(step_rate, len(rho) - 1)])
-            rate = jnp.asarray(rates, p.dtype)[step_rate] * scale
-            return p - rate * g
+            scale = jnp.exp(RATE_GAIN * rho[jnp.minimum(step, len(rho) - 1)])
+            return p - rate_of(step).astype(p.dtype) * scale * g
 
         return jax.tree.map(move, params, gradient, learned), step + 1
 
@@ -182,7 +168,7 @@ def curvature(learning_rate: Rate) -> InnerOptimizer:
     more axes is a stack of matrices over its last two. Meta-curvature, Park, Oliva (2019, arXiv:1902.03356).
 
     Args:
-        learning_rate: α, or one rate per inner step.
+        learning_rate: α, one rate per inner step, or a schedule.
 
     Raises:
         ValueError: a rate is negative or not finite, or there is none.

@@ -1,7 +1,7 @@
 """What a user's options of the inner loop mean: names become parts, and what does not go together is refused."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import jax
@@ -15,6 +15,7 @@ from metarl_jax.inner.advantages import ADVANTAGES, returns
 from metarl_jax.inner.advantages import estimate as estimate_advantage
 from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
+from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.types import PyTree, Trajectory
 
@@ -117,10 +118,10 @@ def labels_of(policy: Policy) -> set[str]:
 
 def resolve_optimizer(
     policy: Policy,
-    build: Callable[[float | Sequence[float]], InnerOptimizer],
-    inner_lr: float | Sequence[float],
+    build: Callable[[Rate], InnerOptimizer],
+    inner_lr: Rate,
     fast_parameters: FastParameters,
-    std_lr: float | Sequence[float] | None,
+    std_lr: Rate | None,
     critic: Critic | None,
 ) -> InnerOptimizer:
     """One optimiser for every parameter, or one by label where something moves differently or not at all."""

@@ -15,6 +15,7 @@ from metarl_jax.outer.meta_gradient import (
     summary,
     trial_of,
     with_behaviors,
+    with_steps,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
@@ -59,4 +60,5 @@ __all__ = [
     "trust_region",
     "validation",
     "with_behaviors",
+    "with_steps",
 ]

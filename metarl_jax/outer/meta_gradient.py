@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from metarl_jax import checks
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.memory import Divergence, Memory
@@ -35,6 +36,8 @@ class Parts(NamedTuple):
     """``(θ, trajectories [B·S·N, T]) → θ``: what is fitted to a meta-iteration's data instead of learned by gradient"""
     average: str = "horizon"
     """what losses divide the sums over a stage by, see `metarl_jax.types.Trajectory.mean`"""
+    longer: Adapter | None = None
+    """the adapter of `adapt` with more inner steps than training takes; None: `adapter`"""
     discount: float = 1.0
     """γ of J(θ). Unless the advantages hold γᵗ it is 1, whatever their own γ, which then is a way to estimate"""
 
@@ -118,6 +121,19 @@ def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:
     Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
     """
     return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
+
+
+def with_steps(parts: Parts, steps: int | None) -> Parts:
+    """The parts of a trial of `steps` inner steps, for `adapt`; None: those of training.
+
+    Raises:
+        ValueError: `steps` is no integer of at least 0.
+    """
+    if steps is None:
+        return parts
+    trial = dataclasses.replace(parts.trial, adaptation_steps=checks.integer("steps", steps, 0), burn_in=None)
+    further = steps > parts.trial.adaptation_steps and parts.longer is not None
+    return parts._replace(trial=trial, adapter=parts.longer if further else parts.adapter)
 
 
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:

@@ -37,24 +37,23 @@ class Entry(NamedTuple):
     """What a row of a comparison is made of."""
 
     env: "TaskEnv"
-    training: "MetaAlgorithm"
-    testing: "MetaAlgorithm"
-    """the same with the trial of the evaluation"""
+    algorithm: "MetaAlgorithm"
+    steps: int
+    """adaptation steps of the evaluation"""
     trial: int
     """environment steps of a meta-iteration"""
     options: dict[str, Any]
     """that were given to the training"""
 
 
-def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int, **eval_options: Any) -> Entry:
-    """A registered algorithm, or the oracle, for training and for testing; options that it does not have are left out.
+def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
+    """A registered algorithm, or the oracle; options that it does not have are left out.
 
     Args:
         env: p(M) and its MDPs.
         name: of the algorithm, or ORACLE.
         options: of the training.
         eval_episodes: of a trial of the evaluation.
-        **eval_options: that replace those of the training there.
 
     Raises:
         ValueError: a value is out of range, or `eval_episodes` are no whole number of stages.
@@ -65,21 +64,16 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     env = envs.reveal_task(env) if name == ORACLE else env
     defaults = algorithms.options(registered)
     given = {option: value for option, value in options.items() if option in defaults}
-    training = algorithms.make(registered, env, **given)
+    algorithm = algorithms.make(registered, env, **given)
     whole = defaults | given
     if eval_episodes % whole["episodes"]:
         raise ValueError(
             f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {whole['episodes']} at "
             "a time; choose a multiple"
         )
-    # Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit the trial.
-    tested = {"burn_in": defaults.get("burn_in"), "credit": False} | eval_options
-    tested |= {"adaptation_steps": eval_episodes // whole["episodes"] - 1}
-    tested = {option: value for option, value in tested.items() if option in defaults}
-    testing = algorithms.make(registered, env, **given | tested)
     trials = 2 if registered == "es-maml" else 1  # its antithetic pairs
     episodes = trials * (whole["adaptation_steps"] + 1) * whole["tasks"] * whole["episodes"]
-    return Entry(env, training, testing, episodes * env.horizon, given)
+    return Entry(env, algorithm, eval_episodes // whole["episodes"] - 1, episodes * env.horizon, given)
 
 
 def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
@@ -96,7 +90,7 @@ def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[A
     iterations = max(1, steps // built.trial)
     roots = jnp.stack([jax.random.key(seed) for seed in seeds])
     params, seconds = None, []
-    for chunk in training.train(built.training, roots, iterations):
+    for chunk in training.train(built.algorithm, roots, iterations):
         params = chunk.state.params
         seconds.append(chunk.seconds)
         now = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
@@ -121,7 +115,7 @@ def scores(built: Entry, params: Any, num_tasks: int) -> np.ndarray:
         tasks = jax.vmap(built.env.sample_task)(task_keys)
 
         def returns(key, theta, task):
-            return jnp.nanmean(built.testing.adapt(key, theta, task).returns, -1)
+            return jnp.nanmean(built.algorithm.adapt(key, theta, task, steps=built.steps).returns, -1)
 
         adapt = jax.vmap(returns, (0, None, 0))
         return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)

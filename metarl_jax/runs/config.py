@@ -205,26 +205,15 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     return Built(env, algorithms.make(config.algorithm, env, policy=_given(config.policy), **options))
 
 
-def build_to_adapt(config: TrainConfig, split: str, steps: int) -> Built:
-    """As `build`, for trials of `steps` adaptation steps.
-
-    Burn-in and credit shape training's objective and nothing of the adaptation, and may not fit that number.
-
-    Raises:
-        ValueError: a name is unknown or a value is out of range.
-    """
-    from metarl_jax import algorithms
-
-    training_only = {"burn_in": None} | dict.fromkeys({"credit"} & algorithms.options(config.algorithm).keys(), False)
-    return build(config, split=split, adaptation_steps=steps, **training_only)
-
-
 def inner_rates(config: TrainConfig, steps: int) -> list[float]:
-    """The rates of `steps` inner steps, the last given one repeated."""
+    """The rates of `steps` inner steps of an evaluation; none where the algorithm has no inner rate."""
+    from metarl_jax import inner
+
     rates = algorithm_value(config, "inner_lr")
-    rates = () if rates is None else rates
-    rates = [float(rate) for rate in (rates if isinstance(rates, tuple | list) else (rates,))]
-    return (rates + rates[-1:] * steps)[:steps]
+    if rates is None:
+        return []
+    trained, rule = (algorithm_value(config, name) for name in ("adaptation_steps", "inner_lr_beyond"))
+    return inner.taken(rates, steps, trained, "constant" if rule is None else rule)
 
 
 def algorithm_value(config: TrainConfig, option: str) -> Any:

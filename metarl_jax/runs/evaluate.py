@@ -28,6 +28,7 @@ def evaluate_run(
     steps: int | None = None,
     burn_in: int | None = None,
     inner_lr: tuple[float, ...] | None = None,
+    inner_lr_beyond: str | None = None,
     seed: int | None = None,
     split: str | None = None,
     checkpoint: str = "newest",
@@ -35,8 +36,8 @@ def evaluate_run(
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
     Of a run of several seeds each is adapted to the same tasks with the same draws.
-    Those of another split than "test", or of another checkpoint than the newest, are named after it:
-    evaluation-ood.json, adaptation-best.png.
+    Those of another split than "test", of another checkpoint than the newest, or of another `inner_lr_beyond` than the
+    run's, are named after it: evaluation-ood.json, adaptation-best.png, evaluation-constant.json.
 
     Args:
         folder: of the run.
@@ -45,7 +46,9 @@ def evaluate_run(
         steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training. Where each stage is a
             single episode it is L: there a trial is one life, which three steps more may make four times as long.
         burn_in: stages that do not count in J; None is the run's own, as far as the trial reaches.
-        inner_lr: rates of the inner steps, the last repeated; None is those of training.
+        inner_lr: rates of the inner steps; None is those of training.
+        inner_lr_beyond: how they go on in further steps than those of training, or than those given here; None is the
+            run's own rule, which halves them at every step unless set.
         seed: of the held-out tasks; None is the run's `eval_seed`.
         split: whose tasks, "test", "ood" or "train"; None is the run's `eval_split`.
         checkpoint: "newest", "best" or an iteration; see `metarl_jax.runs.states.restore`.
@@ -70,11 +73,12 @@ def evaluate_run(
         stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
         counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)
-        if inner_lr is not None:
-            options = dataclasses.replace(config.algorithm_options, inner_lr=tuple(inner_lr))
-            config = dataclasses.replace(config, algorithm_options=options)
+        own_rule = configs.algorithm_value(config, "inner_lr_beyond")
+        given = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
+        given = {name: value for name, value in given.items() if value is not None}
+        config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
         split = config.evaluation.eval_split
-        built = configs.build_to_adapt(config, split, new_steps)
+        built = configs.build(config, split)
         check_evaluation(built, config)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:
@@ -84,7 +88,15 @@ def evaluate_run(
     adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {trials} each"
     with user_errors(), talk.status(console, adapting):
         of_seeds = [
-            evaluate(built.algorithm, built.env, key, theta, num_tasks=config.evaluation.eval_tasks, burn_in=counted)
+            evaluate(
+                built.algorithm,
+                built.env,
+                key,
+                theta,
+                num_tasks=config.evaluation.eval_tasks,
+                steps=new_steps,
+                burn_in=counted,
+            )
             for theta in params_of_seeds(state, config.seeds)
         ]
     name = built.env.name.replace(f" ({split})", "")  # the split has a column of its own
@@ -95,6 +107,7 @@ def evaluate_run(
         split=split,
         episodes_per_step=episodes,
         inner_lr=rates,
+        inner_lr_beyond=configs.algorithm_value(config, "inner_lr_beyond"),
         burn_in=counted,
         trained_steps=trained_steps,
         trained_stages=trained_stages,
@@ -103,10 +116,13 @@ def evaluate_run(
     )
     with user_errors():
         suffix = ("" if split == "test" else f"-{split}") + ("" if checkpoint == "newest" else f"-{checkpoint}")
+        suffix += "" if inner_lr_beyond in (None, own_rule) else f"-{inner_lr_beyond}"
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
     title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
+    if in_words := reports.rates_in_words(rates):
+        title += f"\n{in_words}"
     plots.adaptation(
         report["rows"],
         folder / f"adaptation{suffix}.png",
@@ -162,7 +178,7 @@ def _list_files(folder: Path, console: Console) -> None:
     files = {folder / name: meaning for name, meaning in _FILES.items()}
     for name in ("adaptation", "evaluation"):
         for path in sorted(folder.glob(f"{name}-*")):
-            files[path] = f"the same of {path.stem.removeprefix(name + '-').replace('-', ', checkpoint ')}"
+            files[path] = f"the same: {path.stem.removeprefix(name + '-').replace('-', ', ')}"
     for path, meaning in files.items():
         if path.exists():
             talk.file(console, path, meaning)

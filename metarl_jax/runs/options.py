@@ -40,6 +40,9 @@ class AlgorithmConfig:
     self-tuning the first, in rl2 and rl2-hyper none)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1.0)"""
+    inner_lr_beyond: str | None = None
+    """how the rate goes on in an evaluation of more steps than those of training: decay, which halves it at every step,
+    inverse_sqrt, for hundreds of steps, or constant (None: decay)"""
     std_lr: float | None = None
     """rate of the inner steps for the standard deviation (None: that of the others)"""
     inner_optimizer: str | None = None

@@ -105,7 +105,7 @@ PRESETS: dict[str, TrainConfig] = {
         env_option=("action_scale=10.0",),
         iterations=160,
         algorithm_options=AlgorithmConfig(
-            tasks=20, episodes=20, adaptation_steps=3, burn_in=1, inner_lr=(0.2, 0.1), outer_lr=1e-3
+            tasks=20, episodes=20, adaptation_steps=3, burn_in=1, inner_lr=(0.2, 0.1, 0.05), outer_lr=1e-3
         ),
         policy=PolicyConfig(init_std=0.5, min_std=0.1),
     ),

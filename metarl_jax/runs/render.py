@@ -56,7 +56,7 @@ def _record(
 
     def one(index):
         task, key = env.sample_task(jax.random.fold_in(task_key, index)), jax.random.fold_in(adapt_key, index)
-        adapted = adapt(key, theta, task)
+        adapted = adapt(key, theta, task, steps=steps)
         keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, steps + 1), n))(jnp.arange(episodes))
         pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), policy_of(theta), adapted.params)
 
@@ -120,7 +120,7 @@ def render_run(
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
         split = config.evaluation.eval_split
-        built = configs.build_to_adapt(config, split, steps)
+        built = configs.build(config, split)
         env = built.env
         task = jax.eval_shape(env.sample_task, jax.random.key(0))
         revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0

@@ -22,6 +22,7 @@ def to_report(
     split: str,
     episodes_per_step: int,
     inner_lr: Sequence[float],
+    inner_lr_beyond: str | None,
     burn_in: int,
     trained_steps: int,
     trained_stages: int,
@@ -40,6 +41,7 @@ def to_report(
         split: whose tasks.
         episodes_per_step: N, episodes that each step learns from and each return is the mean of.
         inner_lr: rate of each of the L' steps.
+        inner_lr_beyond: how they go on beyond the steps of training; None where the algorithm has no such rule.
         burn_in: stages that `counted_mean` leaves out.
         trained_steps: L of training.
         trained_stages: S of training.
@@ -60,6 +62,7 @@ def to_report(
         "adaptation_steps_in_training": trained_steps,
         "stages_in_training": trained_stages,
         "inner_lr": list(inner_lr),
+        "inner_lr_beyond": inner_lr_beyond,
         "burn_in": burn_in,
         "iteration": iteration,
         "seed": seed,
@@ -89,6 +92,14 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     files.write(path, text + "\n")
 
 
+def rates_in_words(rates: Sequence[float]) -> str:
+    """What a table and a picture say of the rates; nothing of none."""
+    if not rates:
+        return ""
+    shown = ", ".join(f"{rate:.3g}" for rate in rates[:5])
+    return f"inner rates {shown}" + (f", …, {rates[-1]:.3g}" if len(rates) > 5 else "")
+
+
 def few(steps: Sequence[int], most: int = 12) -> list[int]:
     """Of the steps 0, 1, 2, … all, or where those are too many, 0, the powers of the least fitting base, the last."""
     steps, last, base = list(steps), len(steps) - 1, 2
@@ -103,6 +114,8 @@ def table(report: dict[str, Any]) -> Table:
     seeds = len(report["training_seeds"])
     over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
     caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
+    if rates := rates_in_words(report["inner_lr"]):
+        caption += f"\n{rates}"
     names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
         if report["burn_in"] < row["steps"][-1]:  # of one stage the table has it

@@ -29,7 +29,7 @@ def test_train_evaluates_and_says_where_everything_is(trained):
         p.name for p in trained.iterdir()
     }
     report = json.loads((trained / "evaluation.json").read_text())
-    assert report["inner_lr"] == [0.1, 0.1]
+    assert report["inner_lr"] == [0.1, 0.05]
     assert report["task"].startswith("gaussian-bandit")
     assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
 
@@ -57,7 +57,7 @@ def test_evaluate_takes_more_steps_at_other_rates(script, trained):
     assert status == 0, err
     assert "gain" in out
     report = json.loads((trained / "evaluation.json").read_text())
-    assert report["inner_lr"] == [0.2, 0.1, 0.1, 0.1]
+    assert report["inner_lr"] == [0.2, 0.1, 0.05, 0.025]
     assert report["rows"]["adapted"]["steps"] == [0, 1, 2, 3, 4]
     assert len(report["rows"]["adapted"]["per_task"]) == 2
 

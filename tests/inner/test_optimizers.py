@@ -245,7 +245,7 @@ def test_by_label_moves_each_group_by_its_own_rule():
     ("build", "rate", "message"),
     [
         (inner.adam, 0.0, "inner_lr is 0.0; it must be a positive"),
-        (inner.adam, (0.1, 0.2), "adam takes one rate for all inner steps"),
+        (inner.adam, (0.1, 0.0), "inner_lr is 0.0; it must be a positive"),
         (inner.momentum, -1.0, "inner_lr is -1"),
         (inner.learned_rates, 0.0, "inner_lr is 0.0; it must be a positive"),
         (inner.learned_rates, (), "at least one"),

@@ -86,10 +86,17 @@ def test_the_help_states_the_algorithms_own_defaults():
                 assert str(default) == own.get(name, usual), (name, option)
 
 
-def test_the_last_inner_rate_repeats():
-    assert inner_rates(CONFIG, 4) == [0.5, 0.25, 0.25, 0.25]
+def test_inner_rates_of_an_evaluation():
+    def of(algorithm, steps, **options):
+        return inner_rates(TrainConfig(algorithm=algorithm, algorithm_options=AlgorithmConfig(**options)), steps)
+
+    assert inner_rates(CONFIG, 4) == [0.5, 0.25, 0.125, 0.0625]
     assert inner_rates(CONFIG, 1) == [0.5]
-    assert inner_rates(TrainConfig(algorithm="maml"), 2) == [algorithms.options("maml")["inner_lr"]] * 2
+    assert of("maml", 3) == [0.1, 0.05, 0.025]
+    assert of("maml", 4, adaptation_steps=3) == [0.1, 0.1, 0.1, 0.05]
+    assert of("maml", 3, inner_lr_beyond="constant") == [0.1, 0.1, 0.1]
+    assert of("lpg", 7) == [0.1] * 7  # an agent's life goes on as it began
+    assert of("rl2", 3) == []
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
