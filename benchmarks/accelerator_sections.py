@@ -60,7 +60,7 @@ def _least_squares(report: Report, scale: float) -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from metarl_jax.inner.baselines import blockwise_factor
+    from metarl_jax.inner.least_squares import blockwise_factor
 
     random, rows = np.random.default_rng(0), max(200, int(2039 * scale))
     for tasks in (10, 40, 320):

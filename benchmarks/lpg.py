@@ -113,7 +113,7 @@ def actor_critic(
 ) -> MetaAlgorithm:
     """Policy gradients of generalised advantages (λ = 0.95) with a value network that learns beside the policy."""
     critic = inner.value_network(
-        env.observation_size, env.horizon, hidden=arguments.hidden, outer_weight=0.0, inner_weight=1.0
+        env.observation_size, env.horizon, hidden=arguments.hidden, outer_weight=0.0, inner_weight=1.0, residual=False
     )
     parts = build_parts(
         env,

@@ -27,7 +27,7 @@ def compiled(steps, name="maml"):
     keys = jax.random.split(jax.random.key(0), TASKS)
     theta = jax.vmap(lambda key: algorithm.init(key).params)(keys)
     arguments = keys, theta, jax.vmap(env.sample_task)(keys)
-    return _returns.lower(algorithm.adapt, *arguments).compile(), arguments
+    return _returns.lower(algorithm.adapt, *arguments, None).compile(), arguments
 
 
 @pytest.fixture(scope="module")

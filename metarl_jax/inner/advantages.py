@@ -25,7 +25,7 @@ from jaxtyping import Array, Bool, Float
 from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator
 from metarl_jax.inner.baselines import Baseline, linear_feature
-from metarl_jax.inner.returns import backward_sum, reward_to_go
+from metarl_jax.inner.returns import backward_sum, reward_to_go, td_errors
 from metarl_jax.types import Trajectory
 
 
@@ -74,12 +74,8 @@ def gae_of_values(
     Returns:
         A [N, T] in units of discounted return, not normalised; 0 on padding. The gradient is not cut.
     """
-    valid, truncated = trajectory.valid, trajectory.truncated
-    goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
-    following = jnp.where(goes_on | truncated, next_values, 0)
-    continues = discount * trajectory.discount
-    delta = jnp.where(valid, trajectory.reward + continues * following - values, 0)
-    return backward_sum(delta, lambda_ * continues)
+    delta = td_errors(trajectory, values, next_values, discount)
+    return backward_sum(delta, lambda_ * (discount * trajectory.discount))
 
 
 def estimate(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarl_jax import checks
+from metarl_jax.inner.least_squares import solved, triangular_factor, without_each
 from metarl_jax.inner.returns import reward_to_go
 from metarl_jax.types import Trajectory
 
@@ -38,6 +39,8 @@ class FittedBaseline(NamedTuple):
     """``(trajectory, γ) → model``; episodes without a valid step have no influence, and there may be any number"""
     values: Callable[[Any, Trajectory], tuple[jax.Array, jax.Array]]
     """``(model, trajectory) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``"""
+    by_others: Baseline | None = None
+    """the baseline that scores each episode by a fit to the others, where there is a cheaper way than N fits"""
 
     def __call__(self, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
         """(V(s_t), V(s_{t+1})) by a fit to the trajectory itself."""
@@ -99,7 +102,8 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
     to the episode's own return takes part of it away: of one-step episodes whose V is the mean, (N − 1)/N of the
     gradient is left. Kool, van Hoof, Welling (2019, "Buy 4 REINFORCE samples, get a baseline for free!").
 
-    N fits take N times the time of one. An episode unlike all others is extrapolated to, which adds variance, not bias.
+    The linear fits of this module are had for all episodes at about twice the price of one; of others, N fits take N
+    times the time. An episode unlike all others is extrapolated to, which adds variance, not bias.
 
     Args:
         baseline: what to fit; default `linear_feature()`.
@@ -110,7 +114,7 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
     baseline = linear_feature() if baseline is None else baseline
     if not isinstance(baseline, FittedBaseline):
         raise ValueError(f"baseline is {baseline!r}; leave_one_out needs one that is fitted, such as linear_feature()")
-    fit, values = baseline
+    fit, values = baseline.fit, baseline.values
 
     def score(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         episodes = len(trajectory.valid)
@@ -119,6 +123,8 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
                 f"episodes is {episodes}; leave_one_out fits each episode's baseline to the others of its stage, "
                 "so there must be at least 2"
             )
+        if baseline.by_others is not None:
+            return jax.lax.stop_gradient(baseline.by_others(trajectory, discount))
 
         def one(n):
             others = trajectory.valid & (jnp.arange(episodes) != n)[:, None]
@@ -130,78 +136,6 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
         return jax.lax.stop_gradient(jax.lax.map(one, jnp.arange(episodes)))
 
     return score
-
-
-BLOCK_ROWS = 128
-"""Rows of a block of `blockwise_factor`, more where the columns are many."""
-
-
-def triangular_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
-    """R of a QR decomposition, K = min(M, F) rows; whatever the signs of its rows are, R x = Qᵀ y has one solution.
-
-    A CPU takes it of the whole matrix, by LAPACK, one matrix after the other; where several devices share a batch, by
-    `reflected_factor`, which XLA divides among them. A GPU has a kernel for many small decompositions at once; tall
-    ones it does one after the other, so there it is `blockwise_factor`.
-    """
-    on_cpu = reflected_factor if jax.sharding.get_abstract_mesh().size > 1 else _in_turn
-    return jax.lax.platform_dependent(matrix, cpu=on_cpu, default=blockwise_factor)
-
-
-def _whole_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
-    return jnp.linalg.qr(matrix, mode="r")
-
-
-# In jaxlib 0.10 LAPACK of a batch is shared out among the threads of the pool that it runs on, and waits for them: two
-# such calls at once, of two devices or of two programs, leave a pool of two threads none to work with, and both wait
-# for ever. LAPACK of one matrix shares nothing out.
-_in_turn = jax.custom_batching.sequential_vmap(_whole_factor)
-
-
-def reflected_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
-    """R by Householder's reflections, a loop over columns in operations of XLA's own, without LAPACK."""
-    rows = jnp.arange(len(matrix))
-
-    def reflect(column, left):
-        x = jnp.where(rows >= column, left[:, column], 0)
-        length = jnp.linalg.norm(x)
-        # Away from the axis, so that nothing cancels.
-        normal = x.at[column].add(jnp.where(x[column] < 0, -length, length))
-        square = normal @ normal
-        return left - jnp.where(square > 0, 2 / jnp.where(square > 0, square, 1), 0) * jnp.outer(normal, normal @ left)
-
-    rank = min(matrix.shape)
-    return jnp.triu(jax.lax.fori_loop(0, rank, reflect, matrix)[:rank])
-
-
-def solved(upper: Float[Array, "F F"], target: Float[Array, " F"]) -> Float[Array, " F"]:
-    """x with R x = y for an upper triangular R; on a CPU without LAPACK, of which a batch can wait for ever."""
-    return jax.lax.platform_dependent(upper, target, cpu=back_substituted, default=jax.scipy.linalg.solve_triangular)
-
-
-def back_substituted(upper: Float[Array, "F F"], target: Float[Array, " F"]) -> Float[Array, " F"]:
-    """x_i = (y_i − Σ_{j>i} R_ij x_j) / R_ii, from the last row to the first."""
-
-    def row(step, x):  # what is not known yet is 0
-        i = len(target) - 1 - step
-        return x.at[i].set((target[i] - upper[i] @ x) / upper[i, i])
-
-    return jax.lax.fori_loop(0, len(target), row, jnp.zeros_like(target))
-
-
-def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
-    """R by blocks of rows: [A; B] = [Q_A R_A; Q_B R_B] has the R of [R_A; R_B].
-
-    Every step is a multiplication by an orthogonal matrix, so it is as stable as the decomposition of the whole.
-    Demmel et al. (2012, arXiv:0808.2664).
-    """
-    rows, columns = matrix.shape
-    block = max(BLOCK_ROWS, 4 * columns)  # at most a quarter of the rows is left
-    if rows <= block:
-        return _whole_factor(matrix)
-    blocks = -(-rows // block)
-    padded = jnp.pad(matrix, ((0, blocks * block - rows), (0, 0)))  # rows of zeros change nothing
-    factors = jax.vmap(_whole_factor)(padded.reshape(blocks, block, columns))
-    return blockwise_factor(factors.reshape(-1, columns))
 
 
 def _times(trajectory: Trajectory) -> Float[Array, "N T"]:
@@ -222,16 +156,9 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         standardized = (features(observation, time) - mean) * scale
         return jnp.concatenate([standardized, jnp.ones_like(time)[..., None]], axis=-1)
 
-    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
+    def equations_of(mean, scale, trajectory: Trajectory, discount: float) -> Float[Array, "N T K"]:
+        """Rows (x, y) of x·w = y, K = F + 2; 0 on padding."""
         valid, time = trajectory.valid, _times(trajectory)
-        mask, count = valid[..., None], jnp.maximum(valid.sum(), 1)
-        raw = jnp.where(mask, features(trajectory.observation, time), 0)
-        mean = raw.sum((0, 1)) / count
-        deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
-        # A constant feature has no information besides the intercept; its column becomes zero, and the ridge holds it.
-        varies = deviation > 1e-6 * (1 + jnp.abs(mean))
-        scale = jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
-
         x = design(mean, scale, trajectory.observation, time)
         x_next = design(mean, scale, trajectory.next_observation, time + 1)
         # Σ over an episode of what is at its truncated step: x_L there, and the number of steps until it.
@@ -239,13 +166,27 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         x_cut = jnp.where(cut > 0, x_next, 0).sum(1, keepdims=True)
         steps_left = jnp.maximum(valid.sum(1, keepdims=True) - time, 0)
         rest = discount ** steps_left[..., None] * cut.sum(1, keepdims=True)
-        rows = jnp.where(mask, x - rest * x_cut, 0).reshape(-1, x.shape[-1])
+        targets = reward_to_go(trajectory, discount)[..., None]
+        return jnp.where(valid[..., None], jnp.concatenate([x - rest * x_cut, targets], -1), 0)
 
+    def standardization(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
+        """Mean and scale [F] of the features over the valid steps; see `LinearModel`."""
+        mask, count = trajectory.valid[..., None], jnp.maximum(trajectory.valid.sum(), 1)
+        raw = jnp.where(mask, features(trajectory.observation, _times(trajectory)), 0)
+        mean = raw.sum((0, 1)) / count
+        deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
+        # A constant feature has no information besides the intercept; its column becomes zero, and the ridge holds it.
+        varies = deviation > 1e-6 * (1 + jnp.abs(mean))
+        return mean, jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
+
+    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
+        count = jnp.maximum(trajectory.valid.sum(), 1)
+        mean, scale = standardization(trajectory)
+        equations = equations_of(mean, scale, trajectory, discount)
         # R of the QR of [X y; √(ridge·n) I 0] holds Qᵀy in its last column, so that Q itself is never formed.
-        held = jnp.sqrt(ridge * count) * jnp.eye(x.shape[-1], dtype=x.dtype)
-        targets = reward_to_go(trajectory, discount).reshape(-1, 1)
-        stacked = jnp.block([[rows, targets], [held, jnp.zeros_like(held[:, :1])]])
-        r = triangular_factor(stacked)
+        equations = equations.reshape(-1, equations.shape[-1])
+        held = jnp.sqrt(ridge * count) * jnp.eye(len(mean) + 1, dtype=equations.dtype)
+        r = triangular_factor(jnp.block([[equations], [held, jnp.zeros_like(held[:, :1])]]))
         weights = solved(r[:-1, :-1], r[:-1, -1])
         return jax.lax.stop_gradient(LinearModel(weights, mean, scale))
 
@@ -258,4 +199,13 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
 
         return score(trajectory.observation, time), score(trajectory.next_observation, time + 1)
 
-    return FittedBaseline(fit, values)
+    def by_others(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+        # The units of all steps serve to compute with; they change no weight but by rounding.
+        mean, scale = standardization(trajectory)
+        z = design(mean, scale, trajectory.observation, _times(trajectory))[..., :-1]
+        weights = without_each(z, trajectory.valid, equations_of(mean, scale, trajectory, discount), ridge)
+        of_episode = jax.tree.map(lambda leaf: leaf[:, None], trajectory)
+        now, following = jax.vmap(lambda w, own: values(LinearModel(w, mean, scale), own))(weights, of_episode)
+        return now[:, 0], following[:, 0]
+
+    return FittedBaseline(fit, values, by_others)

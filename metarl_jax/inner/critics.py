@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.base import Trial
 from metarl_jax.inner.baselines import Baseline, LinearModel, leave_one_out, linear_feature, linear_time, zero
-from metarl_jax.inner.returns import reward_to_go
+from metarl_jax.inner.returns import reward_to_go, td_errors
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.policies.networks import value_mlp
 from metarl_jax.types import Key, PyTree, Trajectory
@@ -51,6 +51,7 @@ def value_network(
     outer_weight: float = 1.0,
     inner_weight: float = 0.0,
     timed: bool = True,
+    residual: bool = True,
 ) -> Critic:
     """V(s_t) = scale · MLP(s_t, t/T), meta-learned with θ and, if `inner_weight` > 0, adapted by the inner steps.
 
@@ -63,8 +64,11 @@ def value_network(
     the loss are of size 1 where returns are of size `scale`. With scale = 1 and returns of 100 the loss starts at 10⁴,
     and a gradient step of the usual size overshoots.
 
-    A critic of θ alone knows only the mean over tasks; adapted by the same inner steps as the policy, it follows the
-    task. Liu, Socher, Xiong (2019, "Taming MAML", ICML) meta-learn and adapt their control variates so.
+    A critic of θ alone knows only the mean over tasks, and before the first inner step no critic knows the task:
+    normalised advantages then tell how a task differs from the others rather than which action was better in it. So
+    the baseline is V plus what V leaves of the returns of the task's OTHER episodes, see `with_residual`. Adapted by
+    the same inner steps as the policy, V itself follows the task too. Liu, Socher, Xiong (2019, "Taming MAML", ICML)
+    meta-learn and adapt their control variates so, without a residual.
 
     Args:
         observation_size: components of one observation.
@@ -75,6 +79,7 @@ def value_network(
         outer_weight: weight of the loss in the outer objective, ≥ 0.
         inner_weight: weight of the loss in the inner step, ≥ 0; times α it is the inner rate of w.
         timed: False leaves t/T out: where a row is a piece of an episode, t is not known.
+        residual: False leaves V alone.
 
     Raises:
         ValueError: an argument is out of range, or both weights are 0, so that nothing would learn w; at a call, an
@@ -120,7 +125,34 @@ def value_network(
         error = (now - reward_to_go(to_the_end, discount)) / scale
         return trajectory.mean(error**2)
 
-    return Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
+    critic = Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
+    return with_residual(critic) if checks.boolean("residual", residual) else critic
+
+
+def with_residual(critic: Critic) -> Critic:
+    """V(s) + V'_n(s), V'_n a linear fit to what V leaves of the stage's returns in all episodes but n.
+
+    V'_n is that of `metarl_jax.inner.leave_one_out` on the rewards δ_t = r_t + γ V(s_{t+1}) − V(s_t), whose sums are
+    G_t − V(s_t). Neither part depends on the actions of episode n, so the gradient stays unbiased as with V alone. It
+    is data: no gradient of `values` flows through the fit, and the critic's loss is that of V.
+
+    The fit is `linear_feature` where the other episodes have at least twice as many steps as it has features, else
+    `linear_time`, else there is none, as with a single episode.
+    """
+
+    def values(w: PyTree, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
+        now, following = critic.values(w, trajectory, discount)
+        episodes, horizon = trajectory.valid.shape
+        features = {linear_feature: 2 * trajectory.observation[0, 0].size, linear_time: 0}
+        steps, of_time = (episodes - 1) * horizon, min(3, horizon - 1) + 1
+        fit = next((fit for fit, size in features.items() if 2 * (size + of_time) <= steps), None)
+        if fit is None:
+            return now, following
+        left = dataclasses.replace(trajectory, reward=td_errors(trajectory, now, following, discount))
+        rest, rest_following = jax.lax.stop_gradient(leave_one_out(fit())(jax.lax.stop_gradient(left), discount))
+        return now + rest, following + rest_following
+
+    return critic._replace(values=values)
 
 
 def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
@@ -137,7 +169,8 @@ def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
         ValueError: an argument is out of range; at a call, an observation has another size.
     """
     features = 2 * checks.integer("observation_size", observation_size) + 3
-    fit, score = linear_feature(ridge)
+    linear = linear_feature(ridge)
+    fit, score = linear.fit, linear.values
 
     def init(key: Key) -> LinearModel:
         del key

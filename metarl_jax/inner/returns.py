@@ -42,3 +42,20 @@ def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, 
     """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps; 0 on padding, nothing is bootstrapped."""
     reward = jnp.where(trajectory.valid, trajectory.reward, 0)
     return backward_sum(reward, jnp.full_like(reward, discount))
+
+
+def td_errors(
+    trajectory: Trajectory,
+    values: Float[Array, "N T"],
+    next_values: Float[Array, "N T"],
+    discount: float | jax.Array,
+) -> Float[Array, "N T"]:
+    """δ_t = r_t + γ d_t V(s_{t+1}) − V(s_t), 0 on padding.
+
+    V(s_{t+1}) counts where the episode goes on or was truncated; d_t is 0 where it terminated. Their sum over what is
+    left of an episode, weighed with γ^{k−t}, is what V leaves of the return.
+    """
+    valid = trajectory.valid
+    goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
+    following = jnp.where(goes_on | trajectory.truncated, next_values, 0)
+    return jnp.where(valid, trajectory.reward + discount * trajectory.discount * following - values, 0)

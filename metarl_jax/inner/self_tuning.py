@@ -158,7 +158,7 @@ def make_actor_critic(
         ValueError: `return_scale` is not positive, or `normalized` is not a boolean.
     """
     unit = float(env.horizon) if return_scale is None else checks.positive("return_scale", return_scale)
-    critic = value_network(env.observation_size, env.horizon, scale=unit, timed=False)
+    critic = value_network(env.observation_size, env.horizon, scale=unit, timed=False, residual=False)
     return ActorCritic(with_critics(policy, critic), critic, outer, unit, checks.boolean("normalized", normalized))
 
 

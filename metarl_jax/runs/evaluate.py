@@ -78,7 +78,7 @@ def evaluate_run(
         given = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
         split = config.evaluation.eval_split
-        built = configs.build(config, split)
+        built = configs.build(config, split=split)
         check_evaluation(built, config)
         rates = configs.inner_rates(config, new_steps)
     for note in notes:

@@ -120,7 +120,7 @@ def render_run(
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
         split = config.evaluation.eval_split
-        built = configs.build(config, split)
+        built = configs.build(config, split=split)
         env = built.env
         task = jax.eval_shape(env.sample_task, jax.random.key(0))
         revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0

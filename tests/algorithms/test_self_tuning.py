@@ -57,7 +57,7 @@ def test_without_tuning_it_is_an_actor_critic():
         env = toys.walk(6)
         algorithm = mrl.algorithms.make("self-tuning", env, tuned=(), **STARTS, **SIZES)
         policy = mrl.policies.mlp(env, hidden=(4,))
-        critic = mrl.inner.value_network(1, env.horizon, timed=False)
+        critic = mrl.inner.value_network(1, env.horizon, timed=False, residual=False)
         update, state = jax.jit(algorithm.update), jax.jit(algorithm.init)(jax.random.key(0))
         before = jax.tree.map(lambda leaf: leaf[0], state.opt_state.population)
         metrics = {}

@@ -72,7 +72,7 @@ def page_data(path):
 def test_the_tasks_and_the_adaptation_are_those_of_the_evaluation(point):
     report = evaluate_run(point, Console(quiet=True))
     config = read_config(point)
-    built, theta = build(config, split="test", adaptation_steps=2), restore(config)[0].params
+    built, theta = build(config, split="test"), restore(config)[0].params
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
     held = render._record(
         key, built, theta, lambda _, state: state.observation, tasks=2, steps=2, episodes=3, horizon=T

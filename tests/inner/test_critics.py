@@ -18,7 +18,7 @@ SCALE = 7.0
 @pytest.fixture(scope="module")
 def network():
     """A small value network whose parameters, the last layer's too, are of size 1."""
-    critic = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=SCALE)
+    critic = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=SCALE, residual=False)
     w = critic.init(jax.random.key(0))
     return critic, jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), w)
 
@@ -105,7 +105,7 @@ def test_padding_harms_neither_values_nor_loss_nor_gradient(network, trajectory)
 
 
 def test_the_gradient_reaches_every_parameter_from_the_first_step_on(trajectory):
-    critic = critics.value_network(SIZE, HORIZON)
+    critic = critics.value_network(SIZE, HORIZON, residual=False)
     gradient = jax.grad(critic.loss)(critic.init(jax.random.key(0)), trajectory, DISCOUNT)
     norms = [float(jnp.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradient)]
     assert len(norms) == 6
@@ -113,14 +113,14 @@ def test_the_gradient_reaches_every_parameter_from_the_first_step_on(trajectory)
 
 
 def test_a_fresh_network_is_nearly_no_baseline(trajectory):
-    critic = critics.value_network(SIZE, HORIZON, scale=100.0)
+    critic = critics.value_network(SIZE, HORIZON, scale=100.0, residual=False)
     values = critic.values(critic.init(jax.random.key(0)), trajectory, DISCOUNT)
     assert 0 < np.abs(np.stack(values)).max() < 5
 
 
 def test_with_rewards_and_scale_both_larger_only_the_values_are_larger(network, trajectory):
     critic, w = network
-    larger = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=50 * SCALE)
+    larger = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=50 * SCALE, residual=False)
     loss, larger_loss = jax.value_and_grad(critic.loss), jax.value_and_grad(larger.loss)
     richer = trajectory.replace(reward=50 * trajectory.reward)
     jax.tree.map(
@@ -141,7 +141,7 @@ def test_it_learns_returns_of_size_a_hundred_that_only_time_tells(trajectory):
         observation=jnp.zeros((12, HORIZON, SIZE)),
         next_observation=jnp.zeros((12, HORIZON, SIZE)),
     )
-    critic = critics.value_network(SIZE, HORIZON, scale=100.0)
+    critic = critics.value_network(SIZE, HORIZON, scale=100.0, residual=False)
     optimizer = optax.adam(3e-3)
 
     def step(carry, _):
@@ -265,7 +265,65 @@ def test_a_critic_without_time_sees_the_state_alone(trajectory):
     everywhere = jnp.broadcast_to(state, trajectory.observation.shape)
     same = trajectory.replace(observation=everywhere, next_observation=everywhere)
     for timed in (False, True):
-        critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, timed=timed)
+        critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, timed=timed, residual=False)
         now, following = critic.values(critic.init(jax.random.key(0)), same, DISCOUNT)
         spread = np.ptp(np.concatenate([now[same.valid], following[same.valid]]))
         assert spread > 1e-4 if timed else spread < 1e-6
+
+
+# --- what V leaves of the other episodes' returns --------------------------------------------------------------------
+
+
+def numpy_residual(trajectory, values, following, features, ridge=1e-5):
+    """By numpy: the fit for each episode to G − V of the others, [2, N, T]; it is 0 on padding."""
+    valid, truncated = np.asarray(trajectory.valid), np.asarray(trajectory.truncated)
+    last = valid & ~np.pad(valid[:, 1:], ((0, 0), (0, 1)))
+    ends = np.where(last & ~truncated, 0, np.asarray(trajectory.discount))
+    errors = np.where(valid, np.asarray(trajectory.reward) + DISCOUNT * ends * following - values, 0)
+    left = trajectory.replace(reward=jnp.asarray(errors))
+    episodes = range(len(valid))
+    fits = [
+        numpy_fit.Fit(left, DISCOUNT, ridge, features, [m for m in episodes if m != n]).values(left, n)
+        for n in episodes
+    ]
+    return np.stack(fits, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "features"),
+    [(12, numpy_fit.all_features), (3, numpy_fit.time_features), (1, None)],
+)
+def test_the_residual_is_a_fit_to_the_other_episodes(episodes, features):
+    with jax.enable_x64():
+        trajectory = jax.tree.map(lambda leaf: leaf[:episodes], random_trajectory(3))
+        alone = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, residual=False)
+        critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE)
+        w = alone.init(jax.random.key(0))
+        values, following = alone.values(w, trajectory, DISCOUNT)
+        expected = np.stack([values, following])
+        if features is not None:
+            expected = expected + numpy_residual(trajectory, values, following, features)
+        np.testing.assert_allclose(critic.values(w, trajectory, DISCOUNT), expected, rtol=1e-7, atol=1e-8)
+        # The fit is data, and what w learns from is V alone.
+        for of_values in (
+            lambda c: lambda w: c.values(w, trajectory, DISCOUNT)[0].sum(),
+            lambda c: lambda w: c.loss(w, trajectory, DISCOUNT),
+        ):
+            slopes = [jax.grad(of_values(c))(w) for c in (critic, alone)]
+            jax.tree.map(np.testing.assert_array_equal, *slopes)
+
+
+def test_what_a_task_pays_at_every_step_tells_nothing_of_its_actions():
+    """A critic of all tasks does not know it; with the residual the advantages are the same."""
+    with jax.enable_x64():
+        trajectory = random_trajectory(4, 12)
+        whole = jnp.ones_like(trajectory.valid)
+        trajectory = trajectory.replace(valid=whole, truncated=~whole, discount=jnp.ones_like(trajectory.discount))
+        richer = trajectory.replace(reward=trajectory.reward + 3.0)
+        apart = {}
+        for residual in (True, False):
+            critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, residual=residual)
+            w = critic.init(jax.random.key(0))
+            both = [inner.estimate(one, critic.values(w, one, 1.0), 1.0, 1.0, True)[0] for one in (trajectory, richer)]
+            apart[residual] = np.abs(both[1] - both[0]).max()
+    assert apart[True] < 1e-2 < 0.5 < apart[False]  # but for the ridge, which holds the level of 27 back

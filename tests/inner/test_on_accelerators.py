@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.inner.baselines import BLOCK_ROWS, blockwise_factor, linear_feature, triangular_factor
+from metarl_jax.inner.baselines import linear_feature
+from metarl_jax.inner.least_squares import BLOCK_ROWS, blockwise_factor, triangular_factor
 from metarl_jax.inner.returns import STEPS_AT_ONCE, backward_sum, sum_in_pieces
 from tests.data import random_trajectory
 

@@ -139,7 +139,7 @@ def network_agent(normalized, weight=0.0):
     """Of a small Gaussian policy; the outer loss without the critic's term, whose target holds θ fixed, at weight 0."""
     env = toys.walk(9)
     policy = mrl.policies.gaussian_mlp(3, 2, hidden=(5,))
-    critic = inner.value_network(3, env.horizon, hidden=(5,), scale=UNIT, timed=False)
+    critic = inner.value_network(3, env.horizon, hidden=(5,), scale=UNIT, timed=False, residual=False)
     fixed = START._replace(discount=OUTER_GAMMA, lambda_=OUTER_LAMBDA, value_weight=weight)
     return ActorCritic(with_critics(policy, critic), critic, fixed, UNIT, normalized)
 

@@ -58,10 +58,10 @@ def stub_algorithm(
         metrics = jax.tree.map(lambda x: jnp.where(state.iteration == nan_state_at, jnp.zeros_like(x), x), metrics)
         return MetaState(params, opt_state, state.iteration + 1), metrics
 
-    def adapt(key, params, task):
+    def adapt(key, params, task, steps=STEPS):
         traces.append("adapt")
-        stages = jnp.arange(STEPS + 1.0)[:, None]
-        noise = jax.random.normal(key, (STEPS + 1, EPISODES))
+        stages = jnp.arange(steps + 1.0)[:, None]
+        noise = jax.random.normal(key, (steps + 1, EPISODES))
         lengths = jnp.full(noise.shape, stub_env().horizon)
         return Adaptation(params, task * (1 + stages) + params["w"].sum() + noise, None, lengths)
 

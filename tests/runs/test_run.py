@@ -191,7 +191,7 @@ def test_an_evaluation_that_is_not_finite_writes_nothing(whole, console, stub, m
     before = (whole / "evaluation.json").read_bytes()
     algorithm = stub_algorithm()
     broken = algorithm._replace(
-        adapt=lambda *a: algorithm.adapt(*a).replace(returns=np.full((STEPS + 1, EPISODES), np.nan))
+        adapt=lambda *a, **steps: algorithm.adapt(*a, **steps).replace(returns=np.full((STEPS + 1, EPISODES), np.nan))
     )
     monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), broken))
     with pytest.raises(UserError, match="NaN or infinite"):
