@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     def critic(self) -> "mrl.inner.Critic":
         """TMAML's value network, which the inner step adapts at the paper's rate of 0.02."""
         sizes = self.env.observation_size, self.env.horizon, self.hidden
-        return mrl.inner.value_network(*sizes, inner_weight=0.02 / self.inner_lr)
+        return mrl.inner.value_network(*sizes, inner_weight=0.02 / self.inner_lr, residual=False)
 
     def options(self, learner: str) -> dict[str, Any]:
         """Common options of the algorithms, with advantages in units of return: A_t = Σ_{k≥t} r_k − V(s_t)."""

@@ -172,3 +172,24 @@ def mean_shift(problem: Problem, theta: np.ndarray, rates: Sequence[float], epis
     """E_D[φ_L − θ] [X, A]: how far L inner steps move the policy on average, which is what Reptile follows."""
     *_, last = _stages(problem, theta, rates, episodes, "first_order", 1.0)
     return np.tensordot(last.weight, last.phi - theta, 1)
+
+
+def influenced(problem: Problem, theta: np.ndarray, rate: float, episodes: int, centred: bool = True) -> np.ndarray:
+    """`path_derivative` of one plain inner step + E_D[Σ_n C_n ∇log p(τ_n|θ)] [X, A], C_n by influence.
+
+    φ = θ + α/(N T) Σ_n w_n Σ_t A_t g_t of episode n, so ∂R(φ)/∂w_n = α/(N T) ∇R(φ)·Σ_t A_t g_t, and C_n is that less
+    the mean of the other episodes'.
+    """
+    every, theta = all_episodes(problem), np.asarray(theta, float)
+    counts, orderings = data_sets(len(every.chance), episodes)
+    policy, scale = _policy(theta[None]), rate / (episodes * problem.horizon)
+    scores = _scores(every, policy)[0]
+    steps = np.einsum("et,etd->ed", every.advantages, scores)
+    phi = theta + scale * (counts @ steps).reshape(-1, *theta.shape)
+    effects = scale * _returns(problem, phi)[1] @ steps.T  # [data sets, kinds of episode]
+    if centred:
+        total = (counts * effects).sum(1, keepdims=True)
+        effects = effects - (total - effects) / (episodes - 1)
+    odds = orderings * np.exp(counts @ np.log(_probabilities(every, policy)[0]))
+    term = np.einsum("m,me,me,ed->d", odds, counts, effects, scores.sum(1))
+    return path_derivative(problem, theta, (rate,), episodes, "plain") + term.reshape(theta.shape)

@@ -39,6 +39,7 @@ def build_parts(
     std_lr: Rate | None = None,
     fast_parameters: FastParameters = "all",
     credit: bool | float = False,
+    credit_estimator: str = "return",
     tasks: int = 20,
     episodes: int = 20,
     adaptation_steps: int = 1,
@@ -71,6 +72,9 @@ def build_parts(
         fast_parameters: what the inner loop moves: "all", "head" (the last layer and the standard deviation),
             "context", or a function ``φ → a tree like φ`` of booleans.
         credit: adds the score term of the sampled update; a number weighs it, True is 1.
+        credit_estimator: what that term weighs an episode's score with: "return", the later stages', which makes the
+            gradient unbiased and noisy; or "influence", what the episode itself changed of it, see
+            `metarl_jax.outer.meta_gradient.influence`.
         tasks: B, tasks per meta-iteration.
         episodes: N, episodes per stage.
         adaptation_steps: L, inner steps.
@@ -157,6 +161,7 @@ def build_parts(
         memory=outer.Memory(checks.boolean("remat", remat), task_chunk, trial.episodes * trial.horizon),
         refit=refit,
         average=checks.one_of("average", average, AVERAGES),
+        credit=checks.one_of("credit_estimator", credit_estimator, outer.CREDITS) if credit else "return",
         discount=gamma if discount_states else 1.0,
     )
 

@@ -8,7 +8,9 @@ from metarl_jax.compose import build_parts
 from metarl_jax.inner import HYPERPARAMETERS, Hyperparameters
 from metarl_jax.lifelong import assemble_lives
 
-WITHOUT = ("credit", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond")
+WITHOUT = tuple(
+    ["credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond"]
+)
 
 
 def self_tuning(
@@ -42,8 +44,7 @@ def self_tuning(
     common = checks.without(WITHOUT, common, "self-tuning has an actor-critic loss of its own")
     if common.get("adaptation_steps") == 0:
         raise ValueError("adaptation_steps is 0, so nothing would be tuned; take at least one update")
-    if common.get("burn_in") is None:
-        common["burn_in"] = 1
+    common |= {"burn_in": 1} if common.get("burn_in") is None else {}
     start = Hyperparameters(discount, lambda_, entropy_weight, value_weight, checks.positive("inner_lr", inner_lr))
     fixed = start._replace(
         discount=checks.share("outer_discount", outer_discount), lambda_=checks.share("outer_lambda", outer_lambda)

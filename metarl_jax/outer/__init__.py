@@ -1,15 +1,16 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
 
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
+from metarl_jax.outer.exploration import exploration_credit
 from metarl_jax.outer.memory import Memory
 from metarl_jax.outer.meta_gradient import (
+    CREDITS,
     Parts,
     adapt,
     collect,
     collect_tasks,
     describe,
     describe_window,
-    exploration_credit,
     meta_objective,
     replay,
     summary,
@@ -23,6 +24,7 @@ from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_ove
 from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
 __all__ = [
+    "CREDITS",
     "Antithetic",
     "Memory",
     "Parts",

@@ -54,6 +54,9 @@ class AlgorithmConfig:
     """loss of an inner step: score_function, likelihood_ratio, dice or loaded_dice (None: the algorithm's own)"""
     credit: float | None = None
     """weight of the sampled update's score term, 1 for the unbiased gradient (None: 1 in e-maml, else none)"""
+    credit_estimator: str | None = None
+    """what that term weighs an episode's score with: return, that of the later stages, or influence, what the episode
+    changed of it (None: return)"""
     advantage: str | None = None
     """advantage estimator of both loops: gae or returns (None: gae)"""
     baseline: str | None = None

@@ -50,6 +50,42 @@ def test_credit_without_other_tasks_has_no_baseline_and_is_unbiased_too():
     assert_agrees(mean, error, setting.exact(exact.sampled_gradient))
 
 
+ONE_STEP = {
+    "bandit": Setting((exact.BANDIT,), (1.5,), 3),
+    "MDP": Setting((exact.ending(exact.MDP, 0.5),), (1.2,), 3),
+}
+
+
+@pytest.mark.parametrize("where", ONE_STEP)
+def test_credit_by_influence_has_its_own_expectation(where):
+    setting = ONE_STEP[where]
+    problem, (rate,), episodes = setting.problems[0], setting.rates, setting.episodes
+    expected = expectations.influenced(problem, setting.logits, rate, episodes)
+    mean, error = mean_gradient("e-maml", setting, credit_estimator="influence")
+    assert_agrees(mean, error, expected)
+    # By much more than that it differs from what it would be without the term.
+    assert_differs(mean, error, expectations.path_derivative(problem, setting.logits, (rate,), episodes, "plain"))
+
+
+@pytest.mark.parametrize("where", ONE_STEP)
+@pytest.mark.parametrize("centred", [True, False])
+def test_the_bias_of_credit_by_influence_is_of_second_order(where, centred):
+    """Half the rate leaves a quarter of its bias, and half of that without credit."""
+    setting = ONE_STEP[where]
+    problem, episodes = setting.problems[0], setting.episodes
+    bias = {"influence": [], "none": []}
+    for rate in (0.02, 0.01):
+        true = exact.sampled_gradient(problem, setting.logits, (rate,), episodes)
+        found = {
+            "influence": expectations.influenced(problem, setting.logits, rate, episodes, centred),
+            "none": expectations.path_derivative(problem, setting.logits, (rate,), episodes, "plain"),
+        }
+        for name, value in found.items():
+            bias[name].append(np.linalg.norm(value - true))
+    np.testing.assert_allclose(bias["influence"][0] / bias["influence"][1], 4, rtol=0.05)
+    np.testing.assert_allclose(bias["none"][0] / bias["none"][1], 2, rtol=0.05)
+
+
 def half_credited(*arguments):
     return (expectations.path_derivative(*arguments) + expectations.credited(*arguments)) / 2
 

@@ -1,5 +1,7 @@
 """The exploration credit, and the property that matters: what it subtracts knows nothing of the episode it is for."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,9 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.outer import exploration_credit
+from metarl_jax.outer.exploration import less_that_of_the_others
 from metarl_jax.types import Stage, Trajectory
+from tests import toys
 
 TASKS, EPISODES, HORIZON = 7, 3, 5
 
@@ -163,3 +167,71 @@ def test_void_episodes_alone_have_no_credit():
     for tasks in (TASKS, 1):
         with jax.debug_nans(True):  # not even on the way
             assert not credit(reward[:tasks], np.zeros_like(valid)[:tasks], scale[:tasks], 1).any()
+
+
+# --- by influence ----------------------------------------------------------------------------------------------------
+
+
+def test_influence_is_how_the_loss_changes_with_the_weight_of_an_episode():
+    """Central differences of the loss after steps that weigh an episode more or less; void ones have no part."""
+    env = toys.walk()
+    with jax.enable_x64():
+        parts = mrl.algorithms.build_parts(
+            env, objective=mrl.outer.ratio(), tasks=2, episodes=4, adaptation_steps=2, burn_in=1, horizon=5,
+            inner_lr=0.01, policy={"hidden": (4,)}, baseline="zero", normalized=False,
+        )  # fmt: skip
+        theta = parts.adapter.init_meta(jax.random.key(0))
+        data = mrl.outer.collect_tasks(jax.random.key(1), parts, theta)
+        valid = data.trajectory.valid.at[1, 0, 2].set(False)
+        advantage = jnp.where(valid, data.advantage, 0)
+        data = data.replace(trajectory=data.trajectory.replace(valid=valid), advantage=advantage)
+        data = data.replace(credit=jnp.zeros(advantage.shape[:3]))
+        found = mrl.outer.CREDITS["influence"](parts, theta, data)
+
+        @jax.jit
+        def loss(weights):
+            def of_task(weights, data):
+                weighed = data.replace(advantage=data.advantage * weights[..., None])
+                path = mrl.outer.replay(parts, theta, weighed)
+                return parts.objective(parts.policy, dataclasses.replace(path, data=data))[0]
+
+            return jax.vmap(of_task)(weights, data)
+
+        ones, effect = np.ones(data.credit.shape), np.zeros(data.credit.shape)
+        for index in np.ndindex(ones.shape):
+            up, down = ones.copy(), ones.copy()
+            up[index], down[index] = 1 + 1e-5, 1 - 1e-5
+            effect[index] = -(loss(up) - loss(down))[index[0]] / 2e-5
+    sound = ~np.asarray(data.trajectory.void)
+    for b, s, n in np.ndindex(effect.shape):
+        others = [m for m in range(4) if m != n and sound[b, s, m]]
+        expected = effect[b, s, n] - effect[b, s, others].mean() if sound[b, s, n] else 0.0
+        np.testing.assert_allclose(found[b, s, n], expected, atol=1e-8)
+    assert not np.allclose(found[:, :2], 0)
+    np.testing.assert_allclose(found[:, 2], 0, atol=1e-12)  # no step learns from the last stage
+
+
+def test_a_single_episode_is_credited_with_all_that_it_changed():
+    values = jnp.array([[2.0], [3.0]])
+    np.testing.assert_array_equal(less_that_of_the_others(values, jnp.array([[True], [False]])), [[2.0], [0.0]])
+
+
+@pytest.mark.parametrize("name", ["e-maml", "promp", "maml-trpo"])
+def test_any_objective_takes_credit_by_influence(name):
+    algorithm = mrl.algorithms.make(
+        name,
+        toys.walk(),
+        tasks=2,
+        episodes=3,
+        horizon=5,
+        credit=0.5,
+        credit_estimator="influence",
+        policy={"hidden": (4,)},
+    )
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), algorithm.init(jax.random.key(0)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((state.params, metrics)))
+
+
+def test_an_unknown_credit_is_refused():
+    with pytest.raises(ValueError, match="credit_estimator 'influences': did you mean 'influence'"):
+        mrl.algorithms.make("e-maml", toys.walk(), credit_estimator="influences")
