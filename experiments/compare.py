@@ -38,6 +38,7 @@ LIVES = ("lpg", "self-tuning")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ORACLE: (ORACLE, {}),
     "e-maml, credit 0.1": ("e-maml", {"credit": 0.1}),
+    "e-maml, by influence": ("e-maml", {"credit_estimator": "influence"}),
     "maml, rate 0.03": ("maml", {"inner_lr": 0.03}),
     "meta-sgd, rate 0.03": ("meta-sgd", {"inner_lr": 0.03}),
 }
