@@ -132,7 +132,9 @@ def actor_critic(
     def born(key, theta):
         return Fast(parts.policy.init(key), ())
 
-    return assemble_lives(parts._replace(adapter=adapter._replace(born=born)), outer.gradient_steps(outer.adam(1.0)))
+    return assemble_lives(
+        parts._replace(adapter=adapter._replace(born=born)), outer.gradient_steps(outer.descent(outer_lr=1.0))
+    )
 
 
 def learn_rule(env: TaskEnv, arguments: Arguments) -> tuple[Any, dict[str, list[float]]]:

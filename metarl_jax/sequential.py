@@ -97,7 +97,8 @@ def assemble_trials(
     discount_states: bool = False,
     normalized: bool = True,
     average: str = "horizon",
-    outer_lr: float = 1e-3,
+    outer_lr: outer.OuterRate = 1e-3,
+    outer_optimizer: optax.GradientTransformation | None = None,
     epochs: int = 4,
     minibatches: int | None = None,
     clip: float = 0.2,
@@ -135,7 +136,8 @@ def assemble_trials(
             `metarl_jax.outer.normalize_over_tasks`.
         average: what the sums over a trial's steps are divided by: "horizon", T per episode, or "valid", the number of
             steps taken; see `metarl_jax.types.Trajectory.mean`.
-        outer_lr: Adam's rate.
+        outer_lr: Adam's rate, or a schedule of it; see `metarl_jax.outer.descent`.
+        outer_optimizer: instead of Adam.
         epochs: passes over the same trials.
         minibatches: steps per pass, each on as many whole trials; it must divide `tasks`. None means 4, or less where
             that does not.
@@ -184,7 +186,8 @@ def assemble_trials(
     )
     of_episode = min(sizes.horizon, 1 / max(1 - of_rewards, 1e-9))
     scale = float(min(length * of_episode, 1 / max(1 - gamma, 1e-9)))
-    optimizer = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm), epochs, minibatches)
+    step = outer.descent(outer_lr=outer_lr, outer_optimizer=outer_optimizer, max_gradient_norm=max_gradient_norm)
+    optimizer = outer.gradient_steps(step, epochs, minibatches)
 
     def one_trial(key, theta, task, kept, length=length):
         def averaged(memory, episode):

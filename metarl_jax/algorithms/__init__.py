@@ -28,6 +28,7 @@ from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
 from metarl_jax.compose import build_parts, compose
+from metarl_jax.outer import descent
 from metarl_jax.sequential import assemble_trials
 
 ALGORITHMS = {
@@ -54,9 +55,9 @@ ALGORITHMS = {
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
 # What a named algorithm fixes itself is not the user's to pass.
-_FIXED = {"objective", "outer_optimizer"}
-# Where an algorithm hands on what it does not take itself, if not to `build_parts`.
-_FURTHER = {"rl2": assemble_trials, "rl2-hyper": assemble_trials}
+_FIXED = {"objective"}
+# Where an algorithm hands on what it does not take itself, if not to `descent` and `build_parts`.
+_FURTHER = {"rl2": (assemble_trials,), "rl2-hyper": (assemble_trials,), "maml-trpo": (build_parts,)}
 # What `build_parts` takes and an algorithm refuses, with its reason.
 _WITHOUT = {"lpg": _WITHOUT_LPG, "self-tuning": _WITHOUT_SELF_TUNING}
 
@@ -73,7 +74,7 @@ def options(name: str) -> dict[str, Any]:
         ValueError: the name is unknown.
     """
     accepted = {}
-    for function in (choose("algorithm", name, ALGORITHMS), _FURTHER.get(name, build_parts)):
+    for function in (choose("algorithm", name, ALGORITHMS), *_FURTHER.get(name, (descent, build_parts))):
         for parameter in inspect.signature(function).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)

@@ -17,7 +17,6 @@ def cavia(
     inner_lr: Rate = 1.0,
     context_size: int = 5,
     policy: Policy | Mapping[str, Any] | None = None,
-    outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(π_θ(·|s, c))]), c = c_0 − α ∇_c surrogate: the inner steps move a context, an input beside s.
@@ -28,4 +27,4 @@ def cavia(
     Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019, arXiv:1810.03642).
     """
     policy = make_policy(env, policy, context_size=context_size)
-    return maml(env, fast_parameters=fast_parameters, inner_lr=inner_lr, policy=policy, outer_lr=outer_lr, **common)
+    return maml(env, fast_parameters=fast_parameters, inner_lr=inner_lr, policy=policy, **common)

@@ -4,7 +4,7 @@ from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 
 
-def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
+def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", **common) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇DiCE(θ; D_0): the inner Hessian estimates that of the expected return.
 
     Objective: the expected update, φ = θ + α E[ĝ]. The Hessian is unbiased for unnormalised advantages whose baseline
@@ -12,4 +12,4 @@ def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", outer_lr: float =
 
     Foerster et al. (2018, arXiv:1802.05098).
     """
-    return maml(env, surrogate=surrogate, outer_lr=outer_lr, **common)
+    return maml(env, surrogate=surrogate, **common)

@@ -16,7 +16,6 @@ def es_maml(
     env: TaskEnv,
     *,
     surrogate: str | Surrogate = "score_function",
-    outer_lr: float = 1e-3,
     sigma: float = 0.1,
     rank_shaping: bool = True,
     **common,
@@ -32,8 +31,8 @@ def es_maml(
     """
     if common.get("credit"):
         raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
-    sigma, adam = checks.positive("sigma", sigma), outer.adam(outer_lr)
-    rank_shaping = checks.boolean("rank_shaping", rank_shaping)
+    step, common = outer.take_descent(common)
+    sigma, rank_shaping = checks.positive("sigma", sigma), checks.boolean("rank_shaping", rank_shaping)
     parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
         raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
@@ -44,17 +43,16 @@ def es_maml(
         known = jnp.broadcast_to(known[:, None], fitness.shape)
         ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness, known) if shaped else fitness, sigma)
         trials = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data)
-        metrics = outer.describe(trials.trajectory, trials.params)
-        return ascent, metrics | {
-            "loss": -mean_of_counted(fitness, known),
-            "meta_gradient_norm": optax.tree.norm(ascent),
-        }
+        own = {"loss": -mean_of_counted(fitness, known), "meta_gradient_norm": optax.tree.norm(ascent)}
+        return ascent, outer.describe(trials.trajectory, trials.params) | own
 
     def update(key, state):
         ascent, metrics = estimate(key, state.params, rank_shaping)
-        steps, opt_state = adam.update(jax.tree.map(jnp.negative, ascent), state.opt_state, state.params)
-        theta = optax.apply_updates(state.params, steps)
-        return state.replace(params=theta, opt_state=opt_state, iteration=state.iteration + 1), metrics
+        steps, opt_state = step.update(jax.tree.map(jnp.negative, ascent), state.opt_state, state.params)
+        state = state.replace(
+            params=optax.apply_updates(state.params, steps), opt_state=opt_state, iteration=state.iteration + 1
+        )
+        return state, metrics | outer.rate_of(opt_state)
 
-    composed = assemble(parts, outer.gradient_steps(adam))
+    composed = assemble(parts, outer.gradient_steps(step))
     return composed._replace(update=update, gradient=lambda key, theta: estimate(key, theta, shaped=False))

@@ -8,9 +8,7 @@ from metarl_jax.checks import choose
 from metarl_jax.inner import INNER_OPTIMIZERS, first_order
 
 
-def fomaml(
-    env: TaskEnv, *, inner_optimizer: str | Callable[..., InnerOptimizer] = "sgd", outer_lr: float = 1e-3, **common
-) -> MetaAlgorithm:
+def fomaml(env: TaskEnv, *, inner_optimizer: str | Callable[..., InnerOptimizer] = "sgd", **common) -> MetaAlgorithm:
     """θ ← Adam(E_M[∇_φ R(φ)]): MAML with φ − θ held constant, so no second derivative is taken.
 
     Objective: the sampled update, of whose path derivative this is the first-order part.
@@ -18,4 +16,4 @@ def fomaml(
     Finn, Abbeel, Levine (2017, arXiv:1703.03400), section 5.2.
     """
     build = choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)
-    return maml(env, inner_optimizer=lambda rate: first_order(build(rate)), outer_lr=outer_lr, **common)
+    return maml(env, inner_optimizer=lambda rate: first_order(build(rate)), **common)

@@ -10,7 +10,6 @@ def loaded_dice(
     *,
     surrogate: str | Surrogate | None = None,
     dice_lambda: float = 0.9,
-    outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]) through Loaded DiCE, whose second derivative forgets the past at the rate dice_lambda.
@@ -22,4 +21,4 @@ def loaded_dice(
     """
     dice_lambda = checks.share("dice_lambda", dice_lambda)
     surrogate = inner.loaded_dice(dice_lambda) if surrogate is None else surrogate
-    return maml(env, surrogate=surrogate, outer_lr=outer_lr, **common)
+    return maml(env, surrogate=surrogate, **common)

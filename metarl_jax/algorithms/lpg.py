@@ -22,8 +22,7 @@ def lpg(
     std_lr: Rate | None = None,
     discount: float = 0.99,
     policy: Policy | Mapping[str, Any] | None = None,
-    outer_lr: float = 1e-3,
-    max_gradient_norm: float = 0.5,
+    max_gradient_norm: float | None = 0.5,
     lifetime: int | None = 500,
     rule_size: int = 64,
     prediction_size: int = 30,
@@ -45,6 +44,7 @@ def lpg(
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
+    step, common = outer.take_descent(common | {"max_gradient_norm": max_gradient_norm})
     common = checks.without(WITHOUT, common, "lpg learns all of the inner update")
     own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
@@ -54,5 +54,5 @@ def lpg(
     parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **common)
     parts = parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight), longer=None)
     weights = (policy_entropy_weight, prediction_entropy_weight, policy_target_weight, prediction_target_weight)
-    steps = outer.gradient_steps(outer.adam(outer_lr, max_gradient_norm))
+    steps = outer.gradient_steps(step)
     return assemble_lives(parts, steps, lifetime=lifetime, penalty=inner.lpg_penalty(agent, *weights))

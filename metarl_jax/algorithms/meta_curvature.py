@@ -10,7 +10,6 @@ def meta_curvature(
     env: TaskEnv,
     *,
     inner_optimizer: str | Callable[..., InnerOptimizer] = "curvature",
-    outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
     """θ, P ← Adam(∇ E_M[R(φ)]), φ = θ − α P_in ∇ surrogate(θ; D_0) P_out: a learned Kronecker-factored preconditioner.
@@ -19,4 +18,4 @@ def meta_curvature(
 
     Park, Oliva (2019, arXiv:1902.03356).
     """
-    return maml(env, inner_optimizer=inner_optimizer, outer_lr=outer_lr, **common)
+    return maml(env, inner_optimizer=inner_optimizer, **common)

@@ -10,7 +10,6 @@ def meta_sgd(
     env: TaskEnv,
     *,
     inner_optimizer: str | Callable[..., InnerOptimizer] = "parameter_rates",
-    outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
     """θ, α ← Adam(∇ E_M[R(φ)]), φ = θ − α ∘ ∇ surrogate(θ; D_0): a learned positive rate for every parameter.
@@ -20,4 +19,4 @@ def meta_sgd(
 
     Li, Zhou, Chen, Li (2017, arXiv:1707.09835); Antoniou, Edwards, Storkey (2019, arXiv:1810.09502).
     """
-    return maml(env, inner_optimizer=inner_optimizer, outer_lr=outer_lr, **common)
+    return maml(env, inner_optimizer=inner_optimizer, **common)

@@ -8,7 +8,7 @@ from metarl_jax.inner import frozen
 from metarl_jax.inner.rates import Rate
 
 
-def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, outer_lr: float = 1e-3, **common) -> MetaAlgorithm:
+def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, **common) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(θ)]): one policy for all tasks. Training never adapts; `adapt` takes inner steps from θ.
 
     All S stages of a training trial are collected with θ and counted, so that it sees as much data as the others; the
@@ -19,9 +19,9 @@ def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, outer_lr: float = 1e-3, **co
         raise ValueError("credit is for what data do for an adaptation, and pretrain trains without; choose e-maml")
     if common.get("burn_in") is not None:
         raise ValueError("burn_in means nothing in pretrain, where every stage counts and none adapts; leave it out")
-    adapting = maml(env, inner_lr=inner_lr, outer_lr=outer_lr, **common)
+    adapting = maml(env, inner_lr=inner_lr, **common)
     fixed = common | {"inner_optimizer": lambda rate: frozen(), "burn_in": 0, "std_lr": None}
-    training = maml(env, outer_lr=outer_lr, **fixed)
+    training = maml(env, **fixed)
     shapes = [
         jax.tree.structure(jax.eval_shape(algorithm.init, jax.random.key(0))) for algorithm in (training, adapting)
     ]

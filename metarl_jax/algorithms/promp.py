@@ -2,15 +2,15 @@
 
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import compose
-from metarl_jax.outer import adam, add, clipped, gradient_steps, inner_kl
+from metarl_jax.outer import add, clipped, gradient_steps, inner_kl, take_descent
 
 
 def promp(
     env: TaskEnv,
     *,
     surrogate: str | Surrogate = "likelihood_ratio",
-    outer_lr: float = 1e-3,
     epochs: int = 5,
+    minibatches: int = 1,
     clip: float = 0.3,
     inner_kl_weight: float = 5e-4,
     **common,
@@ -21,10 +21,11 @@ def promp(
 
     Rothfuss, Lee, Clavera, Asfour, Abbeel (2019, arXiv:1810.06784).
     """
+    step, common = take_descent(common)
     return compose(
         env,
         objective=add(clipped(clip), inner_kl(inner_kl_weight)),
-        outer_optimizer=gradient_steps(adam(outer_lr), epochs),
+        outer_optimizer=gradient_steps(step, epochs, minibatches),
         surrogate=surrogate,
         **common,
     )

@@ -6,13 +6,11 @@ import jax.numpy as jnp
 from metarl_jax.base import MetaAlgorithm, MetaObjective, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
 from metarl_jax.inner import Critic
-from metarl_jax.outer import adam, gradient_steps, ratio
+from metarl_jax.outer import gradient_steps, ratio, take_descent
 from metarl_jax.types import Theta
 
 
-def reptile(
-    env: TaskEnv, *, surrogate: str | Surrogate = "score_function", outer_lr: float = 1e-3, **common
-) -> MetaAlgorithm:
+def reptile(env: TaskEnv, *, surrogate: str | Surrogate = "score_function", **common) -> MetaAlgorithm:
     """θ ← Adam(E_M[φ_L − θ]): no outer loss and no derivative of the inner steps.
 
     With one inner step the expected direction is that of the plain multi-task policy gradient; from two on it adds, to
@@ -35,6 +33,7 @@ def reptile(
             "reptile has no outer loss to learn a critic with; give it inner_weight > 0, as in "
             "mrl.inner.value_network(observation_size, horizon, inner_weight=0.2), or choose another baseline"
         )
+    step, common = take_descent(common)
     parts = build_parts(env, objective=ratio(), surrogate=surrogate, **common)
     if isinstance(jax.eval_shape(parts.adapter.init_meta, jax.random.key(0)), Theta):
         raise ValueError("reptile has no gradient to learn the inner update with; choose inner_optimizer='sgd'")
@@ -46,4 +45,4 @@ def reptile(
         )
         return jnp.stack(jax.tree.leaves(distance)).sum(), {}
 
-    return assemble(parts, gradient_steps(adam(outer_lr)), MetaObjective(loss))
+    return assemble(parts, gradient_steps(step), MetaObjective(loss))

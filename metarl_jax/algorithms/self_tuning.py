@@ -8,8 +8,9 @@ from metarl_jax.compose import build_parts
 from metarl_jax.inner import HYPERPARAMETERS, Hyperparameters
 from metarl_jax.lifelong import assemble_lives
 
-WITHOUT = tuple(
-    ["credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond"]
+WITHOUT = (
+    *("credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters"),
+    *("std_lr", "inner_lr_beyond"),
 )
 
 
@@ -27,7 +28,6 @@ def self_tuning(
     normalized: bool = True,
     outer_discount: float = 0.99,
     outer_lambda: float = 0.95,
-    outer_lr: float = 1e-3,
     bootstrap: int = 0,
     return_scale: float | None = None,
     **common,
@@ -41,14 +41,14 @@ def self_tuning(
 
     Xu, van Hasselt, Silver (2018, arXiv:1805.09801); Zahavy et al. (2020, arXiv:2002.12928).
     """
+    step, common = outer.take_descent(common)
     common = checks.without(WITHOUT, common, "self-tuning has an actor-critic loss of its own")
     if common.get("adaptation_steps") == 0:
         raise ValueError("adaptation_steps is 0, so nothing would be tuned; take at least one update")
     common |= {"burn_in": 1} if common.get("burn_in") is None else {}
     start = Hyperparameters(discount, lambda_, entropy_weight, value_weight, checks.positive("inner_lr", inner_lr))
-    fixed = start._replace(
-        discount=checks.share("outer_discount", outer_discount), lambda_=checks.share("outer_lambda", outer_lambda)
-    )
+    shares = checks.share("outer_discount", outer_discount), checks.share("outer_lambda", outer_lambda)
+    fixed = start._replace(discount=shares[0], lambda_=shares[1])
     common["baseline"] = "zero"  # the agent has critics of its own
     parts = build_parts(env, objective=outer.nothing, tasks=tasks, inner_optimizer=inner_optimizer, **common)
     agent = inner.make_actor_critic(env, parts.policy, fixed, return_scale, normalized)
@@ -57,4 +57,4 @@ def self_tuning(
     steps = checks.integer("bootstrap", bootstrap, least=0)
     loss = outer.bootstrapped(agent, tuning, rule, steps) if steps else outer.validation(agent, tuning)
     parts = parts._replace(policy=agent.policy, adapter=rule.adapter, longer=None, advantage=agent.judge)
-    return assemble_lives(parts, outer.gradient_steps(outer.adam(outer_lr)), penalty=loss)
+    return assemble_lives(parts, outer.gradient_steps(step), penalty=loss)

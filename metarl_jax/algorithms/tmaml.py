@@ -11,7 +11,6 @@ def tmaml(
     surrogate: str | Surrogate = "dice",
     advantage: str | AdvantageEstimator = "gae",
     baseline: str | Baseline | Critic | None = None,
-    outer_lr: float = 1e-3,
     **common,
 ) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]) through DiCE with the control variate Σ_t (□_{t−1} − □_t) V(s_t), V learned and adapted.
@@ -26,4 +25,4 @@ def tmaml(
     if advantage == "gae" and baseline in (None, "value_network"):
         # With the usual α = 0.1 that adapts V at the rate of 0.02, the paper's.
         baseline = value_network(env.observation_size, common.get("horizon") or env.horizon, inner_weight=0.2)
-    return maml(env, surrogate=surrogate, advantage=advantage, baseline=baseline, outer_lr=outer_lr, **common)
+    return maml(env, surrogate=surrogate, advantage=advantage, baseline=baseline, **common)

@@ -19,7 +19,15 @@ from metarl_jax.outer.meta_gradient import (
     with_steps,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
-from metarl_jax.outer.optimizers import adam, conjugate_gradient, gradient_steps, trust_region
+from metarl_jax.outer.optimizers import (
+    OuterRate,
+    conjugate_gradient,
+    descent,
+    gradient_steps,
+    rate_of,
+    take_descent,
+    trust_region,
+)
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
 from metarl_jax.outer.validation import bootstrapped, nothing, validation
 
@@ -27,10 +35,10 @@ __all__ = [
     "CREDITS",
     "Antithetic",
     "Memory",
+    "OuterRate",
     "Parts",
     "Sequence",
     "Trials",
-    "adam",
     "adapt",
     "add",
     "antithetic",
@@ -43,6 +51,7 @@ __all__ = [
     "conjugate_gradient",
     "credit",
     "critic_error",
+    "descent",
     "describe",
     "describe_window",
     "exploration_credit",
@@ -52,11 +61,13 @@ __all__ = [
     "meta_objective",
     "normalize_over_tasks",
     "nothing",
+    "rate_of",
     "ratio",
     "replay",
     "replay_sequence",
     "smoothed_gradient",
     "summary",
+    "take_descent",
     "trial_loss",
     "trial_of",
     "trust_region",

@@ -1,5 +1,9 @@
 """Outer optimisers: how θ moves on fixed data, which is what makes several steps or a line search legal."""
 
+import inspect
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,22 +11,64 @@ from jax.flatten_util import ravel_pytree
 
 from metarl_jax import checks
 from metarl_jax.base import MetaObjective, OuterOptimizer
+from metarl_jax.types import Metrics, PyTree
+
+OuterRate: TypeAlias = float | optax.Schedule
+"""The outer rate, or a schedule: a function of the number of outer steps taken so far."""
+
+DEFAULT_RATE = 1e-3
 
 
-def adam(learning_rate: float, max_gradient_norm: float | None = None) -> optax.GradientTransformation:
-    """optax's Adam, with a rate that is checked.
+def descent(
+    *,
+    outer_lr: OuterRate = DEFAULT_RATE,
+    outer_optimizer: optax.GradientTransformation | None = None,
+    max_gradient_norm: float | None = None,
+) -> optax.GradientTransformation:
+    """How θ descends the outer loss: Adam at a rate or a schedule of it, or any optimiser of optax.
 
     Args:
-        learning_rate: > 0.
-        max_gradient_norm: a gradient whose norm is larger is scaled down to it; None leaves all as they are.
+        outer_lr: Adam's rate, > 0, or a schedule. A schedule counts outer steps, of which a meta-iteration takes
+            epochs × minibatches, and one where an algorithm has neither; the rate is then among the metrics.
+        outer_optimizer: instead of Adam; it brings its own rate, so leave `outer_lr` out.
+        max_gradient_norm: a gradient whose norm is larger is scaled down to it before all else; None leaves it.
 
     Raises:
-        ValueError: an argument is not a positive number.
+        ValueError: an argument is out of range, or both a rate and an optimiser are given.
     """
-    step = optax.adam(checks.positive("outer_lr", learning_rate))
+    if outer_optimizer is None:
+        if callable(outer_lr):
+            checks.positive("outer_lr at step 0", float(outer_lr(0)) or 1.0)  # a warm-up may start at 0
+            step = optax.inject_hyperparams(optax.adam)(learning_rate=outer_lr)
+        else:
+            step = optax.adam(checks.positive("outer_lr", outer_lr))
+    elif not isinstance(outer_optimizer, optax.GradientTransformation):
+        raise ValueError(
+            f"outer_optimizer is {outer_optimizer!r}; it must be an optax.GradientTransformation, such as "
+            "optax.adamw(1e-3)"
+        )
+    elif callable(outer_lr) or outer_lr != DEFAULT_RATE:
+        raise ValueError(f"outer_lr is {outer_lr!r}, and outer_optimizer brings its own rate; leave one of them out")
+    else:
+        step = outer_optimizer
     if max_gradient_norm is None:
         return step
     return optax.chain(optax.clip_by_global_norm(checks.positive("max_gradient_norm", max_gradient_norm)), step)
+
+
+def take_descent(options: Mapping[str, Any]) -> tuple[optax.GradientTransformation, dict[str, Any]]:
+    """`descent` by those of an algorithm's options that are its own, and the others."""
+    own = inspect.signature(descent).parameters
+    chosen = {name: value for name, value in options.items() if name in own}
+    return descent(**chosen), {name: value for name, value in options.items() if name not in own}
+
+
+def rate_of(opt_state: PyTree) -> Metrics:
+    """The current rate as a metric, where the state holds it: that of a schedule, or of `optax.inject_hyperparams`."""
+    # θ itself may have a learning rate, so not every leaf of this name is meant.
+    injected = [values for _, values in optax.tree.get_all_with_path(opt_state, "hyperparams")]
+    rates = [values["learning_rate"] for values in injected if "learning_rate" in values]
+    return {"outer_lr": rates[0]} if len(rates) == 1 else {}
 
 
 def _every(minibatches: int, leaf: jax.Array) -> jax.Array:
@@ -56,7 +102,7 @@ def gradient_steps(
             theta, opt_state = carry
             (loss, metrics), gradient = meta_objective.value_and_gradient(theta, part)
             steps, opt_state = transformation.update(gradient, opt_state, theta)
-            metrics = metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(gradient)}
+            metrics = metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(gradient)} | rate_of(opt_state)
             return (optax.apply_updates(theta, steps), opt_state), metrics
 
         def epoch(carry, _):

@@ -32,7 +32,7 @@ def test_options_are_complete(name):
         without = WITHOUT.get(name, set())
         assert options.keys() >= COMMON - without
         assert not options.keys() & without
-    assert not options.keys() & {"objective", "outer_optimizer", "env"}
+    assert not options.keys() & {"objective", "env"}
 
 
 @pytest.mark.parametrize(

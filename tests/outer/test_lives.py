@@ -111,7 +111,7 @@ def test_replay_from_the_start_of_a_window_is_what_was_lived():
 
 @functools.cache
 def population_program():
-    algorithm = assemble_lives(counting(tasks=4), outer.gradient_steps(outer.adam(1e-9)), lifetime=8)
+    algorithm = assemble_lives(counting(tasks=4), outer.gradient_steps(outer.descent(outer_lr=1e-9)), lifetime=8)
     return jax.jit(algorithm.init), jax.jit(algorithm.update)
 
 
@@ -191,12 +191,12 @@ def test_a_piece_is_no_longer_than_an_episode():
 
 
 def test_without_a_lifetime_no_life_ends():
-    algorithm = assemble_lives(counting(tasks=2), outer.gradient_steps(outer.adam(1e-3)))
+    algorithm = assemble_lives(counting(tasks=2), outer.gradient_steps(outer.descent(outer_lr=1e-3)))
     np.testing.assert_array_equal(algorithm.init(jax.random.key(0)).opt_state.population.end, ENDLESS)
 
 
 def test_adapt_lives_from_birth_and_its_first_stage_is_before_any_update():
-    algorithm = assemble_lives(counting(steps=5), outer.gradient_steps(outer.adam(1e-3)))
+    algorithm = assemble_lives(counting(steps=5), outer.gradient_steps(outer.descent(outer_lr=1e-3)))
     out = jax.jit(algorithm.adapt)(jax.random.key(3), THETA, jnp.zeros(1))
     assert out.returns.shape == (6, 3)
     assert 10 < out.params < 11, "5 updates of θ = 2 from a start in [0, 1)"

@@ -100,7 +100,7 @@ def test_gradient_steps_are_optax_steps():
         (lambda: outer.clipped(0.0), "clip is 0"),
         (lambda: outer.clipped(float("nan")), "clip is nan"),
         (lambda: outer.inner_kl(-1.0), "inner_kl_weight is -1"),
-        (lambda: outer.adam(-1.0), "outer_lr is -1"),
+        (lambda: outer.descent(outer_lr=-1.0), "outer_lr is -1"),
     ],
 )
 def test_bad_settings(build, message):
