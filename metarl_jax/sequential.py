@@ -82,6 +82,11 @@ def make_recurrent(
     return policies.gru(env, memory_size, **dict(policy or {}))
 
 
+def usual_minibatches(tasks: int) -> int:
+    """Steps per pass where nobody says how many: 4, or less where that does not divide the tasks."""
+    return max(number for number in range(1, 5) if tasks % number == 0)
+
+
 def assemble_trials(
     env: TaskEnv,
     policy: RecurrentPolicy,
@@ -167,8 +172,7 @@ def assemble_trials(
         burn_in=burn_in,
         horizon=env.horizon if horizon is None else horizon,
     )
-    if minibatches is None:
-        minibatches = max(number for number in range(1, 5) if tasks % number == 0)
+    minibatches = usual_minibatches(tasks) if minibatches is None else minibatches
     if tasks % checks.integer("minibatches", minibatches):
         raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
     for name, value in {"bptt": bptt, "task_chunk": task_chunk, "entropy_half_life": entropy_half_life}.items():

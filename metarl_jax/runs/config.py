@@ -20,6 +20,8 @@ if typing.TYPE_CHECKING:
 SPLITS = ("train", "test", "ood")
 """Those of `metarl_jax.envs.SPLITS`, which takes JAX to import."""
 
+OUTER_LR_SCHEDULES = ("constant", "linear", "cosine")
+
 ON_NONFINITE = ("abort", "skip", "rollback")
 """Those of `metarl_jax.guard.ON_NONFINITE`, which takes JAX to import."""
 
@@ -61,6 +63,10 @@ class TrainConfig:
     """further options of the task family, as NAME=VALUE"""
     iterations: int = 200
     """meta-iterations"""
+    outer_lr_schedule: str = "constant"
+    """how the outer rate goes on over all --iterations: constant, or linear or cosine, which end at 0"""
+    warmup: int = 0
+    """first meta-iterations, over which the outer rate rises from 0"""
     seed: int = 0
     """seed of θ, tasks and episodes"""
     seeds: int = 1
@@ -93,6 +99,10 @@ class TrainConfig:
             raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
         if self.devices is not None:
             integer("devices", self.devices, 1)
+        if self.outer_lr_schedule not in OUTER_LR_SCHEDULES:
+            raise unknown("outer_lr_schedule", self.outer_lr_schedule, OUTER_LR_SCHEDULES)
+        if integer("warmup", self.warmup, 0) >= self.iterations and self.warmup:
+            raise ValueError(f"warmup is {self.warmup}; it must be less than the {self.iterations} iterations")
         if self.on_nonfinite not in ON_NONFINITE:
             raise unknown("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         integer("eval_tasks", self.evaluation.eval_tasks, 2)
@@ -200,9 +210,38 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
         training = envs.make(config.task, **env_options)
         env = envs.fix_task(env, training.sample_task(jax.random.key(config.fix_task)))
     env = envs.reveal_task(env) if config.reveal_task else env
-    options = algorithm_options(config) | overrides
+    options = algorithm_options(config) | _scheduled_rate(config) | overrides
     options = {name: value for name, value in options.items() if value is not None}
     return Built(env, algorithms.make(config.algorithm, env, policy=_given(config.policy), **options))
+
+
+def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:
+    """The option `outer_lr` as a schedule of outer steps, of which a meta-iteration may take several; {} of none.
+
+    Raises:
+        ValueError: the algorithm has no rate to schedule, or an optimiser of the user's own.
+    """
+    if config.outer_lr_schedule == "constant" and not config.warmup:
+        return {}
+    import optax
+
+    rate, epochs, minibatches = (algorithm_value(config, name) for name in ("outer_lr", "epochs", "minibatches"))
+    if rate is None:
+        raise ValueError(f"{config.algorithm} has no outer rate; leave --outer-lr-schedule and --warmup out")
+    if epochs is not None and minibatches is None:  # as `rl2` chooses them
+        from metarl_jax.sequential import usual_minibatches
+
+        minibatches = usual_minibatches(algorithm_value(config, "tasks"))
+    each = (epochs or 1) * (minibatches or 1)
+    rising, falling = config.warmup * each, (config.iterations - config.warmup) * each
+    then = {
+        "constant": optax.constant_schedule(rate),
+        "linear": optax.linear_schedule(rate, 0.0, falling),
+        "cosine": optax.cosine_decay_schedule(rate, falling),
+    }[config.outer_lr_schedule]
+    if rising:
+        then = optax.join_schedules([optax.linear_schedule(0.0, rate, rising), then], [rising])
+    return {"outer_lr": then}
 
 
 def inner_rates(config: TrainConfig, steps: int) -> list[float]:

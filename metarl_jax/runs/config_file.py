@@ -114,6 +114,8 @@ def differences(stored: TrainConfig, wanted: TrainConfig) -> tuple[list[str], li
         changeable = field.name in SAFE_TO_CHANGE
         if field.name == "checkpoint_every" and "rollback" in (stored.on_nonfinite, wanted.on_nonfinite):
             changeable = False  # it says where a rollback goes back to
+        if field.name == "iterations" and "constant" not in (stored.outer_lr_schedule, wanted.outer_lr_schedule):
+            changeable = False  # over which the rate falls
         lines = [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
         (safe if changeable else fixed).extend(lines)
     return fixed, safe

@@ -75,7 +75,8 @@ class AlgorithmConfig:
     """what a stage's losses are divided by: horizon, the steps that its episodes had room for, so that the objective is
     an episode's return; or valid, the steps that they took, as in published codes (None: horizon)"""
     outer_lr: float | None = None
-    """Adam's rate in the outer loop, of all but maml-trpo (None: 0.001)"""
+    """Adam's rate in the outer loop, of all but maml-trpo (None: 0.001); --outer-lr-schedule and --warmup change it as
+    training goes on"""
     epochs: int | None = None
     """passes over the same data per meta-iteration, of promp, rl2 and rl2-hyper (None: 5; rl2, rl2-hyper: 4)"""
     clip: float | None = None
@@ -99,7 +100,8 @@ class AlgorithmConfig:
     entropy_half_life: int | None = None
     """meta-iterations in which the entropy's weight halves (rl2, rl2-hyper; None: it stays)"""
     minibatches: int | None = None
-    """steps per pass over the trials, each on as many whole trials (rl2, rl2-hyper; None: up to 4)"""
+    """steps per pass over the data, each on as many whole tasks (promp, rl2, rl2-hyper; None: 1; rl2, rl2-hyper: up to
+    4)"""
     bptt: int | None = None
     """steps after which backpropagation through the memory is cut (rl2, rl2-hyper; None: never)"""
     tuned: tuple[str, ...] | None = None
@@ -120,7 +122,8 @@ class AlgorithmConfig:
     lifetime: int | None = None
     """updates after which an agent is renewed (lpg; None: 500)"""
     max_gradient_norm: float | None = None
-    """norm that larger outer gradients are scaled down to, of lpg, rl2 and rl2-hyper (None: 1.0; lpg: 0.5)"""
+    """norm that larger outer gradients are scaled down to, of all but maml-trpo
+    (None: none; rl2, rl2-hyper: 1.0; lpg: 0.5)"""
     rule_size: int | None = None
     """LSTM units of the learned rule (lpg; None: 64)"""
     prediction_size: int | None = None

@@ -1,7 +1,9 @@
 import dataclasses
 import inspect
+import math
 import re
 
+import jax
 import pytest
 
 from metarl_jax import algorithms, envs
@@ -97,6 +99,55 @@ def test_inner_rates_of_an_evaluation():
     assert of("maml", 3, inner_lr_beyond="constant") == [0.1, 0.1, 0.1]
     assert of("lpg", 7) == [0.1] * 7  # an agent's life goes on as it began
     assert of("rl2", 3) == []
+
+
+SCHEDULED = TrainConfig(
+    task="bernoulli-bandit",
+    algorithm="promp",
+    iterations=4,
+    outer_lr_schedule="linear",
+    warmup=2,
+    algorithm_options=AlgorithmConfig(tasks=2, episodes=2, epochs=2, outer_lr=0.5),
+)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        # Two epochs an iteration, of which the second one's rate is the metric.
+        ("linear", 2, [0.125, 0.375, 0.375, 0.125]),
+        ("constant", 2, [0.125, 0.375, 0.5, 0.5]),
+        ("cosine", 0, [0.25 * (1 + math.cos(math.pi * step / 8)) for step in (1, 3, 5, 7)]),
+    ],
+)
+def test_the_outer_rate_follows_the_schedule_of_the_whole_run(schedule, warmup, rates):
+    algorithm = build(dataclasses.replace(SCHEDULED, outer_lr_schedule=schedule, warmup=warmup)).algorithm
+    state, update, seen = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update), []
+    for number in range(4):
+        state, metrics = update(jax.random.key(number), state)
+        seen.append(float(metrics["outer_lr"]))
+    assert seen == pytest.approx(rates, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"outer_lr_schedule": "cosin"}, "outer_lr_schedule 'cosin': did you mean 'cosine'"),
+        ({"warmup": -1}, "warmup is -1"),
+        ({"warmup": 4}, "warmup is 4; it must be less than the 4 iterations"),
+        ({"algorithm": "maml-trpo", "algorithm_options": AlgorithmConfig()}, "maml-trpo has no outer rate"),
+    ],
+)
+def test_schedules_that_are_none(changes, message):
+    with pytest.raises(ValueError, match=message):
+        build(dataclasses.replace(SCHEDULED, **changes))
+
+
+def test_a_run_whose_rate_falls_keeps_its_length():
+    longer = dataclasses.replace(SCHEDULED, iterations=8)
+    assert differences(SCHEDULED, longer) == (["iterations was 4, now 8"], [])
+    plain = [dataclasses.replace(config, outer_lr_schedule="constant") for config in (SCHEDULED, longer)]
+    assert differences(*plain) == ([], ["iterations was 4, now 8"])
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
