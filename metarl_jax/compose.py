@@ -40,6 +40,7 @@ def build_parts(
     fast_parameters: FastParameters = "all",
     credit: bool | float = False,
     credit_estimator: str = "return",
+    entropy_weight: float = 0.0,
     tasks: int = 20,
     episodes: int = 20,
     adaptation_steps: int = 1,
@@ -75,6 +76,7 @@ def build_parts(
         credit_estimator: what that term weighs an episode's score with: "return", the later stages', which makes the
             gradient unbiased and noisy; or "influence", what the episode itself changed of it, see
             `metarl_jax.outer.meta_gradient.influence`.
+        entropy_weight: of the entropy of all stages' policies in the outer loss; 0 leaves it out.
         tasks: B, tasks per meta-iteration.
         episodes: N, episodes per stage.
         adaptation_steps: L, inner steps.
@@ -140,6 +142,10 @@ def build_parts(
                 "leave credit out, or take at least one inner step"
             )
         objective = outer.add(objective, outer.credit(credit))
+    elif credit_estimator != "return":
+        raise ValueError(f"credit_estimator is {credit_estimator!r}, and credit is off; set credit, or choose e-maml")
+    if checks.non_negative("entropy_weight", entropy_weight):
+        objective = outer.add(objective, outer.entropy_bonus(entropy_weight))
     if baseline == "leave_one_out" and episodes < 2:
         raise ValueError("baseline 'leave_one_out' fits to the other episodes, and episodes is 1; take at least 2")
     if isinstance(inner_optimizer, InnerOptimizer):

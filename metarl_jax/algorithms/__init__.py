@@ -59,7 +59,13 @@ _FIXED = {"objective"}
 # Where an algorithm hands on what it does not take itself, if not to `descent` and `build_parts`.
 _FURTHER = {"rl2": (assemble_trials,), "rl2-hyper": (assemble_trials,), "maml-trpo": (build_parts,)}
 # What `build_parts` takes and an algorithm refuses, with its reason.
-_WITHOUT = {"lpg": _WITHOUT_LPG, "self-tuning": _WITHOUT_SELF_TUNING}
+_WITHOUT = {
+    "es-maml": ("credit", "credit_estimator", "entropy_weight"),
+    "lpg": _WITHOUT_LPG,
+    "pretrain": ("burn_in", "credit", "credit_estimator"),
+    "reptile": ("burn_in", "credit", "credit_estimator", "entropy_weight", "fast_parameters"),
+    "self-tuning": _WITHOUT_SELF_TUNING,
+}
 
 
 def names() -> tuple[str, ...]:

@@ -31,6 +31,8 @@ def es_maml(
     """
     if common.get("credit"):
         raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
+    if common.get("entropy_weight"):
+        raise ValueError("entropy_weight is of an outer loss, and es-maml has none; leave it out")
     step, common = outer.take_descent(common)
     sigma, rank_shaping = checks.positive("sigma", sigma), checks.boolean("rank_shaping", rank_shaping)
     parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)

@@ -18,7 +18,7 @@ from metarl_jax.outer.meta_gradient import (
     with_behaviors,
     with_steps,
 )
-from metarl_jax.outer.objectives import add, clipped, credit, critic_error, inner_kl, kl_of_stages, ratio
+from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import (
     OuterRate,
     conjugate_gradient,
@@ -54,6 +54,7 @@ __all__ = [
     "descent",
     "describe",
     "describe_window",
+    "entropy_bonus",
     "exploration_credit",
     "gradient_steps",
     "inner_kl",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Objective, Policy
-from metarl_jax.policies.likelihood import kl_from_behavior, masked_mean, probability_ratio
+from metarl_jax.policies.likelihood import entropy, kl_from_behavior, masked_mean, probability_ratio
 from metarl_jax.types import Path, PyTree, Trajectory
 
 
@@ -108,6 +108,28 @@ def inner_kl(weight: float = 5e-4) -> Objective:
         kl = jax.vmap(stage)(*path.before_steps.stages)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
         return weight * mean, {"inner_kl": mean}
+
+    return objective
+
+
+def entropy_bonus(weight: float) -> Objective:
+    """−w · E_t[H(π_φs(θ)(·|s_t))] in nats, mean over all stages: policies that stay curious, before and after adapting.
+
+    Williams, Peng (1991, Connection Science 3:241); Mnih et al. (2016, arXiv:1602.01783).
+
+    Args:
+        weight: w ≥ 0.
+
+    Raises:
+        ValueError: w is negative.
+    """
+    weight = checks.non_negative("entropy_weight", weight)
+
+    def objective(policy: Policy, path: Path):
+        def stage(params, data, seen):
+            return data.trajectory.mean(entropy(policy, params, data.trajectory, seen))
+
+        return -weight * jax.vmap(stage)(*path.stages).mean(), {}
 
     return objective
 

@@ -57,6 +57,14 @@ def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTre
     return jax.vmap(jax.vmap(lambda o, a: policy.apply(params, o).log_prob(a)))(observation, action)
 
 
+def entropy(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
+    """H(π_φ(·|s)) [N, T] in nats; that of the first step on padding."""
+    if seen is not None:
+        return jax.vmap(jax.vmap(lambda distribution: distribution.entropy()))(seen)
+    observation = pad_with_first(trajectory.observation, trajectory.valid)
+    return jax.vmap(jax.vmap(lambda o: policy.apply(params, o).entropy()))(observation)
+
+
 def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
     """π_φ(a|s) / π_behaviour(a|s) [N, T]; the behaviour is data. On padding it is that of the first step."""
     return ratio_to_behavior(log_prob(policy, params, trajectory, seen), trajectory)

@@ -108,7 +108,8 @@ class AlgorithmConfig:
     """hyperparameters that θ holds: discount, lambda_, entropy_weight, value_weight, learning_rate (self-tuning; None:
     all five)"""
     entropy_weight: float | None = None
-    """weight of the policy's entropy (rl2, rl2-hyper, and self-tuning at the start; None: 0.01)"""
+    """weight of the policy's entropy in the outer loss; in self-tuning that of its start
+    (None: 0.0; rl2, rl2-hyper, self-tuning: 0.01)"""
     value_weight: float | None = None
     """weight of the values' error (rl2, rl2-hyper, and self-tuning at the start; None: 0.5)"""
     outer_discount: float | None = None

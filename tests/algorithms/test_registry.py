@@ -12,6 +12,9 @@ COMMON = {
 
 # What these refuse they do not list.
 WITHOUT = {
+    "es-maml": {"credit", "entropy_weight"},
+    "pretrain": {"credit", "burn_in"},
+    "reptile": {"credit", "burn_in", "fast_parameters", "entropy_weight"},
     "lpg": {"credit", "surrogate", "fast_parameters", "inner_lr_beyond"},
     "self-tuning": {"credit", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond"},
 }

@@ -7,7 +7,9 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax import outer
+from metarl_jax.policies.likelihood import distributions
 from metarl_jax.types import Path, Stage
+from tests import toys
 from tests.data import random_trajectory
 
 STAGES = 3
@@ -132,3 +134,35 @@ def test_the_behavior_is_data_so_that_the_kls_curvature_is_fishers(problem):
         whole = np.asarray(curvature[name][name])
         found = np.stack([np.diagonal(whole[stage, :, stage]) for stage in range(STAGES - 1)])
         np.testing.assert_allclose(found, share * expected * np.ones_like(found), rtol=1e-4)
+
+
+@pytest.mark.parametrize("average", ["horizon", "valid"])
+def test_entropy_bonus(problem, average):
+    policy, (path, divisors) = problem[0], averaged(problem[1], average)
+    values = []
+    for stage in range(STAGES):
+        valid = np.asarray(path.data.trajectory.valid[stage])
+        of_step = (0.5 * np.log(2 * np.pi * np.e) + np.asarray(path.params["log_std"][stage])).sum()
+        values.append(of_step * valid.sum() / divisors[stage])
+    loss, metrics = outer.entropy_bonus(0.5)(policy, path)
+    np.testing.assert_allclose(loss, -0.5 * np.mean(values), rtol=1e-5)
+    assert metrics == {}
+    seen = jax.vmap(lambda params, data: distributions(policy, params, data.trajectory))(path.params, path.data)
+    np.testing.assert_allclose(outer.entropy_bonus(0.5)(policy, path.replace(seen=seen))[0], loss, rtol=1e-6)
+
+
+def test_the_option_adds_the_bonus_to_the_gradient():
+    """Where σ depends on nothing, that of w·H in every log σ: w, or less where steps were not taken."""
+    found = {}
+    for weight in (0.0, 0.3):
+        algorithm = mrl.algorithms.make(
+            "maml", toys.walk(), tasks=2, episodes=2, inner_lr=0.0, policy={"hidden": (4,)}, entropy_weight=weight
+        )
+        found[weight] = jax.jit(algorithm.gradient)(jax.random.key(1), algorithm.init(jax.random.key(0)).params)[0]
+    added = jax.tree.map(lambda a, b: np.asarray(a - b), found[0.3], found[0.0])
+    for name, leaf in jax.tree_util.tree_leaves_with_path(added):
+        if "log_std" in jax.tree_util.keystr(name):
+            assert (leaf > 0).all()
+            assert (leaf <= 0.3 + 1e-6).all()
+        else:
+            np.testing.assert_allclose(leaf, 0, atol=1e-5)
