@@ -5,6 +5,7 @@ python experiments/evaluate.py runs/mine --steps 10                       # more
 python experiments/evaluate.py runs/mine --steps 100 --inner-lr-beyond inverse_sqrt   # many, each with α√(L/(s + 1))
 python experiments/evaluate.py runs/mine --split ood                      # tasks outside of the training distribution
 python experiments/evaluate.py runs/mine --steps 1000 --burn-in 500       # a long trial, whose second half counts
+python experiments/evaluate.py --zoo point-nav/maml-trpo                  # a θ that comes with the package
 """
 
 if __name__ == "__main__":  # Ctrl-C while the rest is imported
@@ -20,16 +21,22 @@ from typing import Annotated
 
 import tyro
 
+import metarl_jax
 from metarl_jax.runs import cli, startup
 from metarl_jax.runs.config_file import task_of
+
+ZOO = Path(metarl_jax.__file__).parent / "zoo"
 
 DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json and adaptation.png in its folder."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path | None, tyro.conf.Positional] = None
     """the run's folder"""
+    zoo: str | None = None
+    """instead of a run, a θ that comes with the package, such as point-nav/maml-trpo; its folder is then
+    runs/zoo/NAME"""
     tasks: int | None = None
     """held-out tasks (None: the run's --eval-tasks, 40 unless set)"""
     steps: int | None = None
@@ -54,12 +61,20 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
-    cli.prepare_jax(task_of(arguments.run))
+    if (arguments.run is None) == (arguments.zoo is None):
+        raise cli.UserError("name the folder of a run, or a θ of the zoo by --zoo NAME, and not both")
+    cli.prepare_jax(task_of(ZOO / arguments.zoo if arguments.run is None else arguments.run))
     with startup.at_once():
         from metarl_jax.runs.evaluate import evaluate_run
 
+    run = arguments.run
+    if run is None:
+        from metarl_jax import zoo
+
+        with cli.user_errors():
+            run = zoo.unpack(arguments.zoo, Path("runs/zoo") / arguments.zoo)
     evaluate_run(
-        arguments.run,
+        run,
         cli.console(),
         tasks=arguments.tasks,
         steps=arguments.steps,

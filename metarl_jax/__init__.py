@@ -7,8 +7,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training
+    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training, zoo
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
+    from metarl_jax.runs.load import load
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.1.0"
@@ -28,13 +29,16 @@ __all__ = [
     "envs",
     "evaluation",
     "inner",
+    "load",
     "outer",
     "policies",
     "rollout",
     "training",
+    "zoo",
 ]
 
 _HOMES = {
+    "runs.load": ("load",),
     "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),
 }

@@ -106,6 +106,7 @@ LEVELS = [
     {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},
+    {"zoo"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # A third party that only one folder knows.

@@ -1,0 +1,171 @@
+"""The zoo's folders: what is in them, how a run becomes one, and how one becomes a run again."""
+
+import dataclasses
+import json
+import zipfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from metarl_jax.checks import one_of
+from metarl_jax.runs import config as configs
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config_file import from_json, to_json, write_config
+from metarl_jax.runs.leaves import by_path, digest
+from metarl_jax.runs.load import Loaded
+from metarl_jax.runs.load import load as load_run
+from metarl_jax.types import PyTree
+
+ROOT = Path(__file__).parent
+LICENCE = "that of metarl_jax"
+
+
+def names() -> tuple[str, ...]:
+    """What there is, as TASK/ALGORITHM, or TASK/ALGORITHM-VARIANT."""
+    return tuple(sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/*/about.json")))
+
+
+def _folder(name: str) -> Path:
+    return ROOT / one_of("name in the zoo", name, names())
+
+
+def about(name: str) -> dict[str, Any]:
+    """Where θ comes from: `command`, `date`, `hardware`, `seed`, `iteration`, `licence`, `sha256`.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    return json.loads((_folder(name) / "about.json").read_text())
+
+
+def evaluation(name: str) -> dict[str, Any]:
+    """What `experiments/evaluate.py` found of it, as in evaluation.json.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    return json.loads((_folder(name) / "evaluation.json").read_text())
+
+
+def _config(name: str) -> TrainConfig:
+    folder = _folder(name)
+    return from_json((folder / "config.json").read_text(), str(folder / "config.json"))
+
+
+def load(name: str, split: str = "test") -> Loaded:
+    """Environment, algorithm, θ and configuration, as `metarl_jax.load` gives them of a run folder.
+
+    Args:
+        name: one of `names()`.
+        split: whose tasks the environment draws: "train", "test" or "ood".
+
+    Raises:
+        ValueError: there is no such name, or the file of θ is damaged.
+    """
+    config = _config(name)
+    built = configs.build(config, split=split)
+    like = jax.eval_shape(built.algorithm.init, jax.random.key(0)).params
+    return Loaded(built.env, built.algorithm, _theta(name, like), config, about(name)["iteration"])
+
+
+def _theta(name: str, like: PyTree) -> PyTree:
+    path = _folder(name) / "theta.npz"
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged ({error}); install metarl_jax again") from error
+    paths, tree = jax.tree_util.tree_flatten_with_path(like)
+    expected = [jax.tree_util.keystr(path) for path, _ in paths]
+    if sorted(expected) != sorted(arrays) or digest(arrays) != about(name)["sha256"]:
+        raise ValueError(f"{path} is not the θ that about.json names; install metarl_jax again")
+    return jax.tree.unflatten(tree, [jax.numpy.asarray(arrays[key]) for key in expected])
+
+
+def unpack(name: str, folder: Path) -> Path:
+    """A run folder with this θ as its checkpoint, which every script takes: evaluate, render, train --resume.
+
+    The optimiser's state is that of a start.
+
+    Args:
+        name: one of `names()`.
+        folder: to be made; one that is there stays as it is.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: there is no such name.
+    """
+    from metarl_jax.runs.checkpoints import Checkpoints
+    from metarl_jax.runs.states import initial_state
+
+    loaded = load(name, split="train")
+    if folder.exists():
+        return folder
+    folder.mkdir(parents=True)
+    config = dataclasses.replace(loaded.config, folder=str(folder))
+    start = initial_state(configs.Built(loaded.env, loaded.algorithm), config)
+    iteration = jax.numpy.full_like(start.iteration, loaded.iteration)
+    state = dataclasses.replace(start, params=loaded.params, iteration=iteration)
+    checkpoints = Checkpoints(folder, config, state, write=True)
+    try:
+        checkpoints.save(state)
+    finally:
+        checkpoints.close()
+    (folder / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
+    write_config(config, folder)
+    return folder
+
+
+def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) -> Path:
+    """Makes a folder of the zoo from an evaluated run; of a run of several seeds it takes the first.
+
+    Args:
+        run: its folder.
+        name: as in `names()`.
+        command: by which it was trained.
+        hardware: on which.
+        root: of the zoo.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        ValueError: the run has no evaluation.json of its newest checkpoint.
+    """
+    loaded = load_run(run)
+    if not (run / "evaluation.json").exists():
+        raise ValueError(f"{run} has no evaluation.json; experiments/evaluate.py writes it")
+    report = json.loads((run / "evaluation.json").read_text())
+    if report["iteration"] != loaded.iteration:
+        raise ValueError(f"{run} was evaluated at iteration {report['iteration']}, not {loaded.iteration}")
+    if loaded.config.seeds > 1:  # the rows of the first seed; those of random initialisation are the same for all
+        report["rows"]["adapted"] = report.pop("per_seed")[0]["rows"]["adapted"]
+        report["training_seeds"] = report["training_seeds"][:1]
+    folder = root / name
+    folder.mkdir(parents=True)
+    arrays = {path: np.asarray(leaf) for path, leaf in by_path(loaded.params).items()}
+    np.savez_compressed(folder / "theta.npz", **arrays)
+    config = dataclasses.replace(loaded.config, folder=None, seeds=1, wandb=None)
+    (folder / "config.json").write_text(to_json(config))
+    (folder / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
+    head, *rows = (run / "metrics.csv").read_text().splitlines()
+    if loaded.config.seeds > 1:
+        column = head.split(",").index("seed")
+        rows = [row for row in rows if row.split(",")[column] == str(loaded.config.seed)]
+    (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
+    facts = {
+        "command": command,
+        "date": str(date.today()),
+        "hardware": hardware,
+        "seed": loaded.config.seed,
+        "iteration": loaded.iteration,
+        "licence": LICENCE,
+        "sha256": digest(arrays),
+    }
+    (folder / "about.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return folder

@@ -1,0 +1,106 @@
+"""The θ that come with the package: whole, documented, and as good as they say."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.training import streams
+from metarl_jax.zoo import store
+
+FEW = 2
+SLOW = {"cheetah-dir/maml-trpo", "cheetah-vel/maml-trpo"}
+
+
+def equal(left, right, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), left, right)
+
+
+@pytest.mark.parametrize("name", mrl.zoo.names())
+def test_every_entry_says_where_it_comes_from(name):
+    about, report = mrl.zoo.about(name), mrl.zoo.evaluation(name)
+    assert about.keys() == {"command", "date", "hardware", "seed", "iteration", "licence", "sha256"}
+    assert about["command"].startswith("python experiments/train.py")
+    loaded = mrl.zoo.load(name)
+    assert (report["iteration"], report["algorithm"]) == (about["iteration"], loaded.config.algorithm)
+    assert name == f"{loaded.config.task.split('@')[0]}/{loaded.config.algorithm}"
+    rows = report["rows"]
+    assert rows["adapted"]["mean"][1] > rows["random_init"]["mean"][1] + 5 * rows["adapted"]["standard_error"][1]
+    assert (loaded.config.folder, loaded.config.seeds) == (None, 1)
+    head, *curve = (store.ROOT / name / "metrics.csv").read_text().splitlines()
+    assert "return_1" in head
+    assert len(curve) >= about["iteration"] - 1
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in mrl.zoo.names()]
+)
+def test_its_evaluation_is_reproduced(name):
+    """Of the first tasks. Another machine's rounding grows over an adaptation; in a body's contacts at once."""
+    loaded, report = mrl.zoo.load(name), mrl.zoo.evaluation(name)
+    key = streams(jax.random.key(report["seed"])).evaluate
+    steps = len(report["inner_lr"])
+    rows = mrl.evaluation.evaluate(loaded.algorithm, loaded.env, key, loaded.params, num_tasks=FEW, steps=steps)
+    known = {kind: np.array(row["per_task"])[:FEW] for kind, row in report["rows"].items()}
+    spread = known["adapted"][:, 1].std() + np.ptp(known["adapted"])
+    for kind, row in rows.items():
+        np.testing.assert_allclose(row.per_task, known[kind], atol=0.1 * spread)
+    if loaded.config.backend is None:
+        first = [rows["adapted"].per_task[:, 0], known["adapted"][:, 0]]
+        np.testing.assert_allclose(*first, rtol=1e-3)
+
+
+def test_unpacked_it_is_a_run(tmp_path):
+    folder = mrl.zoo.unpack("point-nav/maml-trpo", tmp_path / "runs" / "mine")
+    run, entry = mrl.load(folder), mrl.zoo.load("point-nav/maml-trpo")
+    equal(run.params, entry.params, rtol=0)
+    assert run.iteration == entry.iteration == 100
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert mrl.zoo.unpack("point-nav/maml-trpo", folder) == folder
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_becomes_an_entry(tmp_path, monkeypatch):
+    name = "point-nav/maml-trpo"
+    folder = mrl.zoo.unpack(name, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"has no evaluation.json; experiments/evaluate.py writes it"):
+        store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
+    report = mrl.zoo.evaluation(name)
+    (folder / "evaluation.json").write_text(json.dumps(report | {"iteration": 7}))
+    with pytest.raises(ValueError, match="was evaluated at iteration 7, not 100"):
+        store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
+    (folder / "evaluation.json").write_text(json.dumps(report))
+    store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
+    original = mrl.zoo.load(name)
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    assert mrl.zoo.names() == (name,)
+    assert mrl.zoo.about(name)["hardware"] == "a laptop"
+    equal(mrl.zoo.load(name).params, original.params, rtol=0)
+
+
+def test_a_damaged_entry_is_not_loaded(tmp_path, monkeypatch):
+    name = "point-nav/maml-trpo"
+    shutil.copytree(store.ROOT / name, tmp_path / name)
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    path = tmp_path / name / "theta.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is damaged"):
+        mrl.zoo.load(name)
+    path.write_bytes(whole)
+    with np.load(path) as file:
+        arrays = {key: file[key] for key in file.files}
+    first = next(iter(arrays))
+    np.savez(path, **arrays | {first: arrays[first] + 1})
+    with pytest.raises(ValueError, match="is not the θ that about.json names"):
+        mrl.zoo.load(name)
+
+
+def test_names_that_are_none():
+    with pytest.raises(ValueError, match="unknown name in the zoo 'point-nav/maml': did you mean"):
+        mrl.zoo.load("point-nav/maml")
+    with pytest.raises(ValueError, match="unknown name in the zoo"):
+        mrl.zoo.load("../point-nav/maml-trpo")
