@@ -7,7 +7,6 @@ from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config_file import read_config
-from metarl_jax.runs.states import params_of_seeds, restore
 from metarl_jax.types import PyTree
 
 
@@ -43,6 +42,8 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, steps=3)
         >>> rows["adapted"].mean  # return after 0, 1, 2 and 3 inner steps
     """
+    from metarl_jax.runs.states import params_of_seeds, restore  # orbax, which the zoo does without
+
     config = read_config(Path(folder))
     seed = config.seed if seed is None else seed
     if seed not in config.all_seeds:
