@@ -220,6 +220,36 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     files.save(figure, path)
 
 
+@styled
+def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Performance profiles: the share of seeds and tasks whose score over the trial exceeds a threshold, by family.
+
+    Args:
+        rows: as those of `curves`, with an oracle and an untrained row for each family; see
+            `metarl_jax.runs.adaptation`.
+        path: of the picture.
+    """
+    from metarl_jax.runs import adaptation
+
+    scales = adaptation.anchors(rows)
+    names = [name for name in dict.fromkeys(row["algorithm"] for row in rows) if name != ORACLE]
+    colors = dict(zip(names, (*_LINES[:-1], "#35978f") * len(names), strict=False))
+    figure = Figure(figsize=(4.6 * len(scales), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    thresholds = np.linspace(-0.2, 1.1, 131)
+    for axes, (family, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
+        quiet_axes(axes)
+        axes.set_title(family, loc="left", fontsize=11)
+        axes.set_xlabel("score over the trial: 0 untrained, 1 oracle")
+        for row in (row for row in rows if row["family"] == family and row["algorithm"] != ORACLE):
+            share = adaptation.profile(adaptation.area(adaptation.normalized(row, scale)), thresholds)
+            axes.plot(thresholds, share, color=colors[row["algorithm"]], linewidth=1.6, label=row["algorithm"])
+    figure.axes[0].set_ylabel("share of seeds and tasks above it")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(labels), 4))
+    files.save(figure, path)
+
+
 def _number(text: str) -> float:
     try:
         return float(text)
