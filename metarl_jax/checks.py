@@ -107,6 +107,26 @@ def non_negative(name: str, value: Any) -> float:
     return float(value)
 
 
+def schedule(name: str, function: Callable) -> float:
+    """What a schedule gives at step 0.
+
+    Raises:
+        ValueError: it cannot be traced at a step's number, or gives no number.
+    """
+    import jax  # the rest of this module does without
+
+    try:
+        shape = jax.eval_shape(function, jax.ShapeDtypeStruct((), "int32")).shape
+    except Exception as error:  # whatever a function of the user's may raise
+        raise ValueError(
+            f"{name} is a function that cannot be traced at the number of a step ({type(error).__name__}); write it "
+            "with jax.numpy, or take a schedule of optax"
+        ) from error
+    if shape:
+        raise ValueError(f"{name} is a schedule that gives an array of shape {shape}; it must give a number")
+    return float(function(jax.numpy.zeros((), "int32")))
+
+
 def share(name: str, value: Any) -> float:
     """`value` if it is a number in [0, 1], else a ValueError."""
     if not _number(value) or not 0 <= value <= 1:

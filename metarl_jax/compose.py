@@ -143,7 +143,7 @@ def build_parts(
             )
         objective = outer.add(objective, outer.credit(credit))
     elif credit_estimator != "return":
-        raise ValueError(f"credit_estimator is {credit_estimator!r}, and credit is off; set credit, or choose e-maml")
+        raise ValueError(f"credit_estimator is {credit_estimator!r}, without credit; leave it out, or set credit too")
     if checks.non_negative("entropy_weight", entropy_weight):
         objective = outer.add(objective, outer.entropy_bonus(entropy_weight))
     if baseline == "leave_one_out" and episodes < 2:
@@ -152,8 +152,12 @@ def build_parts(
         raise ValueError("inner_optimizer is an optimizer already; hand in a function inner_lr → InnerOptimizer")
     build = choose("inner_optimizer", inner_optimizer, inner.INNER_OPTIMIZERS)
     optimizer = resolve_optimizer(policy, build, inner_lr, fast_parameters, std_lr, critic)
-    given = inner.given_steps(trial.adaptation_steps, inner_lr, std_lr)
-    longer = inner.falling(optimizer, given, inner_lr_beyond)
+    checks.one_of("inner_lr_beyond", inner_lr_beyond, inner.BEYOND)
+
+    def build_longer(rate):  # every group of parameters goes on from its own last rate
+        return inner.falling(build(rate), inner.given_steps(trial.adaptation_steps, rate), inner_lr_beyond)
+
+    longer = resolve_optimizer(policy, build_longer, inner_lr, fast_parameters, std_lr, critic)
     if task_chunk is not None:
         checks.integer("task_chunk", task_chunk)
     return outer.Parts(

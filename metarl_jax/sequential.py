@@ -173,8 +173,7 @@ def assemble_trials(
         horizon=env.horizon if horizon is None else horizon,
     )
     minibatches = usual_minibatches(tasks) if minibatches is None else minibatches
-    if tasks % checks.integer("minibatches", minibatches):
-        raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
+    outer.check_minibatches(minibatches, tasks)
     for name, value in {"bptt": bptt, "task_chunk": task_chunk, "entropy_half_life": entropy_half_life}.items():
         if value is not None:
             checks.integer(name, value)

@@ -63,6 +63,20 @@ def test_unpacked_it_is_a_run(tmp_path):
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    name, folder = "point-nav/maml-trpo", tmp_path / "run"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="run is there and does not hold point-nav/maml-trpo of the zoo alone"):
+        mrl.zoo.unpack(name, folder)
+    assert not list(folder.iterdir())
+    folder.rmdir()
+    mrl.zoo.unpack(name, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    shutil.rmtree(next((folder / "checkpoints").glob("100*")))
+    with pytest.raises(ValueError, match="does not hold"):
+        mrl.zoo.unpack(name, folder)
+
+
 def test_a_run_becomes_an_entry(tmp_path, monkeypatch):
     name = "point-nav/maml-trpo"
     folder = mrl.zoo.unpack(name, tmp_path / "run")

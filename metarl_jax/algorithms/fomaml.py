@@ -15,5 +15,7 @@ def fomaml(env: TaskEnv, *, inner_optimizer: str | Callable[..., InnerOptimizer]
 
     Finn, Abbeel, Levine (2017, arXiv:1703.03400), section 5.2.
     """
+    if common.get("credit_estimator") == "influence":
+        raise ValueError("fomaml takes no derivative of its steps, so nothing is known of influence; leave it out")
     build = choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)
     return maml(env, inner_optimizer=lambda rate: first_order(build(rate)), **common)

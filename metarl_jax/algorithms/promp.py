@@ -2,7 +2,7 @@
 
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import compose
-from metarl_jax.outer import add, clipped, gradient_steps, inner_kl, take_descent
+from metarl_jax.outer import add, check_minibatches, clipped, gradient_steps, inner_kl, take_descent
 
 
 def promp(
@@ -21,6 +21,7 @@ def promp(
 
     Rothfuss, Lee, Clavera, Asfour, Abbeel (2019, arXiv:1810.06784).
     """
+    check_minibatches(minibatches, common.get("tasks", 20))
     step, common = take_descent(common)
     return compose(
         env,

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metarl_jax import checks
-from metarl_jax.inner.least_squares import solved, triangular_factor, without_each
+from metarl_jax.inner.least_squares import solved, summary, triangular_factor, without_each
 from metarl_jax.inner.returns import reward_to_go
 from metarl_jax.types import Trajectory
 
@@ -169,19 +169,14 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         targets = reward_to_go(trajectory, discount)[..., None]
         return jnp.where(valid[..., None], jnp.concatenate([x - rest * x_cut, targets], -1), 0)
 
-    def standardization(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-        """Mean and scale [F] of the features over the valid steps; see `LinearModel`."""
+    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
         mask, count = trajectory.valid[..., None], jnp.maximum(trajectory.valid.sum(), 1)
         raw = jnp.where(mask, features(trajectory.observation, _times(trajectory)), 0)
         mean = raw.sum((0, 1)) / count
         deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
         # A constant feature has no information besides the intercept; its column becomes zero, and the ridge holds it.
         varies = deviation > 1e-6 * (1 + jnp.abs(mean))
-        return mean, jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
-
-    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
-        count = jnp.maximum(trajectory.valid.sum(), 1)
-        mean, scale = standardization(trajectory)
+        scale = jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
         equations = equations_of(mean, scale, trajectory, discount)
         # R of the QR of [X y; √(ridge·n) I 0] holds Qᵀy in its last column, so that Q itself is never formed.
         equations = equations.reshape(-1, equations.shape[-1])
@@ -200,12 +195,14 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         return score(trajectory.observation, time), score(trajectory.next_observation, time + 1)
 
     def by_others(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
-        # The units of all steps serve to compute with; they change no weight but by rounding.
-        mean, scale = standardization(trajectory)
-        z = design(mean, scale, trajectory.observation, _times(trajectory))[..., :-1]
-        weights = without_each(z, trajectory.valid, equations_of(mean, scale, trajectory, discount), ridge)
-        of_episode = jax.tree.map(lambda leaf: leaf[:, None], trajectory)
-        now, following = jax.vmap(lambda w, own: values(LinearModel(w, mean, scale), own))(weights, of_episode)
+        alone = jax.tree.map(lambda leaf: leaf[:, None], trajectory)  # N stages of one episode
+
+        def of_episode(own):
+            z = features(own.observation, _times(own))[0]
+            return summary(z, own.valid[0], lambda mean, scale: equations_of(mean, scale, own, discount)[0])
+
+        models = LinearModel(*without_each(jax.vmap(of_episode)(alone), ridge))
+        now, following = jax.vmap(values)(models, alone)
         return now[:, 0], following[:, 0]
 
     return FittedBaseline(fit, values, by_others)

@@ -3,6 +3,7 @@
 The normal equations square the condition number, which float32 does not bear; R of a QR decomposition does not.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -82,23 +83,52 @@ def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
 
 
 class Summary(NamedTuple):
-    """What a fit must know of some episodes: two of them merge into that of all their steps."""
+    """What a fit must know of some episodes, in coordinates of their own: x = ((z − mean) / scale, 1)."""
 
     count: Float[Array, ""]
     """steps"""
     mean: Float[Array, " F"]
-    """of the features"""
+    """of the features z over these steps"""
     square: Float[Array, " F"]
     """Σ (z − mean)²"""
     factor: Float[Array, "K K"]
     """R of the equations (x, y), K = F + 2"""
 
+    @property
+    def varies(self) -> Bool[Array, " F"]:
+        """Whether a feature is more than a constant over these steps."""
+        return self._deviation > 1e-6 * (1 + jnp.abs(self.mean))
 
-def _moments(a: Summary, b: Summary) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Count, mean and square of both. Chan, Golub, LeVeque (1983, The American Statistician 37:242)."""
+    @property
+    def scale(self) -> Float[Array, " F"]:
+        """The features' standard deviation; 1 of a constant."""
+        return jnp.where(self.varies, self._deviation, 1)
+
+    @property
+    def _deviation(self) -> Float[Array, " F"]:
+        return jnp.sqrt(self.square / jnp.maximum(self.count, 1))
+
+    def rows(self, other: "Summary") -> Float[Array, "K K"]:
+        """`factor`, as equations in the coordinates of another summary."""
+        z, rest = self.factor[:, :-2], self.factor[:, -2:]
+        moved = z * (self.scale / other.scale) + rest[:, :1] * ((self.mean - other.mean) / other.scale)
+        return jnp.concatenate([moved, rest], axis=1)
+
+
+def _merged(a: Summary, b: Summary, ridge: float = 0.0) -> Summary:
+    """The summary of both; with a ridge, whose rows are among the equations.
+
+    Means and squares by Chan, Golub, LeVeque (1983, The American Statistician 37:242), which cancels nothing.
+    """
     count = a.count + b.count
     share, apart = b.count / jnp.maximum(count, 1), b.mean - a.mean
-    return count, a.mean + apart * share, a.square + b.square + apart**2 * a.count * share
+    both = Summary(count, a.mean + apart * share, a.square + b.square + apart**2 * a.count * share, a.factor)
+    rows = [a.rows(both), b.rows(both)]
+    if ridge:
+        # What is constant says nothing; a heavy row keeps its weight at 0.
+        held = jnp.append(jnp.where(both.varies, jnp.sqrt(ridge), 1e3), jnp.sqrt(ridge))
+        rows.append(jnp.pad(jnp.diag(jnp.sqrt(jnp.maximum(count, 1)) * held), ((0, 0), (0, 1))))
+    return both._replace(factor=_factor(*rows))
 
 
 def _factor(*rows: jax.Array) -> Float[Array, "K K"]:
@@ -107,53 +137,56 @@ def _factor(*rows: jax.Array) -> Float[Array, "K K"]:
     return jnp.pad(factor, ((0, factor.shape[1] - factor.shape[0]), (0, 0)))
 
 
-def without_each(
-    z: Float[Array, "N T F"], valid: Bool[Array, "N T"], equations: Float[Array, "N T K"], ridge: float
-) -> Float[Array, "N F+1"]:
-    """Weights w_n of the ridge regression on all episodes but n, for every n.
-
-    Each is the minimum of Σ (x·w − y)² over the others' steps plus ridge·(number of their steps)·‖w'‖², w' being the
-    weights of features that are standardised over these steps; where a feature is constant there, its weight is 0. So
-    w_n depends on nothing of episode n.
-
-    The others of n are those before and those after it, whose summaries are had by one pass from either end: N small
-    decompositions each instead of N large ones.
+def summary(
+    z: Float[Array, "T F"],
+    valid: Bool[Array, " T"],
+    equations: Callable[[jax.Array, jax.Array], Float[Array, "T K"]],
+) -> Summary:
+    """That of one episode.
 
     Args:
-        z: features in any unit near 1; read where `valid`.
+        z: features; read where `valid`.
         valid: steps that count.
-        equations: rows (x, y) of x·w = y, x with an intercept as its last component; 0 where not valid.
+        equations: ``(mean, 1 / scale) → rows (x, y)`` of x·w = y in these coordinates; 0 where not valid.
+    """
+    count = valid.astype(z.dtype).sum()
+    mean = jnp.where(valid[:, None], z, 0).sum(0) / jnp.maximum(count, 1)
+    square = (jnp.where(valid[:, None], z - mean, 0) ** 2).sum(0)
+    size = z.shape[1] + 2
+    own = Summary(count, mean, square, jnp.zeros((size, size), z.dtype))
+    return own._replace(factor=_factor(equations(mean, 1 / own.scale)))
+
+
+def without_each(each: Summary, ridge: float) -> tuple[Float[Array, "N J"], Float[Array, "N F"], Float[Array, "N F"]]:
+    """The ridge regressions on all episodes but n, for every n.
+
+    Each is the minimum of Σ (x·w − y)² over the others' steps plus ridge·(number of their steps)·‖w‖², x being features
+    that are standardised over these steps, and 1; a feature that is constant there has no weight. So nothing of a
+    regression depends on episode n.
+
+    The others of n are those before and those after it, whose summaries are had by one pass from either end: N small
+    decompositions each instead of N large ones. A summary is in coordinates of its own, since those of all episodes
+    would be episode n's too: where that one is far off, what varies in the others would look constant.
+
+    Args:
+        each: the episodes' summaries, leaves [N, ...].
         ridge: > 0.
 
     Returns:
-        w in the units of z, the intercept last.
+        w, the mean and 1 / (standard deviation) of the features, 0 of a constant; J = F + 1, the intercept
+        of w being its last.
     """
-    size = equations.shape[-1]
-    counted = valid.astype(z.dtype)
-    count = counted.sum(1)
-    kept = jnp.where(valid[..., None], z, 0)
-    mean = kept.sum(1) / jnp.maximum(count, 1)[:, None]
-    square = (jnp.where(valid[..., None], z - mean[:, None], 0) ** 2).sum(1)
-    factors = jax.vmap(_factor)(equations)
-    each = Summary(count, mean, square, factors)
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), each)
 
     def of_those_before(summary, following):
-        return Summary(*_moments(summary, following), _factor(summary.factor, following.factor)), summary
+        return _merged(summary, following), summary
 
     before = jax.lax.scan(of_those_before, nothing, each)[1]
     after = jax.lax.scan(of_those_before, nothing, each, reverse=True)[1]
 
     def fit(before, after):
-        count, mean, square = _moments(before, after)
-        count = jnp.maximum(count, 1)
-        deviation = jnp.sqrt(square / count)
-        # What is constant in the others says nothing; a heavy row keeps its weight at 0.
-        scale = jnp.where(deviation > 1e-6 * (1 + jnp.abs(mean)), jnp.sqrt(ridge) * deviation, 1e3)
-        held = jnp.zeros((size - 1, size), z.dtype)
-        held = held.at[jnp.arange(size - 2), jnp.arange(size - 2)].set(scale)
-        held = held.at[-1, :-2].set(jnp.sqrt(ridge) * mean).at[-1, -2].set(jnp.sqrt(ridge))
-        r = _factor(before.factor, after.factor, jnp.sqrt(count) * held)
-        return solved(r[:-1, :-1], r[:-1, -1])
+        others = _merged(before, after, ridge)
+        weights = solved(others.factor[:-1, :-1], others.factor[:-1, -1])
+        return weights, others.mean, jnp.where(others.varies, 1 / others.scale, 0)
 
     return jax.vmap(fit)(before, after)

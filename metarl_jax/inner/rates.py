@@ -38,12 +38,7 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
         ValueError: a rate fails the check, or there is none.
     """
     if callable(inner_lr):
-        first = np.asarray(inner_lr(jnp.zeros((), jnp.int32)))
-        if first.ndim:
-            raise ValueError(
-                f"inner_lr is a schedule that gives an array of shape {first.shape}; it must give a number"
-            )
-        check("inner_lr at step 0", first.item())
+        check("inner_lr at step 0", checks.schedule("inner_lr", inner_lr))
         return None
     given = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
     rates = [check("inner_lr", rate) for rate in given]
@@ -68,20 +63,9 @@ def schedule(
     return lambda step: jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]
 
 
-def given_steps(trained: int, *rates: Rate | None) -> int | None:
-    """M, the steps whose rates are given: the L of training, or more where a sequence is longer; None: all are.
-
-    Args:
-        trained: L.
-        *rates: of the groups of parameters; None for one that has none of its own.
-    """
-    lengths = [trained, 1]
-    for rate in rates:
-        if callable(rate):
-            return None
-        if rate is not None:
-            lengths.append(np.size(np.asarray(rate, dtype=object)))
-    return max(lengths)
+def given_steps(trained: int, rate: Rate) -> int | None:
+    """M, the steps whose rates are given: the L of training, or more where a sequence is longer; None: all are."""
+    return None if callable(rate) else max(trained, 1, np.size(np.asarray(rate, dtype=object)))
 
 
 def falling(optimizer: InnerOptimizer, last: int | None, rule: str) -> InnerOptimizer:

@@ -21,6 +21,7 @@ from metarl_jax.outer.meta_gradient import (
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import (
     OuterRate,
+    check_minibatches,
     conjugate_gradient,
     descent,
     gradient_steps,
@@ -45,6 +46,7 @@ __all__ = [
     "as_sequence",
     "bootstrapped",
     "centred_ranks",
+    "check_minibatches",
     "clipped",
     "collect",
     "collect_tasks",

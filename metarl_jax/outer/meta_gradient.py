@@ -178,9 +178,11 @@ def influence(parts: Parts, theta: PyTree, data: Stage) -> jax.Array:
     """C_kn = −∂loss/∂w_kn less the mean of the other episodes' of its stage, at w = 1; leaves [B, S, N].
 
     w_kn weighs the advantages of episode n of stage k in the inner step that learns from it, so its derivative is what
-    this episode changed of the later return, where `exploration_credit` gives every episode the whole return. What the
-    other episodes made of it never enters, which takes away most of the noise. What is left out is of second order: how
-    the step's effect depends on two episodes at once. So the gradient is biased where inner steps are long.
+    this episode changed of the later return, and of all else in the outer loss, where `exploration_credit` gives every
+    episode the whole return. What the other episodes made of it never enters, which takes away most of the noise. What
+    is left out is of second order: how the step's effect depends on two episodes at once. So the gradient is biased
+    where inner steps are long. With one episode there is no mean to subtract. A step without a derivative, as that of
+    `metarl_jax.inner.first_order`, has no influence at all.
 
     Void episodes have no credit, and are no others. Data whose credit is 0 are expected.
     """

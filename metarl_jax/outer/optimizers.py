@@ -6,6 +6,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
@@ -38,10 +39,11 @@ def descent(
     """
     if outer_optimizer is None:
         if callable(outer_lr):
-            checks.positive("outer_lr at step 0", float(outer_lr(0)) or 1.0)  # a warm-up may start at 0
+            checks.non_negative("outer_lr at step 0", checks.schedule("outer_lr", outer_lr))  # a warm-up starts at 0
             step = optax.inject_hyperparams(optax.adam)(learning_rate=outer_lr)
         else:
-            step = optax.adam(checks.positive("outer_lr", outer_lr))
+            number = outer_lr.item() if isinstance(outer_lr, jax.Array | np.ndarray) and not outer_lr.ndim else outer_lr
+            step = optax.adam(checks.positive("outer_lr", number))
     elif not isinstance(outer_optimizer, optax.GradientTransformation):
         raise ValueError(
             f"outer_optimizer is {outer_optimizer!r}; it must be an optax.GradientTransformation, such as "
@@ -76,6 +78,12 @@ def _every(minibatches: int, leaf: jax.Array) -> jax.Array:
     if len(leaf) % minibatches:
         raise ValueError(f"minibatches is {minibatches}, which must divide the {len(leaf)} tasks")
     return jnp.swapaxes(leaf.reshape(-1, minibatches, *leaf.shape[1:]), 0, 1)
+
+
+def check_minibatches(minibatches: int, tasks: int) -> None:
+    """Raises ValueError where so many steps cannot share the tasks evenly."""
+    if tasks % checks.integer("minibatches", minibatches):
+        raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
 
 
 def gradient_steps(

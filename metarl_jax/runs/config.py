@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl_jax.checks import integer, seed, unknown
+from metarl_jax.checks import integer, positive, seed, unknown
 from metarl_jax.runs.options import AlgorithmConfig, PolicyConfig
 
 if typing.TYPE_CHECKING:
@@ -228,6 +228,7 @@ def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:
     rate, epochs, minibatches = (algorithm_value(config, name) for name in ("outer_lr", "epochs", "minibatches"))
     if rate is None:
         raise ValueError(f"{config.algorithm} has no outer rate; leave --outer-lr-schedule and --warmup out")
+    positive("outer_lr", rate)
     if epochs is not None and minibatches is None:  # as `rl2` chooses them
         from metarl_jax.sequential import usual_minibatches
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import tempfile
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -92,33 +93,50 @@ def unpack(name: str, folder: Path) -> Path:
 
     Args:
         name: one of `names()`.
-        folder: to be made; one that is there stays as it is.
+        folder: to be made, whole or not at all; one that holds this θ stays as it is.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: there is no such name.
+        ValueError: there is no such name, or the folder is there and holds something else.
     """
     from metarl_jax.runs.checkpoints import Checkpoints
     from metarl_jax.runs.states import initial_state
 
     loaded = load(name, split="train")
     if folder.exists():
+        if not _holds(folder, loaded):
+            raise ValueError(f"{folder} is there and does not hold {name} of the zoo alone; move it away")
         return folder
-    folder.mkdir(parents=True)
-    config = dataclasses.replace(loaded.config, folder=str(folder))
-    start = initial_state(configs.Built(loaded.env, loaded.algorithm), config)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    start = initial_state(configs.Built(loaded.env, loaded.algorithm), loaded.config)
     iteration = jax.numpy.full_like(start.iteration, loaded.iteration)
     state = dataclasses.replace(start, params=loaded.params, iteration=iteration)
-    checkpoints = Checkpoints(folder, config, state, write=True)
-    try:
-        checkpoints.save(state)
-    finally:
-        checkpoints.close()
-    (folder / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
-    write_config(config, folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as kept:
+        making = Path(kept) / "run"
+        making.mkdir()
+        config = dataclasses.replace(loaded.config, folder=str(folder))
+        checkpoints = Checkpoints(making, config, state, write=True)
+        try:
+            checkpoints.save(state)
+        finally:
+            checkpoints.close()
+        (making / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
+        write_config(config, making)
+        making.rename(folder)
     return folder
+
+
+def _holds(folder: Path, loaded: Loaded) -> bool:
+    """Whether the newest checkpoint of a folder is that of an entry."""
+    try:
+        held = load_run(folder)
+    except ValueError:
+        return False
+    leaves = (by_path(params) for params in (held.params, loaded.params))
+    arrays = [{path: np.asarray(leaf) for path, leaf in of_one.items()} for of_one in leaves]
+    return held.iteration == loaded.iteration and digest(arrays[0]) == digest(arrays[1])
 
 
 def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) -> Path:

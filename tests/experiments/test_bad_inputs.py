@@ -144,7 +144,9 @@ ROWS = {
     "train TINY --folder full --resume": "full has no config.json",
     "train TINY --folder file --resume": "file has no config.json",
     # the other scripts
-    "evaluate": "Missing.*the run's folder",
+    "evaluate": "name the folder of a run, or a θ of the zoo by --zoo NAME, and not both",
+    "evaluate nowhere --zoo point-nav/maml-trpo": "and not both",
+    "evaluate --zoo point-nav/maml": "unknown name in the zoo 'point-nav/maml': did you mean 'point-nav/maml-trpo'",
     "evaluate nowhere": "nowhere does not exist",
     "evaluate full": "full has no config.json",
     "evaluate one two": "Unrecognized options: two",

@@ -9,7 +9,7 @@ import pytest
 
 from metarl_jax import Policy, policies
 from metarl_jax.inner import gae, reward_to_go
-from metarl_jax.inner.baselines import leave_one_out, linear_feature, linear_time, zero
+from metarl_jax.inner.baselines import FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.types import Trajectory
 from tests.data import random_trajectory
 from tests.inner import numpy_fit
@@ -254,3 +254,27 @@ def test_leave_one_out_refuses_a_single_episode():
 def test_leave_one_out_refuses_what_is_not_fitted(baseline):
     with pytest.raises(ValueError, match="baseline is .* leave_one_out needs one that is fitted"):
         leave_one_out(baseline)
+
+
+OUTLIERS = {
+    "an episode far off": lambda o: o.at[1].multiply(1e4),
+    "a step far off": lambda o: o.at[1, 0, 0].set(1e3),
+    "a constant in the others": lambda o: o.at[:, :, 1].set(3.0).at[1, 2, 1].set(5.0),
+    "a constant": lambda o: o.at[:, :, 1].set(-7.0),
+    "far from zero": lambda o: o + 100.0,
+}
+
+
+@pytest.mark.parametrize("kind", OUTLIERS)
+@pytest.mark.parametrize("x64", [True, False])
+def test_leave_one_out_is_n_fits_whatever_the_episode_that_is_left_out(kind, x64):
+    """The others' regression knows nothing of it: not its level, not its spread, not that a feature varies there."""
+    fit = linear_feature(1e-5)
+    with jax.enable_x64(x64):
+        trajectory = random_trajectory(8, 6)
+        observation = OUTLIERS[kind](trajectory.observation)
+        trajectory = trajectory.replace(observation=observation, next_observation=jnp.roll(observation, -1, axis=1))
+        quick = np.stack(leave_one_out(fit)(trajectory, 0.9))
+        slow = np.stack(leave_one_out(FittedBaseline(fit.fit, fit.values))(trajectory, 0.9))
+    scale = np.abs(slow).max(-1, keepdims=True)
+    np.testing.assert_allclose(quick / scale, slow / scale, atol=1e-9 if x64 else 2e-3)

@@ -100,6 +100,11 @@ def test_a_schedule_gives_the_rate_of_every_step(name):
         (lambda step: -1.0, "inner_lr at step 0 is -1"),
         (lambda step: jnp.nan, "inner_lr at step 0 is nan"),
         (lambda step: jnp.array([0.1, 0.2]), "gives an array of shape \\(2,\\)"),
+        (
+            lambda step: 0.1 / (1 + float(step)),
+            "inner_lr is a function that cannot be traced .*TypeError",
+        ),
+        (lambda step: np.array([0.1, 0.05])[step], "write it with jax.numpy, or take a schedule of optax"),
     ],
 )
 def test_a_schedule_that_is_none(schedule, message):
@@ -145,6 +150,26 @@ def test_adapt_takes_further_steps_at_falling_rates(name, options):
         found, expected = adaptations(name, toys.walk(), options, 4)
     equal(found.params, expected.params, rtol=1e-4, atol=1e-6)
     equal(found.returns, expected.returns, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "rates", "std_rates"),
+    [
+        ({"inner_lr": 0.1, "std_lr": (0.1, 0.05, 0.02)}, [0.1, 0.05, 0.025, 0.0125], [0.1, 0.05, 0.02, 0.01]),
+        ({"inner_lr": 0.1, "std_lr": optax.constant_schedule(0.2)}, [0.1, 0.05, 0.025, 0.0125], [0.2] * 4),
+        ({"inner_lr": optax.constant_schedule(0.2), "std_lr": 0.1}, [0.2] * 4, [0.1, 0.05, 0.025, 0.0125]),
+    ],
+)
+def test_every_group_goes_on_from_its_own_last_rate(options, rates, std_rates):
+    env = toys.walk()
+    algorithm = mrl.algorithms.make("maml", env, **SIZES | options)
+    sizes = SIZES | {"inner_lr": rates, "std_lr": std_rates, "adaptation_steps": len(rates)}
+    alone = mrl.algorithms.make("maml", env, **sizes)
+    theta, task = algorithm.init(jax.random.key(0)).params, env.sample_task(jax.random.key(1))
+    found = STEPS(algorithm.adapt, jax.random.key(2), theta, task, steps=len(rates))
+    expected = STEPS(alone.adapt, jax.random.key(2), theta, task)
+    equal(found.params, expected.params, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(inner.taken(options["inner_lr"], len(rates), 1), rates, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "stages"), [("maml", 3), ("rl2", 6), ("lpg", 3), ("self-tuning", 3), ("reptile", 3)])

@@ -235,3 +235,12 @@ def test_any_objective_takes_credit_by_influence(name):
 def test_an_unknown_credit_is_refused():
     with pytest.raises(ValueError, match="credit_estimator 'influences': did you mean 'influence'"):
         mrl.algorithms.make("e-maml", toys.walk(), credit_estimator="influences")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("fomaml", "takes no derivative of its steps"), ("maml", "leave it out, or set credit too")]
+)
+def test_influence_that_cannot_be_had(name, message):
+    credit = {"credit": True} if name == "fomaml" else {}
+    with pytest.raises(ValueError, match=message):
+        mrl.algorithms.make(name, toys.walk(), credit_estimator="influence", **credit)

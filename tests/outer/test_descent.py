@@ -108,6 +108,8 @@ def test_promps_minibatches_are_those_of_the_assembly():
     [
         ({"outer_lr": -1.0}, "outer_lr is -1"),
         ({"outer_lr": lambda step: -0.1}, "outer_lr at step 0 is -0.1"),
+        ({"outer_lr": lambda step: np.sqrt(1e-6 / (step + 1))}, "outer_lr is a function that cannot be traced"),
+        ({"outer_lr": lambda step: jnp.ones(2)}, "outer_lr is a schedule that gives an array of shape"),
         ({"outer_optimizer": 0.1}, "outer_optimizer is 0.1; it must be an optax.GradientTransformation"),
         ({"outer_optimizer": optax.adam}, "it must be an optax.GradientTransformation"),
         ({"max_gradient_norm": 0.0}, "max_gradient_norm is 0.0"),
@@ -117,6 +119,17 @@ def test_promps_minibatches_are_those_of_the_assembly():
 def test_bad_values(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)
+
+
+def test_a_rate_may_be_an_array():
+    paths = [path(make("maml", outer_lr=rate), 1) for rate in (jnp.float32(0.25), 0.25)]
+    jax.tree.map(np.testing.assert_array_equal, *paths)
+
+
+@pytest.mark.parametrize("name", ["promp", "rl2"])
+def test_minibatches_that_do_not_divide_the_tasks(name):
+    with pytest.raises(ValueError, match="minibatches is 3; it must divide the 4 tasks"):
+        make(name, minibatches=3)
 
 
 def test_a_trust_region_has_no_descent():

@@ -134,6 +134,8 @@ def test_the_outer_rate_follows_the_schedule_of_the_whole_run(schedule, warmup, 
     [
         ({"outer_lr_schedule": "cosin"}, "outer_lr_schedule 'cosin': did you mean 'cosine'"),
         ({"warmup": -1}, "warmup is -1"),
+        ({"algorithm_options": AlgorithmConfig(outer_lr=-0.1)}, "outer_lr is -0.1"),
+        ({"algorithm_options": AlgorithmConfig(outer_lr=0.0)}, "outer_lr is 0.0"),
         ({"warmup": 4}, "warmup is 4; it must be less than the 4 iterations"),
         ({"algorithm": "maml-trpo", "algorithm_options": AlgorithmConfig()}, "maml-trpo has no outer rate"),
     ],
