@@ -58,10 +58,15 @@ class Arguments:
 def settings(arguments: Arguments) -> curves.Arguments:
     """What `experiments/curves.py` is asked for."""
     families, learners = SUITES[arguments.suite]
-    given = {
-        f.name: getattr(arguments, f.name) for f in dataclasses.fields(curves.Arguments) if hasattr(arguments, f.name)
-    }
-    return curves.Arguments(**given | {"families": families, "algorithms": learners})
+    return curves.Arguments(
+        families=families,
+        algorithms=learners,
+        seeds=arguments.seeds,
+        first_seed=arguments.first_seed,
+        steps=arguments.steps,
+        eval_tasks=arguments.eval_tasks,
+        eval_episodes=arguments.eval_episodes,
+    )
 
 
 def milliseconds(function: Any, *inputs: Any, repeats: int = 5) -> float:
@@ -159,7 +164,7 @@ def main(argv: Sequence[str]) -> None:
         learners = (adaptation.UNTRAINED, *asked.algorithms)
         missing = [(f, name) for f in asked.families for name in learners if (f, name) not in done]
         arguments.output.mkdir(parents=True, exist_ok=True)
-    comparisons.fill(path, stored, missing, lambda which: run(*which, asked))
+    comparisons.fill(path, stored, missing, lambda which: run(which[0], which[1], asked))
     with cli.user_errors():
         rows = stored["rows"] + added
         records, better = adaptation.summary(rows), adaptation.improvements(rows)

@@ -61,18 +61,19 @@ class Arguments:
 
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
-    if (arguments.run is None) == (arguments.zoo is None):
+    run, name = arguments.run, arguments.zoo
+    if (run is None) == (name is None):
         raise cli.UserError("name the folder of a run, or a θ of the zoo by --zoo NAME, and not both")
-    cli.prepare_jax(task_of(ZOO / arguments.zoo if arguments.run is None else arguments.run))
+    cli.prepare_jax(task_of(ZOO / (name or "") if run is None else run))
     with startup.at_once():
         from metarl_jax.runs.evaluate import evaluate_run
 
-    run = arguments.run
     if run is None:
+        assert name is not None
         from metarl_jax import zoo
 
         with cli.user_errors():
-            run = zoo.unpack(arguments.zoo, Path("runs/zoo") / arguments.zoo)
+            run = zoo.unpack(name, Path("runs/zoo") / name)
     evaluate_run(
         run,
         cli.console(),

@@ -85,8 +85,8 @@ def blockwise_factor(matrix: Float[Array, "M F"]) -> Float[Array, "K F"]:
 class Summary(NamedTuple):
     """What a fit must know of some episodes, in coordinates of their own: x = ((z − mean) / scale, 1)."""
 
-    count: Float[Array, ""]
-    """steps"""
+    steps: Float[Array, ""]
+    """how many"""
     mean: Float[Array, " F"]
     """of the features z over these steps"""
     square: Float[Array, " F"]
@@ -106,7 +106,7 @@ class Summary(NamedTuple):
 
     @property
     def _deviation(self) -> Float[Array, " F"]:
-        return jnp.sqrt(self.square / jnp.maximum(self.count, 1))
+        return jnp.sqrt(self.square / jnp.maximum(self.steps, 1))
 
     def rows(self, other: "Summary") -> Float[Array, "K K"]:
         """`factor`, as equations in the coordinates of another summary."""
@@ -120,9 +120,9 @@ def _merged(a: Summary, b: Summary, ridge: float = 0.0) -> Summary:
 
     Means and squares by Chan, Golub, LeVeque (1983, The American Statistician 37:242), which cancels nothing.
     """
-    count = a.count + b.count
-    share, apart = b.count / jnp.maximum(count, 1), b.mean - a.mean
-    both = Summary(count, a.mean + apart * share, a.square + b.square + apart**2 * a.count * share, a.factor)
+    count = a.steps + b.steps
+    share, apart = b.steps / jnp.maximum(count, 1), b.mean - a.mean
+    both = Summary(count, a.mean + apart * share, a.square + b.square + apart**2 * a.steps * share, a.factor)
     rows = [a.rows(both), b.rows(both)]
     if ridge:
         # What is constant says nothing; a heavy row keeps its weight at 0.

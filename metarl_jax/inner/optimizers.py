@@ -4,6 +4,7 @@ A rule whose rates or preconditioners are learned keeps them in θ; see `metarl_
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ RATE_GAIN = 10.0
 what the same step makes of a raw rate of 0.1."""
 
 
-def _of_optax(learning_rate: Rate) -> float | Callable[[jax.Array], jax.Array]:
+def _of_optax(learning_rate: Rate) -> Any:
     """What optax takes for a rate: a number, or a schedule of the number of the step."""
     rates = listed(learning_rate, checks.positive)
     return rates[0] if rates is not None and len(rates) == 1 else schedule(learning_rate, checks.positive)

@@ -74,7 +74,7 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
     return float((pairs > 0).mean() + 0.5 * (pairs == 0).mean())
 
 
-def profile(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+def profile(scores: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
     """Performance profile: the share of seeds and tasks whose score [R, num_tasks] is above each threshold."""
     return (np.asarray(scores)[..., None] > np.asarray(thresholds)).mean((0, 1))
 
@@ -97,7 +97,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         scores = normalized(row, scales[row["family"]])
         curve = scores.mean((0, 1))
         stages = {"start": scores[..., 0], "end": scores[..., -1], "area": area(scores)}
-        record = {name: [round(float(end), 4) for end in iqm_interval(values)] for name, values in stages.items()}
+        record: dict[str, Any] = {
+            name: [round(float(end), 4) for end in iqm_interval(values)] for name, values in stages.items()
+        }
         for percent in (50, 90):
             needed = episodes_to(percent / 100, curve, row["episodes"])
             record[f"episodes_{percent}"] = None if np.isinf(needed) else int(needed)

@@ -166,7 +166,7 @@ def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) ->
         report["training_seeds"] = report["training_seeds"][:1]
     folder = root / name
     folder.mkdir(parents=True)
-    arrays = {path: np.asarray(leaf) for path, leaf in by_path(loaded.params).items()}
+    arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in by_path(loaded.params).items()}
     np.savez_compressed(folder / "theta.npz", **arrays)
     config = dataclasses.replace(loaded.config, folder=None, seeds=1, wandb=None)
     (folder / "config.json").write_text(to_json(config))
