@@ -82,13 +82,14 @@ def test_the_rate_of_a_schedule_is_the_rate_of_the_step():
 
 @pytest.mark.parametrize("name", ["maml", "reptile", "es-maml"])
 def test_gradients_are_scaled_down_before_all_else(name):
-    bare = make(name, outer_optimizer=optax.sgd(1.0))
-    clipped = make(name, outer_optimizer=optax.sgd(1.0), max_gradient_norm=1e-3)
+    # At half the gradient a step tells what was clipped: the gradient, and not the step.
+    bare = make(name, outer_optimizer=optax.sgd(0.5))
+    clipped = make(name, outer_optimizer=optax.sgd(0.5), max_gradient_norm=1e-3)
     start = bare.init(jax.random.key(0)).params
     steps = [jax.tree.map(jnp.subtract, path(algorithm, 1)[0][0], start) for algorithm in (bare, clipped)]
     length = optax.tree.norm(steps[0])
     assert length > 2e-3
-    equal(steps[1], jax.tree.map(lambda s: s * 1e-3 / length, steps[0]), rtol=1e-2, atol=1e-6)
+    equal(steps[1], jax.tree.map(lambda s: s * 0.5e-3 / length, steps[0]), rtol=1e-2, atol=1e-6)
 
 
 def test_promps_minibatches_are_those_of_the_assembly():
