@@ -45,7 +45,7 @@ def lpg(
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
     step, common = outer.take_descent(common | {"max_gradient_norm": max_gradient_norm})
-    common = checks.without(WITHOUT, common, "lpg learns all of the inner update")
+    common = checks.without(WITHOUT, common, "lpg learns all of the inner update and has weights of its own")
     own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
     optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)

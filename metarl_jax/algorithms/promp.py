@@ -1,6 +1,6 @@
 """ProMP: proximal meta-policy search."""
 
-from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv, Trial
 from metarl_jax.compose import compose
 from metarl_jax.outer import add, check_minibatches, clipped, gradient_steps, inner_kl, take_descent
 
@@ -21,7 +21,7 @@ def promp(
 
     Rothfuss, Lee, Clavera, Asfour, Abbeel (2019, arXiv:1810.06784).
     """
-    check_minibatches(minibatches, common.get("tasks", 20))
+    check_minibatches(minibatches, common.get("tasks", Trial.tasks))
     step, common = take_descent(common)
     return compose(
         env,

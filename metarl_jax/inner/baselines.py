@@ -102,8 +102,8 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
     to the episode's own return takes part of it away: of one-step episodes whose V is the mean, (N − 1)/N of the
     gradient is left. Kool, van Hoof, Welling (2019, "Buy 4 REINFORCE samples, get a baseline for free!").
 
-    The linear fits of this module are had for all episodes at about twice the price of one; of others, N fits take N
-    times the time. An episode unlike all others is extrapolated to, which adds variance, not bias.
+    The linear fits of this module take two passes of small decompositions; those of others are N fits, and N times the
+    time. An episode unlike all others is extrapolated to, which adds variance, not bias.
 
     Args:
         baseline: what to fit; default `linear_feature()`.
