@@ -236,7 +236,7 @@ def test_the_meta_gradient_equals_finite_differences(discrete):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"credit": True}, "lpg learns all of the inner update; leave credit out"),
+        ({"credit": True}, "lpg learns all of the inner update.*; leave credit out"),
         ({"surrogate": "dice"}, "leave surrogate out"),
         ({"fast_parameters": "head"}, "leave fast_parameters out"),
         ({"baseline": "value_network"}, "choose another baseline, such as 'linear_feature'"),
