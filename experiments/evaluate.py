@@ -3,6 +3,7 @@
 python experiments/evaluate.py runs/mine
 python experiments/evaluate.py runs/mine --steps 10                       # more steps, the rate halved at every one
 python experiments/evaluate.py runs/mine --steps 100 --inner-lr-beyond inverse_sqrt   # many, each with α√(L/(s + 1))
+python experiments/evaluate.py runs/mine --stage-steps 4000 --episodes 100   # stages of so many steps, as papers have
 python experiments/evaluate.py runs/mine --split ood                      # tasks outside of the training distribution
 python experiments/evaluate.py runs/mine --steps 1000 --burn-in 500       # a long trial, whose second half counts
 python experiments/evaluate.py --zoo point-nav/maml-trpo                  # a θ that comes with the package
@@ -45,6 +46,11 @@ class Arguments:
     burn_in: int | None = None
     """stages that do not count in the mean over the trial, which is reported beside those of each stage (None: the
     run's own)"""
+    episodes: int | None = None
+    """episodes of a stage (None: those of training); files of another number are named after it"""
+    stage_steps: int | None = None
+    """environment steps of a stage, as published samplers have it: as many whole episodes as reach it, at most
+    --episodes (None: the run's --stage-steps)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one per step (None: that of training)"""
     inner_lr_beyond: str | None = None
@@ -80,6 +86,8 @@ def main(argv: Sequence[str]) -> None:
         tasks=arguments.tasks,
         steps=arguments.steps,
         burn_in=arguments.burn_in,
+        episodes=arguments.episodes,
+        stage_steps=arguments.stage_steps,
         inner_lr=arguments.inner_lr,
         inner_lr_beyond=arguments.inner_lr_beyond,
         seed=arguments.seed,

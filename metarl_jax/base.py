@@ -193,6 +193,9 @@ class Trial:
     """stages that the objective does not count, 0 … L; None means L: only the last stage counts"""
     horizon: int = 100
     """T, environment steps per episode"""
+    stage_steps: int | None = None
+    """a stage's budget of environment steps: it has as many whole episodes, one after the other, as reach it, and at
+    most N; None: it has N episodes, however short"""
 
     def __post_init__(self):
         for field, least in (("tasks", 1), ("episodes", 1), ("horizon", 1), ("adaptation_steps", 0)):
@@ -202,6 +205,12 @@ class Trial:
             raise ValueError(
                 f"burn_in is {self.burn_in}; with adaptation_steps={last} it must lie in 0..{last}, "
                 "since at least one stage must count"
+            )
+        room = self.episodes * self.horizon
+        if self.stage_steps is not None and checks.integer("stage_steps", self.stage_steps) > room:
+            raise ValueError(
+                f"stage_steps is {self.stage_steps}, and {self.episodes} episodes of at most {self.horizon} steps never "
+                f"have more than {room}; choose fewer, or more episodes"
             )
 
     @property

@@ -46,6 +46,7 @@ def build_parts(
     adaptation_steps: int = 1,
     burn_in: int | None = None,
     horizon: int | None = None,
+    stage_steps: int | None = None,
     advantage: str | AdvantageEstimator = "gae",
     discount: float | None = None,
     lambda_: float | None = None,
@@ -82,6 +83,8 @@ def build_parts(
         adaptation_steps: L, inner steps.
         burn_in: stages that the objective does not count; None means L, so only the last counts.
         horizon: T, environment steps per episode; None means the environment's.
+        stage_steps: a stage's budget of environment steps, as published samplers have it: as many whole episodes count
+            as reach it, at most `episodes`; see `metarl_jax.outer.within_budget`. None means all N.
         advantage: the estimator of both loops, a name or a function of one task's trajectory; of a function's γ its
             attribute `discount` tells, if it has one.
         discount: γ of a named estimator; None means its default. Advantages then hold γ^{k−t}, and not γᵗ: the usual
@@ -111,6 +114,7 @@ def build_parts(
         adaptation_steps=adaptation_steps,
         burn_in=burn_in,
         horizon=env.horizon if horizon is None else horizon,
+        stage_steps=stage_steps,
     )
     discount_states = checks.boolean("discount_states", discount_states)
     estimator = resolve_advantage(

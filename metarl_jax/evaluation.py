@@ -25,7 +25,8 @@ class Row(NamedTuple):
     per_task: np.ndarray
     """[num_tasks, L'+1]; NaN where all episodes are void"""
     episodes: np.ndarray
-    """[L'+1] int: episodes of a task before those of the step, step·N; what the return is to be drawn against"""
+    """[L'+1] episodes of a task before those of the step, which the return is to be drawn against: int step·N, or where
+    a stage is a budget of steps the mean over tasks"""
     environment_steps: np.ndarray
     """[L'+1] environment steps that these took, ends before the horizon counted as such: mean over tasks"""
     mean: np.ndarray
@@ -45,7 +46,7 @@ class Row(NamedTuple):
     counted_standard_error: np.ndarray
     """[] of the same"""
     diverged_episodes: np.ndarray
-    """[L'+1] int: void episodes of all tasks"""
+    """[L'+1] int: episodes of all tasks whose simulation diverged"""
     tasks_left_out: np.ndarray
     """[] int: tasks that are in no statistic"""
 
@@ -107,13 +108,19 @@ def standard_error(values: np.ndarray) -> np.ndarray:
     return values.std(0, ddof=1) / np.sqrt(len(values))
 
 
-def summarize(per_task: np.ndarray, lengths: np.ndarray | None = None, burn_in: int | None = None) -> Row:
+def summarize(
+    per_task: np.ndarray,
+    lengths: np.ndarray | None = None,
+    spare: np.ndarray | None = None,
+    burn_in: int | None = None,
+) -> Row:
     """Statistics of returns, computed in float64.
 
     Args:
         per_task: [num_tasks, L'+1].
         lengths: int [num_tasks, L'+1, N], the steps of every episode, 0 for a void one; None means one episode of one
             step, as a bandit's.
+        spare: bool [num_tasks, L'+1, N], the episodes beyond a stage's budget of steps; None means there is none.
         burn_in: steps that do not count, 0 … L'; None means L': only the last counts.
 
     Raises:
@@ -139,9 +146,13 @@ def summarize(per_task: np.ndarray, lengths: np.ndarray | None = None, burn_in: 
     gain = kept - kept[:, :1]
     counted = kept[:, burn_in:].mean(1)
     taken = lengths[~left_out].sum(-1)  # [tasks, L'+1]
+    episodes = np.arange(last + 1) * lengths.shape[-1]
+    if spare is not None:
+        played = (~np.asarray(spare)[~left_out]).sum(-1)
+        episodes = (np.cumsum(played, 1) - played).mean(0)
     return Row(
         per_task=per_task,
-        episodes=np.arange(last + 1) * lengths.shape[-1],
+        episodes=episodes,
         environment_steps=(np.cumsum(taken, 1) - taken).mean(0),
         mean=kept.mean(0),
         standard_error=standard_error(kept),
@@ -151,7 +162,7 @@ def summarize(per_task: np.ndarray, lengths: np.ndarray | None = None, burn_in: 
         gain_standard_error=standard_error(gain),
         counted_mean=counted.mean(),
         counted_standard_error=standard_error(counted),
-        diverged_episodes=void.sum((0, 2)),
+        diverged_episodes=(void if spare is None else void & ~np.asarray(spare)).sum((0, 2)),
         tasks_left_out=left_out.sum(),
     )
 
@@ -174,9 +185,10 @@ def across_seeds(rows: Sequence[Row]) -> Row:
     pooled = per_task[met.all(-1)]
     means, gains = np.stack([row.mean for row in rows]), np.stack([row.gain_mean for row in rows])
     counted = np.stack([row.counted_mean for row in rows])
+    episodes = np.stack([row.episodes for row in rows])
     return Row(
         per_task=np.where(count > 0, np.where(met, per_task, 0).sum(0) / np.maximum(count, 1), np.nan),
-        episodes=rows[0].episodes,
+        episodes=episodes[0] if (episodes == episodes[0]).all() else episodes.mean(0),
         environment_steps=np.mean([row.environment_steps for row in rows], 0),
         mean=means.mean(0),
         standard_error=standard_error(means),
@@ -194,8 +206,9 @@ def across_seeds(rows: Sequence[Row]) -> Row:
 @functools.partial(jax.jit, static_argnames=("adapt", "steps"))
 def _returns(
     adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None
-) -> tuple[jax.Array, jax.Array]:
-    """Returns [num_tasks, L'+1], and lengths [num_tasks, L'+1, N]; each task with its own θ: leaves [num_tasks, ...].
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and which episodes are spare; each task with its own θ:
+    leaves [num_tasks, ...].
 
     What memory this takes does not grow with L', but for these: nothing else of D is asked for.
     """
@@ -206,7 +219,8 @@ def _returns(
         lengths = out.trajectory.lengths if out.lengths is None else out.lengths
         # The length tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
         void = lengths == 0
-        return jnp.where(void.all(-1), jnp.nan, mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)), lengths
+        mean = mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)
+        return jnp.where(void.all(-1), jnp.nan, mean), lengths, out.spare
 
     return jax.vmap(one)(keys, params, tasks)
 

@@ -64,11 +64,19 @@ class Trajectory:
     """[N, T, ...] what the step led to; a truncated episode's value is bootstrapped at that of its last step"""
     average: str = struct.field(pytree_node=False, default="horizon")
     """what `mean` divides by, a name of `AVERAGES`; no array"""
+    spare: jax.Array | None = None
+    """[N] bool: the episode came after the stage's budget of steps was spent, so it is void; None: there is no budget"""
 
     @property
     def void(self) -> jax.Array:
-        """[N] bool: the simulation diverged, so the episode counts nowhere; every other one has a valid first step."""
+        """[N] bool: the simulation diverged or the episode is spare, so it counts nowhere; every other one has a valid
+        first step."""
         return ~self.valid[..., 0]
+
+    @property
+    def diverged(self) -> jax.Array:
+        """[N] bool: the episode is void because its simulation diverged."""
+        return self.void if self.spare is None else self.void & ~self.spare
 
     @property
     def lengths(self) -> jax.Array:
@@ -211,3 +219,5 @@ class Adaptation:
     lengths: jax.Array | None = None
     """[S, N] int: steps that every episode took, 0 for a void one. Where they, like the returns, are summed up stage by
     stage, a program that leaves `trajectory` out keeps none of it, however long the trial. None: read off it"""
+    spare: jax.Array | None = None
+    """[S, N] bool: see `Trajectory.spare`"""

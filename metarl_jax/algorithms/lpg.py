@@ -9,7 +9,10 @@ from metarl_jax.compose import build_parts, make_policy
 from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
 
-WITHOUT = ("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight")
+WITHOUT = (
+    *("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight"),
+    "stage_steps",
+)
 
 
 def lpg(

@@ -223,7 +223,8 @@ def _fit(name: str, observation_size: int, trial: Trial) -> tuple[int, int]:
     features = of_time if name == "linear_time" else 2 * observation_size + of_time
     episodes = trial.episodes - (name == "leave_one_out")
     pooled = trial.tasks * trial.stages if name == "previous_fit" else 1
-    return features, pooled * episodes * trial.horizon
+    steps = episodes * trial.horizon
+    return features, pooled * (steps if trial.stage_steps is None else min(steps, trial.stage_steps))
 
 
 def choose_baseline(name: str | None, observation_size: int, trial: Trial) -> str:

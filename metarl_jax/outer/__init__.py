@@ -1,5 +1,6 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
 
+from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
 from metarl_jax.outer.exploration import exploration_credit
 from metarl_jax.outer.memory import Memory
@@ -77,4 +78,5 @@ __all__ = [
     "validation",
     "with_behaviors",
     "with_steps",
+    "within_budget",
 ]

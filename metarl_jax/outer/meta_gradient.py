@@ -14,6 +14,7 @@ import optax
 
 from metarl_jax import checks
 from metarl_jax.base import Adapter, MetaObjective, Objective, Policy, ScaledEstimator, TaskEnv, Trial
+from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.exploration import exploration_credit, less_that_of_the_others
 from metarl_jax.outer.memory import Divergence, Memory
 from metarl_jax.outer.objectives import kl_of_stages
@@ -66,6 +67,8 @@ def run_trial(
         stage_key = jax.random.fold_in(key, index)
         trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
         trajectory = dataclasses.replace(trajectory, average=parts.average)
+        if trial.stage_steps is not None:
+            trajectory = within_budget(trajectory, trial.stage_steps)
         with jax.named_scope("adapt"):
             advantage, scale = parts.advantage(params, trajectory)
             # The last stage is there to be counted; no step follows it.
@@ -117,12 +120,12 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     return Path(params=params, data=data, burn_in=parts.trial.first_counted, seen=seen)
 
 
-def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array]:
-    """What `adapt` keeps of a stage: returns, D, lengths.
+def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array, jax.Array | None]:
+    """What `adapt` keeps of a stage: returns, D, lengths, which episodes are spare.
 
     Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
     """
-    return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths
+    return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths, stage.trajectory.spare
 
 
 def with_steps(parts: Parts, steps: int | None) -> Parts:
@@ -247,7 +250,7 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
 
     return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
     (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
-    diverged_episodes (void ones). The return is the mean over all other episodes, NaN if there is none, and no step of
+    diverged_episodes. The return is the mean over all episodes but void ones, NaN if there is no other, and no step of
     a void episode is among the steps taken.
     """
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
@@ -261,5 +264,5 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
         "inner_step_norm": step_norm.sum() / max(step_norm.size, 1),
         "valid_share": trajectory.valid.mean(dtype=per_stage.dtype),
         "environment_steps": trajectory.valid.sum(),
-        "diverged_episodes": trajectory.void.sum(),
+        "diverged_episodes": trajectory.diverged.sum(),
     }

@@ -27,6 +27,8 @@ def evaluate_run(
     tasks: int | None = None,
     steps: int | None = None,
     burn_in: int | None = None,
+    episodes: int | None = None,
+    stage_steps: int | None = None,
     inner_lr: tuple[float, ...] | None = None,
     inner_lr_beyond: str | None = None,
     seed: int | None = None,
@@ -36,8 +38,9 @@ def evaluate_run(
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
     Of a run of several seeds each is adapted to the same tasks with the same draws.
-    Those of another split than "test", of another checkpoint than the newest, or of another `inner_lr_beyond` than the
-    run's, are named after it: evaluation-ood.json, adaptation-best.png, evaluation-constant.json.
+    Those of another split than "test", of another checkpoint than the newest, of stages of another size or of another
+    `inner_lr_beyond` than the run's, are named after it: evaluation-ood.json, adaptation-best.png,
+    evaluation-40-episodes.json, evaluation-4000-steps.json, evaluation-constant.json.
 
     Args:
         folder: of the run.
@@ -46,6 +49,8 @@ def evaluate_run(
         steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training. Where each stage is a
             single episode it is L: there a trial is one life, which three steps more may make four times as long.
         burn_in: stages that do not count in J; None is the run's own, as far as the trial reaches.
+        episodes: N, episodes of a stage; None is those of training.
+        stage_steps: a budget of environment steps of a stage, which then has at most N episodes; None is the run's.
         inner_lr: rates of the inner steps; None is those of training.
         inner_lr_beyond: how they go on in further steps than those of training, or than those given here; None is the
             run's own rule, which halves them at every step unless set.
@@ -67,24 +72,31 @@ def evaluate_run(
         # `replace` runs the checks of the configuration on what was given here.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
-        trained_stages, episodes = _trial_of_training(config)
-        own, usual = config.evaluation.eval_steps, trained_steps if episodes == 1 else max(3, trained_steps)
+        trained_stages, trained_episodes = _trial_of_training(config)
+        if episodes is not None and trained_episodes != configs.algorithm_value(config, "episodes"):
+            raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
+        own, usual = config.evaluation.eval_steps, trained_steps if trained_episodes == 1 else max(3, trained_steps)
         new_steps = usual if own is None else own
         stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
         counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)
         own_rule = configs.algorithm_value(config, "inner_lr_beyond")
+        own_budget = config.algorithm_options.stage_steps
         given = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
+        given |= {"episodes": episodes, "stage_steps": stage_steps}
         given = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
         check_evaluation(built, config)
         rates = configs.inner_rates(config, new_steps)
+        size = reports.stage_in_words(
+            trained_episodes if episodes is None else episodes, config.algorithm_options.stage_steps
+        )
     for note in notes:
         talk.note(console, note)
     key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    trials = f"{stages} stages of {episodes} episode{'s'[: episodes > 1]}"
+    trials = f"{stages} stages of {size}"
     adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {trials} each"
     with user_errors(), talk.status(console, adapting):
         of_seeds = [
@@ -105,7 +117,8 @@ def evaluate_run(
         task=name,
         algorithm=config.algorithm,
         split=split,
-        episodes_per_step=episodes,
+        episodes_per_step=trained_episodes if episodes is None else episodes,
+        stage_steps=config.algorithm_options.stage_steps,
         inner_lr=rates,
         inner_lr_beyond=configs.algorithm_value(config, "inner_lr_beyond"),
         burn_in=counted,
@@ -116,10 +129,13 @@ def evaluate_run(
     )
     with user_errors():
         suffix = ("" if split == "test" else f"-{split}") + ("" if checkpoint == "newest" else f"-{checkpoint}")
+        suffix += "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
+        suffix += "" if stage_steps in (None, own_budget) else f"-{stage_steps}-steps"
         suffix += "" if inner_lr_beyond in (None, own_rule) else f"-{inner_lr_beyond}"
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
+    seen = report["rows"]["adapted"]["episodes"]
     title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
     if in_words := reports.rates_in_words(rates):
         title += f"\n{in_words}"
@@ -128,7 +144,7 @@ def evaluate_run(
         folder / f"adaptation{suffix}.png",
         title=title,
         horizon=built.env.horizon,
-        trained_episodes=(trained_stages - 1) * episodes,
+        trained_episodes=seen[trained_stages - 1] if trained_stages <= len(seen) else 0,
         seeds=config.seeds,
     )
     console.print(reports.table(report))

@@ -33,6 +33,9 @@ class AlgorithmConfig:
     """B, tasks of one meta-iteration (None: 20; self-tuning: 1; rl2, rl2-hyper: 100)"""
     episodes: int | None = None
     """N, episodes per stage and task (None: 20; rl2, rl2-hyper: 2)"""
+    stage_steps: int | None = None
+    """budget of environment steps per stage and task, as published samplers have it: as many whole episodes as reach
+    it, at most --episodes (None: all --episodes)"""
     adaptation_steps: int | None = None
     """L, inner steps of one trial; a memory has (L + 1)·N sequential episodes (None: 1; lpg: 5; rl2, rl2-hyper: 0)"""
     burn_in: int | None = None

@@ -156,8 +156,9 @@ def adaptation(
 def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
     """An axis of the episodes seen before each stage: a tick per stage where they are few, a log scale for hundreds."""
     each = episodes[1] if len(episodes) > 1 else 1
-    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 else ""))
-    if len(episodes) <= _MOST_TICKS:
+    same = all(np.diff(episodes) == each)
+    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 and same else ""))
+    if len(episodes) <= _MOST_TICKS and same:
         axes.set_xticks(episodes)
     elif len(episodes) > _LONG:
         # Linear up to the first stage's end, since 0 has no logarithm.

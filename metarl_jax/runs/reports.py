@@ -21,6 +21,7 @@ def to_report(
     algorithm: str,
     split: str,
     episodes_per_step: int,
+    stage_steps: int | None = None,
     inner_lr: Sequence[float],
     inner_lr_beyond: str | None,
     burn_in: int,
@@ -40,6 +41,7 @@ def to_report(
         algorithm: its name.
         split: whose tasks.
         episodes_per_step: N, episodes that each step learns from and each return is the mean of.
+        stage_steps: budget of environment steps per stage, by which a stage has at most N episodes; None: it has N.
         inner_lr: rate of each of the L' steps.
         inner_lr_beyond: how they go on beyond the steps of training; None where the algorithm has no such rule.
         burn_in: stages that `counted_mean` leaves out.
@@ -59,6 +61,7 @@ def to_report(
         "split": split,
         "num_tasks": len(first["adapted"].per_task),
         "episodes_per_step": episodes_per_step,
+        "stage_steps": stage_steps,
         "adaptation_steps_in_training": trained_steps,
         "stages_in_training": trained_stages,
         "inner_lr": list(inner_lr),
@@ -90,6 +93,12 @@ def write_report(report: dict[str, Any], path: Path) -> None:
     except ValueError as error:
         raise ValueError(f"the evaluation holds a return that is NaN or infinite, so {path} was not written") from error
     files.write(path, text + "\n")
+
+
+def stage_in_words(episodes: int, steps: int | None) -> str:
+    """What a table says of a stage's size: "20 episodes", or "4000 steps, at most 100 episodes"."""
+    several = f"{episodes} episode{'s'[: episodes > 1]}"
+    return several if steps is None else f"{steps} steps, at most {several}"
 
 
 def rates_in_words(rates: Sequence[float]) -> str:
@@ -130,7 +139,7 @@ def table(report: dict[str, Any]) -> Table:
     result = Table(
         title=Text(
             f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
-            f"({report['episodes_per_step']} episode{'s'[: report['episodes_per_step'] > 1]} per stage and task)",
+            f"({stage_in_words(report['episodes_per_step'], report['stage_steps'])} per stage and task)",
             "bold",
         ),
         caption=caption,
@@ -147,7 +156,7 @@ def table(report: dict[str, Any]) -> Table:
             result.add_row(
                 names.get(name, name) if step == 0 else "",
                 str(step),
-                str(row["episodes"][step]),
+                f"{row['episodes'][step]:.0f}",
                 f"{row['mean'][step]:.2f} ± {row['standard_error'][step]:.2f}",
                 f"{row['median'][step]:.2f}",
                 f"{row['iqm'][step]:.2f}",

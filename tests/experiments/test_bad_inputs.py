@@ -99,6 +99,8 @@ ROWS = {
     "train TINY --fast-parameters context": "fast_parameters is 'context'.*context_size=5",
     "train TINY --inner-optimizer momentum --inner-lr 0.1 0": "inner_lr is 0.0; it must be a positive",
     "train TINY --inner-lr-beyond decays": "inner_lr_beyond.*did you mean 'decay'",
+    "train TINY --stage-steps 99": "stage_steps is 99.*choose fewer, or more episodes",
+    "train TINY --algorithm lpg --stage-steps 2": "stage_steps is 2, and lpg .*leave stage_steps out",
     "train TINY --advantage returns --baseline zero": "'returns' takes no baseline.*or choose 'gae'",
     "train TINY --algorithm maml-trpo --baseline value_network": "value network; choose another baseline",
     "train TINY --algorithm es-maml --credit 1": "es-maml.*leave credit out",

@@ -62,6 +62,20 @@ def test_evaluate_takes_more_steps_at_other_rates(script, trained):
     assert len(report["rows"]["adapted"]["per_task"]) == 2
 
 
+def test_evaluate_takes_stages_of_another_size(script, trained):
+    before = (trained / "evaluation.json").read_bytes()
+    status, out, err = script("evaluate", trained, "--episodes", "5", "--stage-steps", "3", "--steps", "2")
+    assert status == 0, err
+    assert "3 steps, at most 5 episodes" in out
+    assert (trained / "evaluation.json").read_bytes() == before
+    assert (trained / "adaptation-5-episodes-3-steps.png").exists()
+    report = json.loads((trained / "evaluation-5-episodes-3-steps.json").read_text())
+    assert (report["episodes_per_step"], report["stage_steps"]) == (5, 3)
+    row = report["rows"]["adapted"]  # a pull is an episode of one step
+    assert row["episodes"] == row["environment_steps"] == [0, 3, 6]
+    assert row["diverged_episodes"] == [0, 0, 0]
+
+
 def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeypatch):
     ran = []
     monkeypatch.setattr(runs, "train_run", lambda config, console, **options: ran.append((config, options)))
