@@ -110,6 +110,7 @@ def assemble_trials(
     entropy_weight: float = 0.01,
     entropy_half_life: int | None = None,
     value_weight: float = 0.5,
+    value_clip: float | None = None,
     max_gradient_norm: float | None = 1.0,
     bptt: int | None = None,
     remat: bool = False,
@@ -151,6 +152,8 @@ def assemble_trials(
         entropy_half_life: meta-iterations in which that weight halves, so that what is costly to try is tried early and
             left in the end; None means that it stays.
         value_weight: of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less.
+        value_clip: range around the data's values within which the values' loss has a gradient away from them, in the
+            same units; None means that there is none. See `metarl_jax.outer.trial_loss`.
         max_gradient_norm: larger gradients are scaled down to it; None leaves them.
         bptt: steps after which backpropagation through the memory is cut; None means full.
         remat: recompute the memory's steps in the backward pass instead of storing them.
@@ -186,6 +189,7 @@ def assemble_trials(
         clip=checks.positive("clip", clip),
         entropy=checks.non_negative("entropy_weight", entropy_weight),
         value=checks.non_negative("value_weight", value_weight),
+        value_clip=None if value_clip is None else checks.positive("value_clip", value_clip),
     )
     of_episode = min(sizes.horizon, 1 / max(1 - of_rewards, 1e-9))
     scale = float(min(length * of_episode, 1 / max(1 - gamma, 1e-9)))
@@ -215,10 +219,11 @@ def assemble_trials(
         def of_task(trial):
             trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
             sequence = outer.as_sequence(env, trajectory, burn_in, of_rewards)
-            values = scale * outer.replay_sequence(policy, theta, sequence).value
+            value = outer.replay_sequence(policy, theta, sequence).value
             valid = sequence.trajectory.valid
-            found, target = estimate(sequence.trajectory, jnp.where(valid, values[None], 0))
-            return dataclasses.replace(sequence, advantage=jnp.where(valid, found, 0)[0], target=target[0])
+            found, target = estimate(sequence.trajectory, jnp.where(valid, scale * value[None], 0))
+            found = jnp.where(valid, found, 0)[0]
+            return dataclasses.replace(sequence, advantage=found, target=target[0], value=value)
 
         data = memory.over_tasks(of_task, trials)
         if normalized:

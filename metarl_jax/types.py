@@ -149,6 +149,8 @@ class Stage:
     credit: jax.Array
     """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
     computes it across tasks, in the units of the stage losses"""
+    penalty: jax.Array | None = None
+    """[] η of `metarl_jax.outer.inner_kl` where an outer optimiser adapts it; None: the objective's own"""
     behavior: PyTree = None
     """π_φ(·|s) of every step, leaves [N, T, ...], for who asks more than once; None: from `params`, when it is asked
     for"""

@@ -2,7 +2,15 @@
 
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv, Trial
 from metarl_jax.compose import compose
-from metarl_jax.outer import add, check_minibatches, clipped, gradient_steps, inner_kl, take_descent
+from metarl_jax.outer import (
+    adaptive_penalty,
+    add,
+    check_minibatches,
+    clipped,
+    gradient_steps,
+    inner_kl,
+    take_descent,
+)
 
 
 def promp(
@@ -13,9 +21,12 @@ def promp(
     minibatches: int = 1,
     clip: float = 0.3,
     inner_kl_weight: float = 5e-4,
+    inner_kl_target: float | None = None,
     **common,
 ) -> MetaAlgorithm:
     """min_θ E_M[clipped(φ(θ)) + η KL(old θ ‖ θ)] by several Adam steps on the same data, through the LVC inner step.
+
+    With `inner_kl_target` η follows the KL, from `inner_kl_weight` on: see `metarl_jax.outer.adaptive_penalty`.
 
     It follows the expected-update objective: φ = θ + α E[ĝ], whose Hessian the likelihood ratio estimates.
 
@@ -23,10 +34,13 @@ def promp(
     """
     check_minibatches(minibatches, common.get("tasks", Trial.tasks))
     step, common = take_descent(common)
+    steps = gradient_steps(step, epochs, minibatches)
+    if inner_kl_target is not None:
+        steps = adaptive_penalty(steps, inner_kl_weight, inner_kl_target)
     return compose(
         env,
         objective=add(clipped(clip), inner_kl(inner_kl_weight)),
-        outer_optimizer=gradient_steps(step, epochs, minibatches),
+        outer_optimizer=steps,
         surrogate=surrogate,
         **common,
     )

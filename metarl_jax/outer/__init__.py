@@ -22,6 +22,7 @@ from metarl_jax.outer.meta_gradient import (
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.optimizers import (
     OuterRate,
+    adaptive_penalty,
     check_minibatches,
     conjugate_gradient,
     descent,
@@ -42,6 +43,7 @@ __all__ = [
     "Sequence",
     "Trials",
     "adapt",
+    "adaptive_penalty",
     "add",
     "antithetic",
     "as_sequence",

@@ -93,7 +93,7 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     Rothfuss et al. (2019, arXiv:1810.06784), eq. 14.
 
     Args:
-        weight: η ≥ 0.
+        weight: η ≥ 0, unless the data bring one of their own, see `metarl_jax.outer.adaptive_penalty`.
 
     Raises:
         ValueError: η is negative.
@@ -107,7 +107,8 @@ def inner_kl(weight: float = 5e-4) -> Objective:
 
         kl = jax.vmap(stage)(*path.before_steps.stages)
         mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
-        return weight * mean, {"inner_kl": mean}
+        own = path.data.penalty
+        return (weight if own is None else own[0]) * mean, {"inner_kl": mean}
 
     return objective
 

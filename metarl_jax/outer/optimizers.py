@@ -1,5 +1,6 @@
 """Outer optimisers: how θ moves on fixed data, which is what makes several steps or a line search legal."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -124,6 +125,36 @@ def gradient_steps(
         return theta, opt_state, jax.tree.map(lambda values: values[-1], metrics)
 
     return OuterOptimizer(transformation.init, update)
+
+
+def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> OuterOptimizer:
+    """`steps` under `inner_kl` with a weight η that keeps the KL near a target.
+
+    After every meta-iteration η is doubled where the KL at the new θ is above 1.5 δ, and halved where it is below
+    δ / 1.5. Schulman et al. (2017, arXiv:1707.06347, section 4), here on the inner policies' KL.
+
+    Args:
+        steps: how θ moves at a given η.
+        weight: η > 0 of the first meta-iteration.
+        target: δ > 0, in nats.
+
+    Raises:
+        ValueError: an argument is not positive.
+    """
+    weight, target = checks.positive("inner_kl_weight", weight), checks.positive("inner_kl_target", target)
+
+    def init(theta):
+        return steps.init(theta), jnp.asarray(weight, float)
+
+    def update(meta_objective: MetaObjective, theta, opt_state, data):
+        inner_state, eta = opt_state
+        data = dataclasses.replace(data, penalty=jnp.full(data.credit.shape[:2], eta))
+        theta, inner_state, metrics = steps.update(meta_objective, theta, inner_state, data)
+        kl = meta_objective.loss(theta, data)[1]["inner_kl"]
+        factor = jnp.where(kl > 1.5 * target, 2.0, jnp.where(kl < target / 1.5, 0.5, 1.0))
+        return theta, (inner_state, eta * factor), metrics | {"inner_kl": kl, "inner_kl_weight": eta}
+
+    return OuterOptimizer(init, update)
 
 
 def conjugate_gradient(product, b: jax.Array, iterations: int) -> jax.Array:

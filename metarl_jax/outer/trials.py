@@ -44,6 +44,8 @@ class Sequence:
     """[X] what the loss weighs log-probabilities with; 0 on padding"""
     target: jax.Array
     """[X] what the values are to learn, A + V, in units of return"""
+    value: jax.Array
+    """[X] V_t of the θ that collected the trial, in the policy's unit"""
     room: jax.Array
     """[2] int32: the `room` of the trial's episodes, and of those that count"""
 
@@ -55,6 +57,8 @@ class Weights(NamedTuple):
     """ε, the range of the ratio"""
     entropy: float | jax.Array
     value: float
+    value_clip: float | None = None
+    """how far the values' loss lets a value move from that of the data's θ, in the policy's unit; None: it may"""
 
 
 def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: float = 1.0) -> Sequence:
@@ -67,7 +71,7 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: fl
         discount: γ, by which every episode's rewards are discounted to its own start.
 
     Returns:
-        The sequence, its advantage and target 0 as yet.
+        The sequence, its advantage, target and value 0 as yet.
     """
     episodes, horizon = trajectory.valid.shape
     steps = episodes * horizon
@@ -95,7 +99,7 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: fl
     as_one = jax.tree.map(lambda leaf: leaf[None], as_one)
     nothing = jnp.zeros_like(reward)
     room = jnp.stack([trajectory.room.sum(), trajectory.room[burn_in:].sum()])
-    return Sequence(percept, as_one, counted, nothing, nothing, room)
+    return Sequence(percept, as_one, counted, nothing, nothing, nothing, room)
 
 
 class Replayed(NamedTuple):
@@ -149,6 +153,9 @@ def trial_loss(
     behaviour's θ is minus that of the mean return of a counted episode, over T, however episodes end.
     Schulman et al. (2017, arXiv:1707.06347).
 
+    With a range ε of the values the squared error is the larger one of V_t and of V_t cut to within ε of the data's θ's
+    value, so that no gradient moves it further away than that.
+
     Args:
         sequence: with advantages and targets.
         replayed: of the θ in question.
@@ -166,7 +173,12 @@ def trial_loss(
 
     # Where every counted episode is void there is nothing to gain.
     gain = jnp.where(counted_room > 0, total(gain) / jnp.maximum(counted_room, 1), 0)
-    error = total((replayed.value - sequence.target / scale) ** 2) / jnp.maximum(room, 1)
+    wanted, value, clip = sequence.target / scale, replayed.value, weights.value_clip
+    errors = (value - wanted) ** 2
+    if clip is not None:
+        near = sequence.value + jnp.clip(value - sequence.value, -clip, clip)
+        errors = jnp.maximum(errors, (near - wanted) ** 2)
+    error = total(errors) / jnp.maximum(room, 1)
     entropy = total(replayed.entropy) / jnp.maximum(room, 1)
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
     return -gain - weights.entropy * entropy + weights.value * error, metrics

@@ -84,6 +84,8 @@ class AlgorithmConfig:
     """passes over the same data per meta-iteration, of promp, rl2 and rl2-hyper (None: 5; rl2, rl2-hyper: 4)"""
     clip: float | None = None
     """range ε of the clipped ratio, of promp, rl2 and rl2-hyper (None: 0.3; rl2, rl2-hyper: 0.2)"""
+    inner_kl_target: float | None = None
+    """KL in nats that weight is to keep, by doubling and halving (promp; None: the weight stays)"""
     inner_kl_weight: float | None = None
     """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
     dice_lambda: float | None = None
@@ -113,6 +115,8 @@ class AlgorithmConfig:
     entropy_weight: float | None = None
     """weight of the policy's entropy in the outer loss; in self-tuning that of its start
     (None: 0.0; rl2, rl2-hyper, self-tuning: 0.01)"""
+    value_clip: float | None = None
+    """how far the values' loss lets a value move from that of the data (rl2, rl2-hyper; None: it may)"""
     value_weight: float | None = None
     """weight of the values' error (rl2, rl2-hyper, and self-tuning at the start; None: 0.5)"""
     outer_discount: float | None = None

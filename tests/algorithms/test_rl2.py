@@ -192,6 +192,7 @@ def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(n
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1"),
         ({"entropy_half_life": 0}, "entropy_half_life is 0"),
         ({"value_weight": float("nan")}, "value_weight is nan"),
+        ({"value_clip": 0.0}, "value_clip is 0.0"),
         ({"max_gradient_norm": 0}, "max_gradient_norm is 0"),
         ({"advantage": "gea"}, "unknown advantage 'gea'"),
         ({"advantage": "returns", "lambda_": 0.5}, "advantage 'returns' takes no lambda_"),

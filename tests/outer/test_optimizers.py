@@ -6,8 +6,10 @@ import numpy as np
 import optax
 import pytest
 
+import metarl_jax as mrl
 from metarl_jax import outer
-from metarl_jax.base import MetaObjective
+from metarl_jax.base import MetaObjective, OuterOptimizer
+from metarl_jax.types import Stage
 
 CURVATURE = jnp.array([[3.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 1.0]])
 SLOPE = jnp.array([1.0, -2.0, 0.5])
@@ -114,3 +116,47 @@ def test_a_minibatch_is_every_so_many_th_task():
     theta, _, metrics = steps.update(objective, jnp.zeros(()), steps.init(jnp.zeros(())), jnp.arange(6.0))
     np.testing.assert_array_equal(metrics["seen"], [1, 3, 5])  # of the last step
     assert theta == -0.5 * 15
+
+
+def test_the_penalty_is_doubled_and_halved_as_the_kl_leaves_its_target():
+    """Steps of known length: θ = 1, 2, 3 …, a KL of 1, 4, 9 …, whose target is 5."""
+    seen = []
+    steps = OuterOptimizer(lambda theta: 0, lambda objective, theta, state, data: (theta + 1, state + 1, {}))
+    adaptive = outer.adaptive_penalty(steps, weight=0.4, target=5.0)
+
+    def loss(theta, data):
+        seen.append(np.asarray(data.penalty))
+        return jnp.zeros(()), {"inner_kl": theta**2}
+
+    theta, state, weights = jnp.zeros(()), adaptive.init(jnp.zeros(())), []
+    data = Stage(None, None, None, None, credit=jnp.zeros((3, 2, 4)))  # type: ignore
+    for _ in range(4):
+        theta, state, metrics = adaptive.update(MetaObjective(loss), theta, state, data)
+        weights.append(float(metrics["inner_kl_weight"]))
+        assert metrics["inner_kl"] == theta**2  # at the new θ, where the step's own metrics stood before it
+    # 1 is below 5/1.5, 4 is near, 9 and 16 are above 7.5.
+    np.testing.assert_allclose(weights, [0.4, 0.2, 0.2, 0.4])
+    np.testing.assert_allclose(state[1], 0.8)
+    assert state[0] == 4
+    np.testing.assert_allclose([penalty.mean() for penalty in seen], weights)
+    assert all(penalty.shape == (3, 2) for penalty in seen)
+
+
+def test_promp_at_a_penalty_that_has_doubled_is_promp_at_twice_the_penalty():
+    env = mrl.envs.make("point-robot")
+    common = dict(tasks=3, episodes=4, horizon=5, policy={"hidden": (8,)}, epochs=3, outer_lr=0.01)
+    plain, twice = (mrl.algorithms.make("promp", env, inner_kl_weight=w, **common) for w in (20.0, 40.0))
+    adaptive = mrl.algorithms.make("promp", env, inner_kl_weight=20.0, inner_kl_target=1e-9, **common)
+    state, other = plain.init(jax.random.key(0)), adaptive.init(jax.random.key(0))
+    first, _ = jax.jit(plain.update)(jax.random.key(1), state)
+    other, metrics = jax.jit(adaptive.update)(jax.random.key(1), other)
+    assert metrics["inner_kl"] > 1.5e-9 and metrics["inner_kl_weight"] == 20
+    equal = lambda a, b: jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), a, b)  # noqa: E731
+    equal(other.params, first.params)
+    second, _ = jax.jit(twice.update)(jax.random.key(2), first)
+    held, _ = jax.jit(plain.update)(jax.random.key(2), first)
+    other, metrics = jax.jit(adaptive.update)(jax.random.key(2), other)
+    assert metrics["inner_kl_weight"] == 40
+    equal(other.params, second.params)
+    with pytest.raises(AssertionError):  # the weight matters here
+        equal(other.params, held.params)

@@ -80,6 +80,30 @@ def test_the_loss_in_numpy(average):
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "slope"),
+    [
+        # The data's θ said 1 and 3 is wanted; a value may come 0.5 nearer for the loss to see it.
+        (1.2, (1.2 - 3) ** 2, 2 * (1.2 - 3)),
+        (1.7, (1.5 - 3) ** 2, 0.0),  # came further, and is held to 1.5
+        (5.0, (5.0 - 3) ** 2, 2 * (5.0 - 3)),  # beyond what is wanted, where the true error is the larger one
+        (-2.0, (-2.0 - 3) ** 2, 2 * (-2.0 - 3)),  # went the wrong way, and is called back
+    ],
+)
+def test_a_value_gains_nothing_by_moving_beyond_its_range(value, error, slope):
+    sequence = outer.as_sequence(toys.walk(), two_episodes(), 0)
+    sequence = dataclasses.replace(sequence, value=jnp.ones(6), target=jnp.full(6, 6.0))
+    zeros, valid = jnp.zeros(6), np.arange(6) < 5
+
+    def loss(value, clip=0.5):
+        return outer.trial_loss(sequence, Replayed(zeros, zeros, value), Weights(0.2, 0.0, 1.0, clip), scale=2.0)[0]
+
+    found, gradient = jax.value_and_grad(loss)(jnp.full(6, value))
+    np.testing.assert_allclose(found, 5 / 6 * error, rtol=1e-5)
+    np.testing.assert_allclose(gradient, slope / 6 * valid, rtol=1e-5)
+    np.testing.assert_allclose(loss(jnp.full(6, value), 100.0), loss(jnp.full(6, value), None), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("burn_in", "counted"), [(0, {"horizon": 6, "valid": 5}), (1, {"horizon": 3, "valid": 3})])
 @pytest.mark.parametrize("average", ["horizon", "valid"])
 def test_the_room_of_a_trial_is_that_of_its_sound_episodes(average, burn_in, counted):
