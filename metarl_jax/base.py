@@ -209,8 +209,8 @@ class Trial:
         room = self.episodes * self.horizon
         if self.stage_steps is not None and checks.integer("stage_steps", self.stage_steps) > room:
             raise ValueError(
-                f"stage_steps is {self.stage_steps}, and {self.episodes} episodes of at most {self.horizon} steps never "
-                f"have more than {room}; choose fewer, or more episodes"
+                f"stage_steps is {self.stage_steps}, and {self.episodes} episodes of at most {self.horizon} steps "
+                f"never have more than {room}; choose fewer, or more episodes"
             )
 
     @property

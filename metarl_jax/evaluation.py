@@ -207,10 +207,10 @@ def across_seeds(rows: Sequence[Row]) -> Row:
 def _returns(
     adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and which episodes are spare; each task with its own θ:
-    leaves [num_tasks, ...].
+    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and which episodes are spare, likewise.
 
-    What memory this takes does not grow with L', but for these: nothing else of D is asked for.
+    Each task has its own θ: leaves [num_tasks, ...]. What memory this takes does not grow with L', but for these:
+    nothing else of D is asked for.
     """
 
     def one(key, theta, task):

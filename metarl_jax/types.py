@@ -65,12 +65,11 @@ class Trajectory:
     average: str = struct.field(pytree_node=False, default="horizon")
     """what `mean` divides by, a name of `AVERAGES`; no array"""
     spare: jax.Array | None = None
-    """[N] bool: the episode came after the stage's budget of steps was spent, so it is void; None: there is no budget"""
+    """[N] bool: the episode came after the stage's budget of steps was spent, so it is void; None: there is none"""
 
     @property
     def void(self) -> jax.Array:
-        """[N] bool: the simulation diverged or the episode is spare, so it counts nowhere; every other one has a valid
-        first step."""
+        """[N] bool: the episode diverged or is spare, so it counts nowhere; every other one has a valid first step."""
         return ~self.valid[..., 0]
 
     @property

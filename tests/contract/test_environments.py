@@ -82,7 +82,8 @@ def test_sampled_tasks_differ_and_repeat_with_their_key(name):
 def test_the_same_call_gives_the_same_episodes_and_leaves_the_tasks_alone(name, recording):
     recorded = recording(name)
     before = plain(recorded.tasks)
-    assert_equal(recorded.states, recorded.run(recorded.keys, recorded.tasks, recorded.actions))
+    begun = jax.tree.map(lambda leaf: leaf[:, :5], recorded.states)  # Brax is stepped by hand
+    assert_equal(begun, recorded.run(recorded.keys, recorded.tasks, recorded.actions[:, :4]))
     assert_equal(before, recorded.tasks)
 
 

@@ -21,35 +21,41 @@ def precisions(function, *arguments):
     return [found[1] if (found := re.search(r"precision = \[(\w+), \1\]", line)) else "unsaid" for line in products]
 
 
-def programs(name):
-    """Every function of an algorithm that has matrices to multiply in it."""
+def programs(name, functions=("update", "adapt")):
+    """Functions of an algorithm that have matrices to multiply in them; `update` has the products of `gradient`."""
     options = {"tasks": 2, "episodes": 2, "adaptation_steps": 1, "horizon": 3}
     algorithm = mrl.algorithms.make(name, mrl.envs.make("point-nav"), policy={"hidden": (4,)}, **options)
     state = jax.eval_shape(algorithm.init, KEY)
     task = mrl.envs.make("point-nav").sample_task(KEY)
-    yield "update", precisions(algorithm.update, KEY, state)
-    yield "gradient", precisions(algorithm.gradient, KEY, state.params)
-    yield "adapt", precisions(algorithm.adapt, KEY, state.params, task)
-    yield "init", precisions(algorithm.init, KEY)
+    arguments = {"update": (state,), "gradient": (state.params,), "adapt": (state.params, task), "init": ()}
+    for function in functions:
+        yield function, precisions(getattr(algorithm, function), KEY, *arguments[function])
 
 
 @pytest.mark.parametrize("name", mrl.algorithms.names())
 def test_every_product_of_an_algorithm_is_a_float32_product(name):
     found = dict(programs(name))
     assert {asked for products in found.values() for asked in products} == {"HIGHEST"}
-    assert all(found[function] for function in ("update", "gradient", "adapt"))
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("name", ["maml", "rl2", "es-maml", "reptile", "lpg"])  # each kind of gradient
+def test_so_is_every_product_of_a_gradient(name):
+    found = dict(programs(name, ("gradient", "init")))
+    assert found["gradient"]
+    assert {asked for products in found.values() for asked in products} == {"HIGHEST"}
 
 
 @pytest.mark.parametrize("name", ["promp", "rl2", "lpg", "maml-trpo"])
 def test_whoever_asks_for_less_gets_it(name):
     with jax.default_matmul_precision("tensorfloat32"):
-        found = dict(programs(name))
+        found = dict(programs(name, ("adapt",) if name == "maml-trpo" else ("update",)))
     assert {asked for products in found.values() for asked in products} == {"HIGH"}
 
 
 def test_the_platforms_own_precision_can_be_asked_for():
     with jax.default_matmul_precision("default"):
-        assert set(dict(programs("promp"))["update"]) == {"DEFAULT"}
+        assert set(dict(programs("promp", ("adapt",)))["adapt"]) == {"DEFAULT"}
 
 
 @pytest.mark.parametrize("function", ["reset", "step"])

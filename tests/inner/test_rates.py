@@ -172,7 +172,10 @@ def test_every_group_goes_on_from_its_own_last_rate(options, rates, std_rates):
     np.testing.assert_allclose(inner.taken(options["inner_lr"], len(rates), 1), rates, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "stages"), [("maml", 3), ("rl2", 6), ("lpg", 3), ("self-tuning", 3), ("reptile", 3)])
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("maml", 3), ("rl2", 6), ("lpg", 3), pytest.param("self-tuning", 3, marks=pytest.mark.slow), ("reptile", 3)],
+)
 def test_every_kind_of_trial_can_be_longer_and_shorter(name, stages):
     env = toys.walk()
     sizes = {option: value for option, value in (SIZES | {"episodes": 2}).items() if option != "policy"}

@@ -68,7 +68,7 @@ def test_a_sum_over_the_episodes_that_count_keeps_its_meaning_and_a_mean_prefers
 def test_a_budget_of_five_whole_episodes_is_five_episodes(name, options):
     """Where every episode takes T steps; how many more there might have been changes nothing."""
     env = mrl.envs.make("point-robot")
-    common = dict(tasks=3, horizon=6, policy={"hidden": (8,)}) | options
+    common = {"tasks": 3, "horizon": 6, "policy": {"hidden": (8,)}} | options
     with jax.enable_x64():
         few = mrl.algorithms.make(name, env, episodes=5, **common)
         many = mrl.algorithms.make(name, env, episodes=8, stage_steps=30, **common)
@@ -87,9 +87,13 @@ def test_an_evaluation_is_drawn_against_the_episodes_that_were_taken():
     theta = algorithm.init(jax.random.key(0)).params
     row = evaluate(algorithm, env, jax.random.key(1), theta, num_tasks=8, steps=2)["adapted"]
     stages = np.arange(3)
-    assert (stages * 120 <= row.environment_steps).all() and (row.environment_steps < 1 + stages * 140).all()
-    assert (stages * 6 <= row.episodes).all() and row.episodes[2] < 80
-    assert not row.diverged_episodes.any() and not row.tasks_left_out and np.isfinite(row.mean).all()
+    assert (stages * 120 <= row.environment_steps).all()
+    assert (row.environment_steps < 1 + stages * 140).all()
+    assert (stages * 6 <= row.episodes).all()
+    assert row.episodes[2] < 80
+    assert not row.diverged_episodes.any()
+    assert not row.tasks_left_out
+    assert np.isfinite(row.mean).all()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,10 @@ def test_a_step_of_plain_descent_is_the_gradient():
 
 @pytest.mark.parametrize(
     ("name", "per_update"),
-    [("maml", 1), ("promp", 6), ("es-maml", 1), ("reptile", 1), ("rl2", 4), ("lpg", 1), ("self-tuning", 1)],
+    [
+        *[("maml", 1), ("promp", 6), ("es-maml", 1), ("reptile", 1), ("rl2", 4)],
+        *[pytest.param(name, 1, marks=pytest.mark.slow) for name in toys.SLOW_TO_COMPILE],
+    ],
 )
 def test_a_schedule_counts_outer_steps_and_is_among_the_metrics(name, per_update):
     """Of an update of 6 steps, ProMP's 3 epochs of 2 minibatches, the metric is the last one's rate."""

@@ -144,14 +144,18 @@ def test_the_penalty_is_doubled_and_halved_as_the_kl_leaves_its_target():
 
 def test_promp_at_a_penalty_that_has_doubled_is_promp_at_twice_the_penalty():
     env = mrl.envs.make("point-robot")
-    common = dict(tasks=3, episodes=4, horizon=5, policy={"hidden": (8,)}, epochs=3, outer_lr=0.01)
+    common = {"tasks": 3, "episodes": 4, "horizon": 5, "policy": {"hidden": (8,)}, "epochs": 3, "outer_lr": 0.01}
     plain, twice = (mrl.algorithms.make("promp", env, inner_kl_weight=w, **common) for w in (20.0, 40.0))
     adaptive = mrl.algorithms.make("promp", env, inner_kl_weight=20.0, inner_kl_target=1e-9, **common)
     state, other = plain.init(jax.random.key(0)), adaptive.init(jax.random.key(0))
     first, _ = jax.jit(plain.update)(jax.random.key(1), state)
     other, metrics = jax.jit(adaptive.update)(jax.random.key(1), other)
-    assert metrics["inner_kl"] > 1.5e-9 and metrics["inner_kl_weight"] == 20
-    equal = lambda a, b: jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), a, b)  # noqa: E731
+    assert metrics["inner_kl"] > 1.5e-9
+    assert metrics["inner_kl_weight"] == 20
+
+    def equal(left, right):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=1e-6), left, right)
+
     equal(other.params, first.params)
     second, _ = jax.jit(twice.update)(jax.random.key(2), first)
     held, _ = jax.jit(plain.update)(jax.random.key(2), first)
