@@ -152,6 +152,10 @@ def build_parts(
         objective = outer.add(objective, outer.entropy_bonus(entropy_weight))
     if baseline == "leave_one_out" and episodes < 2:
         raise ValueError("baseline 'leave_one_out' fits to the other episodes, and episodes is 1; take at least 2")
+    if baseline == "leave_one_out" and stage_steps is not None and stage_steps <= trial.horizon:
+        raise ValueError(
+            f"stage_steps is {stage_steps}, one episode, and 'leave_one_out' fits to the others; take more"
+        )
     if isinstance(inner_optimizer, InnerOptimizer):
         raise ValueError("inner_optimizer is an optimizer already; hand in a function inner_lr → InnerOptimizer")
     build = choose("inner_optimizer", inner_optimizer, inner.INNER_OPTIMIZERS)

@@ -36,6 +36,8 @@ def promp(
     step, common = take_descent(common)
     steps = gradient_steps(step, epochs, minibatches)
     if inner_kl_target is not None:
+        if common.get("adaptation_steps") == 0:
+            raise ValueError("inner_kl_target is for what inner steps learn from; leave it out, or take a step")
         steps = adaptive_penalty(steps, inner_kl_weight, inner_kl_target)
     return compose(
         env,

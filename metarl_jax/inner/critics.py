@@ -221,10 +221,10 @@ def _fit(name: str, observation_size: int, trial: Trial) -> tuple[int, int]:
     """Features of a linear fit by name, constant ones left out, and the steps that it is fitted to, at most."""
     of_time = min(3, trial.horizon - 1) + 1
     features = of_time if name == "linear_time" else 2 * observation_size + of_time
-    episodes = trial.episodes - (name == "leave_one_out")
+    steps = trial.episodes * trial.horizon
+    steps = steps if trial.stage_steps is None else min(steps, trial.stage_steps)
     pooled = trial.tasks * trial.stages if name == "previous_fit" else 1
-    steps = episodes * trial.horizon
-    return features, pooled * (steps if trial.stage_steps is None else min(steps, trial.stage_steps))
+    return features, pooled * (steps - trial.horizon * (name == "leave_one_out"))
 
 
 def choose_baseline(name: str | None, observation_size: int, trial: Trial) -> str:

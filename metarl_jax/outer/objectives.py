@@ -103,12 +103,13 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     def objective(policy: Policy, path: Path):
         def stage(params, data, seen):
             kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen, data.behavior)
-            return data.trajectory.mean(kl)
+            return data.trajectory.mean(kl), masked_mean(kl, data.trajectory.valid)
 
-        kl = jax.vmap(stage)(*path.before_steps.stages)
-        mean = kl.sum() / max(len(kl), 1)  # without an inner step there is nothing to penalise
-        own = path.data.penalty
-        return (weight if own is None else own[0]) * mean, {"inner_kl": mean}
+        # Without an inner step there is nothing to penalise.
+        mean, of_steps = (kl.sum() / max(len(kl), 1) for kl in jax.vmap(stage)(*path.before_steps.stages))
+        if path.data.penalty is None:
+            return weight * mean, {"inner_kl": mean}
+        return path.data.penalty[0] * mean, {"inner_kl": mean, "inner_kl_of_steps": of_steps}
 
     return objective
 

@@ -130,8 +130,9 @@ def gradient_steps(
 def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> OuterOptimizer:
     """`steps` under `inner_kl` with a weight η that keeps the KL near a target.
 
-    After every meta-iteration η is doubled where the KL at the new θ is above 1.5 δ, and halved where it is below
-    δ / 1.5. Schulman et al. (2017, arXiv:1707.06347, section 4), here on the inner policies' KL.
+    After every meta-iteration η is doubled where the KL at the new θ, a mean over the steps taken, is above 1.5 δ, and
+    halved where it is below δ / 1.5, within a factor of 1024 of where it began. Schulman et al. (2017,
+    arXiv:1707.06347, section 4), here on the inner policies' KL.
 
     Args:
         steps: how θ moves at a given η.
@@ -150,9 +151,10 @@ def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> Out
         inner_state, eta = opt_state
         data = dataclasses.replace(data, penalty=jnp.full(data.credit.shape[:2], eta))
         theta, inner_state, metrics = steps.update(meta_objective, theta, inner_state, data)
-        kl = meta_objective.loss(theta, data)[1]["inner_kl"]
+        kl = meta_objective.loss(theta, data)[1]["inner_kl_of_steps"]
         factor = jnp.where(kl > 1.5 * target, 2.0, jnp.where(kl < target / 1.5, 0.5, 1.0))
-        return theta, (inner_state, eta * factor), metrics | {"inner_kl": kl, "inner_kl_weight": eta}
+        following = jnp.clip(eta * factor, weight / 1024, weight * 1024)
+        return theta, (inner_state, following), metrics | {"inner_kl_of_steps": kl, "inner_kl_weight": eta}
 
     return OuterOptimizer(init, update)
 

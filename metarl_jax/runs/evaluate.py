@@ -9,7 +9,9 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax import checks
+from metarl_jax.base import MetaAlgorithm, TaskEnv, Trial
 from metarl_jax.evaluation import evaluate
+from metarl_jax.inner import choose_baseline
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import reports, talk
 from metarl_jax.runs.cli import user_errors
@@ -72,9 +74,7 @@ def evaluate_run(
         # `replace` runs the checks of the configuration on what was given here.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
-        trained_stages, trained_episodes = _trial_of_training(config)
-        if episodes is not None and trained_episodes != configs.algorithm_value(config, "episodes"):
-            raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
+        trained_stages, trained_episodes = _sizes(*configs.build(config))
         own, usual = config.evaluation.eval_steps, trained_steps if trained_episodes == 1 else max(3, trained_steps)
         new_steps = usual if own is None else own
         stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
@@ -84,11 +84,15 @@ def evaluate_run(
         own_budget = config.algorithm_options.stage_steps
         given = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
         given |= {"episodes": episodes, "stage_steps": stage_steps}
+        if given["episodes"] or given["stage_steps"]:
+            given["baseline"] = _baseline_of_training(config)
         given = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
         check_evaluation(built, config)
+        if episodes is not None and _sizes(*built)[1] != episodes:
+            raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
         rates = configs.inner_rates(config, new_steps)
         size = reports.stage_in_words(
             trained_episodes if episodes is None else episodes, config.algorithm_options.stage_steps
@@ -148,13 +152,25 @@ def evaluate_run(
         seeds=config.seeds,
     )
     console.print(reports.table(report))
+    if (budget := report["stage_steps"]) and min(np.diff(report["rows"]["adapted"]["environment_steps"])) < budget:
+        talk.note(console, f"not every stage reached {budget} steps within its episodes; more --episodes would")
     _list_files(folder, console)
     return report
 
 
-def _trial_of_training(config: configs.TrainConfig) -> tuple[int, int]:
-    """S and N of what `adapt` returns in training; nothing is compiled."""
-    env, algorithm = configs.build(config)
+def _baseline_of_training(config: configs.TrainConfig) -> str | None:
+    """The baseline that the sizes of training chose, which those of an evaluation might not; None: none was chosen."""
+    if configs.algorithm_value(config, "baseline") is not None or configs.algorithm_value(config, "advantage") != "gae":
+        return config.algorithm_options.baseline
+    names = ("tasks", "episodes", "adaptation_steps", "stage_steps")
+    env = configs.build(config).env
+    horizon = configs.algorithm_value(config, "horizon") or env.horizon
+    trial = Trial(**{name: configs.algorithm_value(config, name) for name in names}, horizon=horizon)
+    return choose_baseline(None, env.observation_size, trial)
+
+
+def _sizes(env: TaskEnv, algorithm: MetaAlgorithm) -> tuple[int, int]:
+    """S and N of what `adapt` returns; nothing is compiled."""
 
     def returns(key):
         return algorithm.adapt(key, algorithm.init(key).params, env.sample_task(key)).returns

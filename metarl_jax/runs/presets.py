@@ -98,8 +98,8 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         evaluation=EvaluationConfig(eval_tasks=10_000),
     ),
-    # Six times the pulls an update, about as many as Duan et al. (2016) took, and an entropy whose weight lasts: where it
-    # falls early, what is learned is to be greedy.
+    # Six times the pulls an update, about as many as Duan et al. (2016) took, and an entropy whose weight lasts: where
+    # it falls early, what is learned is to be greedy.
     "bandit-5-arms-duan2016": TrainConfig(
         task="bernoulli-bandit",
         algorithm="rl2",

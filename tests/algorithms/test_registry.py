@@ -63,6 +63,7 @@ def test_options_are_complete(name):
         ("promp", {"epochs": 0}, "epochs is 0"),
         ("promp", {"clip": -1.0}, "clip is -1"),
         ("promp", {"inner_kl_weight": -1.0}, "inner_kl_weight is -1"),
+        ("promp", {"inner_kl_target": 0.1, "adaptation_steps": 0}, "inner_kl_target is for what inner steps learn"),
         ("promp", {"inner_kl_target": 0.0}, "inner_kl_target is 0.0"),
         ("promp", {"inner_kl_target": 0.1, "inner_kl_weight": 0.0}, "inner_kl_weight is 0.0; it must be a positive"),
         ("maml-trpo", {"max_kl": 0}, "max_kl is 0"),

@@ -9,7 +9,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.evaluation import evaluate
-from metarl_jax.outer import within_budget
+from metarl_jax.outer import describe, within_budget
 from metarl_jax.policies.likelihood import pad_with_first
 from tests.data import random_trajectory
 
@@ -96,6 +96,21 @@ def test_an_evaluation_is_drawn_against_the_episodes_that_were_taken():
     assert np.isfinite(row.mean).all()
 
 
+def test_a_task_counts_once_in_the_metrics_however_many_episodes_it_has():
+    """Two tasks, a budget of 6: six episodes of one step that return −2 each, and two of three steps, −30 each."""
+    blank = jax.tree.map(lambda leaf: jnp.zeros((8, 3)), random_trajectory(0))
+
+    def of(length, value):
+        valid = jnp.arange(3) < jnp.full((8, 1), length)
+        return within_budget(blank.replace(valid=valid, reward=jnp.where(valid, value / length, 0)), 6)
+
+    stages = jax.tree.map(lambda *leaves: jnp.stack(leaves)[:, None], of(1, -2.0), of(3, -30.0))
+    metrics = describe(stages, jnp.zeros((2, 1, 4)))
+    np.testing.assert_allclose(metrics["return"], [-16.0])
+    np.testing.assert_allclose(metrics["valid_share"], 12 / (8 * 3))
+    assert (metrics["environment_steps"], metrics["diverged_episodes"]) == (12, 0)
+
+
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
@@ -108,3 +123,9 @@ def test_an_evaluation_is_drawn_against_the_episodes_that_were_taken():
 def test_a_budget_that_means_nothing_is_refused(steps, message):
     with pytest.raises(ValueError, match=message):
         mrl.algorithms.make("maml", mrl.envs.make("point-nav"), episodes=3, horizon=4, stage_steps=steps)
+
+
+def test_leave_one_out_needs_another_episode():
+    make = mrl.algorithms.make
+    with pytest.raises(ValueError, match="stage_steps is 4, one episode, and 'leave_one_out' fits to others"):
+        make("maml", mrl.envs.make("point-nav"), episodes=9, horizon=4, stage_steps=4, baseline="leave_one_out")
