@@ -10,8 +10,7 @@ from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
 
 WITHOUT = (
-    *("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight"),
-    "stage_steps",
+    *("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight", "stage_steps"),
 )
 
 

@@ -127,5 +127,5 @@ def test_a_budget_that_means_nothing_is_refused(steps, message):
 
 def test_leave_one_out_needs_another_episode():
     make = mrl.algorithms.make
-    with pytest.raises(ValueError, match="stage_steps is 4, one episode, and 'leave_one_out' fits to others"):
+    with pytest.raises(ValueError, match="stage_steps is 4, one episode, and 'leave_one_out' fits to the others"):
         make("maml", mrl.envs.make("point-nav"), episodes=9, horizon=4, stage_steps=4, baseline="leave_one_out")
