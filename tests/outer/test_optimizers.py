@@ -10,6 +10,7 @@ import metarl_jax as mrl
 from metarl_jax import outer
 from metarl_jax.base import MetaObjective, OuterOptimizer
 from metarl_jax.types import Stage
+from tests import toys
 
 CURVATURE = jnp.array([[3.0, 0.5, 0.0], [0.5, 2.0, 0.3], [0.0, 0.3, 1.0]])
 SLOPE = jnp.array([1.0, -2.0, 0.5])
@@ -156,7 +157,7 @@ def test_a_penalty_comes_back_from_however_long_it_was_too_large():
 
 def test_the_kl_that_is_steered_by_is_one_of_steps_taken():
     """Episodes that end early leave room, by which the loss's own mean is smaller."""
-    env = mrl.envs.make("grid-nav")
+    env = toys.walk(horizon=30)
     sizes = {"tasks": 4, "episodes": 8, "horizon": 30, "policy": {"hidden": (4,)}, "outer_lr": 0.01}
     algorithm = mrl.algorithms.make("promp", env, inner_kl_target=0.01, **sizes)
     _, metrics = jax.jit(algorithm.update)(jax.random.key(1), algorithm.init(jax.random.key(0)))
