@@ -1,10 +1,11 @@
-"""The quickstart notebook runs from top to bottom, and is the script that it is reviewed as."""
+"""A notebook runs from top to bottom, and is the script that it is reviewed as."""
 
 from pathlib import Path
 
 import jupytext
 import nbclient
 import nbformat
+import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments" / "notebooks"
 
@@ -13,24 +14,30 @@ def cells(notebook):
     return [(cell.cell_type, cell.source) for cell in notebook.cells]
 
 
-def test_notebook_and_script_are_the_same():
-    notebook = nbformat.read(FOLDER / "quickstart.ipynb", as_version=4)
-    assert cells(notebook) == cells(jupytext.read(FOLDER / "quickstart.py"))
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+PRINTED = {"adapt": ("return after 3 inner steps", "action ["), "quickstart": ("iteration   1: return", "goal")}
 
 
-def test_notebook_was_committed_with_its_outputs():
-    notebook = nbformat.read(FOLDER / "quickstart.ipynb", as_version=4)
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_and_script_are_the_same(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    assert cells(notebook) == cells(jupytext.read(FOLDER / f"{name}.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_was_committed_with_its_outputs(name):
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert all(output.output_type != "error" for output in outputs)
 
 
-def test_notebook_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("QUICKSTART_ITERATIONS", "2")
-    notebook = nbformat.read(FOLDER / "quickstart.ipynb", as_version=4)
+    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
     printed = "".join(o.text for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "stream")
-    assert "iteration   1: return" in printed
-    assert "goal" in printed
+    assert all(words in printed for words in PRINTED[name])
     assert "stderr" not in {o.get("name") for c in notebook.cells for o in c.get("outputs", [])}, "a warning was shown"
