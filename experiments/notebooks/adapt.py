@@ -57,4 +57,6 @@ for name, row in rows.items():
 
 # %%
 observation = run.env.reset(jax.random.key(3), task).observation
-print("action", run.algorithm.policy.apply(out.params, observation).sample(jax.random.key(4)))
+policy = run.algorithm.policy
+assert policy is not None  # an algorithm of one's own need not say which policy acts
+print("action", policy.apply(out.params, observation).sample(jax.random.key(4)))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from metarl_jax import checks
+from metarl_jax import algorithms, checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv, Trial
 from metarl_jax.evaluation import evaluate
 from metarl_jax.inner import choose_baseline
@@ -90,8 +90,9 @@ def evaluate_run(
         config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
-        check_evaluation(built, config)
-        if episodes is not None and _sizes(*built)[1] != episodes:
+        together = _sizes(*built)[1]
+        check_evaluation(built, config, together)
+        if episodes not in (None, together):
             raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
         rates = configs.inner_rates(config, new_steps)
         size = reports.stage_in_words(
@@ -160,8 +161,11 @@ def evaluate_run(
 
 def _baseline_of_training(config: configs.TrainConfig) -> str | None:
     """The baseline that the sizes of training chose, which those of an evaluation might not; None: none was chosen."""
-    if configs.algorithm_value(config, "baseline") is not None or configs.algorithm_value(config, "advantage") != "gae":
-        return config.algorithm_options.baseline
+    own = config.algorithm_options.baseline
+    if own is not None or algorithms.options(config.algorithm).get("baseline", "none") is not None:
+        return own
+    if configs.algorithm_value(config, "advantage") != "gae":
+        return own
     names = ("tasks", "episodes", "adaptation_steps", "stage_steps")
     env = configs.build(config).env
     horizon = configs.algorithm_value(config, "horizon") or env.horizon

@@ -83,8 +83,13 @@ def check_run(built: Built, config: TrainConfig) -> None:
     check_evaluation(built, config)
 
 
-def check_evaluation(built: Built, config: TrainConfig) -> None:
+def check_evaluation(built: Built, config: TrainConfig, together: int = 1) -> None:
     """Refuses an evaluation that fits into no memory: every task has a θ of its own, and all play one stage at once.
+
+    Args:
+        built: what is evaluated.
+        config: its sizes.
+        together: episodes of a stage, which are played at once; at least one.
 
     Raises:
         ValueError: it does not; it names the options.
@@ -94,7 +99,7 @@ def check_evaluation(built: Built, config: TrainConfig) -> None:
     theta = jax.eval_shape(built.algorithm.init, jax.random.key(0)).params
     tasks, episodes = config.evaluation.eval_tasks, configs.algorithm_value(config, "episodes")
     horizon = configs.algorithm_value(config, "horizon") or built.env.horizon
-    stage = bytes_of_episode(built.env, horizon)  # where a stage is a single episode, as with a memory
+    stage = together * bytes_of_episode(built.env, horizon)
     sizes = {"eval-tasks": tasks, "episodes": episodes, "horizon": horizon} | _widest(config)
     check_fits("the evaluation", tasks * (2 * bytes_of(theta) + stage), sizes)
 

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -74,6 +75,33 @@ def test_evaluate_takes_stages_of_another_size(script, trained):
     row = report["rows"]["adapted"]  # a pull is an episode of one step
     assert row["episodes"] == row["environment_steps"] == [0, 3, 6]
     assert row["diverged_episodes"] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--episodes", "0"], "episodes is 0"),
+        (["--stage-steps", "0"], "stage_steps is 0"),
+        (["--stage-steps", "50"], "stage_steps is 50, and .* choose fewer, or more episodes"),
+        (["--episodes", "1000000000"], "the evaluation"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(script, trained, options, message):
+    before = {path.name for path in trained.iterdir()}
+    status, _, err = script("evaluate", trained, *options)
+    assert status == 2
+    assert re.search(message, err)
+    assert {path.name for path in trained.iterdir()} == before
+
+
+def test_a_memory_has_stages_of_one_episode(script, tmp_path):
+    folder = tmp_path / "memory"
+    options = ["--algorithm", "rl2", "--episodes", "1", "--eval-tasks", "2", "--folder", folder]
+    sizes = ["--horizon", "3", "--iterations", "1", "--tasks", "2"]
+    assert script("train", "--task", "bernoulli-bandit", *sizes, *options)[0] == 0
+    status, _, err = script("evaluate", folder, "--episodes", "5")
+    assert status == 2
+    assert "a stage of rl2 is one episode; leave episodes out" in err
 
 
 def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeypatch):
