@@ -1,13 +1,16 @@
 """The θ that come with the package: whole, documented, and as good as they say."""
 
+import io
 import json
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 import metarl_jax as mrl
+from metarl_jax.runs.evaluate import evaluate_run
 from metarl_jax.training import streams
 from metarl_jax.zoo import store
 
@@ -118,3 +121,12 @@ def test_names_that_are_none():
         mrl.zoo.load("point-nav/maml")
     with pytest.raises(ValueError, match="unknown name in the zoo"):
         mrl.zoo.load("../point-nav/maml-trpo")
+
+
+@pytest.mark.parametrize("budget", [4000, 200])
+def test_a_budget_that_was_not_met_is_said(tmp_path, budget):
+    """Before it adapts an episode takes its hundred steps, and after two steps few: 40 of them are no 4,000 steps."""
+    folder, console = mrl.zoo.unpack("point-nav/maml-trpo", tmp_path / "run"), Console(file=io.StringIO(), width=200)
+    report = evaluate_run(folder, console, tasks=3, steps=2, episodes=40, stage_steps=budget)
+    taken = np.diff(report["rows"]["adapted"]["environment_steps"])
+    assert ("not every stage reached" in console.file.getvalue()) == (taken.min() < budget) == (budget == 4000)

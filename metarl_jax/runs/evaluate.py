@@ -214,7 +214,8 @@ def _list_files(folder: Path, console: Console) -> None:
     files = {folder / name: meaning for name, meaning in _FILES.items()}
     for name in ("adaptation", "evaluation"):
         for path in sorted(folder.glob(f"{name}-*")):
-            files[path] = f"the same: {path.stem.removeprefix(name + '-').replace('-', ', ')}"
+            what = path.stem.removeprefix(name + "-").replace("-episodes", " episodes").replace("-steps", " steps")
+            files[path] = f"the same: {what.replace('-', ', ')}"
     for path, meaning in files.items():
         if path.exists():
             talk.file(console, path, meaning)

@@ -10,6 +10,7 @@ import pytest
 
 from metarl_jax import algorithms
 from metarl_jax.runs import cli
+from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.arguments import defaults
 from metarl_jax.runs.config_file import read_config
@@ -68,6 +69,7 @@ def test_evaluate_takes_stages_of_another_size(script, trained):
     status, out, err = script("evaluate", trained, "--episodes", "5", "--stage-steps", "3", "--steps", "2")
     assert status == 0, err
     assert "3 steps, at most 5 episodes" in out
+    assert "the same: 5 episodes, 3 steps" in out.replace("\n", "")
     assert (trained / "evaluation.json").read_bytes() == before
     assert (trained / "adaptation-5-episodes-3-steps.png").exists()
     report = json.loads((trained / "evaluation-5-episodes-3-steps.json").read_text())
@@ -92,6 +94,22 @@ def test_stages_that_cannot_be_are_refused(script, trained, options, message):
     assert status == 2
     assert re.search(message, err)
     assert {path.name for path in trained.iterdir()} == before
+
+
+def test_another_size_of_a_stage_has_the_baseline_of_training(script, tmp_path, monkeypatch):
+    """Of three steps nothing can be fitted, so that of 60 nothing is; and one that was named stays."""
+    built, build = [], configs.build
+    for options, baseline in [([], "zero"), (["--baseline", "linear_time"], "linear_time")]:
+        folder = tmp_path / baseline
+        episodes = "1" if baseline == "zero" else "5"
+        sizes = ["--horizon", "3", "--episodes", episodes, "--iterations", "1", "--tasks", "2", "--eval-tasks", "2"]
+        assert (
+            script("train", "--task", "point-nav", "--algorithm", "maml", *sizes, *options, "--folder", folder)[0] == 0
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(configs, "build", lambda config, **given: built.append(config) or build(config, **given))
+            assert script("evaluate", folder, "--episodes", "20", "--steps", "1")[0] == 0
+        assert (built[-1].algorithm_options.episodes, built[-1].algorithm_options.baseline) == (20, baseline)
 
 
 def test_a_memory_has_stages_of_one_episode(script, tmp_path):

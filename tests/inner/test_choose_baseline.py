@@ -56,3 +56,17 @@ def test_an_algorithm_says_which_baseline_it_took(caplog):
     caplog.clear()
     mrl.algorithms.make("self-tuning", env, episodes=2)
     assert not caplog.text, "it has critics of its own"
+
+
+@pytest.mark.parametrize("name", [None, "leave_one_out", "previous_fit"])
+@pytest.mark.parametrize("size", [2, 49, 92, 93, 97])
+def test_a_budget_of_steps_bears_what_as_many_whole_episodes_bear(name, size):
+    sizes = {"tasks": 1, "adaptation_steps": 0, "horizon": 10}
+    chosen = []
+    for trial in (mrl.Trial(**sizes, episodes=20), mrl.Trial(**sizes, episodes=50, stage_steps=200)):
+        try:
+            chosen.append(inner.choose_baseline(name, size, trial))
+        except ValueError as refusal:
+            chosen.append(str(refusal))
+    assert chosen[0] == chosen[1]
+    assert (name, size) != ("leave_one_out", 93) or "190 features to 190 steps" in chosen[0]
