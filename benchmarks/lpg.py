@@ -1,10 +1,11 @@
-"""An update rule learned on small random MDPs, against actor-critic whose step size is tuned for each family of tasks.
+"""An update rule learned on small tasks of several kinds, against actor-critic tuned for each family of tasks.
 
-python benchmarks/lpg.py                                     # learns the rule, then compares; see --help for sizes
-python benchmarks/lpg.py --rule benchmarks/results/lpg.npz   # compares only, with a rule learned before
+python benchmarks/lpg.py                                          # learns the rule, then compares; --help lists sizes
+python benchmarks/lpg.py --learn-from tabular-mdp                 # learns from one family
+python benchmarks/lpg.py --rules benchmarks/results/lpg-rules     # compares only, with rules learned before
 
-Agents of both kinds have the same policy network, are born alike, and see as many episodes. The numbers that
-actor-critic has are chosen on tasks of the training split, the comparison is on the test split, paired by task.
+Agents of both kinds have the same policy network, are born alike, and see as many episodes. All step sizes are chosen
+on tasks of the training split, by shorter lives; the comparison is on the test split, paired by task.
 """
 
 import dataclasses
@@ -23,8 +24,9 @@ import numpy as np
 import tyro
 
 import metarl_jax as mrl
+from benchmarks.lpg_rules import LEARNED_FROM, Rule, Sizes, descent, learn_rules, learned, load_rules
 from metarl_jax import inner, outer
-from metarl_jax.base import Adapter, InnerOptimizer, MetaAlgorithm, TaskEnv
+from metarl_jax.base import Adapter, MetaAlgorithm, TaskEnv
 from metarl_jax.compose import build_parts
 from metarl_jax.inner import Fast
 from metarl_jax.lifelong import assemble_lives
@@ -36,80 +38,39 @@ CRITIC_RATES = (0.3, 0.03)
 FAMILIES: dict[str, dict[str, Any]] = {
     "tabular-mdp": {"name": "tabular-mdp"},
     "tabular-mdp, 20 states, 20 steps": {"name": "tabular-mdp", "states": 20, "horizon": 20},
+    "point-robot": {"name": "point-robot"},
     "grid-nav": {"name": "grid-nav"},
     "point-nav": {"name": "point-nav"},
 }
-"""the rule is learned on the first; the others are as it was never trained, the last has continuous actions"""
+"""two have unseen tasks of the kinds that a rule is learned from, the others are of other sizes and horizons"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
-    iterations: int = 900
-    """meta-updates"""
-    tasks: int = 32
-    """agents that live at a time"""
-    episodes: int = 16
-    """environments of each"""
-    lifetime: int = 100
-    """updates of a life while the rule is learned"""
-    hidden: tuple[int, ...] = (32,)
-    """layers of policies, predictions and values"""
-    rule_size: int = 32
-    """LSTM units of the rule"""
-    prediction_size: int = 8
-    """categories of the predictions"""
-    inner_lr: float = 2.0
-    """step size of the agents that learn by the rule"""
-    outer_lr: float = 1e-3
-    """Adam's rate for the rule"""
-    seed: int = 0
-    """of everything"""
-    updates: int = 300
+class Arguments(Sizes):
+    learn_from: tuple[str, ...] = tuple(LEARNED_FROM)
+    """families that the rule is learned from, all at once"""
+    iterations: int = 3600
+    """meta-updates, each of which moves θ once for every family"""
+    snapshots: tuple[int, ...] = (225, 450, 900, 1800)
+    """meta-updates after which the rule is compared too, by lives of `tuning_updates`"""
+    updates: int = 2000
     """of a life in the comparison"""
-    eval_tasks: int = 48
+    tuning_updates: int = 200
+    """of a life by which step sizes are chosen"""
+    eval_tasks: int = 24
     """unseen tasks of each family, a multiple of the next"""
     tuning_tasks: int = 12
     """other tasks, on which step sizes are chosen"""
     families: tuple[str, ...] = tuple(FAMILIES)
     """what to compare on"""
-    rule: Path | None = None
-    """a rule learned before, to leave the learning out"""
+    rules: Path | None = None
+    """folder of rules learned before, to leave the learning out"""
     output: Path = Path("benchmarks/results/lpg.json")
-    """figures; beside it .png, the picture, and .npz, the rule"""
-
-
-def learned(env: TaskEnv, arguments: Arguments, updates: int, rate: jax.Array | float) -> MetaAlgorithm:
-    return mrl.algorithms.make(
-        "lpg",
-        env,
-        tasks=arguments.tasks,
-        episodes=arguments.episodes,
-        adaptation_steps=updates,
-        lifetime=arguments.lifetime,
-        policy={"hidden": arguments.hidden},
-        rule_size=arguments.rule_size,
-        prediction_size=arguments.prediction_size,
-        inner_optimizer=lambda _: descent(rate),
-        outer_lr=arguments.outer_lr,
-    )
-
-
-def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOptimizer:
-    """φ ← φ − α ∇φ with an α that may be traced: one program for all step sizes. A critic's is α times its own."""
-
-    def update(gradient, state, params, learned=()):
-        rates = {name: rate * critic if name == "critic" else rate for name in params}
-        moved = {
-            name: jax.tree.map(lambda p, g, name=name: p - rates[name] * g, params[name], gradient[name])
-            for name in params
-        }
-        return moved, state
-
-    return InnerOptimizer(lambda params: (), update)
+    """figures; beside it .png, the picture, and the folder of the rules"""
 
 
 def actor_critic(
-    env: TaskEnv, arguments: Arguments, normalized: bool, rate: jax.Array, critic_rate: jax.Array
+    env: TaskEnv, arguments: Arguments, updates: int, normalized: bool, rate: jax.Array, critic_rate: jax.Array
 ) -> MetaAlgorithm:
     """Policy gradients of generalised advantages (λ = 0.95) with a value network that learns beside the policy."""
     critic = inner.value_network(
@@ -125,7 +86,7 @@ def actor_critic(
         inner_optimizer=lambda _: descent(rate, critic_rate),
         tasks=1,
         episodes=arguments.episodes,
-        adaptation_steps=arguments.updates,
+        adaptation_steps=updates,
     )
     adapter: Adapter = parts.adapter
 
@@ -137,46 +98,26 @@ def actor_critic(
     )
 
 
-def learn_rule(env: TaskEnv, arguments: Arguments) -> tuple[Any, dict[str, list[float]]]:
-    """θ, and the mean return over all ages of the agents, every 20 meta-updates."""
-    algorithm = learned(env, arguments, 5, arguments.inner_lr)
-    state = jax.jit(algorithm.init)(jax.random.key(arguments.seed))
-
-    @jax.jit
-    def twenty(key, state):
-        keys = jax.random.split(key, 20)
-        return jax.lax.scan(lambda s, k: algorithm.update(k, s), state, keys)
-
-    curve, start = {"iteration": [], "return": [], "seconds": []}, time.perf_counter()
-    for block in range(arguments.iterations // 20):
-        state, metrics = twenty(jax.random.fold_in(jax.random.key(arguments.seed + 1), block), state)
-        values = (20 * (block + 1), float(metrics["return"][:, 1:].mean()), time.perf_counter() - start)
-        for series, value in zip(curve.values(), values, strict=True):
-            series.append(value)
-        print(f"  meta-update {values[0]:5d}: return {values[1]:8.3f}, {values[2]:5.0f} s", flush=True)
-    return jax.device_get(state.params), curve
-
-
 Lives = Callable[..., np.ndarray]
 """``(tasks, *step sizes) → returns [tasks, U + 1]``, means over the environments of an agent"""
 
 
-def lives(make: Callable[..., MetaAlgorithm], theta: Any, key: jax.Array, arguments: Arguments) -> Lives:
-    """Lives of all tasks by one compiled program, with the same draws whatever lives there."""
+def lives(make: Callable[..., MetaAlgorithm], key: jax.Array, size: int) -> Callable[[Any], Lives]:
+    """``θ → lives`` of all tasks, `size` at a time, by one compiled program, with the same draws whatever lives."""
 
     @jax.jit
-    def some(keys, tasks, *rates):
+    def some(theta, keys, tasks, *rates):
         adapt = make(*rates).adapt
         return jax.vmap(lambda key, task: adapt(key, theta, task).returns.mean(-1))(keys, tasks)
 
-    def run(tasks, *rates):
-        count, size = len(jax.tree.leaves(tasks)[0]), arguments.tuning_tasks
+    def run(theta, tasks, *rates):
+        count = len(jax.tree.leaves(tasks)[0])
         keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
         starts = range(0, count, size)
         chunks = [jax.tree.map(lambda leaf, i=i: leaf[i : i + size], (keys, tasks)) for i in starts]
-        return np.concatenate([np.asarray(some(*chunk, *map(jnp.float32, rates))) for chunk in chunks])
+        return np.concatenate([np.asarray(some(theta, *chunk, *map(jnp.float32, rates))) for chunk in chunks])
 
-    return run
+    return lambda theta: lambda tasks, *rates: run(theta, tasks, *rates)
 
 
 def best(run: Lives, tasks: Any, choices: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], float]:
@@ -191,37 +132,43 @@ def interval(values: np.ndarray) -> list[float]:
     return [float(values.mean()), float(1.96 * values.std(ddof=1) / np.sqrt(len(values)))]
 
 
-def compare(family: str, theta: Any, arguments: Arguments) -> dict[str, Any]:
+def compare(family: str, rules: Sequence[Rule], arguments: Arguments) -> dict[str, Any]:
+    """Lives by actor-critic and by the rules on unseen tasks of a family; the last rule lives long."""
     env, test = (mrl.envs.make(split=split, **FAMILIES[family]) for split in ("train", "test"))
-    keys = jax.random.split(jax.random.key(arguments.seed + 2), 4)
+    *task_keys, life_key = jax.random.split(jax.random.key(arguments.seed + 2), 3)
 
     def drawn(source, key, count):
         return jax.vmap(lambda i: source.sample_task(jax.random.fold_in(key, i)))(jnp.arange(count))
 
-    others, unseen = drawn(env, keys[0], arguments.tuning_tasks), drawn(test, keys[1], arguments.eval_tasks)
-    by_rule = lives(lambda rate: learned(env, arguments, arguments.updates, rate), theta, keys[2], arguments)
-    own, _ = best(by_rule, others, [(rate,) for rate in RATES])
-    found = []
+    others = drawn(env, task_keys[0], arguments.tuning_tasks)
+    unseen = drawn(test, task_keys[1], arguments.eval_tasks)
+    size = arguments.tuning_tasks
+
+    def by_rule(updates):
+        return lives(lambda rate: learned(env, arguments, updates, rate), life_key, size)
+
+    def by_actor_critic(updates, normalized):
+        return lives(lambda *rates: actor_critic(env, arguments, updates, normalized, *rates), life_key, size)(())
+
+    short, found = arguments.tuning_updates, []
     for normalized in (False, True):
-        run = lives(
-            lambda *rates, normalized=normalized: actor_critic(env, arguments, normalized, *rates),
-            (),
-            keys[2],
-            arguments,
-        )
+        run = by_actor_critic(short, normalized)
         found.append((run, normalized, *best(run, others, [(r, c) for r in RATES for c in CRITIC_RATES])))
     run, normalized, chosen, _ = max(found, key=lambda row: row[-1])
+    short_lives = run(unseen, *chosen)
+    result: dict[str, Any] = {"family": family}
+    result["actor_critic_chosen"] = {"rate": chosen[0], "critic_rate": chosen[1], "normalized": normalized}
+    result["rules"], of_rule, rate = [], by_rule(short), ()
+    for rule in rules:
+        rate, _ = best(of_rule(rule.theta), others, [(rate,) for rate in RATES])
+        gain = (of_rule(rule.theta)(unseen, *rate) - short_lives).mean(1)
+        result["rules"].append({"iterations": rule.iterations, "rate": rate[0], "life_gain": interval(gain)})
+        print(f"  {family}, {rule.iterations} meta-updates: {gain.mean():+.2f} in {short} updates", flush=True)
     returns = {
-        "actor_critic": run(unseen, *chosen),
-        "rule": by_rule(unseen, arguments.inner_lr),
-        "rule_tuned": by_rule(unseen, *own),
+        "actor_critic": by_actor_critic(arguments.updates, normalized)(unseen, *chosen),
+        "rule": by_rule(arguments.updates)(rules[-1].theta)(unseen, *rate),
     }
     last = max(arguments.updates // 10, 1)
-    result: dict[str, Any] = {
-        "family": family,
-        "actor_critic_chosen": {"rate": chosen[0], "critic_rate": chosen[1], "normalized": normalized},
-        "rule_chosen_rate": own[0],
-    }
     for name, values in returns.items():
         gain = values - returns["actor_critic"]
         result[name] = {
@@ -229,63 +176,64 @@ def compare(family: str, theta: Any, arguments: Arguments) -> dict[str, Any]:
             "end": interval(values[:, -last:].mean(1)),
             "life_gain": interval(gain.mean(1)),
             "end_gain": interval(gain[:, -last:].mean(1)),
-            "curve": [round(float(value), 4) for value in values.mean(0)],
+            "curve": [round(float(value), 3) for value in smoothed(values.mean(0))],
         }
     show = ", ".join("{} {:.2f} ± {:.2f}".format(name, *result[name]["life"]) for name in returns)
-    gains = ", ".join("{:+.2f} ± {:.2f}".format(*result[name]["life_gain"]) for name in ("rule", "rule_tuned"))
-    print(f"  {family}: {show}; gains {gains}", flush=True)
+    print("  {}: {}; gain {:+.2f} ± {:.2f}".format(family, show, *result["rule"]["life_gain"]), flush=True)
     return result
 
 
+def smoothed(curve: np.ndarray) -> np.ndarray:
+    """Means over about 300 stretches of updates, so that a life of thousands is a short list."""
+    return np.array([part.mean() for part in np.array_split(curve, min(300, len(curve)))])
+
+
 def draw(results: dict[str, Any], path: Path) -> None:
+    """Above: lives of each family. Below: what more meta-training changes of the gain over actor-critic."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = results["families"]
-    figure, axes = plt.subplots(1, len(rows), figsize=(3.2 * len(rows), 3), layout="constrained")
-    labels = {"actor_critic": "actor-critic, tuned", "rule": "learned rule", "rule_tuned": "learned rule, α tuned"}
-    for axis, row in zip(np.atleast_1d(axes), rows, strict=True):
-        for (name, label), style in zip(labels.items(), ("-", "-", "--"), strict=True):
+    rows, updates = results["families"], int(results["arguments"]["updates"])
+    figure, axes = plt.subplots(2, len(rows), figsize=(3.0 * len(rows), 5.4), layout="constrained", squeeze=False)
+    labels = {"actor_critic": "actor-critic, tuned", "rule": "learned rule"}
+    for (above, below), row in zip(axes.T, rows, strict=True):
+        for name, label in labels.items():
             curve = np.asarray(row[name]["curve"])
-            smooth = np.convolve(curve, np.ones(5) / 5, "valid") if len(curve) > 50 else curve
-            axis.plot(np.arange(len(smooth)) + 1, smooth, style, label=label, linewidth=1.2)
-        axis.set(title=row["family"].replace(", ", ",\n", 1), xlabel="updates")
-        axis.set_xscale("log")
-    np.atleast_1d(axes)[0].set_ylabel("return")
-    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=7)
+            above.plot((np.arange(len(curve)) + 0.5) * (updates + 1) / len(curve), curve, label=label, linewidth=1.2)
+        above.set(title=row["family"].replace(", ", ",\n", 1), xlabel="updates of a life", xscale="log")
+        iterations = [rule["iterations"] for rule in row["rules"]]
+        mean, half = np.array([rule["life_gain"] for rule in row["rules"]]).T
+        below.errorbar(iterations, mean, half, marker="o", markersize=3, capsize=2, color="C1")
+        below.axhline(0, color="0.6", linewidth=0.8)
+        below.set(xlabel="meta-updates", xscale="log")
+    axes[0, 0].set_ylabel("return")
+    axes[0, 0].legend(frameon=False, fontsize=7)
+    axes[1, 0].set_ylabel(f"gain over actor-critic,\nlives of {results['arguments']['tuning_updates']}")
     figure.savefig(path, dpi=110)
-
-
-def save_rule(path: Path, theta: Any) -> None:
-    np.savez_compressed(path, **{jax.tree_util.keystr(key): leaf for key, leaf in jax.tree.leaves_with_path(theta)})
-
-
-def load_rule(path: Path, like: Any) -> Any:
-    with np.load(path) as stored:
-        return jax.tree.map_with_path(lambda key, leaf: jnp.asarray(stored[jax.tree_util.keystr(key)]), like)
+    plt.close(figure)
 
 
 def main(arguments: Arguments) -> None:
     machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
     machine += f", Python {platform.python_version()}, jax {jax.__version__}"
-    env = mrl.envs.make("tabular-mdp")
     results: dict[str, Any] = {"machine": machine, "date": str(date.today())}
     results["arguments"] = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    if arguments.rule is None:
-        print(f"learning a rule on tabular-mdp; {machine}; {date.today()}")
-        theta, results["learning"] = learn_rule(env, arguments)
-        save_rule(arguments.output.with_suffix(".npz"), theta)
-    else:
-        shapes = jax.eval_shape(learned(env, arguments, 5, arguments.inner_lr).init, jax.random.key(0)).params
-        theta = load_rule(arguments.rule, shapes)
+    folder = arguments.rules or arguments.output.with_name(f"{arguments.output.stem}-rules")
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.rules is None:
+        print(f"learning a rule from {', '.join(arguments.learn_from)}; {machine}; {date.today()}")
+        learn_rules(arguments.learn_from, arguments.iterations, arguments.snapshots, arguments, folder)
+    some = learned(mrl.envs.make("tabular-mdp"), arguments, 5, 1.0)
+    rules = load_rules(folder, jax.eval_shape(some.init, jax.random.key(0)).params)
+    results["learning"] = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
     print(f"lives of {arguments.updates} updates in {arguments.eval_tasks} unseen tasks:")
-    start = time.perf_counter()
-    results["families"] = [compare(family, theta, arguments) for family in arguments.families]
-    results["comparison_seconds"] = round(time.perf_counter() - start)
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    start, results["families"] = time.perf_counter(), []
+    for family in arguments.families:
+        results["families"].append(compare(family, rules, arguments))
+        results["comparison_seconds"] = round(time.perf_counter() - start)
+        arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     draw(results, arguments.output.with_suffix(".png"))
     print(f"written to {arguments.output} and beside it")
 

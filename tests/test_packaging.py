@@ -102,7 +102,7 @@ LEVELS = [
     {"rollout"},
     {"inner"},
     {"outer"},
-    {"compose", "lifelong", "sequential"},
+    {"compose", "lifelong", "mixture", "sequential"},
     {"algorithms", "guard"},
     {"training", "evaluation"},
     {"runs"},

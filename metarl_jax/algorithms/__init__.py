@@ -28,6 +28,7 @@ from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
 from metarl_jax.compose import build_parts, compose
+from metarl_jax.mixture import mixture
 from metarl_jax.outer import descent
 from metarl_jax.sequential import assemble_trials
 
@@ -127,6 +128,7 @@ __all__ = [
     "maml_trpo",
     "meta_curvature",
     "meta_sgd",
+    "mixture",
     "names",
     "options",
     "pretrain",

@@ -1,0 +1,131 @@
+"""Update rules: how one is learned for `benchmarks/lpg.py`, from one family of tasks or from several at once."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import metarl_jax as mrl
+from metarl_jax.base import InnerOptimizer, MetaAlgorithm, TaskEnv
+
+LEARNED_FROM: dict[str, tuple[dict[str, Any], float]] = {
+    "tabular-mdp": ({"name": "tabular-mdp"}, 2.0),
+    "grid-nav, 4 × 4, 12 steps": ({"name": "grid-nav", "size": 4, "horizon": 12}, 1.0),
+    "point-robot": ({"name": "point-robot"}, 0.5),
+}
+"""What a rule can be learned from, and the step size α of the agents there, about what actor-critic likes best."""
+BLOCK = 25
+"""meta-updates of one call"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What a rule and its agents are made of."""
+
+    tasks: int = 32
+    """agents of a family that live at a time"""
+    episodes: int = 16
+    """environments of each"""
+    lifetime: int = 150
+    """updates of a life while the rule is learned"""
+    hidden: tuple[int, ...] = (32,)
+    """layers of policies, predictions and values"""
+    rule_size: int = 32
+    """LSTM units of the rule"""
+    prediction_size: int = 8
+    """categories of the predictions"""
+    outer_lr: float = 1e-3
+    """Adam's rate for the rule"""
+    seed: int = 0
+    """of everything"""
+
+
+class Rule(NamedTuple):
+    """θ after so many meta-updates."""
+
+    iterations: int
+    theta: Any
+
+
+def learned(env: TaskEnv, sizes: Sizes, updates: int, rate: jax.Array | float) -> MetaAlgorithm:
+    return mrl.algorithms.make(
+        "lpg",
+        env,
+        tasks=sizes.tasks,
+        episodes=sizes.episodes,
+        adaptation_steps=updates,
+        lifetime=sizes.lifetime,
+        policy={"hidden": sizes.hidden},
+        rule_size=sizes.rule_size,
+        prediction_size=sizes.prediction_size,
+        inner_optimizer=lambda _: descent(rate),
+        outer_lr=sizes.outer_lr,
+    )
+
+
+def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOptimizer:
+    """φ ← φ − α ∇φ with an α that may be traced: one program for all step sizes. A critic's is α times its own."""
+
+    def update(gradient, state, params, learned=()):
+        rates = {name: rate * critic if name == "critic" else rate for name in params}
+        moved = {
+            name: jax.tree.map(lambda p, g, name=name: p - rates[name] * g, params[name], gradient[name])
+            for name in params
+        }
+        return moved, state
+
+    return InnerOptimizer(lambda params: (), update)
+
+
+def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[int], sizes: Sizes, folder: Path) -> None:
+    """Writes θ after each of `snapshots` meta-updates and after the last, and curve.json, a curve of learning.
+
+    A meta-update moves θ once for every family. The curve has, for every family, the mean return of agents of all ages.
+    """
+    members = {}
+    for family in families:
+        options, rate = LEARNED_FROM[family]
+        members[family.replace("/", " ")] = learned(mrl.envs.make(split="train", **options), sizes, 5, rate)
+    algorithm = mrl.algorithms.mixture(members)
+    state = jax.jit(algorithm.init)(jax.random.key(sizes.seed))
+
+    @jax.jit
+    def block(key, state):
+        keys = jax.random.split(key, BLOCK)
+        return jax.lax.scan(lambda s, k: algorithm.update(k, s), state, keys)
+
+    curve: dict[str, Any] = {"iteration": [], "seconds": [], "return": {name: [] for name in members}}
+    start = time.perf_counter()
+    for number in range(iterations // BLOCK):
+        state, metrics = block(jax.random.fold_in(jax.random.key(sizes.seed + 1), number), state)
+        done = BLOCK * (number + 1)
+        now = {name: float(metrics[f"{name}/return"][:, 1:].mean()) for name in members}
+        for name, value in now.items():
+            curve["return"][name].append(round(value, 3))
+        curve["iteration"].append(done)
+        curve["seconds"].append(round(time.perf_counter() - start, 1))
+        returns = ", ".join(f"{name} {value:.2f}" for name, value in now.items())
+        print(f"  meta-update {done:5d}, {curve['seconds'][-1]:5.0f} s: {returns}", flush=True)
+        if done in (*snapshots, iterations // BLOCK * BLOCK):
+            save_rule(folder / f"rule-{done}.npz", jax.device_get(state.params))
+        (folder / "curve.json").write_text(json.dumps(curve) + "\n", encoding="utf-8")
+
+
+def save_rule(path: Path, theta: Any) -> None:
+    np.savez_compressed(path, **{jax.tree_util.keystr(key): leaf for key, leaf in jax.tree.leaves_with_path(theta)})
+
+
+def load_rules(folder: Path, like: Any) -> list[Rule]:
+    """What `learn_rules` wrote, in the order of learning; `like` is a tree of θ's shape."""
+    rules = []
+    for path in folder.glob("rule-*.npz"):
+        with np.load(path) as stored:
+            theta = jax.tree.map_with_path(lambda key, leaf: jnp.asarray(stored[jax.tree_util.keystr(key)]), like)
+        rules.append(Rule(int(path.stem.partition("-")[2]), theta))
+    return sorted(rules, key=lambda rule: rule.iterations)
