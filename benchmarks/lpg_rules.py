@@ -21,7 +21,7 @@ LEARNED_FROM: dict[str, tuple[dict[str, Any], float]] = {
 }
 """What a rule can be learned from, and the step size α of the agents there, about what actor-critic likes best."""
 BLOCK = 25
-"""meta-updates of one call"""
+"""meta-updates between two points of the curve; sizes are multiples of it"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Sizes:
     """categories of the predictions"""
     outer_lr: float = 1e-3
     """Adam's rate for the rule"""
+    max_agent_gradient_norm: float = 1.0
+    """limit of what an agent adds to the gradient; the median is about 0.1, some reach 1e8"""
     seed: int = 0
     """of everything"""
 
@@ -66,6 +68,7 @@ def learned(env: TaskEnv, sizes: Sizes, updates: int, rate: jax.Array | float) -
         prediction_size=sizes.prediction_size,
         inner_optimizer=lambda _: descent(rate),
         outer_lr=sizes.outer_lr,
+        max_agent_gradient_norm=sizes.max_agent_gradient_norm,
     )
 
 
@@ -92,20 +95,14 @@ def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[in
     for family in families:
         options, rate = LEARNED_FROM[family]
         members[family.replace("/", " ")] = learned(mrl.envs.make(split="train", **options), sizes, 5, rate)
-    algorithm = mrl.algorithms.mixture(members)
-    state = jax.jit(algorithm.init)(jax.random.key(sizes.seed))
-
-    @jax.jit
-    def block(key, state):
-        keys = jax.random.split(key, BLOCK)
-        return jax.lax.scan(lambda s, k: algorithm.update(k, s), state, keys)
-
+    algorithm, key = mrl.algorithms.mixture(members), jax.random.key(sizes.seed)
     curve: dict[str, Any] = {"iteration": [], "seconds": [], "return": {name: [] for name in members}}
     start = time.perf_counter()
-    for number in range(iterations // BLOCK):
-        state, metrics = block(jax.random.fold_in(jax.random.key(sizes.seed + 1), number), state)
-        done = BLOCK * (number + 1)
-        now = {name: float(metrics[f"{name}/return"][:, 1:].mean()) for name in members}
+    for chunk in mrl.training.train(algorithm, key, iterations, chunk=BLOCK, seconds=1e6, on_nonfinite="skip"):
+        done = chunk.done
+        if done % BLOCK:  # the first chunk is short
+            continue
+        now = {name: float(np.nanmean(chunk.metrics[f"{name}/return"][:, 1:])) for name in members}
         for name, value in now.items():
             curve["return"][name].append(round(value, 3))
         curve["iteration"].append(done)
@@ -113,7 +110,7 @@ def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[in
         returns = ", ".join(f"{name} {value:.2f}" for name, value in now.items())
         print(f"  meta-update {done:5d}, {curve['seconds'][-1]:5.0f} s: {returns}", flush=True)
         if done in (*snapshots, iterations // BLOCK * BLOCK):
-            save_rule(folder / f"rule-{done}.npz", jax.device_get(state.params))
+            save_rule(folder / f"rule-{done}.npz", jax.device_get(chunk.state.params))
         (folder / "curve.json").write_text(json.dumps(curve) + "\n", encoding="utf-8")
 
 

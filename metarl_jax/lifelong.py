@@ -43,6 +43,7 @@ def assemble_lives(
     *,
     lifetime: int | None = None,
     penalty: Penalty | None = None,
+    max_agent_gradient_norm: float | None = None,
 ) -> MetaAlgorithm:
     """The algorithm that lives on: every meta-update is a window of L updates of B agents, and moves θ by it.
 
@@ -56,9 +57,12 @@ def assemble_lives(
         outer_optimizer: how θ moves.
         lifetime: updates of a life; None means that it never ends.
         penalty: what the outer loss has beside the objective.
+        max_agent_gradient_norm: limits what one agent's window adds to the gradient, see `metarl_jax.outer.limited`;
+            a derivative through a chain of updates can be very long. None: no limit.
 
     Raises:
-        ValueError: the lifetime is not a positive integer, or an option means nothing in pieces of episodes.
+        ValueError: the lifetime is not a positive integer, the limit not a positive number, or an option means nothing
+            in pieces of episodes.
     """
     parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
     trial, over_tasks = parts.trial, parts.memory.over_tasks
@@ -82,6 +86,8 @@ def assemble_lives(
             loss, metrics = loss + more, metrics | told
         return loss, metrics
 
+    if max_agent_gradient_norm is not None:
+        of_life = outer.limited(of_life, checks.positive("max_agent_gradient_norm", max_agent_gradient_norm))
     objective = parts.memory.mean_over_tasks(of_life)
 
     def newborn(key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:

@@ -9,9 +9,8 @@ from metarl_jax.compose import build_parts, make_policy
 from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
 
-WITHOUT = (
-    *("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight", "stage_steps"),
-)
+WITHOUT = ("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight")
+WITHOUT += ("stage_steps",)
 
 
 def lpg(
@@ -25,6 +24,7 @@ def lpg(
     discount: float = 0.99,
     policy: Policy | Mapping[str, Any] | None = None,
     max_gradient_norm: float | None = 0.5,
+    max_agent_gradient_norm: float | None = None,
     lifetime: int | None = 500,
     rule_size: int = 64,
     prediction_size: int = 30,
@@ -41,8 +41,8 @@ def lpg(
     `adaptation_steps` of them is differentiated, and all stages from `burn_in` on count. A stage is `horizon` steps of
     `episodes` environments that go on where they stopped. θ is an LSTM of `rule_size` units over a rollout read
     backwards; `prediction_size` is that of y, whose layers are those of a π given by options; `prediction_weight` is
-    α_y and `inner_lr` α; the last four weights are those of `metarl_jax.inner.lpg_penalty`. `adapt` is a life of L
-    updates from a newborn, with L as long as one likes.
+    α_y, `inner_lr` α; the last four weights are those of `metarl_jax.inner.lpg_penalty`. `max_agent_gradient_norm`
+    limits what one agent adds to the gradient. `adapt` is a life of L updates from a newborn, however large L is.
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """
@@ -51,10 +51,10 @@ def lpg(
     own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
     optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)
-    common |= {} if callable(common.get("advantage")) else {"discount": discount}
-    common |= {"adaptation_steps": adaptation_steps, "burn_in": burn_in}
+    own_discount = {} if callable(common.get("advantage")) else {"discount": discount}
+    common |= {"adaptation_steps": adaptation_steps, "burn_in": burn_in} | own_discount
     parts = build_parts(env, objective=outer.ratio(), policy=agent.policy, **common)
     parts = parts._replace(adapter=inner.lpg(agent, optimizer, prediction_weight), longer=None)
     weights = (policy_entropy_weight, prediction_entropy_weight, policy_target_weight, prediction_target_weight)
-    steps = outer.gradient_steps(step)
-    return assemble_lives(parts, steps, lifetime=lifetime, penalty=inner.lpg_penalty(agent, *weights))
+    more = {"penalty": inner.lpg_penalty(agent, *weights), "max_agent_gradient_norm": max_agent_gradient_norm}
+    return assemble_lives(parts, outer.gradient_steps(step), lifetime=lifetime, **more)

@@ -3,7 +3,7 @@
 from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
 from metarl_jax.outer.exploration import exploration_credit
-from metarl_jax.outer.memory import Memory
+from metarl_jax.outer.memory import Memory, limited
 from metarl_jax.outer.meta_gradient import (
     CREDITS,
     Parts,
@@ -64,6 +64,7 @@ __all__ = [
     "gradient_steps",
     "inner_kl",
     "kl_of_stages",
+    "limited",
     "meta_objective",
     "normalize_over_tasks",
     "nothing",

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from metarl_jax.base import MetaObjective
 from metarl_jax.devices import TASKS, by_share, check_chunk, count, split
@@ -158,6 +159,36 @@ class Memory(NamedTuple):
         else:
             most = share
         return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(most, 1))
+
+
+def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
+    """`function` with a gradient in θ of at most this norm for ONE task, and of 0 where that norm is not finite.
+
+    The gradient of a mean over tasks clipped as a whole points where its longest part does. Limited first, no task
+    outweighs the others, whose directions stay; the mean is biased towards tasks with short gradients. It takes
+    gradients in reverse, once.
+
+    Args:
+        function: ``(θ, data of a task) → (loss [], metrics)``.
+        max_norm: > 0.
+    """
+
+    @jax.custom_vjp
+    def limited_loss(theta, data):
+        return function(theta, data)
+
+    def forward(theta, data):
+        told, gradient = jax.value_and_grad(function, has_aux=True)(theta, data)
+        norm = optax.tree.norm(gradient)
+        scale = jnp.minimum(1, max_norm / norm)
+        # A component of 0 stays so, where the scale is none because all are 0.
+        return told, jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(norm) & (leaf != 0), scale * leaf, 0), gradient)
+
+    def backward(gradient, bar):
+        return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # the data are fixed
+
+    limited_loss.defvjp(forward, backward)
+    return limited_loss
 
 
 def _tasks(data: PyTree) -> int:

@@ -243,6 +243,7 @@ def test_the_meta_gradient_equals_finite_differences(discrete):
         ({"adaptation_steps": 0}, "adaptation_steps is 0.*at least one update"),
         ({"inner_optimizer": "tensor_rates"}, "choose inner_optimizer='sgd'"),
         ({"lifetime": 0}, "lifetime is 0; it must be an integer of at least 1"),
+        ({"max_agent_gradient_norm": 0.0}, "max_agent_gradient_norm is 0.0; it must be a positive number"),
         ({"rule_size": 0}, "rule_size is 0"),
         ({"prediction_size": 1}, "prediction_size is 1; it must be an integer of at least 2"),
         ({"prediction_weight": -1.0}, "prediction_weight is -1.0; it must be a number of at least 0"),

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -105,3 +106,38 @@ def test_both_options_save_memory():
 def test_a_chunk_must_be_a_size():
     with pytest.raises(ValueError, match="task_chunk is 0"):
         mrl.algorithms.make("maml", toys.walk(), task_chunk=0)
+
+
+LIMITED_ROWS = np.array([[3.0, 4.0], [0.3, 0.4], [-6.0, 8.0], [np.nan, 1.0], [0.0, 0.0], [3e38, 3e38]], np.float32)
+"""gradients of six tasks: long, short, long, unknown, none, and too long for its norm"""
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3])
+@pytest.mark.parametrize("limit", [1.0, 7.0])
+def test_no_task_adds_more_to_the_gradient_than_the_limit(chunk, limit):
+    """loss_i = gᵢ·θ, so that the gradient of the mean is that of gᵢ min(1, limit / |gᵢ|), done by hand here."""
+
+    def of_task(theta, row):
+        return theta @ row, {"first_max": row[0]}
+
+    objective = mrl.outer.Memory(task_chunk=chunk).mean_over_tasks(mrl.outer.limited(of_task, limit))
+    theta, known = jnp.array([0.5, -2.0]), LIMITED_ROWS[[0, 1, 2, 4]]
+    (loss, metrics), _ = jax.jit(objective.value_and_gradient)(theta, known[:3])
+    np.testing.assert_allclose(loss, (known[:3] @ np.asarray(theta)).mean(), rtol=1e-6)
+    assert metrics["first_max"] == 3
+    _, gradient = jax.jit(objective.value_and_gradient)(theta, LIMITED_ROWS)
+    lengths = np.linalg.norm(known.astype(float), axis=1, keepdims=True)
+    by_hand = (known * np.minimum(1, limit / np.maximum(lengths, 1e-9))).sum(0) / len(LIMITED_ROWS)
+    np.testing.assert_allclose(gradient, by_hand, rtol=1e-6)
+
+
+def test_a_limit_that_nothing_reaches_changes_no_number():
+    def of_task(theta, row):
+        return jnp.sin(theta @ row), {}
+
+    theta, rows = jnp.array([0.5, -2.0]), LIMITED_ROWS[:3]
+    memory = mrl.outer.Memory()
+    (loss, _), gradient = memory.mean_over_tasks(of_task).value_and_gradient(theta, rows)
+    (same, _), limited = memory.mean_over_tasks(mrl.outer.limited(of_task, 100.0)).value_and_gradient(theta, rows)
+    assert loss == same
+    np.testing.assert_allclose(limited, gradient, rtol=1e-6)
