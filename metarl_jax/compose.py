@@ -1,6 +1,5 @@
 """What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimiser."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +44,7 @@ def build_parts(
     episodes: int = 20,
     adaptation_steps: int = 1,
     burn_in: int | None = None,
+    multi_step_iterations: int | None = None,
     horizon: int | None = None,
     stage_steps: int | None = None,
     advantage: str | AdvantageEstimator = "gae",
@@ -82,6 +82,8 @@ def build_parts(
         episodes: N, episodes per stage.
         adaptation_steps: L, inner steps.
         burn_in: stages that the objective does not count; None means L, so only the last counts.
+        multi_step_iterations: meta-iterations in which the weights of the counted stages before the last fall from
+            equal to 0; None keeps them equal. See `metarl_jax.outer.annealed_stages`.
         horizon: T, environment steps per episode; None means the environment's.
         stage_steps: a stage's budget of environment steps, as published samplers have it: as many whole episodes count
             as reach it, at most `episodes`; see `metarl_jax.outer.within_budget`. None means all N.
@@ -107,7 +109,7 @@ def build_parts(
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.
     """
-    policy = make_policy(env, policy)
+    policy = policies.make_policy(env, policy)
     trial = Trial(
         tasks=tasks,
         episodes=episodes,
@@ -138,6 +140,7 @@ def build_parts(
             if critic.inner_weight:
                 loss_of_step = inner.with_critic_loss(loss_of_step, loss, critic.inner_weight)
         refit = _refit(critic, gamma)
+    outer.check_annealing(multi_step_iterations, trial, credit)
     credit = float(credit) if isinstance(credit, bool) else checks.non_negative("credit", credit)
     if credit:
         if adaptation_steps == 0:
@@ -181,45 +184,8 @@ def build_parts(
         average=checks.one_of("average", average, AVERAGES),
         credit=checks.one_of("credit_estimator", credit_estimator, outer.CREDITS) if credit else "return",
         discount=gamma if discount_states else 1.0,
+        multi_step_iterations=multi_step_iterations,
     )
-
-
-def make_policy(env: TaskEnv, policy: Policy | Mapping[str, Any] | None, **defaults: Any) -> Policy:
-    """π as it is, or made by `metarl_jax.policies.mlp` of the given options over `defaults`.
-
-    Raises:
-        ValueError: it is neither, or not made of functions, or has no parameters that a gradient could move.
-    """
-    if policy is None or isinstance(policy, Mapping):
-        options = {
-            name: None
-            for function in (policies.mlp, policies.gaussian_mlp)
-            for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.default is not parameter.empty
-        }
-        for option in policy or {}:
-            if option not in options:
-                raise checks.unknown("option of the policy", option, options)
-        return policies.mlp(env, **defaults | dict(policy or {}))
-    if not isinstance(policy, Policy):
-        raise ValueError(
-            f"policy is {policy!r}; it must be a metarl_jax.Policy(init, apply), or options such as "
-            "{'hidden': (64, 64)}"
-        )
-    checks.function("init of the policy", policy.init)
-    checks.function("apply of the policy", policy.apply)
-    if policy.labels is not None:
-        checks.function("labels of the policy", policy.labels)
-    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(policy.init, jax.random.key(0)))
-    if not leaves:
-        raise ValueError("init of the policy returns no arrays, so nothing could be learned; return its parameters")
-    for path, leaf in leaves:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"init of the policy returns φ{jax.tree_util.keystr(path)} of dtype {leaf.dtype}; it must be float, "
-                "since gradients move it; keep constants out of φ"
-            )
-    return policy
 
 
 def _refit(critic: inner.Critic, discount: float):
@@ -248,6 +214,10 @@ def assemble(
         ValueError: the optimiser needs a KL that the objective or the policy's distribution has not.
     """
     objective = outer.meta_objective(parts) if meta_objective is None else meta_objective
+    if parts.multi_step_iterations is not None:
+        if meta_objective is not None:
+            raise ValueError("multi_step_iterations weighs stages of an outer loss, and there is none; leave it out")
+        outer_optimizer = outer.annealed_stages(outer_optimizer, parts.trial, parts.multi_step_iterations)
     if outer_optimizer.needs_kl:
         _check_kl(parts, objective)
 

@@ -86,9 +86,9 @@ def assemble_lives(
             loss, metrics = loss + more, metrics | told
         return loss, metrics
 
-    if max_agent_gradient_norm is not None:
-        of_life = outer.limited(of_life, checks.positive("max_agent_gradient_norm", max_agent_gradient_norm))
-    objective = parts.memory.mean_over_tasks(of_life)
+    limit = max_agent_gradient_norm
+    limited = of_life if limit is None else outer.limited(of_life, checks.positive("max_agent_gradient_norm", limit))
+    objective = parts.memory.mean_over_tasks(limited)
 
     def newborn(key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
         task_key, life_key = jax.random.split(jax.random.fold_in(key, index))

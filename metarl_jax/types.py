@@ -148,6 +148,9 @@ class Stage:
     credit: jax.Array
     """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
     computes it across tasks, in the units of the stage losses"""
+    weight: jax.Array | None = None
+    """[] of this stage's loss where an outer optimiser weighs the counted stages, whose weights add up to 1; None: the
+    counted stages' mean"""
     penalty: jax.Array | None = None
     """[] η of `metarl_jax.outer.inner_kl` where an outer optimiser adapts it; None: the objective's own"""
     behavior: PyTree = None

@@ -61,10 +61,10 @@ _FIXED = {"objective"}
 _FURTHER = {"rl2": (assemble_trials,), "rl2-hyper": (assemble_trials,), "maml-trpo": (build_parts,)}
 # What `build_parts` takes and an algorithm refuses, with its reason.
 _WITHOUT = {
-    "es-maml": ("credit", "credit_estimator", "entropy_weight"),
+    "es-maml": ("credit", "credit_estimator", "entropy_weight", "multi_step_iterations"),
     "lpg": _WITHOUT_LPG,
-    "pretrain": ("burn_in", "credit", "credit_estimator"),
-    "reptile": ("burn_in", "credit", "credit_estimator", "entropy_weight", "fast_parameters"),
+    "pretrain": ("burn_in", "credit", "credit_estimator", "multi_step_iterations"),
+    "reptile": ("burn_in", "credit", "credit_estimator", "entropy_weight", "fast_parameters", "multi_step_iterations"),
     "self-tuning": _WITHOUT_SELF_TUNING,
 }
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
-from metarl_jax.compose import make_policy
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import FastParameters
+from metarl_jax.policies import make_policy
 
 
 def cavia(

@@ -31,8 +31,9 @@ def es_maml(
     """
     if common.get("credit"):
         raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
-    if common.get("entropy_weight"):
-        raise ValueError("entropy_weight is of an outer loss, and es-maml has none; leave it out")
+    for name in ("entropy_weight", "multi_step_iterations"):
+        if common.get(name):
+            raise ValueError(f"{name} is of an outer loss, and es-maml has none; leave it out")
     step, common = outer.take_descent(common)
     sigma, rank_shaping = checks.positive("sigma", sigma), checks.boolean("rank_shaping", rank_shaping)
     parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)
@@ -51,9 +52,8 @@ def es_maml(
     def update(key, state):
         ascent, metrics = estimate(key, state.params, rank_shaping)
         steps, opt_state = step.update(jax.tree.map(jnp.negative, ascent), state.opt_state, state.params)
-        state = state.replace(
-            params=optax.apply_updates(state.params, steps), opt_state=opt_state, iteration=state.iteration + 1
-        )
+        moved = optax.apply_updates(state.params, steps)
+        state = state.replace(params=moved, opt_state=opt_state, iteration=state.iteration + 1)
         return state, metrics | outer.rate_of(opt_state)
 
     composed = assemble(parts, outer.gradient_steps(step))

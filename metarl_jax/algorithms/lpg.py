@@ -5,12 +5,13 @@ from typing import Any
 
 from metarl_jax import checks, inner, outer
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
-from metarl_jax.compose import build_parts, make_policy
+from metarl_jax.compose import build_parts
 from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
+from metarl_jax.policies import make_policy
 
 WITHOUT = ("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight")
-WITHOUT += ("stage_steps",)
+WITHOUT += ("stage_steps", "multi_step_iterations")
 
 
 def lpg(

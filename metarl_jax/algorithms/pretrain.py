@@ -19,6 +19,8 @@ def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, **common) -> MetaAlgorithm:
         raise ValueError("credit is for what data do for an adaptation, and pretrain trains without; choose e-maml")
     if common.get("burn_in") is not None:
         raise ValueError("burn_in means nothing in pretrain, where every stage counts and none adapts; leave it out")
+    if common.get("multi_step_iterations") is not None:
+        raise ValueError("multi_step_iterations weighs adapted stages, and pretrain never adapts; leave it out")
     adapting = maml(env, inner_lr=inner_lr, **common)
     fixed = common | {"inner_optimizer": lambda rate: frozen(), "burn_in": 0, "std_lr": None}
     training = maml(env, **fixed)

@@ -21,8 +21,9 @@ def reptile(env: TaskEnv, *, surrogate: str | Surrogate = "score_function", **co
     """
     if common.get("credit"):
         raise ValueError("credit belongs to an outer loss, and reptile has none; choose e-maml, or leave credit out")
-    if common.get("entropy_weight"):
-        raise ValueError("entropy_weight is of an outer loss, and reptile has none; leave it out")
+    for name in ("entropy_weight", "multi_step_iterations"):
+        if common.get(name):
+            raise ValueError(f"{name} is of an outer loss, and reptile has none; leave it out")
     if common.get("burn_in") is not None:
         raise ValueError("burn_in belongs to an outer loss, and reptile has none; leave it out")
     if common.get("adaptation_steps") == 0:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metarl_jax.base import MetaAlgorithm, Policy, TaskEnv
-from metarl_jax.compose import make_policy
-from metarl_jax.policies import hypernetwork
+from metarl_jax.policies import hypernetwork, make_policy
 from metarl_jax.sequential import assemble_trials
 
 

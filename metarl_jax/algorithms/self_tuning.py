@@ -10,7 +10,7 @@ from metarl_jax.lifelong import assemble_lives
 
 WITHOUT = (
     *("credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters"),
-    *("std_lr", "inner_lr_beyond", "stage_steps"),
+    *("std_lr", "inner_lr_beyond", "stage_steps", "multi_step_iterations"),
 )
 
 

@@ -41,6 +41,8 @@ class Parts(NamedTuple):
     """the adapter of `adapt` with more inner steps than training takes; None: `adapter`"""
     credit: str = "return"
     """what episodes are credited with, a name of `CREDITS`"""
+    multi_step_iterations: int | None = None
+    """meta-iterations over which the last stage becomes the only one that counts; None: all counted ones always do"""
     discount: float = 1.0
     """γ of J(θ). Unless the advantages hold γᵗ it is 1, whatever their own γ, which then is a way to estimate"""
 

@@ -1,9 +1,10 @@
 """Outer losses along the adaptation path of ONE task: ``(policy, path) → (loss, metrics)``.
 
 E_t is the `mean` of `metarl_jax.types.Trajectory`: a sum over the steps taken, divided by N·T. The counted stages'
-losses are averaged. So at the behaviour's parameters, with plain returns for advantages, the gradient of `ratio` or
-`clipped` in φ, times −T, is an unbiased estimate of the gradient of the mean return of a counted episode, however
-episodes end. What baselines, normalisation and γ make of it is said in `metarl_jax.inner.advantages`.
+losses are averaged, unless the data bring weights, as `metarl_jax.outer.annealed_stages` gives them. So at the
+behaviour's parameters, with plain returns for advantages, the gradient of `ratio` or `clipped` in φ, times −T, is an
+unbiased estimate of the gradient of the mean return of a counted episode, however episodes end. What baselines,
+normalisation and γ make of it is said in `metarl_jax.inner.advantages`.
 """
 
 from collections.abc import Callable
@@ -28,8 +29,10 @@ def _importance_objective(weigh) -> Objective:
             sound = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
             return loss, sound.min(), sound.max()
 
-        loss, lowest, highest = jax.vmap(stage)(*path.counted.stages)
-        return loss.mean(), {"ratio_min": lowest.min(), "ratio_max": highest.max()}
+        counted = path.counted
+        loss, lowest, highest = jax.vmap(stage)(*counted.stages)
+        weight = counted.data.weight
+        return loss.mean() if weight is None else weight @ loss, {"ratio_min": lowest.min(), "ratio_max": highest.max()}
 
     return objective
 

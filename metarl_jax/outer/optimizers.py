@@ -12,7 +12,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from metarl_jax import checks
-from metarl_jax.base import MetaObjective, OuterOptimizer
+from metarl_jax.base import MetaObjective, OuterOptimizer, Trial
 from metarl_jax.types import Metrics, PyTree
 
 OuterRate: TypeAlias = float | optax.Schedule
@@ -157,6 +157,51 @@ def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> Out
         return theta, (inner_state, following), metrics | {"inner_kl_of_steps": kl, "inner_kl_weight": eta}
 
     return OuterOptimizer(init, update)
+
+
+def check_annealing(iterations: int | None, trial: Trial, credit: bool | float = False) -> None:
+    """Raises ValueError where `annealed_stages` would mean nothing: with one counted stage, or beside `credit`."""
+    if iterations is None:
+        return
+    checks.integer("multi_step_iterations", iterations)
+    if trial.first_counted == trial.adaptation_steps:
+        raise ValueError(
+            f"multi_step_iterations is {iterations}, and with burn_in={trial.first_counted} only the last stage "
+            "counts; let more of them count, such as by burn_in=0, or leave multi_step_iterations out"
+        )
+    if credit:
+        raise ValueError(
+            "multi_step_iterations changes what a stage counts, which credit does not follow; leave one of them out"
+        )
+
+
+def annealed_stages(steps: OuterOptimizer, trial: Trial, iterations: int) -> OuterOptimizer:
+    """`steps` on Σ_s v_s L_s, the losses of the counted stages K … L, of which the last becomes the only one.
+
+    v_s = ρ / C for s < L and v_L = 1 − (C − 1) ρ / C, where ρ = max(0, 1 − i / n) in meta-iteration i, n is
+    `iterations` and C = L − K + 1. So it begins with their mean and ends with the last stage. ρ is the metric
+    `multi_step`. It is MAML++'s multi-step loss: Antoniou, Edwards, Storkey (2019, arXiv:1810.09502).
+
+    Args:
+        steps: how θ moves at given weights.
+        trial: of which stages count.
+        iterations: n > 0.
+    """
+    before = jnp.arange(trial.stages) < trial.adaptation_steps
+    counted = trial.stages - trial.first_counted
+
+    def init(theta):
+        return steps.init(theta), jnp.zeros((), jnp.int32)
+
+    def update(meta_objective: MetaObjective, theta, opt_state, data):
+        inner_state, iteration = opt_state
+        share = jnp.maximum(0.0, 1 - iteration / iterations)
+        weight = jnp.where(before, share / counted, 1 - (counted - 1) * share / counted)
+        data = dataclasses.replace(data, weight=jnp.broadcast_to(weight, data.credit.shape[:2]))
+        theta, inner_state, metrics = steps.update(meta_objective, theta, inner_state, data)
+        return theta, (inner_state, iteration + 1), metrics | {"multi_step": share}
+
+    return OuterOptimizer(init, update, steps.needs_kl)
 
 
 def conjugate_gradient(product, b: jax.Array, iterations: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
+from metarl_jax.policies.make import make_policy
 from metarl_jax.policies.networks import categorical_mlp, gaussian_mlp, mlp
 from metarl_jax.policies.recurrent import gru, hypernetwork
 
@@ -14,6 +15,7 @@ __all__ = [
     "hypernetwork",
     "kl_from_behavior",
     "log_prob",
+    "make_policy",
     "masked_mean",
     "mlp",
     "probability_ratio",

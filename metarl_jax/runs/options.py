@@ -41,6 +41,9 @@ class AlgorithmConfig:
     burn_in: int | None = None
     """stages that the objective does not count, 0 to L; of a memory, episodes (None: all but the last, in lpg and
     self-tuning the first, in rl2 and rl2-hyper none)"""
+    multi_step_iterations: int | None = None
+    """meta-iterations over which the last stage becomes the only one that counts, of the gradient-based algorithms
+    (None: all counted stages always do)"""
     inner_lr: tuple[float, ...] | None = None
     """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1.0)"""
     inner_lr_beyond: str | None = None

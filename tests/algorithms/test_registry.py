@@ -8,15 +8,25 @@ from tests import toys
 COMMON = {
     "tasks", "episodes", "adaptation_steps", "burn_in", "horizon", "inner_lr", "surrogate", "advantage", "policy",
     "credit", "baseline", "inner_optimizer", "fast_parameters", "std_lr", "remat", "task_chunk", "inner_lr_beyond",
+    "multi_step_iterations",
 }  # fmt: skip
 
 # What these refuse they do not list.
 WITHOUT = {
-    "es-maml": {"credit", "entropy_weight"},
-    "pretrain": {"credit", "burn_in"},
-    "reptile": {"credit", "burn_in", "fast_parameters", "entropy_weight"},
-    "lpg": {"credit", "surrogate", "fast_parameters", "inner_lr_beyond"},
-    "self-tuning": {"credit", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr", "inner_lr_beyond"},
+    "es-maml": {"credit", "entropy_weight", "multi_step_iterations"},
+    "pretrain": {"credit", "burn_in", "multi_step_iterations"},
+    "reptile": {"credit", "burn_in", "fast_parameters", "entropy_weight", "multi_step_iterations"},
+    "lpg": {"credit", "surrogate", "fast_parameters", "inner_lr_beyond", "multi_step_iterations"},
+    "self-tuning": {
+        "credit",
+        "surrogate",
+        "advantage",
+        "baseline",
+        "fast_parameters",
+        "std_lr",
+        "inner_lr_beyond",
+        "multi_step_iterations",
+    },
 }
 
 WITH_MEMORY = {
@@ -67,6 +77,14 @@ def test_options_are_complete(name):
         ("promp", {"inner_kl_target": 0.0}, "inner_kl_target is 0.0"),
         ("promp", {"inner_kl_target": 0.1, "inner_kl_weight": 0.0}, "inner_kl_weight is 0.0; it must be a positive"),
         ("maml-trpo", {"max_kl": 0}, "max_kl is 0"),
+        ("maml", {"multi_step_iterations": 9}, "multi_step_iterations is 9, and with burn_in=1 only the last stage"),
+        ("promp", {"multi_step_iterations": 0, "burn_in": 0}, "multi_step_iterations is 0; it must be an integer"),
+        ("e-maml", {"multi_step_iterations": 9, "burn_in": 0}, "which credit does not follow; leave one of them out"),
+        ("es-maml", {"multi_step_iterations": 9}, "multi_step_iterations is of an outer loss, and es-maml has none"),
+        ("reptile", {"multi_step_iterations": 9, "adaptation_steps": 2}, "multi_step_iterations .*leave .* out"),
+        ("pretrain", {"multi_step_iterations": 9}, "pretrain never adapts; leave it out"),
+        ("lpg", {"multi_step_iterations": 9}, "multi_step_iterations is 9, and lpg learns all"),
+        ("self-tuning", {"multi_step_iterations": 9}, "multi_step_iterations is 9, and self-tuning has"),
     ],
 )
 def test_refusals(name, options, message):
