@@ -98,7 +98,7 @@ def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[in
     algorithm, key = mrl.algorithms.mixture(members), jax.random.key(sizes.seed)
     curve: dict[str, Any] = {"iteration": [], "seconds": [], "return": {name: [] for name in members}}
     start = time.perf_counter()
-    for chunk in mrl.training.train(algorithm, key, iterations, chunk=BLOCK, seconds=1e6, on_nonfinite="skip"):
+    for chunk in mrl.training.train(algorithm, key, iterations, chunk=BLOCK, seconds=1e6, on_nonfinite="rollback"):
         done = chunk.done
         if done % BLOCK:  # the first chunk is short
             continue

@@ -162,7 +162,7 @@ class Memory(NamedTuple):
 
 
 def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
-    """`function` with a gradient in θ of at most this norm for ONE task, and of 0 where that norm is not finite.
+    """`function` with a gradient in θ of at most this norm for ONE task; one that is not finite adds nothing at all.
 
     The gradient of a mean over tasks clipped as a whole points where its longest part does. Limited first, no task
     outweighs the others, whose directions stay; the mean is biased towards tasks with short gradients. It takes
@@ -178,11 +178,12 @@ def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
         return function(theta, data)
 
     def forward(theta, data):
-        told, gradient = jax.value_and_grad(function, has_aux=True)(theta, data)
+        (loss, metrics), gradient = jax.value_and_grad(function, has_aux=True)(theta, data)
         norm = optax.tree.norm(gradient)
-        scale = jnp.minimum(1, max_norm / norm)
+        finite, scale = jnp.isfinite(loss) & jnp.isfinite(norm), jnp.minimum(1, max_norm / norm)
         # A component of 0 stays so, where the scale is none because all are 0.
-        return told, jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(norm) & (leaf != 0), scale * leaf, 0), gradient)
+        gradient = jax.tree.map(lambda leaf: jnp.where(finite & (leaf != 0), scale * leaf, 0), gradient)
+        return (jnp.where(finite, loss, 0), metrics), gradient
 
     def backward(gradient, bar):
         return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # the data are fixed
