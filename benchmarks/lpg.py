@@ -24,7 +24,7 @@ import numpy as np
 import tyro
 
 import metarl_jax as mrl
-from benchmarks.lpg_rules import LEARNED_FROM, Rule, Sizes, descent, learn_rules, learned, load_rules
+from benchmarks.lpg_rules import LEARNED_FROM, Rule, Sizes, agents, descent, learn_rules, learned, load_rules
 from metarl_jax import inner, outer
 from metarl_jax.base import Adapter, MetaAlgorithm, TaskEnv
 from metarl_jax.compose import build_parts
@@ -82,7 +82,7 @@ def actor_critic(
         baseline=critic,
         lambda_=0.95,
         normalized=normalized,
-        policy={"hidden": arguments.hidden},
+        policy=agents(env, arguments),
         inner_optimizer=lambda _: descent(rate, critic_rate),
         tasks=1,
         episodes=arguments.episodes,

@@ -36,6 +36,8 @@ class Sizes:
     """updates of a life while the rule is learned"""
     hidden: tuple[int, ...] = (32,)
     """layers of policies, predictions and values"""
+    min_std: float = 0.3
+    """least standard deviation of continuous actions"""
     rule_size: int = 32
     """LSTM units of the rule"""
     prediction_size: int = 8
@@ -63,13 +65,18 @@ def learned(env: TaskEnv, sizes: Sizes, updates: int, rate: jax.Array | float) -
         episodes=sizes.episodes,
         adaptation_steps=updates,
         lifetime=sizes.lifetime,
-        policy={"hidden": sizes.hidden},
+        policy=agents(env, sizes),
         rule_size=sizes.rule_size,
         prediction_size=sizes.prediction_size,
         inner_optimizer=lambda _: descent(rate),
         outer_lr=sizes.outer_lr,
         max_agent_gradient_norm=sizes.max_agent_gradient_norm,
     )
+
+
+def agents(env: TaskEnv, sizes: Sizes) -> dict[str, Any]:
+    """The policy's options: one that is nearly certain of continuous actions makes a long chain of updates chaotic."""
+    return {"hidden": sizes.hidden} | ({} if env.discrete else {"min_std": sizes.min_std})
 
 
 def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOptimizer:

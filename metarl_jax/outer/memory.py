@@ -162,9 +162,9 @@ class Memory(NamedTuple):
 
 
 def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
-    """`function` with a gradient in θ of at most this norm for ONE task; one that is not finite adds nothing at all.
+    """`function` with a gradient in θ of at most this norm for ONE task.
 
-    The gradient of a mean over tasks clipped as a whole points where its longest part does. Limited first, no task
+    A task whose loss or gradient is not finite adds 0 to loss, gradient and metrics. The gradient of a mean over tasks clipped as a whole points where its longest part does. Limited first, no task
     outweighs the others, whose directions stay; the mean is biased towards tasks with short gradients. It takes
     gradients in reverse, once.
 
@@ -183,7 +183,7 @@ def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
         finite, scale = jnp.isfinite(loss) & jnp.isfinite(norm), jnp.minimum(1, max_norm / norm)
         # A component of 0 stays so, where the scale is none because all are 0.
         gradient = jax.tree.map(lambda leaf: jnp.where(finite & (leaf != 0), scale * leaf, 0), gradient)
-        return (jnp.where(finite, loss, 0), metrics), gradient
+        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), (loss, metrics)), gradient
 
     def backward(gradient, bar):
         return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # the data are fixed
