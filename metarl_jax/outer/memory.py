@@ -164,9 +164,9 @@ class Memory(NamedTuple):
 def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
     """`function` with a gradient in θ of at most this norm for ONE task.
 
-    A task whose loss or gradient is not finite adds 0 to loss, gradient and metrics. The gradient of a mean over tasks clipped as a whole points where its longest part does. Limited first, no task
-    outweighs the others, whose directions stay; the mean is biased towards tasks with short gradients. It takes
-    gradients in reverse, once.
+    A gradient that is clipped as a whole points where its longest part does. Limited one by one, no task outweighs the
+    others; the price is a bias towards tasks with short gradients. A task whose loss or gradient is not finite adds 0
+    to loss, gradient and metrics. It takes gradients in reverse, once.
 
     Args:
         function: ``(θ, data of a task) → (loss [], metrics)``.
