@@ -42,7 +42,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "grid-nav": {"name": "grid-nav"},
     "point-nav": {"name": "point-nav"},
 }
-"""two have unseen tasks of the kinds that a rule is learned from, the others are of other sizes and horizons"""
+"""tabular-mdp and point-robot: unseen tasks of what a rule is learned from; the second and grid-nav: other sizes and
+horizons; point-nav: another family, whose episodes are five times as long and end at the goal"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,8 +222,14 @@ def main(arguments: Arguments) -> None:
     results: dict[str, Any] = {"machine": machine, "date": str(date.today())}
     results["arguments"] = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
     folder = arguments.rules or arguments.output.with_name(f"{arguments.output.stem}-rules")
-    folder.mkdir(parents=True, exist_ok=True)
+    for name, known in [
+        *((f, LEARNED_FROM) for f in arguments.learn_from),
+        *((f, FAMILIES) for f in arguments.families),
+    ]:
+        if name not in known:
+            raise SystemExit(f"{name!r} is none of {', '.join(map(repr, known))}")
     if arguments.rules is None:
+        folder.mkdir(parents=True, exist_ok=True)
         print(f"learning a rule from {', '.join(arguments.learn_from)}; {machine}; {date.today()}")
         learn_rules(arguments.learn_from, arguments.iterations, arguments.snapshots, arguments, folder)
     some = learned(mrl.envs.make("tabular-mdp"), arguments, 5, 1.0)

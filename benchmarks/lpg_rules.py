@@ -45,7 +45,7 @@ class Sizes:
     outer_lr: float = 1e-3
     """Adam's rate for the rule"""
     max_agent_gradient_norm: float = 1.0
-    """limit of what an agent adds to the gradient; the median is about 0.1, some reach 1e8"""
+    """limit of an agent's own gradient; those of 32 agents of point-robot once ran from 0.04 to 8e7"""
     seed: int = 0
     """of everything"""
 
@@ -94,30 +94,39 @@ def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOp
 
 
 def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[int], sizes: Sizes, folder: Path) -> None:
-    """Writes θ after each of `snapshots` meta-updates and after the last, and curve.json, a curve of learning.
+    """Learns from all families at once, into a folder of its own, without the rules of before.
+
+    Writes θ after each of `snapshots` meta-updates and after the last, and curve.json, a curve of learning.
 
     A meta-update moves θ once for every family. The curve has, for every family, the mean return of agents of all ages.
     """
+    for number in (iterations, *snapshots):
+        if number % BLOCK:
+            raise SystemExit(f"{number} meta-updates: iterations and snapshots must be multiples of {BLOCK}")
+    for rule in folder.glob("rule-*.npz"):
+        rule.unlink()
     members = {}
     for family in families:
         options, rate = LEARNED_FROM[family]
-        members[family.replace("/", " ")] = learned(mrl.envs.make(split="train", **options), sizes, 5, rate)
+        members[family] = learned(mrl.envs.make(split="train", **options), sizes, 5, rate)
     algorithm, key = mrl.algorithms.mixture(members), jax.random.key(sizes.seed)
-    curve: dict[str, Any] = {"iteration": [], "seconds": [], "return": {name: [] for name in members}}
-    start = time.perf_counter()
+    curve: dict[str, Any] = {"families": list(families), "iteration": [], "seconds": []}
+    curve |= {"sizes": dataclasses.asdict(sizes), "return": {name: [] for name in members}}
+    start, recent = time.perf_counter(), {name: [] for name in members}
     for chunk in mrl.training.train(algorithm, key, iterations, chunk=BLOCK, seconds=1e6, on_nonfinite="rollback"):
-        done = chunk.done
-        if done % BLOCK:  # the first chunk is short
+        for name, values in recent.items():
+            values.extend(chunk.metrics[f"{name}/return"][:, 1:].mean(1))
+        if chunk.done % BLOCK:
             continue
-        now = {name: float(np.nanmean(chunk.metrics[f"{name}/return"][:, 1:])) for name in members}
+        now = {name: float(np.nanmean(values[-BLOCK:])) for name, values in recent.items()}
         for name, value in now.items():
             curve["return"][name].append(round(value, 3))
-        curve["iteration"].append(done)
+        curve["iteration"].append(chunk.done)
         curve["seconds"].append(round(time.perf_counter() - start, 1))
         returns = ", ".join(f"{name} {value:.2f}" for name, value in now.items())
-        print(f"  meta-update {done:5d}, {curve['seconds'][-1]:5.0f} s: {returns}", flush=True)
-        if done in (*snapshots, iterations // BLOCK * BLOCK):
-            save_rule(folder / f"rule-{done}.npz", jax.device_get(chunk.state.params))
+        print(f"  meta-update {chunk.done:5d}, {curve['seconds'][-1]:5.0f} s: {returns}", flush=True)
+        if chunk.done in (*snapshots, iterations):
+            save_rule(folder / f"rule-{chunk.done}.npz", jax.device_get(chunk.state.params))
         (folder / "curve.json").write_text(json.dumps(curve) + "\n", encoding="utf-8")
 
 

@@ -88,11 +88,18 @@ def all_finite(tree: PyTree) -> jax.Array:
     return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
 
 
+def _prefixes(metrics: Mapping[str, Any]) -> list[str]:
+    """Of an algorithm's own metrics "", and those of the members of a `metarl_jax.algorithms.mixture`, as "member/"."""
+    return sorted({name.removesuffix("diverged_episodes") for name in metrics if name.endswith("diverged_episodes")})
+
+
 def without_episode(metrics: Mapping[str, Any]) -> Any:
-    """[...] bool: every episode of the iteration was void."""
-    if not {"diverged_episodes", "environment_steps"} <= metrics.keys():
-        return np.bool_(False)
-    return (metrics["diverged_episodes"] > 0) & (metrics["environment_steps"] == 0)
+    """[...] bool: every episode of the iteration was void, or every one of a mixture's member."""
+    void = np.bool_(False)
+    for prefix in _prefixes(metrics):
+        if f"{prefix}environment_steps" in metrics:
+            void |= (metrics[f"{prefix}diverged_episodes"] > 0) & (metrics[f"{prefix}environment_steps"] == 0)
+    return void
 
 
 def _measured(metrics: Metrics) -> Metrics:
@@ -100,8 +107,11 @@ def _measured(metrics: Metrics) -> Metrics:
 
     Of a policy that fails the entropy is not finite either, so nothing is hidden by it.
     """
-    void = metrics.get("diverged_episodes", 0) > 0
-    unknown = {name: jnp.where(void, 0, metrics[name]) for name in ("return", "gain") if name in metrics}
+    unknown = {}
+    for prefix in _prefixes(metrics):
+        void = metrics[f"{prefix}diverged_episodes"] > 0
+        names = {f"{prefix}return", f"{prefix}gain"} & metrics.keys()
+        unknown |= {name: jnp.where(void, 0, metrics[name]) for name in names}
     return metrics | unknown
 
 

@@ -57,8 +57,8 @@ def assemble_lives(
         outer_optimizer: how θ moves.
         lifetime: updates of a life; None means that it never ends.
         penalty: what the outer loss has beside the objective.
-        max_agent_gradient_norm: limits what one agent's window adds to the gradient, see `metarl_jax.outer.limited`;
-            a derivative through a chain of updates can be very long. None: no limit.
+        max_agent_gradient_norm: limits the gradient of each agent before their mean, that of `gradient` too, see
+            `metarl_jax.outer.limited`; a derivative through a chain of updates can be very long. None: no limit.
 
     Raises:
         ValueError: the lifetime is not a positive integer, the limit not a positive number, or an option means nothing

@@ -25,7 +25,7 @@ def _joint(metrics: Mapping[str, Metrics]) -> Metrics:
     """Every member's metrics as "member/metric", and what a training loop reads: the mean return [S], summed counts."""
     told = {f"{name}/{metric}": value for name, own in metrics.items() for metric, value in own.items()}
     for metric in sorted(set.intersection(*(set(own) for own in metrics.values()))):
-        values = [own[metric] for own in metrics.values()]
+        values = [jnp.asarray(own[metric]) for own in metrics.values()]
         if metric == "return" and len({value.shape for value in values}) == 1:
             told[metric] = jnp.mean(jnp.stack(values), 0)
         elif all(jnp.issubdtype(value.dtype, jnp.integer) and not value.ndim for value in values):
@@ -48,7 +48,8 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
         members: the algorithms by name; at least one, and all with a θ of the same tree, shapes and dtypes.
 
     Returns:
-        The algorithm. Member i draws from ``fold_in(key, i)``, and all start from the θ of the first. Metrics are named
+        The algorithm. Member i draws from ``fold_in(key, i)``, but at the start all from the key itself, which gives
+        them the same θ where their `init` draws θ alike; if not, it is that of the first. Metrics are named
         "member/metric"; beside them stand the mean over members of "return" [S], where all have the same S, and the
         sums of their counts, such as "environment_steps".
 

@@ -43,7 +43,7 @@ def lpg(
     `episodes` environments that go on where they stopped. θ is an LSTM of `rule_size` units over a rollout read
     backwards; `prediction_size` is that of y, whose layers are those of a π given by options; `prediction_weight` is
     α_y, `inner_lr` α; the last four weights are those of `metarl_jax.inner.lpg_penalty`. `max_agent_gradient_norm`
-    limits what one agent adds to the gradient. `adapt` is a life of L updates from a newborn, however large L is.
+    limits an agent's own gradient, before their mean. `adapt` is a life of L updates from a newborn, L of any size.
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
     """

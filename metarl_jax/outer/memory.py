@@ -165,25 +165,29 @@ def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
     """`function` with a gradient in θ of at most this norm for ONE task.
 
     A gradient that is clipped as a whole points where its longest part does. Limited one by one, no task outweighs the
-    others; the price is a bias towards tasks with short gradients. A task whose loss or gradient is not finite adds 0
-    to loss, gradient and metrics. It takes gradients in reverse, once.
+    others; the price is a bias towards tasks with short gradients. A task whose loss or gradient's norm is not finite
+    is dropped: it adds 0 to loss, gradient and metrics, and nothing to a metric that is an extreme. `dropped_share` and
+    `limited_share` of the tasks are metrics. It takes gradients in reverse, once, and holds one for every task.
 
     Args:
         function: ``(θ, data of a task) → (loss [], metrics)``.
         max_norm: > 0.
     """
+    nothing = {"_min": jnp.inf, "_max": -jnp.inf}
 
     @jax.custom_vjp
     def limited_loss(theta, data):
-        return function(theta, data)
+        return forward(theta, data)[0]
 
     def forward(theta, data):
         (loss, metrics), gradient = jax.value_and_grad(function, has_aux=True)(theta, data)
         norm = optax.tree.norm(gradient)
         finite, scale = jnp.isfinite(loss) & jnp.isfinite(norm), jnp.minimum(1, max_norm / norm)
-        # A component of 0 stays so, where the scale is none because all are 0.
-        gradient = jax.tree.map(lambda leaf: jnp.where(finite & (leaf != 0), scale * leaf, 0), gradient)
-        return jax.tree.map(lambda leaf: jnp.where(finite, leaf, 0), (loss, metrics)), gradient
+        gradient = jax.tree.map(lambda leaf: jnp.where(finite, scale * leaf, 0), gradient)
+        kept = {name: jnp.where(finite, value, nothing.get(name[-4:], 0)) for name, value in metrics.items()}
+        shares = {"dropped_share": ~finite, "limited_share": finite & (norm > max_norm)}
+        kept |= {name: value.astype(loss.dtype) for name, value in shares.items()}
+        return (jnp.where(finite, loss, 0), kept), gradient
 
     def backward(gradient, bar):
         return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # the data are fixed

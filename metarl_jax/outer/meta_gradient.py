@@ -226,7 +226,8 @@ def meta_objective(parts: Parts) -> MetaObjective:
     def kl(told, data):
         params, seen = told
         counted = jax.tree.map(lambda leaf: leaf[parts.trial.first_counted :], data)
-        return kl_of_stages(parts.policy, Path(params=params, data=counted, burn_in=0, seen=seen)).mean()
+        stages = kl_of_stages(parts.policy, Path(params=params, data=counted, burn_in=0, seen=seen))
+        return stages.mean() if counted.weight is None else counted.weight @ stages
 
     return parts.memory.mean_over_tasks(of_task, Divergence(tell, kl))
 

@@ -182,6 +182,9 @@ def annealed_stages(steps: OuterOptimizer, trial: Trial, iterations: int) -> Out
     `iterations` and C = L − K + 1. So it begins with their mean and ends with the last stage. ρ is the metric
     `multi_step`. It is MAML++'s multi-step loss: Antoniou, Edwards, Storkey (2019, arXiv:1810.09502).
 
+    The weights are the data's, `metarl_jax.types.Stage.weight`: an objective and a trust region's KL read them there,
+    and an objective of one's own has to do so too. `gradient` of an algorithm is at equal weights always.
+
     Args:
         steps: how θ moves at given weights.
         trial: of which stages count.

@@ -136,7 +136,7 @@ class AlgorithmConfig:
     """norm that larger outer gradients are scaled down to, of all but maml-trpo
     (None: none; rl2, rl2-hyper: 1.0; lpg: 0.5)"""
     max_agent_gradient_norm: float | None = None
-    """norm of what one agent adds to the outer gradient at the most (lpg; None: no limit)"""
+    """norm that one agent's gradient is scaled down to, before the mean over agents (lpg; None: no limit)"""
     rule_size: int | None = None
     """LSTM units of the learned rule (lpg; None: 64)"""
     prediction_size: int | None = None

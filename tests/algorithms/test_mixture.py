@@ -73,6 +73,34 @@ def test_it_trains_behind_the_guard():
     assert last.metrics["b/return"].shape == last.metrics["return"].shape
 
 
+def void_at(stage, all_void):
+    """An algorithm that reports what one does whose stage was void: returns that are NaN, and counts that say so."""
+
+    def update(key, state):
+        metrics = {
+            "return": jnp.array([1.0, 2.0]).at[stage].set(jnp.nan),
+            "gain": jnp.nan,
+            "diverged_episodes": jnp.int32(3),
+            "environment_steps": jnp.int32(0 if all_void else 40),
+        }
+        return dataclasses.replace(state, params=state.params + 1, iteration=state.iteration + 1), metrics
+
+    return member()._replace(update=update)
+
+
+@pytest.mark.parametrize("all_void", [False, True])
+def test_the_guard_judges_a_void_stage_of_a_member_as_it_does_alone(all_void):
+    """A NaN return of a void stage is no fault; an iteration in which a member had no episode is one."""
+    for algorithm in (void_at(1, all_void), mrl.algorithms.mixture({"a": void_at(1, all_void), "b": member()})):
+        run = mrl.training.train(algorithm, jax.random.key(0), iterations=1, on_nonfinite="skip")
+        *_, last = run
+        assert last.metrics["nonfinite"][-1] == all_void
+        moved = not np.array_equal(
+            last.state.params, algorithm.init(mrl.training.streams(jax.random.key(0)).init).params
+        )
+        assert moved != all_void
+
+
 @pytest.mark.slow
 def test_a_rule_learns_from_discrete_and_continuous_agents_at_once():
     envs = {"grid": mrl.envs.make("grid-nav", size=3, horizon=2), "point": mrl.envs.make("point-robot", horizon=3)}

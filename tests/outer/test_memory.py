@@ -118,17 +118,22 @@ def test_no_task_adds_more_to_the_gradient_than_the_limit(chunk, limit):
     """loss_i = gᵢ·θ, so that the gradient of the mean is that of gᵢ min(1, limit / |gᵢ|), done by hand here."""
 
     def of_task(theta, row):
-        return theta @ row, {"first_max": row[0], "first": row[0]}
+        return theta @ row, {"first_max": row[0], "below_min": 9 + row[0], "first": row[0]}
 
     objective = mrl.outer.Memory(task_chunk=chunk).mean_over_tasks(mrl.outer.limited(of_task, limit))
     theta, known = jnp.array([0.5, -2.0]), LIMITED_ROWS[[0, 1, 2, 4]]
     (loss, metrics), _ = jax.jit(objective.value_and_gradient)(theta, known[:3])
     np.testing.assert_allclose(loss, (known[:3] @ np.asarray(theta)).mean(), rtol=1e-6)
     assert metrics["first_max"] == 3
+    assert metrics["dropped_share"] == 0
+    lengths = np.linalg.norm(known.astype(float), axis=1, keepdims=True)
     (loss, metrics), gradient = jax.jit(objective.value_and_gradient)(theta, LIMITED_ROWS)
     np.testing.assert_allclose(metrics["first"], known[:, 0].sum() / len(LIMITED_ROWS), rtol=1e-6)
+    assert (metrics["first_max"], metrics["below_min"]) == (3, 3)  # of those that were not dropped
+    np.testing.assert_allclose(metrics["dropped_share"], 2 / 6)
+    np.testing.assert_allclose(metrics["limited_share"], (lengths > limit).sum() / 6)
+    np.testing.assert_allclose(objective.loss(theta, LIMITED_ROWS)[0], loss, rtol=1e-6)
     np.testing.assert_allclose(loss, (known @ np.asarray(theta)).sum() / len(LIMITED_ROWS), rtol=1e-6)
-    lengths = np.linalg.norm(known.astype(float), axis=1, keepdims=True)
     by_hand = (known * np.minimum(1, limit / np.maximum(lengths, 1e-9))).sum(0) / len(LIMITED_ROWS)
     np.testing.assert_allclose(gradient, by_hand, rtol=1e-6)
 
