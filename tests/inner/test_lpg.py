@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -228,6 +229,14 @@ def test_the_meta_gradient_equals_finite_differences(discrete):
             moved = [[*leaves[:index], leaf + sign * 1e-4 * direction, *leaves[index + 1 :]] for sign in (1, -1)]
             high, low = (loss(tree.unflatten(at), seen) for at in moved)
             np.testing.assert_allclose((own * direction).sum(), (high - low) / 2e-4, rtol=1e-5, atol=1e-10)
+
+
+def test_the_agents_limit_reaches_the_lives(monkeypatch):
+    given = {}
+    module = importlib.import_module("metarl_jax.algorithms.lpg")
+    monkeypatch.setattr(module, "assemble_lives", lambda *parts, **options: given.update(options))
+    mrl.algorithms.make("lpg", toys.walk(), max_agent_gradient_norm=0.25, lifetime=7)
+    assert (given["max_agent_gradient_norm"], given["lifetime"]) == (0.25, 7)
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

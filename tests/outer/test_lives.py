@@ -109,6 +109,27 @@ def test_replay_from_the_start_of_a_window_is_what_was_lived():
     assert slopes == [1, 2]
 
 
+def test_the_limit_is_on_each_agents_gradient():
+    """Of four agents with a θ of one number: each adds at most the limit to the mean, and none that is below is cut."""
+
+    def gradient(limit):
+        algorithm = assemble_lives(
+            counting(tasks=4), outer.gradient_steps(outer.descent()), max_agent_gradient_norm=limit
+        )
+        return jax.jit(algorithm.gradient)(jax.random.key(3), THETA)
+
+    free, metrics = gradient(None)
+    assert "limited_share" not in metrics
+    same, metrics = gradient(1e6)
+    np.testing.assert_allclose(same, free, rtol=1e-5)
+    assert metrics["limited_share"] == 0
+    cut, metrics = gradient(1e-9)
+    assert metrics["limited_share"] == 1
+    assert metrics["dropped_share"] == 0
+    assert np.isclose(np.abs(4 * cut / 1e-9) % 2, 0, atol=1e-3)  # ±1 ±1 ±1 ±1
+    assert np.abs(free) > 1e-6
+
+
 @functools.cache
 def population_program():
     algorithm = assemble_lives(counting(tasks=4), outer.gradient_steps(outer.descent(outer_lr=1e-9)), lifetime=8)
