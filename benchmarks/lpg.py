@@ -157,7 +157,7 @@ def compare(family: str, rules: Sequence[Rule], arguments: Arguments) -> dict[st
         found.append((run, normalized, *best(run, others, [(r, c) for r in RATES for c in CRITIC_RATES])))
     run, normalized, chosen, _ = max(found, key=lambda row: row[-1])
     short_lives = run(unseen, *chosen)
-    result: dict[str, Any] = {"family": family}
+    result: dict[str, Any] = {"family": family, "updates": arguments.updates, "tuning_updates": short}
     result["actor_critic_chosen"] = {"rate": chosen[0], "critic_rate": chosen[1], "normalized": normalized}
     result["rules"], of_rule, rate = [], by_rule(short), ()
     for rule in rules:
@@ -196,22 +196,24 @@ def draw(results: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows, updates = results["families"], int(results["arguments"]["updates"])
+    rows = results["families"]
     figure, axes = plt.subplots(2, len(rows), figsize=(3.0 * len(rows), 5.4), layout="constrained", squeeze=False)
     labels = {"actor_critic": "actor-critic, tuned", "rule": "learned rule"}
     for (above, below), row in zip(axes.T, rows, strict=True):
         for name, label in labels.items():
             curve = np.asarray(row[name]["curve"])
-            above.plot((np.arange(len(curve)) + 0.5) * (updates + 1) / len(curve), curve, label=label, linewidth=1.2)
+            updates = (np.arange(len(curve)) + 0.5) * (row["updates"] + 1) / len(curve)
+            above.plot(updates, curve, label=label, linewidth=1.2)
         above.set(title=row["family"].replace(", ", ",\n", 1), xlabel="updates of a life", xscale="log")
         iterations = [rule["iterations"] for rule in row["rules"]]
         mean, half = np.array([rule["life_gain"] for rule in row["rules"]]).T
         below.errorbar(iterations, mean, half, marker="o", markersize=3, capsize=2, color="C1")
+        below.set_title(f"lives of {row['tuning_updates']}", fontsize=9)
         below.axhline(0, color="0.6", linewidth=0.8)
         below.set(xlabel="meta-updates", xscale="log")
     axes[0, 0].set_ylabel("return")
     axes[0, 0].legend(frameon=False, fontsize=7)
-    axes[1, 0].set_ylabel(f"gain over actor-critic,\nlives of {results['arguments']['tuning_updates']}")
+    axes[1, 0].set_ylabel("gain over actor-critic")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
