@@ -172,6 +172,23 @@ PRESETS |= {
             _BANDIT.algorithm_options, tasks=2400, minibatches=8, entropy_weight=0.02, entropy_half_life=250
         ),
     ),
+    # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts.
+    "tabular-mdp-duan2016": dataclasses.replace(
+        _BANDIT,
+        task="tabular-mdp",
+        env_option=(),
+        horizon=10,
+        iterations=600,
+        outer_lr_schedule="cosine",
+        algorithm_options=dataclasses.replace(
+            _BANDIT.algorithm_options,
+            tasks=1200,
+            episodes=10,
+            minibatches=8,
+            entropy_weight=0.02,
+            entropy_half_life=150,
+        ),
+    ),
     # On the physics of the paper, and with the rate halved after the first of several steps.
     "cheetah-dir-promp2019": dataclasses.replace(
         _PROMP,
