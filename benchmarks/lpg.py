@@ -211,6 +211,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
         below.set_title(f"lives of {row['tuning_updates']}", fontsize=9)
         below.axhline(0, color="0.6", linewidth=0.8)
         below.set(xlabel="meta-updates", xscale="log")
+        below.set_xticks(iterations, [str(number) for number in iterations])
+        below.minorticks_off()
     axes[0, 0].set_ylabel("return")
     axes[0, 0].legend(frameon=False, fontsize=7)
     axes[1, 0].set_ylabel("gain over actor-critic")
