@@ -1,6 +1,6 @@
 """Level 1's interfaces: bundles of pure functions, closed over and never passed through jit.
 
-A bundle says what a part can do; `metarl_jax.compose` is the one place that puts parts together.
+A bundle says what a part can do. `metarl_jax.compose`, `sequential` and `lifelong` put parts together.
 """
 
 import dataclasses

@@ -8,8 +8,8 @@ Axis legend, used in every docstring of the library:
     T   environment steps per episode (the horizon)
 
 In the survey's terms (Beck et al. 2023, arXiv:2301.08028) a trial has H = S·N episodes and a burn-in of
-K = burn_in·N episodes. Parts of the library see one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; only
-`metarl_jax.outer.meta_gradient` sees B.
+K = burn_in·N episodes. Most parts of the library see one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; B is
+known to `metarl_jax.outer` and to the assemblies.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Level 2, the one assembly: parts that see one task become a meta-gradient over B tasks.
+"""Level 2: parts that see one task become a meta-gradient over B tasks.
 
 Two phases. `collect` runs the trial, physics included, without gradients. `replay` runs the same adapter again on the
 fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.

@@ -1,4 +1,4 @@
-"""Policies with multilayer perceptrons. The only module that imports flax.linen."""
+"""Policies with multilayer perceptrons, by flax.linen."""
 
 import math
 from collections.abc import Callable, Sequence
