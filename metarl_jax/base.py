@@ -25,13 +25,13 @@ class TaskEnv:
         ValueError: a size or the horizon is not a positive integer, or a function is none.
     """
 
-    sample_task: Callable[[Key], PyTree]
+    sample_task: Callable[[Key], PyTree] = dataclasses.field(repr=False)
     """``key → task``, any pytree of arrays; a function of the key alone. What else it reads, such as a variable of a
     curriculum, is frozen when it is compiled: a later change goes unnoticed. For another p(M) make another environment,
     ``dataclasses.replace(env, sample_task=...)``, and an algorithm for it"""
-    reset: Callable[[Key, PyTree], Any]
+    reset: Callable[[Key, PyTree], Any] = dataclasses.field(repr=False)
     """``(key, task) → state``, a fresh start for every key"""
-    step: Callable[[PyTree, Any, jax.Array], Any]
+    step: Callable[[PyTree, Any, jax.Array], Any] = dataclasses.field(repr=False)
     """``(task, state, action) → state``"""
     observation_size: int
     action_size: int
@@ -40,7 +40,7 @@ class TaskEnv:
     """T, environment steps per episode"""
     discrete: bool = False
     name: str = "custom"
-    scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = None
+    scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = dataclasses.field(default=None, repr=False)
     """``(task, state) → (system, pipeline state)``: Brax's or like them, for a renderer; the system's `opt.timestep`
     is the seconds between two moments. None: there is no body to draw"""
 

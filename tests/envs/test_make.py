@@ -127,3 +127,9 @@ env = e.make("reacher-goal", backend="generalized")
 print(jax.eval_shape(env.reset, jax.random.key(0), goal).observation.shape)
 """
     assert run_python(code, tmp_path).stdout.strip() == "(8,)"
+
+
+def test_an_environment_prints_what_a_reader_asks_for():
+    env = envs.make("point-nav", horizon=7)
+    fields = "observation_size=2, action_size=2, horizon=7, discrete=False, name='point-nav@finn2017'"
+    assert repr(env) == f"TaskEnv({fields})"
