@@ -21,9 +21,9 @@ from metarl_jax.base import (
     Trial,
 )
 from metarl_jax.checks import choose
+from metarl_jax.entry import entry_points
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import FastParameters, labels_of, resolve_advantage, resolve_optimizer
-from metarl_jax.precision import full_precision
 from metarl_jax.types import AVERAGES, MetaState, PyTree, Trajectory, strongly_typed
 
 
@@ -247,8 +247,7 @@ def assemble(
     def adapt(key, theta, task, steps=None):
         return outer.adapt(key, outer.with_steps(parts, steps), theta, task)
 
-    functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)
-    return MetaAlgorithm(*functions, parts.policy)
+    return entry_points(init, update, adapt, gradient, parts.policy)
 
 
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:

@@ -269,6 +269,14 @@ def evaluate(
         raise ValueError(
             "θ has another structure than this algorithm's; evaluate it with the algorithm that trained it"
         )
+    if all(
+        new.shape[1:] == jnp.shape(old)[1:] and jnp.ndim(old) == new.ndim
+        for new, old in zip(*map(jax.tree.leaves, (fresh, params)), strict=True)
+    ):
+        raise ValueError(
+            f"θ is that of {len(jax.tree.leaves(params)[0])} seeds, by its leading axis; evaluate one after the other: "
+            "jax.tree.map(lambda leaf: leaf[0], θ)"
+        )
     fits = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), fresh, params)
     for path, fit in jax.tree_util.tree_leaves_with_path(fits):
         if not fit:

@@ -9,8 +9,8 @@ from flax import struct
 
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, OuterOptimizer
+from metarl_jax.entry import entry_points
 from metarl_jax.outer import lives
-from metarl_jax.precision import full_precision
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
@@ -158,5 +158,4 @@ def assemble_lives(
         life, seen = lives.live(life_key, parts, theta, life, stages, outer.summary)
         return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
-    functions = full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient)
-    return MetaAlgorithm(*functions, parts.policy)
+    return entry_points(init, update, adapt, gradient, parts.policy)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import MetaAlgorithm
+from metarl_jax.entry import entry_points
 from metarl_jax.types import Metrics, PyTree
 
 
@@ -98,4 +99,4 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
         mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *ascents.values())
         return mean, _joint(metrics)
 
-    return MetaAlgorithm(init, update, first.adapt, gradient, first.policy)
+    return entry_points(init, update, first.adapt, gradient, first.policy)

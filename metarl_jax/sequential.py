@@ -11,8 +11,8 @@ import optax
 
 from metarl_jax import checks, devices, inner, outer, policies
 from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, RecurrentPolicy, TaskEnv, Trial
+from metarl_jax.entry import entry_points
 from metarl_jax.outer.trials import Weights
-from metarl_jax.precision import full_precision
 from metarl_jax.rollout import trial as run_trial
 from metarl_jax.types import AVERAGES, Adaptation, MetaState, PyTree, Trajectory, strongly_typed
 
@@ -272,4 +272,4 @@ def assemble_trials(
         memory, seen = one_trial(key, theta, task, kept, own)
         return Adaptation(policy.params(theta, memory), *seen)
 
-    return MetaAlgorithm(full_precision(init), full_precision(update), full_precision(adapt), full_precision(gradient))
+    return entry_points(init, update, adapt, gradient)

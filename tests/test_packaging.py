@@ -97,7 +97,7 @@ def test_a_named_algorithm_is_a_few_lines(name):
 LEVELS = [
     {"types", "checks", "precision"},
     {"base", "batching", "devices"},
-    {"soundness"},
+    {"entry", "soundness"},
     {"envs", "policies"},
     {"rollout"},
     {"inner"},

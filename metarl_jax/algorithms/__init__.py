@@ -68,6 +68,11 @@ _WITHOUT = {
     "self-tuning": _WITHOUT_SELF_TUNING,
 }
 
+# What other libraries call it.
+_RATES = "outer_lr, the rate of the outer loop, or inner_lr, that of the inner one"
+_OTHERS_NAMES = {"learning_rate": _RATES, "lr": _RATES, "gamma": "discount", "batch_size": "tasks, B, or episodes, N"}
+_OTHERS_NAMES |= {"hidden_sizes": "policy={'hidden': (64, 64)}", "gae_lambda": "lambda_", "num_tasks": "tasks"}
+
 
 def names() -> tuple[str, ...]:
     """The registered algorithms."""
@@ -102,6 +107,8 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
     accepted = options(name)
     for option in given:
         if option not in accepted and option not in _WITHOUT.get(name, ()):
+            if option in _OTHERS_NAMES:
+                raise ValueError(f"unknown option of {name} {option!r}: here it is {_OTHERS_NAMES[option]}")
             raise unknown(f"option of {name}", option, accepted)
     for field in dataclasses.fields(TaskEnv):
         if not hasattr(env, field.name):

@@ -7,9 +7,9 @@ import optax
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.compose import assemble, build_parts
+from metarl_jax.entry import entry_points
 from metarl_jax.inner import Critic
 from metarl_jax.policies.likelihood import mean_of_counted
-from metarl_jax.precision import full_precision
 
 
 def es_maml(
@@ -40,7 +40,6 @@ def es_maml(
     if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
         raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
 
-    @full_precision
     def estimate(key, theta, shaped):
         noise, data, fitness, known = outer.antithetic(key, parts, theta, sigma)
         known = jnp.broadcast_to(known[:, None], fitness.shape)
@@ -57,4 +56,5 @@ def es_maml(
         return state, metrics | outer.rate_of(opt_state)
 
     composed = assemble(parts, outer.gradient_steps(step))
-    return composed._replace(update=update, gradient=lambda key, theta: estimate(key, theta, shaped=False))
+    functions = composed.init, update, composed.adapt, lambda key, theta: estimate(key, theta, shaped=False)
+    return entry_points(*functions, composed.policy)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from metarl_jax import checks, inner, outer
+from metarl_jax import checks, inner, outer, policies
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, Policy, TaskEnv
 from metarl_jax.compose import build_parts
 from metarl_jax.inner.rates import Rate
 from metarl_jax.lifelong import assemble_lives
-from metarl_jax.policies import make_policy
 
 WITHOUT = ("credit", "credit_estimator", "surrogate", "fast_parameters", "inner_lr_beyond", "entropy_weight")
 WITHOUT += ("stage_steps", "multi_step_iterations")
@@ -49,7 +48,7 @@ def lpg(
     """
     step, common = outer.take_descent(common | {"max_gradient_norm": max_gradient_norm})
     common = checks.without(WITHOUT, common, "lpg learns all of the inner update and has weights of its own")
-    own, sizes = make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
+    own, sizes = policies.make_policy(env, policy), policy if isinstance(policy, Mapping) else {}
     agent = inner.learned_rule(env, own, rule_size, prediction_size, discount, sizes)
     optimizer = inner.rule_optimizer(agent.policy, inner_optimizer, inner_lr, std_lr, adaptation_steps, common)
     own_discount = {} if callable(common.get("advantage")) else {"discount": discount}

@@ -60,9 +60,28 @@ def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTre
 def entropy(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
     """H(π_φ(·|s)) [N, T] in nats; that of the first step on padding."""
     if seen is not None:
-        return jax.vmap(jax.vmap(lambda distribution: distribution.entropy()))(seen)
+        return jax.vmap(jax.vmap(lambda distribution: _having("entropy", distribution)()))(seen)
     observation = pad_with_first(trajectory.observation, trajectory.valid)
-    return jax.vmap(jax.vmap(lambda o: policy.apply(params, o).entropy()))(observation)
+    return jax.vmap(jax.vmap(lambda o: _having("entropy", policy.apply(params, o))()))(observation)
+
+
+NEEDED_FOR = {
+    "entropy": "an entropy bonus needs its entropy(); give it one, or leave entropy_weight at 0",
+    "kl": "a penalty or a bound on how far the policy moves needs its kl(other); give it one, or choose an algorithm "
+    "without, such as maml",
+}
+
+
+def _having(method: str, distribution):
+    """The method of a policy's distribution.
+
+    Raises:
+        ValueError: it has none.
+    """
+    found = getattr(distribution, method, None)
+    if found is None:
+        raise ValueError(f"the policy's {type(distribution).__name__} has no method {method}, and {NEEDED_FOR[method]}")
+    return found
 
 
 def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
@@ -99,8 +118,10 @@ def kl_from_behavior(
     acted = distributions(policy, behavior, trajectory) if acted is None else acted
     if seen is None:
         observation = pad_with_first(trajectory.observation, trajectory.valid)
-        return jax.vmap(jax.vmap(lambda o: policy.apply(behavior, o).kl(policy.apply(params, o))))(observation)
-    return jax.vmap(jax.vmap(lambda then, now: then.kl(now)))(acted, seen)
+        return jax.vmap(jax.vmap(lambda o: _having("kl", policy.apply(behavior, o))(policy.apply(params, o))))(
+            observation
+        )
+    return jax.vmap(jax.vmap(lambda then, now: _having("kl", then)(now)))(acted, seen)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -1,0 +1,87 @@
+"""The four functions of an algorithm as they are called: what goes in is checked, before JAX or flax sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.base import MetaAlgorithm, Policy
+from metarl_jax.precision import full_precision
+from metarl_jax.types import MetaState
+
+
+def entry_points(
+    init: Callable[..., Any],
+    update: Callable[..., Any],
+    adapt: Callable[..., Any],
+    gradient: Callable[..., Any],
+    policy: Policy | None = None,
+) -> MetaAlgorithm:
+    """The algorithm of these functions: in full precision, and with arguments in their order and of their kind.
+
+    The checks run when a function is traced, so a compiled one pays nothing for them. They raise ValueError.
+    """
+
+    def checked_init(key):
+        _check_key(key)
+        return init(key)
+
+    def checked_update(key, state):
+        _check_key(key)
+        if not isinstance(state, MetaState):
+            raise ValueError(
+                f"state is {_words(state)}; update takes (key, state), and a state is what init and update return"
+            )
+        return update(key, state)
+
+    def checked_adapt(key, theta, task, steps=None):
+        _check_theta(key, theta, init)
+        return adapt(key, theta, task, steps)
+
+    def checked_gradient(key, theta):
+        _check_theta(key, theta, init)
+        return gradient(key, theta)
+
+    functions = checked_init, checked_update, checked_adapt, checked_gradient
+    return MetaAlgorithm(*map(full_precision, functions), policy)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, MetaState):
+        return "a MetaState"
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"an array {value.dtype}{list(value.shape)}"
+    return repr(value) if isinstance(value, int | float | str) or value is None else f"of type {type(value).__name__}"
+
+
+def _is_key(value: Any) -> bool:
+    """A typed key, or one of the older kind, a few words of uint32; of any shape."""
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32)
+
+
+def _check_key(key: Any) -> None:
+    if not _is_key(key):
+        raise ValueError(f"key is {_words(key)}; the first argument is a key, such as jax.random.key(0)")
+    lead = key.ndim if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.ndim - 1
+    if lead:
+        raise ValueError(f"key has shape {list(key.shape)}, and one key is wanted; take one, or jax.vmap over several")
+
+
+def _check_theta(key: Any, theta: Any, init: Callable[..., MetaState]) -> None:
+    _check_key(key)
+    if isinstance(theta, MetaState):
+        raise ValueError("θ is a MetaState; pass its params: state.params")
+    if _is_key(theta):
+        raise ValueError("θ is a key; the arguments are (key, θ), and the task after them where there is one")
+    own = jax.eval_shape(init, key).params
+    if jax.tree.structure(own) != jax.tree.structure(theta):
+        return  # whoever hands in a tree of another kind may know why
+    pairs = [(leaf.shape, jnp.shape(other)) for leaf, other in zip(*map(jax.tree.leaves, (own, theta)), strict=True)]
+    if all(len(other) > len(shape) and other[1:] == shape for shape, other in pairs):
+        several = pairs[0][1][0]
+        raise ValueError(
+            f"θ is that of {several} seeds, by its leading axis; take one, jax.tree.map(lambda leaf: leaf[0], θ), or "
+            "jax.vmap over them"
+        )
