@@ -23,10 +23,12 @@ def entry_points(
     The checks run when a function is traced, so a compiled one pays nothing for them. They raise ValueError.
     """
 
+    @full_precision
     def checked_init(key):
         _check_key(key)
         return init(key)
 
+    @full_precision
     def checked_update(key, state):
         _check_key(key)
         if not isinstance(state, MetaState):
@@ -35,16 +37,17 @@ def entry_points(
             )
         return update(key, state)
 
+    @full_precision
     def checked_adapt(key, theta, task, steps=None):
         _check_theta(key, theta, init)
         return adapt(key, theta, task, steps)
 
+    @full_precision
     def checked_gradient(key, theta):
         _check_theta(key, theta, init)
         return gradient(key, theta)
 
-    functions = checked_init, checked_update, checked_adapt, checked_gradient
-    return MetaAlgorithm(*map(full_precision, functions), policy)
+    return MetaAlgorithm(checked_init, checked_update, checked_adapt, checked_gradient, policy)
 
 
 def _words(value: Any) -> str:
