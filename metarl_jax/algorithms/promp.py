@@ -39,9 +39,11 @@ def promp(
         if common.get("adaptation_steps") == 0:
             raise ValueError("inner_kl_target is for what inner steps learn from; leave it out, or take a step")
         steps = adaptive_penalty(steps, inner_kl_weight, inner_kl_target)
+    penalty = inner_kl(inner_kl_weight)
     return compose(
         env,
-        objective=add(clipped(clip), inner_kl(inner_kl_weight)),
+        # Without a weight it would only ask the policy's distribution for a KL.
+        objective=add(clipped(clip), penalty) if inner_kl_weight else clipped(clip),
         outer_optimizer=steps,
         surrogate=surrogate,
         **common,

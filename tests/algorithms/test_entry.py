@@ -94,6 +94,7 @@ class Bare:
     [
         ("maml", {}, None),
         ("e-maml", {}, None),
+        ("promp", {"inner_kl_weight": 0.0}, None),
         ("promp", {}, "Bare has no method kl, and a penalty or a bound .*choose an algorithm without, such as maml"),
         ("maml", {"entropy_weight": 0.1}, "Bare has no method entropy, and an entropy bonus needs"),
         ("maml-trpo", {}, "trust region and the policy's Bare has no method kl"),
