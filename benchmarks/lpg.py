@@ -232,6 +232,9 @@ def main(arguments: Arguments) -> None:
     ]:
         if name not in known:
             raise SystemExit(f"{name!r} is none of {', '.join(map(repr, known))}")
+    if arguments.rules is not None and not list(arguments.rules.glob("rule-*.npz")):
+        raise SystemExit(f"{arguments.rules} has no rule-*.npz")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes
     if arguments.rules is None:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"learning a rule from {', '.join(arguments.learn_from)}; {machine}; {date.today()}")

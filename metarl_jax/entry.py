@@ -20,7 +20,15 @@ def entry_points(
 ) -> MetaAlgorithm:
     """The algorithm of these functions: in full precision, and with arguments in their order and of their kind.
 
-    The checks run when a function is traced, so a compiled one pays nothing for them. They raise ValueError.
+    The checks run when a function is traced, so a compiled one pays nothing for them. They raise ValueError: for a key
+    that is none or several, a state that is none, and a θ that is a state, a key, or that of several seeds.
+
+    Args:
+        init: ``key → MetaState``.
+        update: ``(key, state) → (state, metrics)``.
+        adapt: ``(key, θ, task, steps) → Adaptation``.
+        gradient: ``(key, θ) → (gradient, metrics)``.
+        policy: what acts with φ, if the algorithm says so.
     """
 
     @full_precision
