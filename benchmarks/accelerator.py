@@ -93,6 +93,8 @@ def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: 
         peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
         if peak:
             report("memory", after=names[-1], peak_MiB=peak / 2**20)
+    for name, spent in farm.trace(folder, a.trace, a.out / "traces"):
+        report("traced", program=name, seconds=spent)
 
 
 def run_one(a: argparse.Namespace, section: str) -> None:
@@ -116,6 +118,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=500.0, help="of all sections together")
     parser.add_argument("--sections", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--programs", nargs="+", default=list(PROGRAMS), choices=list(PROGRAMS))
+    parser.add_argument("--trace", nargs="*", default=[], choices=list(PROGRAMS), help="one call by the profiler")
     parser.add_argument("--scale", type=float, default=1.0, help="factor on all sizes, below 1 for a rehearsal")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each program at most")
     parser.add_argument("--workers", type=int, default=min(9, os.cpu_count() or 1), help="compilations at a time")

@@ -203,6 +203,28 @@ def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) 
             yield name, figures | {"steps": program.steps, "steps_per_second": program.steps / median}
 
 
+def trace(folder: Path, names: Sequence[str], out: Path) -> Iterator[tuple[str, float]]:
+    """Records one call of each compiled program with JAX's profiler, after a call that is not recorded.
+
+    Args:
+        folder: where their executables are.
+        names: of the programs.
+        out: folder of the traces, one for each program.
+
+    Yields:
+        A program's name, and the seconds that the recorded call took.
+    """
+    import jax
+
+    for name in names:
+        if _file(folder, name).exists():
+            program = Loaded(folder, name)
+            program()
+            with jax.profiler.trace(str(out / name.replace(" ", "-").replace(",", ""))):
+                seconds = program()
+            yield name, seconds
+
+
 def figures_of(line: str) -> dict[str, Any]:
     """What a farm's process said of its program."""
     try:

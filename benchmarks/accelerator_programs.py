@@ -106,11 +106,16 @@ PROGRAMS: dict[str, Program] = {
     "promp point-nav, deterministic": trained("promp", "point-nav", flags=DETERMINISTIC),
     "maml-trpo point-nav": trained("maml-trpo", "point-nav"),
     "rl2 point-nav": trained("rl2", "point-nav", episodes=1),
+    "rl2 five arms": trained("rl2", "bernoulli-bandit", tasks=2400, episodes=1, epochs=2, minibatches=8),
+    "rl2 five arms, 256 numbers": trained(
+        "rl2", "bernoulli-bandit", tasks=2400, episodes=1, epochs=2, minibatches=8, memory_size=256
+    ),
     "promp point-nav, 32 seeds": trained("promp", "point-nav", seeds=32),
     "promp point-nav, loops in command buffers": trained("promp", "point-nav", flags=LOOPS),
     "promp point-nav, no command buffers": trained("promp", "point-nav", flags=NO_BUFFERS),
     "promp point-nav, leave one out": trained("promp", "point-nav", baseline="leave_one_out"),
     # Twice the same: do programs that were compiled by different processes give the same bits?
+    "promp point-nav, again": trained("promp", "point-nav"),
     "promp reacher": trained("promp", "reacher-goal", horizon=50),
     "promp reacher, again": trained("promp", "reacher-goal", horizon=50),
     "promp reacher, deterministic": trained("promp", "reacher-goal", horizon=50, flags=DETERMINISTIC),
@@ -130,7 +135,7 @@ PROGRAMS: dict[str, Program] = {
 
 GROUPS: tuple[tuple[str, ...], ...] = (
     tuple(name for name in PROGRAMS if name == "bare cheetah spring 800" or name.startswith("promp cheetah")),
-    tuple(name for name in PROGRAMS if "point-nav" in name),
+    tuple(name for name in PROGRAMS if "point-nav" in name or "five arms" in name),
     tuple(name for name in PROGRAMS if name.startswith("promp reacher")),
     tuple(name for name in PROGRAMS if name.startswith("bare") and name != "bare cheetah spring 800"),
 )

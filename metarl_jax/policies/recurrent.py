@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.networks import mlp, orthogonal, value_mlp
+from metarl_jax.precision import full_precision
 from metarl_jax.types import Percept, PyTree
 
 
@@ -38,18 +39,42 @@ def _input_size(env: TaskEnv) -> int:
     return env.observation_size + env.action_size + 2
 
 
+def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
+    """2σ(W s + b) in (0, 2)^M, its ``init`` and ``apply``: about 1 for s = 0, and another for every one-hot s."""
+    layer = nn.Dense(memory_size, kernel_init=nn.initializers.normal(1.0), param_dtype=float)
+
+    def init(key: jax.Array) -> PyTree:
+        return layer.init(key, jnp.zeros(observation_size, float))["params"]
+
+    @full_precision
+    def apply(params: PyTree, observation: PyTree) -> jax.Array:
+        flat = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(observation)]
+        return 2 * jax.nn.sigmoid(layer.apply({"params": params}, jnp.concatenate(flat)))
+
+    return init, apply
+
+
 def gru(
-    env: TaskEnv, memory_size: int = 64, hidden: Sequence[int] = (), activation: str = "tanh", **gaussian_options
+    env: TaskEnv,
+    memory_size: int = 64,
+    hidden: Sequence[int] = (),
+    activation: str = "tanh",
+    gated: bool = False,
+    **gaussian_options,
 ) -> RecurrentPolicy:
     """m_t = GRU(m_{t−1}, [s_t, a_{t−1}, r_{t−1}, start_t]), π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory m_t itself.
 
-    Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763).
+    Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where each state has actions of its own to remember, as in
+    a random MDP, reading takes a product of s_t and the memory, which a GRU learns late or never without the gate.
+
+    Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763); the gate is this library's.
 
     Args:
         env: whose sizes to use.
         memory_size: numbers in the memory.
         hidden: sizes of the layers between the memory and the outputs; none means linear ones.
         activation: "tanh" or "relu".
+        gated: whether the observation gates what is read of the memory.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.gaussian_mlp`.
 
     Raises:
@@ -60,13 +85,17 @@ def gru(
     # The head is the library's own policy network, which sees the memory in the place of an observation.
     head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
     init_value, value = value_mlp(size, hidden, activation)
+    init_gate, gate = _gate(env.observation_size, size)
+    gated = checks.boolean("gated", gated)
 
     def init(key):
         memory_key, head_key, value_key = jax.random.split(key, 3)
-        return {"memory": init_memory(memory_key), "policy": head.init(head_key), "value": init_value(value_key)}
+        params = {"memory": init_memory(memory_key), "policy": head.init(head_key), "value": init_value(value_key)}
+        return params | ({"gate": init_gate(jax.random.fold_in(memory_key, 1))} if gated else {})
 
     def act(params, memory, observation):
-        return head.apply(params["policy"], memory), value(params["value"], memory)
+        read = memory * gate(params["gate"], observation) if gated else memory
+        return head.apply(params["policy"], read), value(params["value"], read)
 
     return RecurrentPolicy(
         init,

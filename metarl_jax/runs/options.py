@@ -20,6 +20,8 @@ class PolicyConfig:
     """smooth floor under that standard deviation (None: no floor)"""
     learn_std: bool | None = None
     """whether both loops move the standard deviation (None: True)"""
+    gated: bool | None = None
+    """whether the observation gates what rl2's policy reads of its memory (None: False)"""
     context_size: int | None = None
     """components of a context beside the observation, which --fast-parameters context adapts (None: 5 in cavia, else
     none)"""
