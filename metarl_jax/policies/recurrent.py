@@ -14,11 +14,14 @@ from metarl_jax.precision import full_precision
 from metarl_jax.types import Percept, PyTree
 
 
+def _flat(observation: PyTree) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(observation)])
+
+
 def _as_input(percept: Percept) -> jax.Array:
     """[observation, last action, last reward, whether an episode begins] as one vector."""
-    observation = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(percept.observation)]
     flags = jnp.stack([jnp.asarray(percept.reward, float), jnp.asarray(percept.start, float)])
-    return jnp.concatenate([*observation, percept.action, flags])
+    return jnp.concatenate([_flat(percept.observation), percept.action, flags])
 
 
 def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callable]:
@@ -29,8 +32,8 @@ def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callabl
     def init(key: jax.Array) -> PyTree:
         return cell.init(key, blank, jnp.zeros(input_size, float))["params"]
 
-    def remember(params: PyTree, memory: jax.Array, percept: Percept) -> jax.Array:
-        return cell.apply({"params": params}, memory, _as_input(percept))[0]
+    def remember(params: PyTree, memory: jax.Array, read: jax.Array) -> jax.Array:
+        return cell.apply({"params": params}, memory, read)[0]
 
     return init, lambda: jnp.zeros(memory_size, float), remember
 
@@ -48,10 +51,26 @@ def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
 
     @full_precision
     def apply(params: PyTree, observation: PyTree) -> jax.Array:
-        flat = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(observation)]
-        return 2 * jax.nn.sigmoid(layer.apply({"params": params}, jnp.concatenate(flat)))
+        return 2 * jax.nn.sigmoid(jnp.asarray(layer.apply({"params": params}, _flat(observation))))
 
     return init, apply
+
+
+def _encoder(input_size: int, sizes: Sequence[int]) -> tuple[Callable, Callable, int]:
+    """relu layers of a vector: their ``init``, their ``apply`` and the size of what comes out."""
+    if not isinstance(sizes, Sequence):
+        raise ValueError(f"encoder is {sizes!r}; it must be a sequence of layer sizes, such as (128,)")
+    sizes = [checks.integer("a layer size in encoder", size) for size in sizes]
+    layers = nn.Sequential([layer for size in sizes for layer in (nn.Dense(size, param_dtype=float), nn.relu)])
+
+    def init(key: jax.Array) -> PyTree:
+        return layers.init(key, jnp.zeros(input_size, float))["params"]
+
+    @full_precision
+    def apply(params: PyTree, read: jax.Array) -> jax.Array:
+        return jnp.asarray(layers.apply({"params": params}, read))
+
+    return init, apply, [input_size, *sizes][-1]
 
 
 def gru(
@@ -59,48 +78,67 @@ def gru(
     memory_size: int = 64,
     hidden: Sequence[int] = (),
     activation: str = "tanh",
+    encoder: Sequence[int] = (),
     gated: bool = False,
     **gaussian_options,
 ) -> RecurrentPolicy:
-    """m_t = GRU(m_{t−1}, [s_t, a_{t−1}, r_{t−1}, start_t]), π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory m_t itself.
+    """m_t = GRU(m_{t−1}, x_t), x_t = [s_t, a_{t−1}, r_{t−1}, start_t], π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory m_t.
 
-    Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where each state has actions of its own to remember, as in
-    a random MDP, reading takes a product of s_t and the memory, which a GRU learns late or never without the gate.
+    With an encoder the unit reads relu layers of the whole transition, x_t = MLP([s_{t−1}, s_t, a_{t−1}, r_{t−1}, start_t]),
+    and s_{t−1} is a part of the memory. Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where every state has
+    actions of its own to remember, as in a random MDP, writing and reading both take a product with a state; a plain unit
+    stays for long at what holds in all states.
 
-    Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763); the gate is this library's.
+    Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763); encoder and gate are additions.
 
     Args:
         env: whose sizes to use.
-        memory_size: numbers in the memory.
+        memory_size: numbers in the unit's memory.
         hidden: sizes of the layers between the memory and the outputs; none means linear ones.
-        activation: "tanh" or "relu".
+        activation: of these layers, "tanh" or "relu".
+        encoder: sizes of the layers that read a transition for the unit; none means no such layers.
         gated: whether the observation gates what is read of the memory.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.gaussian_mlp`.
 
     Raises:
         ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
     """
-    size = checks.integer("memory_size", memory_size)
-    init_memory, start, remember = _gru(_input_size(env), size)
+    size, gated = checks.integer("memory_size", memory_size), checks.boolean("gated", gated)
+    last_size = env.observation_size if encoder else 0
+    init_encoder, encode, encoded_size = _encoder(_input_size(env) + last_size, encoder)
+    init_memory, start, remember = _gru(encoded_size, size)
     # The head is the library's own policy network, which sees the memory in the place of an observation.
     head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
     init_value, value = value_mlp(size, hidden, activation)
     init_gate, gate = _gate(env.observation_size, size)
-    gated = checks.boolean("gated", gated)
 
     def init(key):
         memory_key, head_key, value_key = jax.random.split(key, 3)
         params = {"memory": init_memory(memory_key), "policy": head.init(head_key), "value": init_value(value_key)}
-        return params | ({"gate": init_gate(jax.random.fold_in(memory_key, 1))} if gated else {})
+        if encoder:
+            params["encoder"] = init_encoder(jax.random.fold_in(memory_key, 0))
+        if gated:
+            params["gate"] = init_gate(jax.random.fold_in(memory_key, 1))
+        return params
+
+    def remember_transition(params, memory, percept):
+        past, last = jnp.split(memory, [size])
+        read = jnp.concatenate([last, _as_input(percept)])
+        if not encoder:
+            return remember(params["memory"], past, read)
+        unit = remember(params["memory"], past, encode(params["encoder"], read))
+        return jnp.concatenate([unit, _flat(percept.observation)])
 
     def act(params, memory, observation):
-        read = memory * gate(params["gate"], observation) if gated else memory
+        read = memory[:size]
+        if gated:
+            read = read * gate(params["gate"], observation)
         return head.apply(params["policy"], read), value(params["value"], read)
 
     return RecurrentPolicy(
         init,
-        start=lambda params: start(),
-        remember=lambda params, memory, percept: remember(params["memory"], memory, percept),
+        start=lambda params: jnp.zeros(size + last_size, float),
+        remember=remember_transition,
         act=act,
         params=lambda params, memory: memory,
     )
@@ -137,13 +175,13 @@ def hypernetwork(env: TaskEnv, policy: Policy, memory_size: int = 64) -> Recurre
         return jax.tree.map(lambda b, w: b + jnp.tensordot(memory, w, 1), emit["bias"], emit["kernel"])
 
     def act(params, memory, observation):
-        seen = [jnp.ravel(jnp.asarray(leaf, float)) for leaf in jax.tree.leaves(observation)]
-        return policy.apply(phi(params, memory), observation), value(params["value"], jnp.concatenate([memory, *seen]))
+        seen = jnp.concatenate([memory, _flat(observation)])
+        return policy.apply(phi(params, memory), observation), value(params["value"], seen)
 
     return RecurrentPolicy(
         init,
         start=lambda params: start(),
-        remember=lambda params, memory, percept: remember(params["memory"], memory, percept),
+        remember=lambda params, memory, percept: remember(params["memory"], memory, _as_input(percept)),
         act=act,
         params=phi,
     )

@@ -20,6 +20,8 @@ class PolicyConfig:
     """smooth floor under that standard deviation (None: no floor)"""
     learn_std: bool | None = None
     """whether both loops move the standard deviation (None: True)"""
+    encoder: tuple[int, ...] | None = None
+    """sizes of the layers through which rl2's memory reads whole transitions (None: it reads a step without layers)"""
     gated: bool | None = None
     """whether the observation gates what rl2's policy reads of its memory (None: False)"""
     context_size: int | None = None
