@@ -82,12 +82,12 @@ def gru(
     gated: bool = False,
     **gaussian_options,
 ) -> RecurrentPolicy:
-    """m_t = GRU(m_{t−1}, x_t), x_t = [s_t, a_{t−1}, r_{t−1}, start_t], π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory m_t.
+    """m_t = GRU(m_{t−1}, x_t), x_t = [s_t, a_{t−1}, r_{t−1}, start_t], π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory.
 
-    With an encoder the unit reads relu layers of the whole transition, x_t = MLP([s_{t−1}, s_t, a_{t−1}, r_{t−1}, start_t]),
-    and s_{t−1} is a part of the memory. Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where every state has
-    actions of its own to remember, as in a random MDP, writing and reading both take a product with a state; a plain unit
-    stays for long at what holds in all states.
+    With an encoder the unit reads relu layers of the whole transition, x_t = MLP([s_{t−1}, s_t, a_{t−1}, r_{t−1},
+    start_t]), and the memory is [m_t, s_t]. Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where every
+    state has rewards of its own to remember, as in a random MDP, what is written must be a product of state, action and
+    reward, and what is read one of state and memory; a plain unit learns for long only what holds in all states.
 
     Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763); encoder and gate are additions.
 
@@ -106,7 +106,7 @@ def gru(
     size, gated = checks.integer("memory_size", memory_size), checks.boolean("gated", gated)
     last_size = env.observation_size if encoder else 0
     init_encoder, encode, encoded_size = _encoder(_input_size(env) + last_size, encoder)
-    init_memory, start, remember = _gru(encoded_size, size)
+    init_memory, blank, remember = _gru(encoded_size, size)
     # The head is the library's own policy network, which sees the memory in the place of an observation.
     head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
     init_value, value = value_mlp(size, hidden, activation)
@@ -137,7 +137,7 @@ def gru(
 
     return RecurrentPolicy(
         init,
-        start=lambda params: jnp.zeros(size + last_size, float),
+        start=lambda params: jnp.concatenate([blank(), jnp.zeros(last_size, float)]),
         remember=remember_transition,
         act=act,
         params=lambda params, memory: memory,

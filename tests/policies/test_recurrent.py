@@ -1,5 +1,6 @@
 """Policies with a memory: the cell against numpy, the hypernetwork's start, refusals."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,66 @@ def test_the_cell_is_a_gated_recurrent_unit():
             n = np.tanh(gates["n"] + r * (expected @ weights["hn"]["kernel"] + weights["hn"]["bias"]))
             expected = (1 - z) * n + z * expected
             np.testing.assert_allclose(memory, expected, rtol=1e-10)
+
+
+def test_an_encoder_reads_whole_transitions():
+    """x_t = relu(W₂ relu(W₁ [s_{t−1}, s_t, a_{t−1}, r_{t−1}, start_t])), then the unit that has no encoder."""
+    env = toys.walk()
+    with jax.enable_x64():
+        policy = mrl.policies.gru(env, memory_size=3, encoder=(5, 4))
+        params = policy.init(jax.random.key(0))
+        memory = policy.start(params)
+        unit, last, weights = np.zeros(3), np.zeros(env.observation_size), jax.tree.map(np.asarray, params["encoder"])
+        for step in range(3):
+            seen = percept(step, env)
+            memory = policy.remember(params, memory, seen)
+            x = np.concatenate([last, seen.observation, seen.action, [seen.reward, seen.start]])
+            for layer in ("layers_0", "layers_2"):
+                x = np.maximum(x @ weights[layer]["kernel"] + weights[layer]["bias"], 0)
+            unit = nn.GRUCell(3, param_dtype=float).apply({"params": params["memory"]}, unit, x)[0]
+            last = seen.observation
+            np.testing.assert_allclose(memory, np.concatenate([unit, last]), rtol=1e-10)
+            # What is done depends on the unit alone.
+            other = jnp.concatenate([memory[:3], -memory[3:]])
+            for of_one, of_other in zip(
+                jax.tree.leaves(policy.act(params, memory, last)),
+                jax.tree.leaves(policy.act(params, other, last)),
+                strict=True,
+            ):
+                np.testing.assert_array_equal(of_one, of_other)
+
+
+def test_a_gate_scales_what_is_read():
+    """π and V of m ⊙ 2σ(W s + b) are those of the policy without a gate at that memory; the unit is not touched."""
+    env = toys.walk()
+    with jax.enable_x64():
+        gated, plain = (mrl.policies.gru(env, memory_size=3, hidden=(4,), gated=gated) for gated in (True, False))
+        params = gated.init(jax.random.key(0))
+        jax.tree.map(
+            np.testing.assert_array_equal, {**params, "gate": None}, {**plain.init(jax.random.key(0)), "gate": None}
+        )
+        weights = jax.tree.map(np.asarray, params["gate"])
+        for seed in range(3):
+            memory = jax.random.normal(jax.random.key(seed), (3,))
+            seen = percept(seed, env)
+            np.testing.assert_array_equal(gated.remember(params, memory, seen), plain.remember(params, memory, seen))
+            gate = 2 / (1 + np.exp(-(seen.observation @ weights["kernel"] + weights["bias"])))
+            for of_gated, of_plain in zip(
+                jax.tree.leaves(gated.act(params, memory, seen.observation)),
+                jax.tree.leaves(plain.act(params, memory * gate, seen.observation)),
+                strict=True,
+            ):
+                np.testing.assert_allclose(of_gated, of_plain, rtol=1e-10)
+
+
+@pytest.mark.parametrize("options", [{"encoder": (6,)}, {"gated": True}, {"encoder": (6,), "gated": True}])
+def test_a_trial_is_replayed_to_its_own_probabilities(options):
+    """The ratio of the first step on a batch is 1: collection and replay pass through the same encoder and gate."""
+    algorithm = mrl.algorithms.rl2(
+        toys.walk(), policy=options, memory_size=3, tasks=4, episodes=2, epochs=1, minibatches=1
+    )
+    _, metrics = jax.jit(algorithm.update)(jax.random.key(1), jax.jit(algorithm.init)(jax.random.key(0)))
+    np.testing.assert_allclose([metrics["ratio_min"], metrics["ratio_max"]], 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64])
@@ -101,6 +162,9 @@ def test_a_hypernetwork_emits_weights_linear_in_the_memory():
         ({"hidden": (0,)}, "a layer size in hidden is 0"),
         ({"activation": "sine"}, "unknown activation 'sine'"),
         ({"init_std": -1.0}, "init_std is -1"),
+        ({"encoder": (0,)}, "a layer size in encoder is 0"),
+        ({"encoder": 8}, "encoder is 8; it must be a sequence of layer sizes"),
+        ({"gated": "yes"}, "gated is 'yes'"),
     ],
 )
 def test_refusals(options, message):
