@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training, zoo
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
+    from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Adaptation",
     "Adapter",
+    "Learner",
     "MetaAlgorithm",
     "MetaState",
     "Policy",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "learner": ("Learner",),
     "runs.load": ("load",),
     "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),

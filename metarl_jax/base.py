@@ -159,6 +159,29 @@ class OuterOptimizer(NamedTuple):
     """whether it asks the objective for its KL"""
 
 
+class Online(NamedTuple):
+    """f_θ without an environment: what acts and learns where somebody else steps the world, see `metarl_jax.Learner`.
+
+    `fast` is what it knows of the task: φ and the inner optimiser's state, or the memory.
+    """
+
+    start: Callable[[Key, PyTree], PyTree]
+    """``(key, θ) → fast`` before anything was seen"""
+    act: Callable[[PyTree, PyTree, Percept], tuple[PyTree, Any]]
+    """``(θ, fast, percept) → (fast, distribution)``: what to do now; a memory takes the percept in"""
+    params: Callable[[PyTree, PyTree], PyTree]
+    """``(θ, fast) → φ``"""
+    learn: Callable[[PyTree, PyTree, Trajectory], PyTree] | None
+    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; rows without a valid step are void, and what padding holds does
+    not matter. None: it has learned while it acted"""
+    stage: Callable[[], Trajectory]
+    """shapes and dtypes of a stage, leaves [N, T, ...]; a memory's is one episode"""
+    horizon: int
+    """environment steps of an episode. Where it is more than T, a row is a piece of an episode"""
+    env: TaskEnv
+    """whose observations and actions these are"""
+
+
 class MetaAlgorithm(NamedTuple):
     """All that training, evaluation, checkpoints and notebooks know of an algorithm. Every function is jittable."""
 
@@ -173,6 +196,8 @@ class MetaAlgorithm(NamedTuple):
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
     policy: Policy | None = None
     """what acts with φ, for those who want more of an episode than `adapt` keeps; None: the algorithm does not say"""
+    online: Online | None = None
+    """the same f_θ for an environment outside of the program; None: the algorithm does not say"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

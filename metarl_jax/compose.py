@@ -247,7 +247,7 @@ def assemble(
     def adapt(key, theta, task, steps=None):
         return outer.adapt(key, outer.with_steps(parts, steps), theta, task)
 
-    return entry_points(init, update, adapt, gradient, parts.policy)
+    return entry_points(init, update, adapt, gradient, parts.policy, outer.online(parts))
 
 
 def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:

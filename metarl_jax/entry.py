@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metarl_jax.base import MetaAlgorithm, Policy
+from metarl_jax.base import MetaAlgorithm, Online, Policy
 from metarl_jax.precision import full_precision
 from metarl_jax.types import MetaState
 
@@ -17,6 +17,7 @@ def entry_points(
     adapt: Callable[..., Any],
     gradient: Callable[..., Any],
     policy: Policy | None = None,
+    online: Online | None = None,
 ) -> MetaAlgorithm:
     """The algorithm of these functions: in full precision, and with arguments in their order and of their kind.
 
@@ -29,6 +30,7 @@ def entry_points(
         adapt: ``(key, θ, task, steps) → Adaptation``.
         gradient: ``(key, θ) → (gradient, metrics)``.
         policy: what acts with φ, if the algorithm says so.
+        online: the same for an environment outside of the program, if the algorithm says so.
     """
 
     @full_precision
@@ -55,7 +57,7 @@ def entry_points(
         _check_theta(key, theta, init)
         return gradient(key, theta)
 
-    return MetaAlgorithm(checked_init, checked_update, checked_adapt, checked_gradient, policy)
+    return MetaAlgorithm(checked_init, checked_update, checked_adapt, checked_gradient, policy, online)
 
 
 def _words(value: Any) -> str:

@@ -158,4 +158,4 @@ def assemble_lives(
         life, seen = lives.live(life_key, parts, theta, life, stages, outer.summary)
         return Adaptation(parts.adapter.params(theta, life.fast), *seen)
 
-    return entry_points(init, update, adapt, gradient, parts.policy)
+    return entry_points(init, update, adapt, gradient, parts.policy, outer.online_life(parts))

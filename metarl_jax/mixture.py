@@ -42,7 +42,7 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
     keeps its own outer optimiser's state, so a family with large gradients does not drown the others under Adam.
     ``gradient`` is the mean of the members' gradients, each at the same θ.
 
-    ``adapt`` and ``policy`` are those of the first member. For another family take its own:
+    ``adapt``, ``policy`` and ``online`` are those of the first member. For another family take its own:
     ``members[name].adapt(key, state.params, task)``.
 
     Args:
@@ -99,4 +99,4 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
         mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *ascents.values())
         return mean, _joint(metrics)
 
-    return entry_points(init, update, first.adapt, gradient, first.policy)
+    return entry_points(init, update, first.adapt, gradient, first.policy, first.online)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax import checks, devices, inner, outer, policies
-from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, RecurrentPolicy, TaskEnv, Trial
+from metarl_jax.base import AdvantageEstimator, MetaAlgorithm, MetaObjective, Online, RecurrentPolicy, TaskEnv, Trial
 from metarl_jax.entry import entry_points
 from metarl_jax.outer.trials import Weights
 from metarl_jax.rollout import trial as run_trial
-from metarl_jax.types import AVERAGES, Adaptation, MetaState, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, Adaptation, MetaState, Percept, PyTree, Trajectory, strongly_typed
 
 TrialEstimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
@@ -272,4 +272,24 @@ def assemble_trials(
         memory, seen = one_trial(key, theta, task, kept, own)
         return Adaptation(policy.params(theta, memory), *seen)
 
-    return entry_points(init, update, adapt, gradient)
+    return entry_points(init, update, adapt, gradient, online=_online(env, policy, sizes.horizon))
+
+
+def _online(env: TaskEnv, policy: RecurrentPolicy, horizon: int) -> Online:
+    """The memory where somebody else steps the environment."""
+
+    def act(theta: PyTree, memory: PyTree, percept: Percept):
+        memory = policy.remember(theta, memory, percept)
+        return memory, policy.act(theta, memory, percept.observation)[0]
+
+    def episode(key):
+        def kept(memory, trajectory):
+            return trajectory
+
+        theta, task = policy.init(key), env.sample_task(key)
+        return jax.tree.map(lambda leaf: leaf[0], run_trial(key, env, policy, theta, task, 1, horizon, kept)[1])
+
+    def stage():
+        return jax.eval_shape(episode, jax.random.key(0))
+
+    return Online(lambda key, theta: policy.start(theta), act, policy.params, None, stage, horizon, env)

@@ -104,7 +104,7 @@ LEVELS = [
     {"outer"},
     {"compose", "lifelong", "mixture", "sequential"},
     {"algorithms", "guard"},
-    {"training", "evaluation"},
+    {"learner", "training", "evaluation"},
     {"runs"},
     {"zoo"},
 ]

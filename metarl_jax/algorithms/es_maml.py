@@ -57,4 +57,4 @@ def es_maml(
 
     composed = assemble(parts, outer.gradient_steps(step))
     functions = composed.init, update, composed.adapt, lambda key, theta: estimate(key, theta, shaped=False)
-    return entry_points(*functions, composed.policy)
+    return entry_points(*functions, composed.policy, composed.online)

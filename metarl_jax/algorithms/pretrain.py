@@ -31,4 +31,4 @@ def pretrain(env: TaskEnv, *, inner_lr: Rate = 0.1, **common) -> MetaAlgorithm:
         raise ValueError(
             "pretrain never adapts, so nothing of an inner update can be learned; choose inner_optimizer='sgd'"
         )
-    return training._replace(adapt=adapting.adapt)
+    return training._replace(adapt=adapting.adapt, online=adapting.online)

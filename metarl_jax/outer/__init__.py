@@ -20,6 +20,7 @@ from metarl_jax.outer.meta_gradient import (
     with_steps,
 )
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
+from metarl_jax.outer.online import online, online_life
 from metarl_jax.outer.optimizers import (
     OuterRate,
     adaptive_penalty,
@@ -72,6 +73,8 @@ __all__ = [
     "meta_objective",
     "normalize_over_tasks",
     "nothing",
+    "online",
+    "online_life",
     "rate_of",
     "ratio",
     "replay",
