@@ -1,5 +1,7 @@
 """f_θ outside of the program: the same data give the φ of `adapt`, step by step, and misuse is told in words."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -133,8 +135,21 @@ def test_actions_are_draws_of_its_policy_and_nothing_is_traced_later(name, make)
         assert not np.array_equal(actions[id(one)][0], actions[id(other)][0])
 
 
+@pytest.mark.slow  # two thousand steps a stage
+@pytest.mark.parametrize(("direction", "least"), [(-1, 150), (1, 150)])
+def test_a_cheetah_of_gymnasium_turns_round(direction, least, capsys):
+    """The code of docs/deploying.md, as it stands there: one inner step gains hundreds in either direction."""
+    pytest.importorskip("gymnasium.envs.mujoco.half_cheetah_v5")
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "deploying.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    assert code.count('"HalfCheetah-v5"), -1') == 1
+    exec(code.replace('"HalfCheetah-v5"), -1', f'"HalfCheetah-v5"), {direction}'), {})
+    before, after, _ = (float(line.split(":")[1]) for line in capsys.readouterr().out.strip().splitlines()[-3:])
+    assert after - before > least
+
+
 def test_an_episode_goes_on_in_the_next_piece():
-    """Six steps in pieces of two: the observation after a piece is bootstrapped at, and only the sixth step is the end."""
+    """Six steps in pieces of two: a cut knows the observation after it, and only the sixth step ends the episode."""
     env = toys.walk()
     algorithm = mrl.algorithms.self_tuning(env, episodes=3, adaptation_steps=1, horizon=2)
     learner = mrl.Learner(algorithm, algorithm.init(KEY).params)

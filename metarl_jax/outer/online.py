@@ -47,7 +47,7 @@ def _online(
 
 
 def online(parts: Parts) -> Online:
-    """Of trials whose episodes are side by side: a stage is N whole episodes, and steps beyond L go on as in `adapt`."""
+    """Of trials whose episodes are side by side: a stage is N whole episodes; steps beyond L go on as in `adapt`."""
     trial, adapter = parts.trial, parts.adapter if parts.longer is None else parts.longer
 
     def collect(key, params, task):
