@@ -172,8 +172,8 @@ class Online(NamedTuple):
     params: Callable[[PyTree, PyTree], PyTree]
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory], PyTree] | None
-    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; rows without a valid step are void, and what padding holds does
-    not matter. None: it has learned while it acted"""
+    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; rows without a valid step are void, and what padding holds
+    does not matter. None: it has learned while it acted"""
     stage: Callable[[], Trajectory]
     """shapes and dtypes of a stage, leaves [N, T, ...]; a memory's is one episode"""
     horizon: int

@@ -17,8 +17,9 @@ class Learner:
     A stage has room for N episodes of at most T steps, the algorithm's `episodes` and `horizon`; φ stays as it is
     until ``learn()``, which makes one inner step from the episodes since the last one, N or fewer. It is the f_θ of
     ``algorithm.adapt``: the same episodes give the same φ, up to rounding. An algorithm with a memory, such as rl2,
-    learns while it acts: `full` is never true, and ``learn()`` does nothing. In lpg and self-tuning a stage has N pieces of
-    T steps, and an episode that is longer goes on in the next piece; there every ``observe`` takes the next observation.
+    learns while it acts: `full` is never true, and ``learn()`` does nothing. In lpg and self-tuning a stage has N
+    pieces of T steps, and an episode that is longer goes on in the next piece; there every ``observe`` takes the next
+    observation.
 
     All programs are compiled at the start, which takes seconds; afterwards nothing is traced, and no step waits for a
     compiler.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from metarl_jax.algorithms.anil import anil
@@ -27,6 +28,7 @@ from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
+from metarl_jax.checks import function as function_
 from metarl_jax.compose import build_parts, compose
 from metarl_jax.mixture import mixture
 from metarl_jax.outer import descent
@@ -55,6 +57,8 @@ ALGORITHMS = {
 }
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
+_OWN = frozenset(ALGORITHMS)
+
 # What a named algorithm fixes itself is not the user's to pass.
 _FIXED = {"objective"}
 # Where an algorithm hands on what it does not take itself, if not to `descent` and `build_parts`.
@@ -79,6 +83,29 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(ALGORITHMS))
 
 
+def register(name: str, function: Callable[..., MetaAlgorithm]) -> None:
+    """Makes an algorithm of one's own known by name, to `make` and, by ``--import MODULE``, to the scripts.
+
+    Its options are its parameters that have defaults; on the command line, those that no other algorithm has are
+    ``--option NAME=VALUE``. If it takes ``**common``, they include all of `compose`'s, which it hands on.
+
+    Args:
+        name: of the algorithm.
+        function: ``(env, **options) → MetaAlgorithm``.
+
+    Raises:
+        ValueError: the name is one of the package's own, or no name, or the function is none.
+    """
+    if name in _OWN:
+        raise ValueError(f"{name!r} is an algorithm of the package; choose another name")
+    if not isinstance(name, str) or not name or set(name) & set("/ "):
+        raise ValueError(f"name is {name!r}; it must be a word without '/' and spaces")
+    parameters = inspect.signature(function_(f"algorithm {name!r}", function)).parameters.values()
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    ALGORITHMS[name] = function
+    _FURTHER[name] = (descent, build_parts) if hands_on else ()
+
+
 def options(name: str) -> dict[str, Any]:
     """The options of an algorithm and their defaults: its own first, then those that it shares with others.
 
@@ -88,7 +115,8 @@ def options(name: str) -> dict[str, Any]:
     accepted = {}
     for function in (choose("algorithm", name, ALGORITHMS), *_FURTHER.get(name, (descent, build_parts))):
         for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
+            has_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+            if has_name and parameter.default is not parameter.empty and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
     return {option: default for option, default in accepted.items() if option not in _WITHOUT.get(name, ())}
 
@@ -140,6 +168,7 @@ __all__ = [
     "options",
     "pretrain",
     "promp",
+    "register",
     "reptile",
     "rl2",
     "rl2_hyper",

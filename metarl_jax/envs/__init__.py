@@ -3,8 +3,11 @@
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from metarl_jax import checks
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs import (
     ant,
@@ -32,6 +35,7 @@ from metarl_jax.types import Key
 
 _MODULES = (bandits, tabular, grid, rooms, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
+_OWN = frozenset(FAMILIES)
 
 
 def make(
@@ -57,6 +61,46 @@ def make(
         ImportError: the backend is "mujoco", and gymnasium, whose model files it reads, is not installed.
     """
     return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
+
+
+def register(
+    name: str,
+    build: Callable[..., TaskEnv],
+    *,
+    horizon: int,
+    ood: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None,
+    card: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Makes a family of one's own known by name, to `make` and to the scripts, as version v1.
+
+    Scripts find it by ``--import MODULE``, where MODULE calls this function.
+
+    Args:
+        name: of the family, such as "my-walk".
+        build: ``(name=, horizon=, **options) → TaskEnv``.
+        horizon: T if no other is asked for.
+        ood: ``options → those that the split "ood" changes``; None: there is no such split.
+        card: what `card` is to say: `formula`, `tasks`, `observation`, `start`, `source`, `differences` in words,
+            `random_start`, `shared_dynamics`, `finite` as in `Card`.
+        **options: of `build`, with their defaults.
+
+    Raises:
+        ValueError: the name is one of the package's own, or no name; or the card has an unknown entry.
+    """
+    if name in _OWN:
+        raise ValueError(f"{name!r} is a family of the package; choose another name")
+    if not isinstance(name, str) or not name or set(name) & set("@/ "):
+        raise ValueError(f"name is {name!r}; it must be a word without '@', '/' and spaces")
+    if taken := {"name", "split", "backend"} & set(options):
+        raise ValueError(f"{sorted(taken)[0]!r} is what make takes itself, so it can be no option of {name!r}")
+    checks.function("build", build)
+    known = {field.name for field in dataclasses.fields(Card)} & {field.name for field in dataclasses.fields(Family)}
+    for entry in card or {}:
+        if entry not in known - {"name"}:
+            raise checks.unknown("entry of the card", entry, sorted(known - {"name"}))
+    horizon = checks.integer("horizon", horizon)
+    FAMILIES[name] = _registry.of_user(name, build, horizon, ood, card or {}, options)
 
 
 def names() -> tuple[str, ...]:
@@ -123,6 +167,7 @@ __all__ = [
     "from_playground",
     "make",
     "names",
+    "register",
     "reveal_task",
     "versions",
 ]

@@ -102,6 +102,25 @@ class Card:
     """from the literature"""
 
 
+def of_user(
+    name: str,
+    build: Callable[..., TaskEnv],
+    horizon: int,
+    ood: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None,
+    card: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> Family:
+    """A family from outside of the package, with one version, v1; what its card is not told it does not say."""
+
+    def no_shift(options):
+        raise ValueError(f"{name!r} has no split 'ood'; register it with ood=, or choose from train, test")
+
+    told = dict.fromkeys(("formula", "tasks", "observation", "start", "source", "differences"), "not said") | card
+    shift = Ood("with other options" if ood else "none", ood or no_shift)
+    versions = {"v1": {"horizon": horizon, **options}}
+    return Family(name=name, build=build, versions=versions, ood=shift, **{"random_start": True} | told)
+
+
 def full_names(family: Family) -> tuple[str, ...]:
     """Names with version, the default first."""
     return tuple(f"{family.name}@{version}" for version in family.versions)

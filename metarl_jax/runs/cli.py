@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from metarl_jax.runs import startup, talk
+from metarl_jax.runs import parse_errors, startup, talk, user_modules
 
 T = TypeVar("T")
 
@@ -173,6 +173,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
     argv = sys.argv[1:] if argv is None else argv
     with startup.awake(), insistent(), _streams(), talk.noted(console):
         try:
+            with user_errors():
+                argv = user_modules.taken_from(argv)
             for word in argv:
                 if not word.isascii() and os.fsencode(word) != word.encode(errors="replace"):
                     raise UserError(f"the argument {word!a} is not text in UTF-8; give it another name")
@@ -217,6 +219,8 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
     import tyro
 
     captured = io.StringIO()
+    if "description" in settings:
+        settings["description"] += f"\n\n{user_modules.HELP}"
     extra: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(captured):
@@ -226,43 +230,7 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise UserError(_one_line(captured.getvalue())) from stop
-
-
-def _one_line(panel: str) -> str:
-    """The message of tyro's error panel, in our words: its text up to the pointer to the help, without the frame."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip(" │") for line in panel.splitlines()]
-    if len(lines) > 1 and lines[1].startswith("---"):  # where there is no frame, the title stands over a rule
-        lines = lines[2:]
-    lines = [line for line in lines if line and line[0] not in "╭╰─" and not line.startswith("---")]
-    kept: list[str] = []
-    for line in lines:
-        if line.startswith(("For full helptext", "Argument helptext", "Got errors")):
-            break
-        # Of "Perhaps you meant", the names are enough.
-        kept.append(re.sub(r"^(--[\w-]+).*", r"\1", line) if "Perhaps you meant:" in kept else line)
-    if "Perhaps you meant:" in kept:
-        at = kept.index("Perhaps you meant:")
-        close = list(dict.fromkeys(line for line in kept[at + 1 :] if line.startswith("--")))
-        kept = [*kept[:at], f"- did you mean {' or '.join(close)}?"] if close else kept[:at]
-    text = " ".join(kept)
-    for pattern, words in _IN_OUR_WORDS.items():
-        text = re.sub(pattern, words, text)
-    return text + " (--help lists every option)"
-
-
-# What tyro and Python say of a value that is none, and that a check has refused.
-_IN_OUR_WORDS = {
-    r"^Error parsing \w+: ": "",
-    r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)": r"\1 is \2; it must be an integer",
-    r"^Error parsing (--\S+): could not convert string to float: (.*)": r"\1 is \2; it must be a number",
-    r"^Error parsing (--\S+): no type matching \{None\}\|\W*INT\b.* could be instantiated from \[(.*)\]\.": (
-        r"\1 is \2; it must be an integer, or None"
-    ),
-    r"^Error parsing (--\S+): no type matching \{None\}\|\W*FLOAT\b.* could be instantiated from \[(.*)\]\.": (
-        r"\1 is \2; it must be a number, or None"
-    ),
-}
+        raise UserError(parse_errors.one_line(captured.getvalue())) from stop
 
 
 def console(quiet: bool = False) -> Console:
@@ -290,6 +258,8 @@ def prepare_jax(task: str | None = None) -> None:
 
         from metarl_jax import envs
 
+    with user_errors():
+        user_modules.load()
     with contextlib.suppress(ValueError):
         if task is not None and envs.card(task).backends:
             os.environ.setdefault("XLA_FLAGS", QUICK)

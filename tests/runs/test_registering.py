@@ -1,0 +1,163 @@
+"""Environments and algorithms from outside of the package, by name: in `make`, in `options`, in every script."""
+
+import json
+import os
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.runs import user_modules
+from tests.experiments.scripts import load as load_script
+
+KEY = jax.random.key(0)
+MODULE = '''
+import metarl_jax as mrl
+from tests import toys
+
+
+def walk(*, name, horizon, speed):
+    env = toys.walk(horizon)
+    return mrl.TaskEnv(**{**vars(env), "name": name, "step": lambda task, state, a: env.step(task, state, speed * a)})
+
+
+def scaled(env, *, share=0.5, **common):
+    """maml, whose inner rate is a share of 0.1."""
+    return mrl.algorithms.maml(env, inner_lr=0.1 * share, **common)
+
+
+mrl.envs.register("my-walk", walk, horizon=5, speed=1.0, ood=lambda options: {"speed": 2 * options["speed"]})
+mrl.algorithms.register("scaled", scaled)
+'''
+TINY = [
+    *("--import", "my_module", "--task", "my-walk", "--algorithm", "scaled", "--option", "share=0.25"),
+    *("--env-option", "speed=0.5", "--iterations", "2", "--tasks", "2", "--episodes", "4", "--hidden", "2"),
+    *("--eval-tasks", "2", "--eval-steps", "1", "--folder", "run"),
+]
+
+
+@pytest.fixture
+def user_module(tmp_path, monkeypatch):
+    """my_module.py in the working folder; what it registers is forgotten afterwards."""
+    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS, mrl.algorithms._FURTHER
+    before = [dict(registry) for registry in registries]
+    (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(user_modules.VARIABLE, "")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("my_module", None)
+    for registry, content in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(content)
+
+
+def test_by_name_they_are_what_they_are_by_hand(user_module):
+    assert user_modules.taken_from(["--import=my_module", "--tasks", "2"]) == ["--tasks", "2"]
+    user_modules.load()
+    env = mrl.envs.make("my-walk", horizon=4, speed=0.5)
+    assert (env.name, env.horizon) == ("my-walk@v1", 4)
+    assert mrl.envs.check(env) == ()
+    faster = mrl.envs.make("my-walk", split="ood")
+    task = env.sample_task(KEY)
+    one, other = (e.step(task, e.reset(KEY, task), np.ones(1)).observation for e in (mrl.envs.make("my-walk"), faster))
+    np.testing.assert_allclose(other - one, 1, rtol=1e-6)
+    assert mrl.envs.card("my-walk").options == {"speed": 1.0}
+    assert {"share", "episodes", "outer_lr", "inner_lr"} <= set(mrl.algorithms.options("scaled"))
+    ours, theirs = (
+        mrl.algorithms.make(name, env, tasks=2, episodes=2, **own)
+        for name, own in (("scaled", {"share": 0.25}), ("maml", {"inner_lr": 0.025}))
+    )
+    theta = ours.init(KEY).params
+    jax.tree.map(np.testing.assert_array_equal, ours.gradient(KEY, theta), theirs.gradient(KEY, theta))
+    with pytest.raises(ValueError, match="unknown option of scaled 'shares': did you mean 'share'"):
+        mrl.algorithms.make("scaled", env, shares=1)
+    with pytest.raises(ValueError, match="unknown option of 'my-walk' 'sped': did you mean 'speed'"):
+        mrl.envs.make("my-walk", sped=1)
+
+
+def test_every_script_knows_them(user_module, monkeypatch, capsys):
+    from metarl_jax.runs import cli
+
+    def prepare(task=None):  # of the real one, what does not change the process for good
+        with cli.user_errors():
+            user_modules.load()
+
+    monkeypatch.setattr(cli, "prepare_jax", prepare)
+    assert cli.run(load_script("train").main, TINY) == 0, capsys.readouterr().err
+    assert os.environ[user_modules.VARIABLE] == "my_module", "members of a sweep inherit it"
+    config = (user_module / "run" / "config.json").read_text(encoding="utf-8")
+    assert "my_module" not in config, "a folder names no code"
+    told = json.loads((user_module / "run" / "evaluation.json").read_text(encoding="utf-8"))
+    assert (told["task"], told["algorithm"]) == ("my-walk@v1", "scaled")
+    assert cli.run(load_script("evaluate").main, ["--import", "my_module", "run", "--split", "ood"]) == 0
+    run = mrl.load("run")
+    assert run.env.name == "my-walk@v1 (test)"
+
+
+def test_without_the_module_the_name_is_unknown(user_module, monkeypatch, capsys):
+    from metarl_jax.runs import cli
+
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
+    assert cli.run(load_script("train").main, ["--task", "my-walk", "--iterations", "1"]) == 2
+    assert "unknown environment 'my-walk'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--import"], "--import is ''; it must be the name of a module"),
+        (["--import", "my module"], "--import is 'my module'"),
+        (["--import", "../my_module.py"], "it must be the name of a module, such as my_module"),
+        (["--import", "no_such_module_here"], "there is no module 'no_such_module_here'"),
+    ],
+)
+def test_a_module_that_is_none_is_told(user_module, words, message):
+    def both():
+        user_modules.taken_from(words)
+        user_modules.load()
+
+    with pytest.raises(ValueError, match=message):
+        both()
+
+
+def test_what_a_module_fails_to_import_is_not_hidden(user_module):
+    (user_module / "my_module.py").write_text("import no_such_thing_here", encoding="utf-8")
+    user_modules.taken_from(["--import", "my_module"])
+    with pytest.raises(ModuleNotFoundError, match="no_such_thing_here"):
+        user_modules.load()
+
+
+def build(*, name, horizon):
+    return mrl.envs.make("point-nav")
+
+
+BAD = {
+    "the package's own family": (lambda: mrl.envs.register("point-nav", build, horizon=1), "a family of the package"),
+    "a version in the name": (lambda: mrl.envs.register("a@b", build, horizon=1), "without '@'"),
+    "no function": (lambda: mrl.envs.register("a", 3, horizon=1), "build is 3"),
+    "a horizon of 0": (lambda: mrl.envs.register("a", build, horizon=0), "horizon is 0"),
+    "an option of make": (lambda: mrl.envs.register("a", build, horizon=1, split=2), "'split' is what make takes"),
+    "a card's entry": (lambda: mrl.envs.register("a", build, horizon=1, card={"formla": ""}), "did you mean 'formula'"),
+    "the package's own algorithm": (lambda: mrl.algorithms.register("maml", build), "an algorithm of the package"),
+    "no name": (lambda: mrl.algorithms.register("", build), "name is ''"),
+    "no algorithm": (lambda: mrl.algorithms.register("a", 3), "algorithm 'a' is 3"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_registered_is_told(case):
+    register, message = BAD[case]
+    families, algorithms = set(mrl.envs.FAMILIES), set(mrl.algorithms.ALGORITHMS)
+    with pytest.raises(ValueError, match=message):
+        register()
+    assert (set(mrl.envs.FAMILIES), set(mrl.algorithms.ALGORITHMS)) == (families, algorithms)
+
+
+def test_without_ood_there_is_no_such_split(user_module):
+    mrl.envs.register("my-nav", build, horizon=3)
+    assert mrl.envs.make("my-nav", split="test").name == "my-nav@v1 (test)"
+    with pytest.raises(ValueError, match="'my-nav' has no split 'ood'"):
+        mrl.envs.make("my-nav", split="ood")
