@@ -115,10 +115,10 @@ def of_user(
     def no_shift(options):
         raise ValueError(f"{name!r} has no split 'ood'; register it with ood=, or choose from train, test")
 
-    told = dict.fromkeys(("formula", "tasks", "observation", "start", "source", "differences"), "not said") | card
+    words = dict.fromkeys(("formula", "tasks", "observation", "start", "source", "differences"), "not said")
     shift = Ood("with other options" if ood else "none", ood or no_shift)
     versions = {"v1": {"horizon": horizon, **options}}
-    return Family(name=name, build=build, versions=versions, ood=shift, **{"random_start": True} | told)
+    return Family(name=name, build=build, versions=versions, ood=shift, **{"random_start": True, **words, **card})
 
 
 def full_names(family: Family) -> tuple[str, ...]:
