@@ -14,87 +14,11 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
 
     startup.quiet()
 
-import dataclasses
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
 
-import tyro
+from metarl_jax.commands.evaluate import main, start
 
-import metarl_jax
-from metarl_jax.runs import cli, startup
-from metarl_jax.runs.config_file import task_of
-
-ZOO = Path(metarl_jax.__file__).parent / "zoo"
-
-DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json and adaptation.png in its folder."
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    run: Annotated[Path | None, tyro.conf.Positional] = None
-    """the run's folder"""
-    zoo: str | None = None
-    """instead of a run, a θ that comes with the package, such as point-nav/maml-trpo; its folder is then
-    runs/zoo/NAME"""
-    tasks: int | None = None
-    """held-out tasks (None: the run's --eval-tasks, 40 unless set)"""
-    steps: int | None = None
-    """inner steps L', may exceed those of training; with a memory of sequential episodes, trials of training in a row
-    after the first (None: the run's --eval-steps, or the larger of 3 and L, or L where stages are single episodes)"""
-    burn_in: int | None = None
-    """stages that do not count in the mean over the trial, which is reported beside those of each stage (None: the
-    run's own)"""
-    episodes: int | None = None
-    """episodes of a stage (None: those of training); files of another number are named after it"""
-    stage_steps: int | None = None
-    """environment steps of a stage, as published samplers have it: as many whole episodes as reach it, at most
-    --episodes (None: the run's --stage-steps)"""
-    inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one per step (None: that of training)"""
-    inner_lr_beyond: str | None = None
-    """how it goes on in steps beyond those of training, or those given here: decay, halved at every step; inverse_sqrt,
-    for hundreds of steps; constant (None: the run's --inner-lr-beyond, decay unless set)"""
-    seed: int | None = None
-    """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
-    checkpoint: str = "newest"
-    """which: newest, best (the highest return after adaptation in training) or an iteration"""
-    split: str | None = None
-    """whose tasks: test, ood or train; files of the others are named after them (None: the run's --eval-split, test
-    unless set)"""
-
-
-def main(argv: Sequence[str]) -> None:
-    arguments = cli.parse(Arguments, argv, prog="evaluate.py", description=DESCRIPTION)
-    run, name = arguments.run, arguments.zoo
-    if (run is None) == (name is None):
-        raise cli.UserError("name the folder of a run, or a θ of the zoo by --zoo NAME, and not both")
-    cli.prepare_jax(task_of(ZOO / (name or "") if run is None else run))
-    with startup.at_once():
-        from metarl_jax.runs.evaluate import evaluate_run
-
-    if run is None:
-        assert name is not None
-        from metarl_jax import zoo
-
-        with cli.user_errors():
-            run = zoo.unpack(name, Path("runs/zoo") / name)
-    evaluate_run(
-        run,
-        cli.console(),
-        tasks=arguments.tasks,
-        steps=arguments.steps,
-        burn_in=arguments.burn_in,
-        episodes=arguments.episodes,
-        stage_steps=arguments.stage_steps,
-        inner_lr=arguments.inner_lr,
-        inner_lr_beyond=arguments.inner_lr_beyond,
-        seed=arguments.seed,
-        split=arguments.split,
-        checkpoint=arguments.checkpoint,
-    )
-
+__all__ = ["main", "start"]
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(start())

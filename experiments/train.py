@@ -13,56 +13,10 @@ if __name__ == "__main__":  # Ctrl-C while the rest is imported
     startup.quiet()
 
 import sys
-from collections.abc import Sequence
 
-from metarl_jax.runs import arguments, cli, presets, startup
+from metarl_jax.commands.train import main, start
 
-DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
-
-Without --task and --preset, the settings are the preset cheetah-dir-cpu on a CPU and cheetah-dir on a GPU or TPU;
-with --task alone, the defaults below. `--preset NAME --help` shows a preset's values. Presets: {presets}."""
-
-
-def main(argv: Sequence[str]) -> None:
-    if not {"-h", "--help"} & set(argv):
-        cli.prepare_jax(arguments.task(argv))
-        _meet(argv)
-    asked = arguments.parse(argv, prog="train.py", description=DESCRIPTION.format(presets=", ".join(presets.PRESETS)))
-    with startup.at_once():
-        from metarl_jax.runs import talk
-        from metarl_jax.runs.distributed import is_writer
-        from metarl_jax.runs.run import train_run
-
-    console = cli.console(quiet=not is_writer())
-    talk.line(console, f"settings: {asked.why}")
-    if asked.dropped:
-        algorithm = asked.config.algorithm
-        dropped = ", ".join(asked.dropped)
-        talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
-    train_run(asked.config, console, **vars(asked.start))
-
-
-def _meet(argv: Sequence[str]) -> None:
-    """Joins the other processes of the job, if there are any; before any other use of JAX."""
-    job = arguments.job(argv)
-    if not job.alone:
-        from metarl_jax.runs import distributed
-
-        with cli.user_errors():
-            distributed.start(job.coordinator, job.num_processes, job.process_id, job.distributed)
-
-
-def _run() -> int:
-    try:
-        alone = arguments.job(sys.argv[1:]).alone
-    except cli.UserError:  # `main` tells it
-        alone = True
-    if alone:
-        return cli.run(main)
-    from metarl_jax.runs import distributed
-
-    return distributed.run(lambda: cli.run(main))
-
+__all__ = ["main", "start"]
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(start())

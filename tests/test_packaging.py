@@ -107,6 +107,7 @@ LEVELS = [
     {"learner", "training", "evaluation"},
     {"runs"},
     {"zoo"},
+    {"commands"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # A third party that only one folder knows.

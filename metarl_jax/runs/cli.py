@@ -233,6 +233,21 @@ def parse(kind: type[T], argv: Sequence[str], *, default: T | None = None, **set
         raise UserError(parse_errors.one_line(captured.getvalue())) from stop
 
 
+COMMANDS = {"train": "metarl-train", "evaluate": "metarl-evaluate", "render": "metarl-render", "sweep": "metarl-sweep"}
+COMMANDS |= {"show_tasks": "metarl-tasks"}
+
+
+def program(name: str) -> str:
+    """A script's name as it was called: train.py or metarl-train."""
+    return COMMANDS[name] if Path(sys.argv[0]).name.startswith("metarl-") else f"{name}.py"
+
+
+def call(name: str) -> str:
+    """How to call a script, in the way of the one that runs: python experiments/train.py or metarl-train."""
+    said = program(name)
+    return f"python experiments/{said}" if said.endswith(".py") else said
+
+
 def console(quiet: bool = False) -> Console:
     """Where a script talks: as wide as the terminal, or wide enough for its tables in a log file."""
     return Console(quiet=quiet) if sys.stdout.isatty() else Console(width=110, quiet=quiet)

@@ -59,7 +59,7 @@ def train_run(
     def hint() -> str:
         if not resumable(folder):
             return "the run had not begun; start it again by the same command"
-        return f"go on with: python experiments/train.py --resume {shlex.join(folder_option(folder))}"
+        return f"go on with: {cli.call('train')} --resume {shlex.join(folder_option(folder))}"
 
     with signals.handled(hint) as received:
         try:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageChops
 from rich.console import Console
 
-from experiments import render as script
+from metarl_jax.commands import render as script
 from metarl_jax.runs import cli, render, scene, video, viewer
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig, build
 from metarl_jax.runs.config_file import read_config

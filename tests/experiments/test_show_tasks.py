@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import show_tasks as script
 from metarl_jax import envs
+from metarl_jax.commands import show_tasks as script
 from metarl_jax.runs import cli, show_tasks, task_pictures
 
 FAMILIES = ["gaussian-bandit", "bernoulli-bandit", "tabular-mdp", "point-nav"]

@@ -3,12 +3,13 @@
 import csv
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from experiments import sweep as script
+from metarl_jax.commands import sweep as script
 from metarl_jax.runs import cli, sweep_jobs, sweeps
 from metarl_jax.runs.folder import only_writer
 from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
@@ -191,7 +192,7 @@ def engine(monkeypatch):
         started, failing = [], set()
 
         def __init__(self, folder, command, *, slurm, sharing):
-            assert command[1].endswith("train.py")
+            assert command == [sys.executable, "-P", "-m", "metarl_jax.commands.train"]
             self.folder = folder
 
         def start(self, name, arguments):

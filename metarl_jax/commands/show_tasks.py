@@ -1,0 +1,86 @@
+"""Shows a task family: its card, a picture of sampled tasks, and the returns of a random policy and of doing nothing.
+
+python experiments/show_tasks.py cheetah-vel
+python experiments/show_tasks.py reacher-goal --tasks 400 --env-option goal_radius=0.1
+"""
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl_jax.runs import cli, startup
+
+DESCRIPTION = """Show a task family: its card, a picture of sampled tasks, and the returns of two trivial policies.
+
+One draws random actions: normal ones whose standard deviation is the family's option action_scale (1 where it has
+none), or uniform discrete ones. The other always takes action 0. The picture is FOLDER/NAME.png."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What show_tasks.py takes."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """task family, with or without version, such as cheetah-vel or cheetah-vel@promp2019"""
+    split: str = "train"
+    """whose tasks: train, test or ood; pictures of the others are named after them"""
+    tasks: int = 100
+    """tasks to sample"""
+    episodes: int = 2
+    """episodes per task and trivial policy"""
+    seed: int = 0
+    """seed of the tasks; with --split test they are the held-out tasks of evaluate.py --seed"""
+    backend: str | None = None
+    """physics of Brax families: spring, generalized, positional or mjx (None: the family's default)"""
+    horizon: int | None = None
+    """T, environment steps per episode (None: the family's default)"""
+    env_option: tuple[str, ...] = ()
+    """further options of the family, as NAME=VALUE"""
+    folder: Path = Path("runs/tasks")
+    """where the picture goes"""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the script on these words.
+
+    Raises:
+        UserError: they do not parse, or what they say is not allowed.
+    """
+    arguments = cli.parse(Arguments, argv, prog=cli.program("show_tasks"), description=DESCRIPTION)
+    cli.prepare_jax(arguments.name)
+    with startup.at_once():
+        from metarl_jax.runs.config import ENV_SET_BY, parse_options
+        from metarl_jax.runs.show_tasks import show_tasks
+
+    with cli.user_errors():
+        options = parse_options("env-option", arguments.env_option, ENV_SET_BY)
+    show_tasks(
+        arguments.name,
+        cli.console(),
+        split=arguments.split,
+        tasks=arguments.tasks,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        backend=arguments.backend,
+        horizon=arguments.horizon,
+        options=options,
+        output=arguments.folder,
+    )
+
+
+def start() -> int:
+    """Runs the script on the words that the process was started with; returns its exit status."""
+    return cli.run(main)
+
+
+if __name__ == "__main__":
+    sys.exit(start())

@@ -1,0 +1,165 @@
+"""Trains one run per combination of options, and shows all results in one table.
+
+python experiments/sweep.py --folder sweeps/lr --grid inner_lr=0.05,0.1 outer_lr=0.001,0.003 -- --task point-nav
+python experiments/sweep.py --folder sweeps/random --random outer_lr=log:1e-4:1e-2 tasks=int:5:40 --samples 10 \
+    -- --preset point-nav
+python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --seeds 3 --cluster slurm \
+    --slurm time=240 partition=gpu gpus_per_node=1 -- --preset point-nav-finn2017
+"""
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
+import contextlib
+import dataclasses
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from metarl_jax.runs import cli, sweeps
+
+DESCRIPTION = """Train one run per combination of options of train.py, and show all results in one table.
+
+What stands after `--` are arguments of train.py that all members share, among them --task or --preset. Every
+combination is checked before any starts. Started again with the same arguments, a sweep that was stopped goes on:
+finished members are left as they are, the others resume from their checkpoints. The folder holds a run folder per
+member, logs/ with what each has printed, results.csv and, where numbers were varied, results.png."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What sweep.py takes."""
+
+    folder: Path
+    """of the sweep"""
+    grid: tuple[str, ...] = ()
+    """options whose every combination is run, as NAME=VALUE,VALUE,...; quote values of several words: "hidden=64 64,32"
+    """
+    random: tuple[str, ...] = ()
+    """options that are drawn, as NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=int:LOW:HIGH or NAME=VALUE,VALUE,..."""
+    samples: int | None = None
+    """draws of --random (None: 10)"""
+    sweep_seed: int = 0
+    """of these draws"""
+    seeds: int = 1
+    """seeds per member, trained together in one program"""
+    jobs: int | None = None
+    """members at once (None: one on this machine, all on a cluster)"""
+    cluster: Literal["local", "slurm"] = "local"
+    """processes on this machine, or jobs of Slurm"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """as train.py's, of the sweep and of its members"""
+    slurm: tuple[str, ...] = ()
+    """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
+
+
+@contextlib.contextmanager
+def _stop_signals(say: Any) -> Iterator[list[int]]:
+    """A list that SIGINT, SIGTERM or SIGHUP adds to; after a second one nobody waits for the members to end."""
+    received: list[int] = []
+
+    def receive(signum: int, _: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+        say(f"{signal.Signals(signum).name}: stopping the members, which write a checkpoint first")
+
+    from metarl_jax.runs.signals import installed
+
+    with installed(receive):
+        yield received
+
+
+def _planned(arguments: Arguments, base: Sequence[str]) -> sweeps.Plan:
+    if arguments.samples is not None and not arguments.random:
+        raise ValueError("--samples counts draws of --random, and there is no --random")
+    samples = 10 if arguments.samples is None else arguments.samples
+    drawn = sweeps.draws(arguments.random, samples, arguments.sweep_seed) if arguments.random else []
+    return sweeps.plan(base, sweeps.grid(arguments.grid) if arguments.grid else [], drawn, arguments.seeds)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the script on these words.
+
+    Raises:
+        UserError: they do not parse, or what they say is not allowed.
+    """
+    own, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    arguments = cli.parse(Arguments, own, prog=cli.program("sweep"), description=DESCRIPTION)
+    from metarl_jax.checks import integer
+    from metarl_jax.runs import sweep_jobs, sweep_results, talk
+    from metarl_jax.runs.folder import only_writer
+
+    with cli.user_errors():
+        plan = _planned(arguments, base)
+        jobs = arguments.jobs
+        jobs = (1 if arguments.cluster == "local" else len(plan.members)) if jobs is None else integer("jobs", jobs)
+        if arguments.slurm and arguments.cluster != "slurm":
+            raise ValueError("--slurm sets parameters of Slurm jobs; add --cluster slurm")
+        slurm = sweep_jobs.slurm_parameters(arguments.slurm) if arguments.cluster == "slurm" else None
+    cli.prepare_jax()
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # the checks need no accelerator, whose memory the members do need
+    console, folder = cli.console(), arguments.folder
+
+    def say(line: str) -> None:
+        talk.line(console, line)
+
+    with talk.status(console, f"checking {len(plan.members)} combinations"):
+        configs = sweeps.check(plan, folder)
+    with cli.user_errors():
+        known = sweeps.open_folder(plan, folder)
+
+    def finished(name: str) -> bool:
+        return sweep_results.report(folder / name, configs[name]) is not None
+
+    with contextlib.ExitStack() as held:
+        with cli.user_errors():
+            held.enter_context(only_writer(folder, arguments.lock))
+        stopped = held.enter_context(_stop_signals(say))
+        todo = [name for name in plan.members if not finished(name)]
+        before = f", {len(plan.members) - len(todo)} finished before" if known else ""
+        say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
+        failures = {}
+        if todo:
+            command = [sys.executable, "-P", "-m", "metarl_jax.commands.train"]  # -P: not from the working folder
+            with cli.user_errors():
+                engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+            lock = ["--lock", "file"] if arguments.lock == "file" else []
+            failures = sweep_jobs.drive(
+                todo,
+                lambda name: engine.start(name, [*plan.arguments(name, folder), *lock]),
+                jobs=jobs,
+                finished=finished,
+                say=say,
+                stopping=lambda: bool(stopped),
+            )
+        results = sweep_results.collect(plan, folder, configs, failures)
+        sweep_results.write(results, folder / "results.csv", plan.seeds)
+        console.print(sweep_results.table(results, str(folder), plan.seeds))
+        say(f"  {folder / 'results.csv'}  the same with every digit")
+        from metarl_jax.runs import plots
+
+        drawable = [(r.options, r.after.mean, r.after.error) for r in results if r.after]
+        error = f"{plan.seeds} seeds" if plan.seeds > 1 else "held-out tasks"
+        if plots.sweep(drawable, folder / "results.png", title=str(folder), error=error):
+            say(f"  {folder / 'results.png'}  return after adaptation against what was varied")
+    left = len(plan.members) - len(drawable)
+    if left and stopped:
+        raise cli.RunStopped(f"stopped with {left} of {len(results)} members to go; start the same command to go on")
+    if left:
+        raise cli.RunStopped(f"{left} of {len(results)} members failed; start the same command to try them again")
+
+
+def start() -> int:
+    """Runs the script on the words that the process was started with; returns its exit status."""
+    return cli.run(main)
+
+
+if __name__ == "__main__":
+    sys.exit(start())

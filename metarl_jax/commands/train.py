@@ -1,0 +1,76 @@
+"""Meta-trains a policy, evaluates it on held-out tasks, and leaves everything in one run folder.
+
+python experiments/train.py                                    # a default that suits this machine
+python experiments/train.py --preset point-nav-finn2017        # named settings
+python experiments/train.py --task cheetah-vel --algorithm maml --folder runs/mine
+python experiments/train.py --resume --folder runs/mine        # go on after a stop
+python experiments/train.py --task point-nav --seeds 5         # five independent runs in one program
+"""
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported
+    from metarl_jax.runs import startup
+
+    startup.quiet()
+
+import sys
+from collections.abc import Sequence
+
+from metarl_jax.runs import arguments, cli, presets, startup
+
+DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
+
+Without --task and --preset, the settings are the preset cheetah-dir-cpu on a CPU and cheetah-dir on a GPU or TPU;
+with --task alone, the defaults below. `--preset NAME --help` shows a preset's values. Presets: {presets}."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the script on these words.
+
+    Raises:
+        UserError: they do not parse, or what they say is not allowed.
+    """
+    if not {"-h", "--help"} & set(argv):
+        cli.prepare_jax(arguments.task(argv))
+        _meet(argv)
+    asked = arguments.parse(
+        argv, prog=cli.program("train"), description=DESCRIPTION.format(presets=", ".join(presets.PRESETS))
+    )
+    with startup.at_once():
+        from metarl_jax.runs import talk
+        from metarl_jax.runs.distributed import is_writer
+        from metarl_jax.runs.run import train_run
+
+    console = cli.console(quiet=not is_writer())
+    talk.line(console, f"settings: {asked.why}")
+    if asked.dropped:
+        algorithm = asked.config.algorithm
+        dropped = ", ".join(asked.dropped)
+        talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
+    train_run(asked.config, console, **vars(asked.start))
+
+
+def _meet(argv: Sequence[str]) -> None:
+    """Joins the other processes of the job, if there are any; before any other use of JAX."""
+    job = arguments.job(argv)
+    if not job.alone:
+        from metarl_jax.runs import distributed
+
+        with cli.user_errors():
+            distributed.start(job.coordinator, job.num_processes, job.process_id, job.distributed)
+
+
+def start() -> int:
+    """Runs the script on the words that the process was started with; returns its exit status."""
+    try:
+        alone = arguments.job(sys.argv[1:]).alone
+    except cli.UserError:  # `main` tells it
+        alone = True
+    if alone:
+        return cli.run(main)
+    from metarl_jax.runs import distributed
+
+    return distributed.run(lambda: cli.run(main))
+
+
+if __name__ == "__main__":
+    sys.exit(start())
