@@ -1,7 +1,7 @@
 """How fast it adapts: learners trained at equal environment steps, adapted to the same held-out tasks, on one scale.
 
 python benchmarks/adaptation.py                              # the small suite, minutes
-python benchmarks/adaptation.py --suite full                 # three families, one of them a robot, and seven learners: hours
+python benchmarks/adaptation.py --suite full                 # three families, seven learners: hours
 python benchmarks/adaptation.py --add mine.json              # beside rows of one's own, or of another library
 
 Rows are written as they are done; what was cut off goes on where it stopped. adaptation.json holds them and the

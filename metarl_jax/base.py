@@ -172,14 +172,16 @@ class Online(NamedTuple):
     params: Callable[[PyTree, PyTree], PyTree]
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory], PyTree] | None
-    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; rows without a valid step are void, and what padding holds
-    does not matter. None: it has learned while it acted"""
+    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; what padding holds within a row does not matter, and a row
+    without a valid step is void. None: it has learned while it acted"""
     stage: Callable[[], Trajectory]
     """shapes and dtypes of a stage, leaves [N, T, ...]; a memory's is one episode"""
     horizon: int
     """environment steps of an episode. Where it is more than T, a row is a piece of an episode"""
     env: TaskEnv
     """whose observations and actions these are"""
+    budget: int | None = None
+    """environment steps after which a stage is complete before it has N episodes; None: it takes all N"""
 
 
 class MetaAlgorithm(NamedTuple):

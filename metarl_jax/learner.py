@@ -3,23 +3,23 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from metarl_jax import checks
+from metarl_jax import checks, soundness
 from metarl_jax.base import MetaAlgorithm, Online
 from metarl_jax.precision import full_precision
-from metarl_jax.types import MetaState, Percept, PyTree, Trajectory
+from metarl_jax.types import MetaState, Percept, PyTree, Trajectory, strongly_typed
 
 
 class Learner:
     """φ = f_θ(D) where D comes from outside: ``act``, step the environment, ``observe``, and ``learn`` when `full`.
 
-    A stage has room for N episodes of at most T steps, the algorithm's `episodes` and `horizon`; φ stays as it is
-    until ``learn()``, which makes one inner step from the episodes since the last one, N or fewer. It is the f_θ of
+    A stage is N episodes of at most T steps, the algorithm's `episodes` and `horizon`, or as many as reach its
+    `stage_steps`; φ stays as it is until ``learn()``, which makes one inner step from them. It is the f_θ of
     ``algorithm.adapt``: the same episodes give the same φ, up to rounding. An algorithm with a memory, such as rl2,
-    learns while it acts: `full` is never true, and ``learn()`` does nothing. In lpg and self-tuning a stage has N
-    pieces of T steps, and an episode that is longer goes on in the next piece; there every ``observe`` takes the next
-    observation.
+    learns while it acts: its stages are single episodes, and ``learn()`` only begins the next one. In lpg and
+    self-tuning a stage is N pieces of T steps, and an episode that is longer goes on in the next piece.
 
     All programs are compiled at the start, which takes seconds; afterwards nothing is traced, and no step waits for a
     compiler.
@@ -34,13 +34,13 @@ class Learner:
 
     Example:
         >>> learner = mrl.Learner(run.algorithm, run.params)
-        >>> for stage in range(2):
-        ...     while not learner.full:
-        ...         observation, over = robot.reset(), False
-        ...         while not over:
-        ...             observation, reward, fell = robot.step(learner.act(observation))
-        ...             over = learner.observe(reward, terminated=fell, next_observation=observation)
-        ...     learner.learn()
+        >>> observation = robot.reset()
+        >>> for step in range(6000):
+        ...     observation, reward, fell = robot.step(learner.act(observation))
+        ...     if learner.observe(reward, terminated=fell, next_observation=observation):
+        ...         observation = robot.reset()
+        ...     if learner.full:
+        ...         learner.learn()
     """
 
     def __init__(self, algorithm: MetaAlgorithm | Online, params: PyTree, seed: int = 0):
@@ -49,99 +49,113 @@ class Learner:
             raise ValueError(f"algorithm is {algorithm!r}, which does not say how to act outside of its environment")
         if isinstance(params, MetaState):
             raise ValueError("params is a MetaState; pass its params: state.params")
+        if isinstance(algorithm, MetaAlgorithm):
+            _check_theta(algorithm, params)
         self._online, self._theta = online, params
-        self._stage: Trajectory = online.stage()
-        rows, steps = self._stage.valid.shape
-        self._rows, self._steps = rows, steps
-        key = jax.random.key(checks.seed("seed", seed))
-        self._start_key, self._act_key = jax.random.split(key)
-        self._fast: PyTree = jax.jit(online.start)(self._start_key, params)
-        self._acts = 0
-        self._time = 0  # steps of the episode
-        self._waiting: dict[str, Any] | None = None  # an action that nothing was observed of
-        self._last_action, self._last_reward = np.zeros(online.env.action_size), 0.0
-        self._return, self._returns = 0.0, []
-        self._forget()
+        self._shapes: Trajectory = online.stage()
+        self._rows, self._steps = self._shapes.valid.shape
+        # Of one step, without the axes of rows and steps.
+        self._step = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), self._shapes)
+        start = jax.jit(full_precision(lambda key, theta: strongly_typed(online.start(key, theta))))
+        self._start = start.lower(jax.random.key(0), params).compile()
+        self.reset(seed)
         self._compile()
 
-    def _compile(self) -> None:
-        online, theta = self._online, self._theta
+    def reset(self, seed: int | None = None) -> None:
+        """Forgets everything that was seen: φ is what f_θ begins with, as in a new task.
 
-        def decide(number, theta, fast, percept):
+        Args:
+            seed: of the actions that are drawn from now on; None: the next one.
+        """
+        self._seed = checks.seed("seed", self._seed + 1 if seed is None else seed)
+        start_key, self._act_key = jax.random.split(jax.random.key(self._seed))
+        self._fast: PyTree = self._start(start_key, self._theta)
+        self._acts = 0
+        self._time = 0  # steps of the episode
+        self._proposed: dict[str, Any] | None = None  # an action that nothing was observed of
+        self._last_action, self._last_reward = np.zeros(self._online.env.action_size), 0.0
+        self._before = self._fast, self._last_action, self._last_reward  # where the episode began
+        self._return, self._returns = 0.0, []
+        self._begin_stage()
+
+    def _compile(self) -> None:
+        online, theta, fast = self._online, self._theta, self._fast
+
+        def decide(key, number, theta, fast, percept):
             fast, distribution = online.act(theta, fast, percept)
-            action = distribution.sample(jax.random.fold_in(self._act_key, number))
+            action = distribution.sample(jax.random.fold_in(key, number))
             return fast, action, distribution.log_prob(action)
 
         def judge(theta, fast, percept, action):
             return online.act(theta, fast, percept)[1].log_prob(action)
 
-        example = self._percept(np.zeros(self._observation.shape, self._observation.dtype), False)
-        self._decide = jax.jit(full_precision(decide)).lower(np.int32(0), theta, self._fast, example).compile()
-        action = jax.ShapeDtypeStruct(self._stage.action.shape[2:], self._stage.action.dtype)
-        self._judge = jax.jit(full_precision(judge)).lower(theta, self._fast, example, action).compile()
+        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._step.observation)
+        percept = self._percept(blank, start=False)
+        self._decide = _compiled(decide, self._act_key, np.int32(0), theta, fast, percept)
+        self._judge = _compiled(judge, theta, fast, percept, self._step.action)
+        self._phi = _compiled(online.params, theta, fast)
         if online.learn is not None:
-            self._learn = jax.jit(full_precision(online.learn)).lower(theta, self._fast, self._stage).compile()
+            self._learn = _compiled(lambda *args: strongly_typed(online.learn(*args)), theta, fast, self._shapes)
 
-    @property
-    def _observation(self) -> jax.ShapeDtypeStruct:
-        leaf = self._stage.observation
-        return jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype)
+    def _begin_stage(self) -> None:
+        self._row, self._column, self._taken = 0, 0, 0
+        self._next_missing = False  # the observation after a step, which the next act tells
+        self._data = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._shapes)
 
-    def _forget(self) -> None:
-        self._row, self._column, self._next_missing = 0, 0, False
-        blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._stage)
-        self._data = blank.replace(discount=np.ones_like(blank.discount))
-
-    def _percept(self, observation: np.ndarray, start: bool) -> Percept:
-        real = jax.numpy.zeros((), float).dtype
+    def _percept(self, observation: PyTree, start: bool) -> Percept:
+        real = jnp.zeros((), float).dtype
         action, reward = np.asarray(self._last_action, real), np.asarray(self._last_reward, real)
         return Percept(observation, action, reward, np.asarray(start))  # type: ignore[arg-type]  # as jit takes them
 
     @property
     def params(self) -> PyTree:
         """φ, or what the memory means for what is done next."""
-        return self._online.params(self._theta, self._fast)
+        return jax.tree.map(np.asarray, self._phi(self._theta, self._fast))
 
     @property
     def full(self) -> bool:
-        """Whether the stage has no room for a further episode, so that it is time to learn."""
-        return self._row == self._rows
+        """Whether the stage has all its episodes, or its budget of steps, so that it is time to learn."""
+        budget = self._online.budget
+        spent = budget is not None and self._taken >= budget and self._column == 0
+        return self._row == self._rows or spent
 
     @property
     def returns(self) -> list[float]:
         """Undiscounted returns of all episodes that have ended."""
         return list(self._returns)
 
-    def act(self, observation: Any) -> Any:
+    def act(self, observation: PyTree) -> Any:
         """The action for an observation: an array, or an int where actions are discrete.
 
         Raises:
             ValueError: it is no observation of this environment, the last action's outcome was not observed, or the
                 stage is full.
         """
-        if self._waiting is not None:
+        if self._proposed is not None:
             raise ValueError("the last action's outcome is not known; call observe(reward, ...) before the next act")
-        if self.full and self._online.learn is not None:
-            raise ValueError(f"the stage is full, with {self._rows} of {self._rows} rows; call learn()")
-        observation = self._checked("observation", observation, self._observation)
+        if self.full:
+            if self._online.learn is not None:
+                raise ValueError("the stage is full; call learn()")
+            self._begin_stage()
+        observation = self._checked("observation", observation, self._step.observation, soundness.MOST_OBSERVATION)
         if self._next_missing:
-            self._data.next_observation[self._row, self._column - 1] = observation
+            _put(self._data.next_observation, (self._row, self._column - 1), observation)
             self._next_missing = False
-        percept = self._percept(observation, self._time == 0)
-        fast, action, log_prob = self._decide(np.int32(self._acts), self._theta, self._fast, percept)
-        self._acts += 1
-        action = np.asarray(action)
+        percept = self._percept(observation, start=self._time == 0)
+        fast, action, log_prob = self._decide(self._act_key, np.int32(self._acts), self._theta, self._fast, percept)
+        action = np.array(action)
         if not np.isfinite(action).all():
-            raise ValueError(f"the policy's action is {action}; θ or what it has learned is not finite")
-        self._waiting = {"percept": percept, "action": action, "log_prob": log_prob, "fast": fast}
-        return int(action) if self._online.env.discrete else action
+            raise ValueError(f"the policy's action is {action}; θ is not finite")
+        self._acts += 1
+        self._proposed = {"percept": percept, "action": action, "log_prob": log_prob, "fast": fast}
+        return int(action) if self._online.env.discrete else action.copy()
 
     def observe(
         self,
         reward: float,
         terminated: bool = False,
         truncated: bool = False,
-        next_observation: Any = None,
+        next_observation: PyTree = None,
         action: Any = None,
     ) -> bool:
         """What came of the last action.
@@ -149,8 +163,8 @@ class Learner:
         Args:
             reward: of the step.
             terminated: the episode has ended in a terminal state.
-            truncated: it was cut although its state is not terminal. The horizon itself need not be reported: the task
-                counts T steps, as in `metarl_jax.types.Trajectory`.
+            truncated: it was cut although its state is not terminal. At the T-th step it means nothing: the task counts
+                T steps, as in `metarl_jax.types.Trajectory`, so a time limit of T need not be told from its end.
             next_observation: what the step led to; needed where the episode was truncated, or goes on in another piece.
             action: what was done instead of the proposed action, if something else was.
 
@@ -159,74 +173,143 @@ class Learner:
 
         Raises:
             ValueError: there was no action, a value is not finite or not of this environment, or the observation
-                after a truncated step or the end of a piece is missing.
+                after a truncated step or the end of a piece is missing. Nothing has happened then.
         """
-        waiting, discrete = self._waiting, self._online.env.discrete
-        if waiting is None:
+        proposed, online = self._proposed, self._online
+        if proposed is None:
             raise ValueError("there is no action to observe the outcome of; call act(observation) first")
-        reward = checks.finite("reward", reward)
-        flags = checks.boolean("terminated", bool(terminated)), checks.boolean("truncated", bool(truncated))
-        terminated, truncated = flags[0], flags[1] and not flags[0]
-        over = terminated or truncated or self._time + 1 == self._online.horizon
-        piece_ends = self._column == self._steps - 1 and not over and self._online.learn is not None
+        reward = _number("reward", reward, soundness.MOST_REWARD)
+        terminated, last = _flag("terminated", terminated), self._time + 1 == online.horizon
+        truncated = _flag("truncated", truncated) and not terminated and not last
+        over = terminated or truncated or last
+        piece_ends = self._column == self._steps - 1 and not over
         if next_observation is not None:
-            next_observation = self._checked("next_observation", next_observation, self._observation)
-        elif truncated or piece_ends:
+            what, most = "next_observation", soundness.MOST_OBSERVATION
+            next_observation = self._checked(what, next_observation, self._step.observation, most)
+        elif (truncated or piece_ends) and online.learn is not None:
             raise ValueError("what follows a cut is worth something: give next_observation")
-        log_prob = waiting["log_prob"]
+        done, log_prob = proposed["action"], proposed["log_prob"]
         if action is not None:
-            of_stage = jax.ShapeDtypeStruct(self._stage.action.shape[2:], self._stage.action.dtype)
-            waiting["action"] = self._checked("action", action, of_stage)
-            if discrete and not 0 <= waiting["action"] < self._online.env.action_size:
-                raise ValueError(f"action is {action}; it must lie in 0..{self._online.env.action_size - 1}")
-            log_prob = self._judge(self._theta, self._fast, waiting["percept"], waiting["action"])
-        self._waiting, self._fast = None, waiting["fast"]
-        self._last_action = np.eye(self._online.env.action_size)[waiting["action"]] if discrete else waiting["action"]
+            done = self._checked("action", action, self._step.action, np.inf)
+            if online.env.discrete and not 0 <= done < online.env.action_size:
+                raise ValueError(f"action is {action}; it must lie in 0..{online.env.action_size - 1}")
+            log_prob = self._judge(self._theta, self._fast, proposed["percept"], done)
+        if online.learn is not None:
+            cut = truncated or piece_ends
+            self._record(proposed["percept"].observation, done, log_prob, reward, terminated, cut, next_observation)
+            self._next_missing = next_observation is None and not over
+        self._proposed, self._fast = None, proposed["fast"]
+        self._last_action = np.eye(online.env.action_size)[done] if online.env.discrete else done
         self._last_reward, self._return, self._time = reward, self._return + reward, self._time + 1
-        if self._online.learn is not None:
-            self._record(waiting, log_prob, reward, terminated, truncated or piece_ends, next_observation)
-            self._next_missing = next_observation is None and not over  # the next act tells
-            if over or piece_ends:
-                self._row, self._column = self._row + 1, 0
+        self._column, self._taken = self._column + 1, self._taken + 1
+        if over or piece_ends:
+            self._row, self._column = self._row + 1, 0
         if over:
             self._returns.append(self._return)
             self._return, self._time = 0.0, 0
+            self._before = self._fast, self._last_action, self._last_reward
         return over
 
-    def _record(self, waiting, log_prob, reward, terminated, truncated, next_observation) -> None:
-        at, data, observation = (self._row, self._column), self._data, waiting["percept"].observation
-        data.observation[at], data.action[at], data.log_prob[at] = observation, waiting["action"], log_prob
-        data.reward[at], data.valid[at] = reward, True
-        data.discount[at], data.truncated[at] = float(not terminated), truncated
-        data.next_observation[at] = observation if next_observation is None else next_observation
-        self._column += 1
+    def _record(self, observation, action, log_prob, reward, terminated, cut, next_observation) -> None:
+        at, data = (self._row, self._column), self._data
+        _put(data.observation, at, observation)
+        _put(data.next_observation, at, observation if next_observation is None else next_observation)
+        data.action[at], data.log_prob[at], data.reward[at], data.valid[at] = action, log_prob, reward, True
+        data.discount[at], data.truncated[at] = float(not terminated), cut
+
+    def discard(self) -> None:
+        """Forgets the episode that is running, as if it had not begun; reset the environment then.
+
+        For a sensor that has failed, or a robot that somebody has lifted: what is no sample of the task. Of an episode
+        that began in an earlier piece, the earlier pieces stay.
+        """
+        self._fast, self._last_action, self._last_reward = self._before
+        if not self.full:
+            self._data.valid[self._row] = False
+        self._taken -= self._column
+        self._proposed, self._column, self._time, self._return, self._next_missing = None, 0, 0, 0.0, False
 
     def learn(self) -> None:
-        """φ ← f_θ(φ, the episodes since the last time); the first episode after it belongs to the next stage.
+        """φ ← f_θ(φ, the stage); the next episode belongs to the next stage.
 
         Raises:
-            ValueError: nothing was seen, or an episode has not ended.
+            ValueError: the stage is not full, or φ would not be finite; φ is what it was.
         """
-        if self._online.learn is None:
-            return
-        if self._waiting is not None or (self._column and self._steps == self._online.horizon):
-            raise ValueError("an episode is running; learn when observe has returned True")
-        if self._next_missing:
-            raise ValueError("what follows a cut is worth something: give next_observation in observe")
-        if self._column:  # a piece may end anywhere
-            self._data.truncated[self._row, self._column - 1] = True
-        if not self._data.valid.any():
-            raise ValueError("nothing was seen since the last step, so there is nothing to learn from")
-        self._fast = self._learn(self._theta, self._fast, self._data)
-        self._forget()
-
-    def _checked(self, what: str, value: Any, wanted: jax.ShapeDtypeStruct) -> np.ndarray:
-        given = np.asarray(value)
-        if given.shape != wanted.shape or not np.issubdtype(given.dtype, np.number):
+        if not self.full:
             raise ValueError(
-                f"{what} has shape {list(given.shape)} and dtype {given.dtype}; those of "
-                f"{self._online.env.name!r} have shape {list(wanted.shape)}"
+                f"the stage has {self._row} of {self._rows} episodes, and a step from fewer is another one; go on "
+                "until `full`, or make the algorithm with fewer episodes"
             )
-        if not np.isfinite(given).all():
-            raise ValueError(f"{what} is {given}; it must be finite")
-        return given.astype(wanted.dtype)
+        if self._online.learn is not None:
+            for row in range(self._row, self._rows):  # behind the budget; where policies have values, as on padding
+                jax.tree.map(lambda leaf, row=row: leaf.__setitem__((row, 0), leaf[0, 0]), self._data)
+                self._data.valid[row] = False
+            fast = self._learn(self._theta, self._fast, self._data)
+            leaves = [leaf for leaf in jax.tree.leaves(fast) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+            if not all(np.isfinite(leaf).all() for leaf in leaves):
+                raise ValueError("φ would not be finite after this step; call reset(), or lower inner_lr")
+            self._fast = fast
+            self._before = fast, self._last_action, self._last_reward
+        self._begin_stage()
+
+    def _checked(self, what: str, value: PyTree, wanted: PyTree, most: float) -> PyTree:
+        """The value as arrays of the wanted shapes and dtypes."""
+        name = self._online.env.name
+        if not isinstance(wanted, jax.ShapeDtypeStruct):
+            tree = jax.tree.structure(wanted)
+            try:
+                leaves = tree.flatten_up_to(value)
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"{what} is {value!r}; those of {name!r} are trees {tree}") from error
+            pairs = zip(leaves, jax.tree.leaves(wanted), strict=True)
+            return tree.unflatten([self._checked(what, leaf, shape, most) for leaf, shape in pairs])
+        given = np.asarray(value)
+        if given.shape != wanted.shape or given.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{what} has shape {list(given.shape)} and dtype {given.dtype}; those of {name!r} have shape "
+                f"{list(wanted.shape)} and dtype {wanted.dtype}"
+            )
+        with np.errstate(all="ignore"):
+            cast = given.astype(wanted.dtype)
+        exact = np.issubdtype(wanted.dtype, np.inexact)
+        if not (np.abs(cast) <= most if exact else cast == given).all():
+            must = f"finite and at most {most:g} in size" if exact else f"of dtype {wanted.dtype}"
+            raise ValueError(f"{what} is {given}; it must be {must}")
+        return cast
+
+
+def _compiled(function: Any, *args: Any) -> Any:
+    return jax.jit(full_precision(function)).lower(*args).compile()
+
+
+def _put(tree: PyTree, at: tuple[int, int], value: PyTree) -> None:
+    jax.tree.map(lambda leaf, new: leaf.__setitem__(at, new), tree, value)
+
+
+def _number(what: str, value: Any, most: float) -> float:
+    given = np.asarray(value)
+    if given.size != 1 or given.dtype.kind not in "biuf" or not abs(float(given.reshape(()))) <= most:
+        raise ValueError(f"{what} is {value!r}; it must be one number of at most {most:g} in size")
+    return float(given.reshape(()))
+
+
+def _flag(what: str, value: Any) -> bool:
+    given = np.asarray(value)
+    if given.size != 1 or given.dtype.kind != "b":
+        raise ValueError(f"{what} is {value!r}; it must be True or False")
+    return bool(given.reshape(()))
+
+
+def _check_theta(algorithm: MetaAlgorithm, theta: PyTree) -> None:
+    own = jax.eval_shape(algorithm.init, jax.random.key(0)).params
+
+    def shapes(tree):
+        return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+    wanted, given = shapes(own), shapes(theta)
+    if wanted != given:
+        differing = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
+        raise ValueError(
+            f"params is no θ of this algorithm: θ{differing} has shape {given.get(differing, 'none')}, and its own "
+            f"{wanted.get(differing, 'none')}; take one seed's θ, of an algorithm made with the same options"
+        )

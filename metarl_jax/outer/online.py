@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from metarl_jax.base import Adapter, Online
 from metarl_jax.outer.budget import within_budget
@@ -28,7 +29,7 @@ def _online(
 
     def learn(theta: PyTree, fast: PyTree, trajectory: Trajectory):
         valid = trajectory.valid
-        reward = jax.numpy.where(valid, trajectory.reward, 0)
+        reward = jnp.where(valid, trajectory.reward, 0)
         padded = pad_with_first(trajectory, valid)
         trajectory = dataclasses.replace(padded, reward=reward, valid=valid, average=parts.average)
         if trial.stage_steps is not None:
@@ -43,7 +44,7 @@ def _online(
     def stage():
         return jax.eval_shape(one_stage, jax.random.key(0))
 
-    return Online(start, act, adapter.params, learn, stage, horizon, env)
+    return Online(start, act, adapter.params, learn, stage, horizon, env, trial.stage_steps)
 
 
 def online(parts: Parts) -> Online:
