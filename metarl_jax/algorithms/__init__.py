@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from metarl_jax.algorithms.anil import anil
@@ -28,7 +28,7 @@ from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
-from metarl_jax.checks import function as function_
+from metarl_jax.checks import function as check_function
 from metarl_jax.compose import build_parts, compose
 from metarl_jax.mixture import mixture
 from metarl_jax.outer import descent
@@ -58,6 +58,9 @@ ALGORITHMS = {
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
 _OWN = frozenset(ALGORITHMS)
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# Algorithms from outside: whose options they hand on, if any, and which of these they do not take.
+_LIKE: dict[str, tuple[str | None, frozenset[str]]] = {}
 
 # What a named algorithm fixes itself is not the user's to pass.
 _FIXED = {"objective"}
@@ -83,27 +86,50 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(ALGORITHMS))
 
 
-def register(name: str, function: Callable[..., MetaAlgorithm]) -> None:
+def register(
+    name: str, function: Callable[..., MetaAlgorithm], *, like: str = "maml", without: Sequence[str] = ()
+) -> None:
     """Makes an algorithm of one's own known by name, to `make` and, by ``--import MODULE``, to the scripts.
 
     Its options are its parameters that have defaults; on the command line, those that no other algorithm has are
-    ``--option NAME=VALUE``. If it takes ``**common``, they include all of `compose`'s, which it hands on.
+    ``--option NAME=VALUE``. If it takes ``**common``, they include those of the algorithm `like`, with the same
+    defaults; where the function has another default, it must be a parameter of its own.
 
     Args:
         name: of the algorithm.
-        function: ``(env, **options) → MetaAlgorithm``.
+        function: ``(env, *, policy=None, **options) → MetaAlgorithm``.
+        like: the algorithm to which `function` hands ``**common`` on.
+        without: of these, what `function` sets itself.
 
     Raises:
-        ValueError: the name is one of the package's own, or no name, or the function is none.
+        ValueError: the name is one of the package's own, or no name, the function cannot be called so, or there is no
+            algorithm `like` or option in `without`.
+
+    Example:
+        >>> def gentle(env, *, share=0.5, **common):
+        ...     return mrl.algorithms.maml(env, inner_lr=0.1 * share, **common)
+        >>> mrl.algorithms.register("gentle", gentle, without=["inner_lr"])
     """
-    if name in _OWN:
-        raise ValueError(f"{name!r} is an algorithm of the package; choose another name")
     if not isinstance(name, str) or not name or set(name) & set("/ "):
         raise ValueError(f"name is {name!r}; it must be a word without '/' and spaces")
-    parameters = inspect.signature(function_(f"algorithm {name!r}", function)).parameters.values()
-    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if name in _OWN:
+        raise ValueError(f"{name!r} is an algorithm of the package; choose another name")
+    first, *rest = inspect.signature(check_function(f"algorithm {name!r}", function)).parameters.values()
+    named = {parameter.name for parameter in rest if parameter.kind is not parameter.VAR_KEYWORD}
+    hands_on = len(named) < len(rest)
+    for parameter in rest:
+        if parameter.name in named and (parameter.default is parameter.empty or parameter.kind not in _BY_NAME):
+            raise ValueError(f"parameter {parameter.name!r} of {name!r} needs a default, so that it is an option")
+    theirs = options(like) if hands_on else {}
+    if "policy" not in named | set(theirs) or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+        raise ValueError(
+            f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
+        )
+    for option in without:
+        if option not in theirs:
+            raise unknown(f"option in without of {name!r}", option, theirs)
     ALGORITHMS[name] = function
-    _FURTHER[name] = (descent, build_parts) if hands_on else ()
+    _LIKE[name] = (like, frozenset(without)) if hands_on else (None, frozenset())
 
 
 def options(name: str) -> dict[str, Any]:
@@ -112,11 +138,19 @@ def options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: the name is unknown.
     """
+    function = choose("algorithm", name, ALGORITHMS)
+    if name in _LIKE:
+        like, without = _LIKE[name]
+        own = {parameter.name: parameter.default for parameter in inspect.signature(function).parameters.values()}
+        own = {option: default for option, default in own.items() if default is not inspect.Parameter.empty}
+        shared = options(like) if like else {}
+        return own | {
+            option: default for option, default in shared.items() if option not in own and option not in without
+        }
     accepted = {}
-    for function in (choose("algorithm", name, ALGORITHMS), *_FURTHER.get(name, (descent, build_parts))):
-        for parameter in inspect.signature(function).parameters.values():
-            has_name = parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            if has_name and parameter.default is not parameter.empty and parameter.name not in _FIXED:
+    for source in (function, *_FURTHER.get(name, (descent, build_parts))):
+        for parameter in inspect.signature(source).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
                 accepted.setdefault(parameter.name, parameter.default)
     return {option: default for option, default in accepted.items() if option not in _WITHOUT.get(name, ())}
 

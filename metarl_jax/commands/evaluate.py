@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
     if (run is None) == (name is None):
         raise cli.UserError("name the folder of a run, or a θ of the zoo by --zoo NAME, and not both")
     cli.prepare_jax(task_of(ZOO / (name or "") if run is None else run))
+    cli.import_modules()
     with startup.at_once():
         from metarl_jax.runs.evaluate import evaluate_run
 

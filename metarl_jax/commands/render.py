@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> None:
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("render"), description=DESCRIPTION)
     cli.prepare_jax(task_of(arguments.run))
+    cli.import_modules()
     with startup.at_once():
         from metarl_jax.runs.render import render_run
 

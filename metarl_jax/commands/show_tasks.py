@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> None:
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("show_tasks"), description=DESCRIPTION)
     cli.prepare_jax(arguments.name)
+    cli.import_modules()
     with startup.at_once():
         from metarl_jax.runs.config import ENV_SET_BY, parse_options
         from metarl_jax.runs.show_tasks import show_tasks

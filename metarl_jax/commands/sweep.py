@@ -102,6 +102,7 @@ def main(argv: Sequence[str]) -> None:
             raise ValueError("--slurm sets parameters of Slurm jobs; add --cluster slurm")
         slurm = sweep_jobs.slurm_parameters(arguments.slurm) if arguments.cluster == "slurm" else None
     cli.prepare_jax()
+    cli.import_modules()
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the checks need no accelerator, whose memory the members do need

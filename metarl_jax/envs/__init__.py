@@ -3,7 +3,6 @@
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -78,7 +77,7 @@ def register(
 
     Args:
         name: of the family, such as "my-walk".
-        build: ``(name=, horizon=, **options) → TaskEnv``.
+        build: ``(name=, horizon=, **options) → TaskEnv``, of this horizon.
         horizon: T if no other is asked for.
         ood: ``options → those that the split "ood" changes``; None: there is no such split.
         card: what `card` is to say: `formula`, `tasks`, `observation`, `start`, `source`, `differences` in words,
@@ -86,19 +85,19 @@ def register(
         **options: of `build`, with their defaults.
 
     Raises:
-        ValueError: the name is one of the package's own, or no name; or the card has an unknown entry.
+        ValueError: the name is one of the package's own, or no name; `build` cannot be called so; or the card has an
+            unknown entry.
     """
-    if name in _OWN:
-        raise ValueError(f"{name!r} is a family of the package; choose another name")
     if not isinstance(name, str) or not name or set(name) & set("@/ "):
         raise ValueError(f"name is {name!r}; it must be a word without '@', '/' and spaces")
+    if name in _OWN:
+        raise ValueError(f"{name!r} is a family of the package; choose another name")
     if taken := {"name", "split", "backend"} & set(options):
         raise ValueError(f"{sorted(taken)[0]!r} is what make takes itself, so it can be no option of {name!r}")
     checks.function("build", build)
-    known = {field.name for field in dataclasses.fields(Card)} & {field.name for field in dataclasses.fields(Family)}
     for entry in card or {}:
-        if entry not in known - {"name"}:
-            raise checks.unknown("entry of the card", entry, sorted(known - {"name"}))
+        if entry not in _registry.CARD_OF_USER:
+            raise checks.unknown("entry of the card", entry, _registry.CARD_OF_USER)
     horizon = checks.integer("horizon", horizon)
     FAMILIES[name] = _registry.of_user(name, build, horizon, ood, card or {}, options)
 

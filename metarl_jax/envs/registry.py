@@ -5,6 +5,7 @@ cost and action scale. So a family has versions, and its card says how ours diff
 """
 
 import dataclasses
+import inspect
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -102,6 +103,13 @@ class Card:
     """from the literature"""
 
 
+CARD_OF_USER = (
+    *("formula", "tasks", "observation", "start", "source", "differences"),
+    *("random_start", "shared_dynamics", "finite"),
+)
+"""What the card of a user's family can say; the first six in words."""
+
+
 def of_user(
     name: str,
     build: Callable[..., TaskEnv],
@@ -110,15 +118,36 @@ def of_user(
     card: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Family:
-    """A family from outside of the package, with one version, v1; what its card is not told it does not say."""
+    """A family from outside of the package, with one version, v1; what its card is not told it does not say.
+
+    Raises:
+        ValueError: `build` does not take its options, or what it returns is no environment of the horizon asked for.
+    """
+    try:
+        inspect.signature(build).bind(name=name, horizon=horizon, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"build of {name!r} is called as build(name=, horizon=, **options), and here: {error}"
+        ) from None
 
     def no_shift(options):
         raise ValueError(f"{name!r} has no split 'ood'; register it with ood=, or choose from train, test")
 
-    words = dict.fromkeys(("formula", "tasks", "observation", "start", "source", "differences"), "not said")
+    def checked(**given):
+        env = build(**given)
+        if not isinstance(env, TaskEnv):
+            raise ValueError(f"build of {name!r} returns {env!r}; it must return a metarl_jax.TaskEnv")
+        if env.horizon != given["horizon"]:
+            raise ValueError(
+                f"build of {name!r} returns an environment with horizon {env.horizon}, and {given['horizon']} was "
+                "asked for; let it pass its horizon on"
+            )
+        return dataclasses.replace(env, name=given["name"])
+
+    words = dict.fromkeys(CARD_OF_USER[:6], "not said")
     shift = Ood("with other options" if ood else "none", ood or no_shift)
     versions = {"v1": {"horizon": horizon, **options}}
-    return Family(name=name, build=build, versions=versions, ood=shift, **{"random_start": True, **words, **card})
+    return Family(name=name, build=checked, versions=versions, ood=shift, **{"random_start": True, **words, **card})
 
 
 def full_names(family: Family) -> tuple[str, ...]:

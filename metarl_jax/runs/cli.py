@@ -273,8 +273,6 @@ def prepare_jax(task: str | None = None) -> None:
 
         from metarl_jax import envs
 
-    with user_errors():
-        user_modules.load()
     with contextlib.suppress(ValueError):
         if task is not None and envs.card(task).backends:
             os.environ.setdefault("XLA_FLAGS", QUICK)
@@ -287,6 +285,17 @@ def prepare_jax(task: str | None = None) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def import_modules() -> None:
+    """Imports what ``--import`` names; after `prepare_jax`, and after the processes of a job have met.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    with user_errors():
+        modules = user_modules.find()
+    user_modules.load(modules)
 
 
 def _unraisable(unraisable: "sys.UnraisableHookArgs") -> None:

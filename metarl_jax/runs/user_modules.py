@@ -4,6 +4,7 @@ A run's folder does not name them: what a stranger's folder holds is data, and n
 """
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,16 @@ HELP = "Every script takes --import MODULE: a module of yours that registers env
 
 
 def _named() -> list[str]:
-    return [module for module in os.environ.get(VARIABLE, "").split(",") if module]
+    """The modules that the variable names.
+
+    Raises:
+        ValueError: one is no name of a module.
+    """
+    modules = [module for module in os.environ.get(VARIABLE, "").split(",") if module]
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"{VARIABLE} has {module!r}; it must be the name of a module, such as my_module")
+    return modules
 
 
 def taken_from(argv: Sequence[str]) -> list[str]:
@@ -25,7 +35,7 @@ def taken_from(argv: Sequence[str]) -> list[str]:
     Raises:
         ValueError: what follows is no name of a module.
     """
-    kept, modules, words = [], _named(), iter(argv)
+    kept, modules, words = [], [], iter(argv)
     for word in words:
         name, equals, value = word.partition("=")
         if name != "--import":
@@ -38,23 +48,34 @@ def taken_from(argv: Sequence[str]) -> list[str]:
             )
         modules.append(value)
     if modules:
-        os.environ[VARIABLE] = ",".join(dict.fromkeys(modules))
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), *modules]))
     return kept
 
 
-def load() -> None:
-    """Imports the modules, from the working folder or from what is installed.
+def find() -> list[str]:
+    """The modules to import, after the working folder was made known to Python if one of them is there.
 
     Raises:
-        ValueError: there is no such module.
+        ValueError: a module is neither there nor installed, or both, so that the wrong one could be meant.
     """
+    folder = Path.cwd()
     for module in _named():
-        folder = str(Path.cwd())
-        if folder not in sys.path:  # last, so that nothing in it stands for a package that others import
-            sys.path.append(folder)
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise  # the module is there, and imports what is not
-            raise ValueError(f"there is no module {module!r} to import, neither in {folder} nor installed") from error
+        first = module.split(".")[0]
+        here = (folder / f"{first}.py").exists() or (folder / first / "__init__.py").exists()
+        spec = importlib.util.find_spec(first)
+        if spec is None and not here:
+            raise ValueError(f"there is no module {module!r} to import, neither in {folder} nor installed")
+        if spec is None:  # last, so that nothing in the folder stands for a package that others import
+            sys.path.append(str(folder))
+        elif here and not Path(spec.origin or "").is_relative_to(folder):
+            raise ValueError(
+                f"module {module!r} is in {folder}, and Python knows another one, {spec.origin}; give yours another "
+                "name"
+            )
+    return _named()
+
+
+def load(modules: Sequence[str]) -> None:
+    """Imports them; what their own code raises is not touched."""
+    for module in modules:
+        importlib.import_module(module)

@@ -1,5 +1,6 @@
 """Environments and algorithms from outside of the package, by name: in `make`, in `options`, in every script."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -29,7 +30,7 @@ def scaled(env, *, share=0.5, **common):
 
 
 mrl.envs.register("my-walk", walk, horizon=5, speed=1.0, ood=lambda options: {"speed": 2 * options["speed"]})
-mrl.algorithms.register("scaled", scaled)
+mrl.algorithms.register("scaled", scaled, without=["inner_lr"])
 '''
 TINY = [
     *("--import", "my_module", "--task", "my-walk", "--algorithm", "scaled", "--option", "share=0.25"),
@@ -41,7 +42,7 @@ TINY = [
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
     """my_module.py in the working folder; what it registers is forgotten afterwards."""
-    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS, mrl.algorithms._FURTHER
+    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS, mrl.algorithms._LIKE
     before = [dict(registry) for registry in registries]
     (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -56,7 +57,7 @@ def user_module(tmp_path, monkeypatch):
 
 def test_by_name_they_are_what_they_are_by_hand(user_module):
     assert user_modules.taken_from(["--import=my_module", "--tasks", "2"]) == ["--tasks", "2"]
-    user_modules.load()
+    user_modules.load(user_modules.find())
     env = mrl.envs.make("my-walk", horizon=4, speed=0.5)
     assert (env.name, env.horizon) == ("my-walk@v1", 4)
     assert mrl.envs.check(env) == ()
@@ -65,7 +66,8 @@ def test_by_name_they_are_what_they_are_by_hand(user_module):
     one, other = (e.step(task, e.reset(KEY, task), np.ones(1)).observation for e in (mrl.envs.make("my-walk"), faster))
     np.testing.assert_allclose(other - one, 1, rtol=1e-6)
     assert mrl.envs.card("my-walk").options == {"speed": 1.0}
-    assert {"share", "episodes", "outer_lr", "inner_lr"} <= set(mrl.algorithms.options("scaled"))
+    options, of_maml = mrl.algorithms.options("scaled"), mrl.algorithms.options("maml")
+    assert options == {"share": 0.5} | {name: value for name, value in of_maml.items() if name != "inner_lr"}
     ours, theirs = (
         mrl.algorithms.make(name, env, tasks=2, episodes=2, **own)
         for name, own in (("scaled", {"share": 0.25}), ("maml", {"inner_lr": 0.025}))
@@ -81,11 +83,7 @@ def test_by_name_they_are_what_they_are_by_hand(user_module):
 def test_every_script_knows_them(user_module, monkeypatch, capsys):
     from metarl_jax.runs import cli
 
-    def prepare(task=None):  # of the real one, what does not change the process for good
-        with cli.user_errors():
-            user_modules.load()
-
-    monkeypatch.setattr(cli, "prepare_jax", prepare)
+    monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)  # it changes the process for good
     assert cli.run(load_script("train").main, TINY) == 0, capsys.readouterr().err
     assert os.environ[user_modules.VARIABLE] == "my_module", "members of a sweep inherit it"
     config = (user_module / "run" / "config.json").read_text(encoding="utf-8")
@@ -117,21 +115,61 @@ def test_without_the_module_the_name_is_unknown(user_module, monkeypatch, capsys
 def test_a_module_that_is_none_is_told(user_module, words, message):
     def both():
         user_modules.taken_from(words)
-        user_modules.load()
+        user_modules.find()
 
     with pytest.raises(ValueError, match=message):
         both()
 
 
+def test_the_working_folder_is_searched_only_where_a_module_is_there(user_module):
+    before = list(sys.path)
+    user_modules.taken_from(["--import", "json"])
+    assert user_modules.find() == ["json"]
+    assert sys.path == before, "an installed module opens no folder"
+    user_modules.taken_from(["--import", "my_module"])
+    assert user_modules.find() == ["json", "my_module"]
+    assert sys.path == [*before, str(user_module)], "last, so that nothing there stands for another package"
+
+
+def test_a_name_that_python_knows_otherwise_is_told(user_module):
+    (user_module / "code.py").write_text("", encoding="utf-8")
+    user_modules.taken_from(["--import", "code"])
+    with pytest.raises(ValueError, match="Python knows another one, .*code.py; give yours another name"):
+        user_modules.find()
+
+
+def test_the_variable_is_checked_too(user_module, monkeypatch):
+    monkeypatch.setenv(user_modules.VARIABLE, ".x")
+    with pytest.raises(ValueError, match="METARL_IMPORT has '.x'"):
+        user_modules.find()
+
+
 def test_what_a_module_fails_to_import_is_not_hidden(user_module):
+    from metarl_jax.runs import cli
+
     (user_module / "my_module.py").write_text("import no_such_thing_here", encoding="utf-8")
     user_modules.taken_from(["--import", "my_module"])
     with pytest.raises(ModuleNotFoundError, match="no_such_thing_here"):
-        user_modules.load()
+        cli.import_modules()
+    (user_module / "my_module.py").write_text("raise ValueError('a fault of mine, told as it is')", encoding="utf-8")
+    with pytest.raises(ValueError, match="^a fault of mine, told as it is$"):
+        cli.import_modules()
 
 
 def build(*, name, horizon):
+    return dataclasses.replace(mrl.envs.make("point-nav"), horizon=horizon)
+
+
+def stubborn(*, name, horizon):
     return mrl.envs.make("point-nav")
+
+
+def demanding(env, *, share, policy=None):
+    return mrl.algorithms.maml(env, policy=policy)
+
+
+def stiff(env, *, share=1):
+    return mrl.algorithms.maml(env)
 
 
 BAD = {
@@ -140,9 +178,25 @@ BAD = {
     "no function": (lambda: mrl.envs.register("a", 3, horizon=1), "build is 3"),
     "a horizon of 0": (lambda: mrl.envs.register("a", build, horizon=0), "horizon is 0"),
     "an option of make": (lambda: mrl.envs.register("a", build, horizon=1, split=2), "'split' is what make takes"),
+    "an option that build has not": (lambda: mrl.envs.register("a", build, horizon=1, sped=2), "unexpected .* 'sped'"),
+    "versions on the card": (
+        lambda: mrl.envs.register("a", build, horizon=1, card={"versions": 1}),
+        "entry of the card",
+    ),
     "a card's entry": (lambda: mrl.envs.register("a", build, horizon=1, card={"formla": ""}), "did you mean 'formula'"),
     "the package's own algorithm": (lambda: mrl.algorithms.register("maml", build), "an algorithm of the package"),
     "no name": (lambda: mrl.algorithms.register("", build), "name is ''"),
+    "a list for a name": (lambda: mrl.algorithms.register([], build), "name is \\[\\]"),
+    "a parameter without default": (lambda: mrl.algorithms.register("a", demanding), "'share' of 'a' needs a default"),
+    "no policy": (lambda: mrl.algorithms.register("a", stiff), r"function\(env, policy=None, ...\)"),
+    "like nothing": (
+        lambda: mrl.algorithms.register("a", lambda env, **common: 0, like="mamel"),
+        "did you mean 'maml'",
+    ),
+    "without nothing": (
+        lambda: mrl.algorithms.register("a", lambda env, **common: 0, without=["iner_lr"]),
+        "did you mean 'inner_lr'",
+    ),
     "no algorithm": (lambda: mrl.algorithms.register("a", 3), "algorithm 'a' is 3"),
 }
 
@@ -154,6 +208,25 @@ def test_what_cannot_be_registered_is_told(case):
     with pytest.raises(ValueError, match=message):
         register()
     assert (set(mrl.envs.FAMILIES), set(mrl.algorithms.ALGORITHMS)) == (families, algorithms)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [(stubborn, "an environment with horizon 100, and 7 was asked for"), (lambda **_: None, "returns None; it must")],
+)
+def test_what_a_family_builds_is_checked(user_module, made, message):
+    mrl.envs.register("my-nav", made, horizon=7)
+    with pytest.raises(ValueError, match=message):
+        mrl.envs.make("my-nav")
+
+
+def test_options_are_those_of_the_algorithm_that_it_is_like(user_module):
+    mrl.algorithms.register("my-rl2", lambda env, **common: mrl.algorithms.rl2(env, **common), like="rl2")
+    assert mrl.algorithms.options("my-rl2") == mrl.algorithms.options("rl2")
+    mrl.algorithms.register("alone", lambda env, *, policy=None, tasks=3: mrl.algorithms.maml(env, tasks=tasks))
+    assert mrl.algorithms.options("alone") == {"policy": None, "tasks": 3}
+    with pytest.raises(ValueError, match="unknown option of alone 'surrogate'"):
+        mrl.algorithms.make("alone", mrl.envs.make("point-nav"), surrogate="dice")
 
 
 def test_without_ood_there_is_no_such_split(user_module):
