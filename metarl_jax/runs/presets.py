@@ -164,30 +164,43 @@ def _finn2017(task: str, iterations: int, episodes: int, max_kl: float, later: f
 _PROMP, _BANDIT = PRESETS["cheetah-dir"], PRESETS["bandit-5-arms"]
 PRESETS |= {
     # Six times the pulls an update, about as many as Duan et al. (2016) took, and an entropy whose weight lasts: where
-    # it falls early, what is learned is to be greedy.
+    # it falls early, what is learned is to be greedy. Layers that read whole transitions, so that a pull and what it
+    # paid are one thing to count, learn it in a third of the pulls.
     "bandit-5-arms-duan2016": dataclasses.replace(
         _BANDIT,
+        iterations=700,
         outer_lr_schedule="cosine",
         algorithm_options=dataclasses.replace(
-            _BANDIT.algorithm_options, tasks=2400, minibatches=8, entropy_weight=0.02, entropy_half_life=250
+            _BANDIT.algorithm_options,
+            tasks=2400,
+            minibatches=8,
+            discount=0.997,
+            entropy_weight=0.02,
+            entropy_half_life=150,
         ),
+        policy=PolicyConfig(hidden=(64,), encoder=(64,)),
     ),
-    # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts.
+    # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts. Without encoder and
+    # gate the memory learns the arm that is best in all states, and stays there.
     "tabular-mdp-duan2016": dataclasses.replace(
         _BANDIT,
         task="tabular-mdp",
         env_option=(),
         horizon=10,
-        iterations=600,
+        iterations=450,
         outer_lr_schedule="cosine",
         algorithm_options=dataclasses.replace(
             _BANDIT.algorithm_options,
             tasks=1200,
             episodes=10,
             minibatches=8,
-            entropy_weight=0.02,
-            entropy_half_life=150,
+            memory_size=128,
+            discount=0.9,
+            lambda_=0.5,
+            entropy_weight=0.03,
+            entropy_half_life=100,
         ),
+        policy=PolicyConfig(hidden=(128,), encoder=(128,), gated=True),
     ),
     # On the physics of the paper, and with the rate halved after the first of several steps.
     "cheetah-dir-promp2019": dataclasses.replace(
