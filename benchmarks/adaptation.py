@@ -1,7 +1,7 @@
 """How fast it adapts: learners trained at equal environment steps, adapted to the same held-out tasks, on one scale.
 
 python benchmarks/adaptation.py                              # the small suite, minutes
-python benchmarks/adaptation.py --suite full                 # three families, seven learners: hours
+python benchmarks/adaptation.py --suite full                 # all families and learners of experiments/curves.py, hours
 python benchmarks/adaptation.py --add mine.json              # beside rows of one's own, or of another library
 
 Rows are written as they are done; what was cut off goes on where it stopped. adaptation.json holds them and the
@@ -30,7 +30,7 @@ from metarl_jax.runs.comparisons import ORACLE
 
 SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain", ORACLE)),
-    "full": (("point-nav", "point-sparse", "cheetah-dir@promp2019"), tuple(curves.ALGORITHMS)),
+    "full": (tuple(curves.FAMILIES), tuple(curves.ALGORITHMS)),
 }
 """Families and learners; the untrained policy is in every suite."""
 
