@@ -180,8 +180,8 @@ PRESETS |= {
         ),
         policy=PolicyConfig(hidden=(64,), encoder=(64,)),
     ),
-    # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts. Without encoder and
-    # gate the memory learns the arm that is best in all states, and stays there.
+    # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts. Without encoder
+    # and gate the memory learns the action that is best in all states, and stays there.
     "tabular-mdp-duan2016": dataclasses.replace(
         _BANDIT,
         task="tabular-mdp",
