@@ -50,6 +50,24 @@ class Row(NamedTuple):
     tasks_left_out: np.ndarray
     """[] int: tasks that are in no statistic"""
 
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """The statistics step by step, [L'+1] each, as a data frame takes them: ``pandas.DataFrame(row.columns)``."""
+        names = ("episodes", "environment_steps", "mean", "standard_error", "median", "iqm")
+        more = ("gain_mean", "gain_standard_error", "diverged_episodes")
+        return {"step": np.arange(len(self.mean))} | {name: getattr(self, name) for name in names + more}
+
+    def __str__(self) -> str:
+        """A table: a line for every step."""
+        lines = ["step  episodes before       mean ± s.e.    median       IQM       gain ± s.e."]
+        for step in range(len(self.mean)):
+            gain = f"{self.gain_mean[step]:+9.2f} ± {self.gain_standard_error[step]:<5.2f}" if step else ""
+            lines.append(
+                f"{step:4}  {self.episodes[step]:15g}  {self.mean[step]:9.2f} ± {self.standard_error[step]:<5.2f} "
+                f"{self.median[step]:9.2f} {self.iqm[step]:9.2f}  {gain}"
+            )
+        return "\n".join(line.rstrip() for line in lines)
+
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """Mean over axis 0 of what is left when a quarter (rounded down) is cut from either end of the sorted values."""

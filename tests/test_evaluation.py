@@ -220,3 +220,12 @@ def test_an_evaluation_of_too_few_whole_tasks_is_refused_in_words():
     lengths[:2, 1] = 0
     with pytest.raises(ValueError, match="diverged in every episode of some step in 2 of 3 tasks"):
         summarize(np.zeros((3, 2)), lengths)
+
+
+def test_a_row_prints_as_a_table_and_has_columns():
+    row = summarize(np.array([[0.0, 2.0], [2.0, 8.0]]))
+    before, after = str(row).splitlines()[1:]
+    assert before.split()[2:] == ["1.00", "±", "1.00", "1.00", "1.00"]
+    assert after.split()[2:] == ["5.00", "±", "3.00", "5.00", "5.00", "+4.00", "±", "2.00"]
+    assert {len(column) for column in row.columns.values()} == {2}
+    np.testing.assert_array_equal(row.columns["gain_mean"], [0, 4])

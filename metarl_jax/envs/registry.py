@@ -102,6 +102,15 @@ class Card:
     differences: str
     """from the literature"""
 
+    def __str__(self) -> str:
+        """A line for every entry."""
+        told = vars(self) | {"splits": "; ".join(f"{name}: {tasks}" for name, tasks in self.splits.items())}
+        told |= {"options": ", ".join(f"{name}={value}" for name, value in self.options.items()) or "none"}
+        told |= {"versions": ", ".join(self.versions), "backends": ", ".join(self.backends) or "none"}
+        told["finite"] = "infinitely many" if self.finite is None else self.finite
+        width = max(map(len, told))
+        return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in told.items())
+
 
 CARD_OF_USER = (
     *("formula", "tasks", "observation", "start", "source", "differences"),

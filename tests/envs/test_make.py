@@ -133,3 +133,12 @@ def test_an_environment_prints_what_a_reader_asks_for():
     env = envs.make("point-nav", horizon=7)
     fields = "observation_size=2, action_size=2, horizon=7, discrete=False, name='point-nav@finn2017'"
     assert repr(env) == f"TaskEnv({fields})"
+
+
+def test_a_card_prints_its_entries():
+    lines = dict(line.split("  ", 1) for line in str(envs.card("point-nav")).splitlines())
+    told = {name.strip(): text.strip() for name, text in lines.items()}
+    assert told["name"] == "point-nav@finn2017"
+    assert told["options"].startswith("action_scale=1.0, goal_range=")
+    assert told["finite"] == "infinitely many"
+    assert told["splits"].startswith("train: g ~ U")
