@@ -94,8 +94,8 @@ class Learner:
         self._decide = _compiled(decide, self._act_key, np.int32(0), theta, fast, percept)
         self._judge = _compiled(judge, theta, fast, percept, self._step.action)
         self._phi = _compiled(online.params, theta, fast)
-        if online.learn is not None:
-            self._learn = _compiled(lambda *args: strongly_typed(online.learn(*args)), theta, fast, self._shapes)
+        if (learn := online.learn) is not None:
+            self._learn = _compiled(lambda *args: strongly_typed(learn(*args)), theta, fast, self._shapes)
 
     def _begin_stage(self) -> None:
         self._row, self._column, self._taken = 0, 0, 0

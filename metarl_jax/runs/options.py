@@ -21,9 +21,10 @@ class PolicyConfig:
     learn_std: bool | None = None
     """whether both loops move the standard deviation (None: True)"""
     encoder: tuple[int, ...] | None = None
-    """sizes of the layers through which rl2's memory reads whole transitions (None: it reads a step without layers)"""
+    """rl2's memory sees the states before and after a step, its action and reward through relu layers of these sizes
+    (None: the step as it is, without the state before)"""
     gated: bool | None = None
-    """whether the observation gates what rl2's policy reads of its memory (None: False)"""
+    """True: the observation gates what rl2's policy reads of its memory (None: False)"""
     context_size: int | None = None
     """components of a context beside the observation, which --fast-parameters context adapts (None: 5 in cavia, else
     none)"""
