@@ -72,7 +72,7 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 
 @styled
-def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int) -> None:
+def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int, unit: str) -> None:
     """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
 
     Of several seeds the trailing means are faint, and their mean is bold.
@@ -82,6 +82,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         path: of the picture.
         title: task and algorithm.
         horizon: T, for the axis label.
+        unit: what lies between two stages: an inner step, or an episode of a memory.
     """
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
     seeds = len(np.unique(metrics["seed"]))
@@ -90,11 +91,9 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     window = max(1, min(25, len(iteration) // 10))
     figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
     for index, name in enumerate(stages):
-        last = len(stages) - 1
-        color, label = (
-            (ORANGE, "before adaptation") if index == 0 else (BLUE, f"after {index} inner step{'s'[: index > 1]}")
-        )
-        opacity = 1.0 if index in (0, last) else 0.25 + 0.5 * index / last
+        label = f"after {index} {unit}{'s'[: index > 1]}" if index else "before adaptation"
+        color = BLUE if index else ORANGE
+        opacity = 1.0 if index in (0, len(stages) - 1) else 0.25 + 0.5 * index / (len(stages) - 1)
         smoothed = np.stack([smooth(values, window) for values in metrics[name].T], 1)
         if window > 1 or seeds > 1:
             faint = smoothed if seeds > 1 else metrics[name]
@@ -117,7 +116,8 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(stages) > 6 else {}
+    axes.legend(frameon=False, fontsize=9, **beside)
     files.save(figure, path)
 
 

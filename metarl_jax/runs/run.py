@@ -101,7 +101,10 @@ def _draw(config: TrainConfig, built: Built) -> None:
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
     if any(name.startswith("return_") for name in metrics):
         title = f"{built.env.name}, {config.algorithm}"
-        plots.learning_curve(metrics, config.run_folder / "learning_curve.png", title=title, horizon=built.env.horizon)
+        online = built.algorithm.online
+        unit = "episode" if online is not None and online.learn is None else "inner step"
+        path = config.run_folder / "learning_curve.png"
+        plots.learning_curve(metrics, path, title=title, horizon=built.env.horizon, unit=unit)
         theta_plot.hyperparameters(metrics, config.run_folder / "hyperparameters.png", title=title)
 
 
