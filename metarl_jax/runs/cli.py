@@ -51,7 +51,12 @@ def user_errors() -> Iterator[None]:
     except (ValueError, ImportError) as error:
         if getattr(error, "name", None) is not None:  # an import that failed; ours say what to install
             raise
-        raise UserError(" ".join(str(error).split())) from error
+        text = " ".join(str(error).split())
+        own = "; one of yours is found by --import MODULE" if text.startswith(_REGISTERED) else ""
+        raise UserError(text + own) from error
+
+
+_REGISTERED = ("unknown environment ", "unknown algorithm ")
 
 
 def _unusable(error: OSError) -> str:

@@ -100,7 +100,9 @@ def test_without_the_module_the_name_is_unknown(user_module, monkeypatch, capsys
 
     monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
     assert cli.run(load_script("train").main, ["--task", "my-walk", "--iterations", "1"]) == 2
-    assert "unknown environment 'my-walk'" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "unknown environment 'my-walk'" in told
+    assert told.strip().endswith("one of yours is found by --import MODULE")
 
 
 @pytest.mark.parametrize(
