@@ -42,16 +42,20 @@ def test_every_entry_says_where_it_comes_from(name):
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in mrl.zoo.names()]
 )
 def test_its_evaluation_is_reproduced(name):
-    """Of the first tasks. Another machine's rounding grows over an adaptation; in a body's contacts at once."""
+    """Of the first tasks. Another machine's rounding grows over an adaptation; in a body's contacts at once, so that its
+    episodes are other draws there, and only their mean over tasks is the same.
+    """
     loaded, report = mrl.zoo.load(name), mrl.zoo.evaluation(name)
     key = streams(jax.random.key(report["seed"])).evaluate
     steps = len(report["inner_lr"])
     rows = mrl.evaluation.evaluate(loaded.algorithm, loaded.env, key, loaded.params, num_tasks=FEW, steps=steps)
     known = {kind: np.array(row["per_task"])[:FEW] for kind, row in report["rows"].items()}
     spread = known["adapted"][:, 1].std() + np.ptp(known["adapted"])
+    chaotic = loaded.config.backend is not None
     for kind, row in rows.items():
-        np.testing.assert_allclose(row.per_task, known[kind], atol=0.1 * spread)
-    if loaded.config.backend is None:
+        found, expected = (x.mean(0) if chaotic else x for x in (row.per_task, known[kind]))
+        np.testing.assert_allclose(found, expected, atol=0.1 * spread)
+    if not chaotic:
         first = [rows["adapted"].per_task[:, 0], known["adapted"][:, 0]]
         np.testing.assert_allclose(*first, rtol=1e-3)
 
