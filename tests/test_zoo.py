@@ -42,8 +42,8 @@ def test_every_entry_says_where_it_comes_from(name):
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in mrl.zoo.names()]
 )
 def test_its_evaluation_is_reproduced(name):
-    """Of the first tasks. Another machine's rounding grows over an adaptation; in a body's contacts at once, so that its
-    episodes are other draws there, and only their mean over tasks is the same.
+    """Of the first tasks. Another machine's rounding grows over an adaptation; in a body's contacts at once, so that
+    its episodes are other draws there: then the mean over tasks is the same, if θ has learned to adapt.
     """
     loaded, report = mrl.zoo.load(name), mrl.zoo.evaluation(name)
     key = streams(jax.random.key(report["seed"])).evaluate
@@ -52,8 +52,8 @@ def test_its_evaluation_is_reproduced(name):
     known = {kind: np.array(row["per_task"])[:FEW] for kind, row in report["rows"].items()}
     spread = known["adapted"][:, 1].std() + np.ptp(known["adapted"])
     chaotic = loaded.config.backend is not None
-    for kind, row in rows.items():
-        found, expected = (x.mean(0) if chaotic else x for x in (row.per_task, known[kind]))
+    for kind in ("adapted",) if chaotic else rows:
+        found, expected = (x.mean(0) if chaotic else x for x in (rows[kind].per_task, known[kind]))
         np.testing.assert_allclose(found, expected, atol=0.1 * spread)
     if not chaotic:
         first = [rows["adapted"].per_task[:, 0], known["adapted"][:, 0]]
