@@ -150,6 +150,7 @@ def of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="adaptation.py", description=__doc__)
     cli.prepare_jax()
+    cli.import_modules()
     path = arguments.output / "rows.json"
     with cli.user_errors():
         from metarl_jax.checks import one_of

@@ -166,6 +166,7 @@ def check(arguments: Arguments, rows: Sequence[str]) -> None:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="compare.py", description=__doc__)
     cli.prepare_jax()
+    cli.import_modules()
     from metarl_jax import algorithms, checks
 
     known = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)

@@ -164,6 +164,7 @@ def check(arguments: Arguments) -> None:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="curves.py", description=__doc__)
     cli.prepare_jax()
+    cli.import_modules()
     path = arguments.output / "curves.json"
     shown = ("output", "families", "algorithms")
     described = {name: str(value) for name, value in vars(arguments).items() if name not in shown}

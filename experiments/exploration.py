@@ -219,6 +219,7 @@ def check(arguments: Arguments) -> None:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="exploration.py", description=__doc__)
     cli.prepare_jax()
+    cli.import_modules()
     import jax
 
     with cli.user_errors():

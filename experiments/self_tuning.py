@@ -166,6 +166,7 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
 def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="self_tuning.py", description=__doc__)
     cli.prepare_jax()
+    cli.import_modules()
     import jax
 
     import metarl_jax as mrl

@@ -114,14 +114,18 @@ def register(
         raise ValueError(f"name is {name!r}; it must be a word without '/' and spaces")
     if name in _OWN:
         raise ValueError(f"{name!r} is an algorithm of the package; choose another name")
-    first, *rest = inspect.signature(check_function(f"algorithm {name!r}", function)).parameters.values()
+    if like == name:
+        raise ValueError(f"like is {name!r} itself; it must be the algorithm to which the options are handed on")
+    parameters = tuple(inspect.signature(check_function(f"algorithm {name!r}", function)).parameters.values())
+    rest = parameters[1:]
     named = {parameter.name for parameter in rest if parameter.kind is not parameter.VAR_KEYWORD}
     hands_on = len(named) < len(rest)
     for parameter in rest:
         if parameter.name in named and (parameter.default is parameter.empty or parameter.kind not in _BY_NAME):
             raise ValueError(f"parameter {parameter.name!r} of {name!r} needs a default, so that it is an option")
     theirs = options(like) if hands_on else {}
-    if "policy" not in named | set(theirs) or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
+    takes_env = parameters and parameters[0].kind in (inspect.Parameter.POSITIONAL_ONLY, _BY_NAME[1])
+    if not takes_env or "policy" not in named | set(theirs):
         raise ValueError(
             f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
         )

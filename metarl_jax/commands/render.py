@@ -1,8 +1,4 @@
-"""Shows a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
-
-python experiments/render.py runs/mine                  # three tasks, into runs/mine/renders
-python experiments/render.py runs/mine --tasks 5 --steps 3 --no-video
-"""
+"""The command line of experiments/render.py and metarl-render."""
 
 if __name__ == "__main__":  # Ctrl-C while the rest is imported
     from metarl_jax.runs import startup

@@ -1,8 +1,4 @@
-"""Shows a task family: its card, a picture of sampled tasks, and the returns of a random policy and of doing nothing.
-
-python experiments/show_tasks.py cheetah-vel
-python experiments/show_tasks.py reacher-goal --tasks 400 --env-option goal_radius=0.1
-"""
+"""The command line of experiments/show_tasks.py and metarl-tasks."""
 
 if __name__ == "__main__":  # Ctrl-C while the rest is imported
     from metarl_jax.runs import startup

@@ -53,11 +53,19 @@ class _MLP(nn.Module):
         return hidden
 
 
+def layer_sizes(what: str, sizes: Sequence[int]) -> list[int]:
+    """The sizes of hidden layers, as integers.
+
+    Raises:
+        ValueError: they are no sequence, or one is no positive integer.
+    """
+    if not isinstance(sizes, Sequence):
+        raise ValueError(f"{what} is {sizes!r}; it must be a sequence of layer sizes, such as (64, 64)")
+    return [checks.integer(f"a layer size in {what}", size) for size in sizes]
+
+
 def _network(observation_size: int, output_size: int, hidden: Sequence[int], activation: str):
-    if not isinstance(hidden, Sequence):
-        raise ValueError(f"hidden is {hidden!r}; it must be a sequence of layer sizes, such as (64, 64)")
-    sizes = [checks.integer("a layer size in hidden", size) for size in hidden]
-    module = _MLP((*sizes, output_size), checks.choose("activation", activation, ACTIVATIONS))
+    module = _MLP((*layer_sizes("hidden", hidden), output_size), checks.choose("activation", activation, ACTIVATIONS))
 
     def init(key: jax.Array) -> PyTree:
         return module.init(key, jnp.zeros(observation_size))["params"]

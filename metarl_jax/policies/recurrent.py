@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
-from metarl_jax.policies.networks import mlp, orthogonal, value_mlp
+from metarl_jax.policies.networks import layer_sizes, mlp, orthogonal, value_mlp
 from metarl_jax.precision import full_precision
 from metarl_jax.types import Percept, PyTree
 
@@ -58,9 +58,7 @@ def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
 
 def _encoder(input_size: int, sizes: Sequence[int]) -> tuple[Callable, Callable, int]:
     """relu layers of a vector: their ``init``, their ``apply`` and the size of what comes out."""
-    if not isinstance(sizes, Sequence):
-        raise ValueError(f"encoder is {sizes!r}; it must be a sequence of layer sizes, such as (128,)")
-    sizes = [checks.integer("a layer size in encoder", size) for size in sizes]
+    sizes = layer_sizes("encoder", sizes)
     layers = nn.Sequential([layer for size in sizes for layer in (nn.Dense(size, param_dtype=float), nn.relu)])
 
     def init(key: jax.Array) -> PyTree:

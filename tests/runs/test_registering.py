@@ -191,6 +191,9 @@ BAD = {
     "a list for a name": (lambda: mrl.algorithms.register([], build), "name is \\[\\]"),
     "a parameter without default": (lambda: mrl.algorithms.register("a", demanding), "'share' of 'a' needs a default"),
     "no policy": (lambda: mrl.algorithms.register("a", stiff), r"function\(env, policy=None, ...\)"),
+    "no parameters": (lambda: mrl.algorithms.register("a", lambda: 0), r"function\(env, policy=None, ...\)"),
+    "options alone": (lambda: mrl.algorithms.register("a", lambda **common: 0), r"function\(env, policy=None, ...\)"),
+    "like itself": (lambda: mrl.algorithms.register("a", lambda env, **common: 0, like="a"), "like is 'a' itself"),
     "like nothing": (
         lambda: mrl.algorithms.register("a", lambda env, **common: 0, like="mamel"),
         "did you mean 'maml'",
