@@ -47,6 +47,15 @@ def test_the_same_program_has_the_same_bits_in_every_call(compiled):
     assert first["bits"] == again["bits"]
 
 
+def test_a_call_is_traced(compiled, tmp_path):
+    folder, _ = compiled
+    ((name, seconds),) = accelerator_farm.trace(folder, [NAME, "rl2 point-nav"], tmp_path)
+    assert name == NAME
+    assert seconds > 0
+    (written,) = (tmp_path / "promp-point-nav").rglob("*.xplane.pb")
+    assert written.stat().st_size > 1000
+
+
 def test_a_process_that_fails_is_told_by_its_last_line():
     assert accelerator_farm.figures_of('{"trace_seconds": 1.5}') == {"trace_seconds": 1.5}
     assert accelerator_farm.figures_of("ValueError: no") == {"failed": "ValueError: no"}

@@ -112,11 +112,17 @@ def test_another_size_of_a_stage_has_the_baseline_of_training(script, tmp_path, 
         assert (built[-1].algorithm_options.episodes, built[-1].algorithm_options.baseline) == (20, baseline)
 
 
-def test_a_memory_has_stages_of_one_episode(script, tmp_path):
+def test_a_memory_has_stages_of_one_episode(script, tmp_path, monkeypatch):
+    from metarl_jax.runs import plots
+
+    drawn = []
+    monkeypatch.setattr(plots, "learning_curve", lambda *_, unit, **__: drawn.append(unit))
     folder = tmp_path / "memory"
     options = ["--algorithm", "rl2", "--episodes", "1", "--eval-tasks", "2", "--folder", folder]
     sizes = ["--horizon", "3", "--iterations", "1", "--tasks", "2"]
     assert script("train", "--task", "bernoulli-bandit", *sizes, *options)[0] == 0
+    assert script("train", *TINY, "--folder", tmp_path / "steps")[0] == 0
+    assert drawn == ["episode", "inner step"]
     status, _, err = script("evaluate", folder, "--episodes", "5")
     assert status == 2
     assert "a stage of rl2 is one episode; leave episodes out" in err
