@@ -10,19 +10,22 @@ from benchmarks.mdp_references import Arguments, plan, returns
 
 def test_a_plan_is_the_best_of_all():
     """Every assignment of an action to (step, state), its return computed forwards: none beats the plan's."""
-    random, states, actions, horizon = np.random.default_rng(0), 2, 2, 3
-    transition = random.dirichlet(np.ones(states), (1, states, actions))
-    reward = random.normal(size=(1, states, actions))
+    random, mdps, states, actions, horizon = np.random.default_rng(0), 60, 2, 2, 3
+    transition = random.dirichlet(0.3 * np.ones(states), (mdps, states, actions))
+    reward = random.normal(size=(mdps, states, actions))
 
-    def worth(chosen):
+    def worth(mdp, chosen):
         occupancy, total = np.eye(states)[0], 0.0
         for step in range(horizon):
-            total += sum(occupancy[x] * reward[0, x, chosen[step][x]] for x in range(states))
-            occupancy = sum(occupancy[x] * transition[0, x, chosen[step][x]] for x in range(states))
+            total += sum(occupancy[x] * reward[mdp, x, chosen[step][x]] for x in range(states))
+            occupancy = sum(occupancy[x] * transition[mdp, x, chosen[step][x]] for x in range(states))
         return total
 
-    every = itertools.product(itertools.product(range(actions), repeat=states), repeat=horizon)
-    np.testing.assert_allclose(worth(plan(transition, reward, horizon)[:, 0]), max(map(worth, every)))
+    every = list(itertools.product(itertools.product(range(actions), repeat=states), repeat=horizon))
+    planned = plan(transition, reward, horizon)
+    for mdp in range(mdps):
+        best = max(worth(mdp, chosen) for chosen in every)
+        np.testing.assert_allclose(worth(mdp, planned[:, mdp]), best)
 
 
 def test_means_that_are_known():
