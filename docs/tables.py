@@ -7,12 +7,15 @@ python docs/tables.py --check    # status 1 if that would change it
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
 import metarl_jax as mrl
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.dynamics import FIELDS
+from metarl_jax.runs.flags import of_algorithms as flags_of_algorithms
+from metarl_jax.runs.options import FLAG_NAMES
 
 
 def _row(*cells: str) -> str:
@@ -25,10 +28,11 @@ def algorithms() -> str:
     for name in mrl.algorithms.names():
         function = mrl.algorithms.ALGORITHMS[name]
         documentation = inspect.getdoc(function) or ""
+        defaults = mrl.algorithms.options(name)
         own = {
-            parameter.name: parameter.default
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
+            option: defaults[option]
+            for option in vars(function.options).get("__annotations__", {})
+            if option in defaults
         }
         papers = re.findall(r"arXiv:(\d{4}\.\d{5})", documentation)
         rows.append(
@@ -92,6 +96,21 @@ def knobs() -> str:
     return "\n".join(rows)
 
 
+def flags() -> str:
+    """The fields of `metarl_jax.runs.options.AlgorithmConfig`: the options of algorithms that fit a command line."""
+    lines = []
+    for option, flag in flags_of_algorithms(mrl.algorithms.ALGORITHMS).items():
+        kind = f"{getattr(flag.kind, '__name__', flag.kind)}" if isinstance(flag.kind, type) else str(flag.kind)
+        hint = f"{kind} | None"
+        if option in FLAG_NAMES:
+            names = f'name="{FLAG_NAMES[option].replace("_", "-")}", aliases=["--{option}"]'
+            hint = f"Annotated[{hint}, tyro.conf.arg({names})]"
+        lines.append(f"    {option}: {hint} = None")
+        indent = {"initial_indent": "    ", "subsequent_indent": "    ", "break_on_hyphens": False}
+        lines += textwrap.wrap(f'"""{flag.text}"""', 120, **indent)
+    return "\n".join(lines)
+
+
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_\[\]{}<>$~&])", r"\\\1", text)
@@ -116,6 +135,7 @@ TABLES = {
     ROOT / "README.md": {"algorithms": algorithms, "families": families},
     ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
     ROOT / "docs" / "hostile.md": {"hostile": hostile},
+    ROOT / "metarl_jax" / "runs" / "options.py": {"flags": flags},
 }
 
 
@@ -126,12 +146,11 @@ def rendered(text: str, tables: dict[str, Callable[[], str]]) -> str:
         ValueError: a table's markers are missing.
     """
     for name, table in tables.items():
-        opening, closing = f"<!-- table: {name} -->\n", "<!-- end of table -->"
-        before, opened, rest = text.partition(opening)
-        _, closed, after = rest.partition(closing)
-        if not (opened and closed):
+        page = re.search(rf"<!-- table: {name} -->\n|    # <generated: {name}> .*\n", text)
+        end = re.compile(r"<!-- end of table -->|    # <end of generated>").search(text, page.end() if page else 0)
+        if not (page and end):
             raise ValueError(f"there are no markers for the table {name!r}")
-        text = f"{before}{opening}{table()}\n{closing}{after}"
+        text = f"{text[: page.end()]}{table()}\n{text[end.start() :]}"
     return text
 
 

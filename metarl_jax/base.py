@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import optax
 
 from metarl_jax import checks
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
@@ -148,6 +150,12 @@ class MetaObjective(NamedTuple):
     def value_and_gradient(self, theta: PyTree, data: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:
         """((loss, metrics), ∇_θ loss)."""
         return (self.gradient or jax.value_and_grad(self.loss, has_aux=True))(theta, data)
+
+    def ascent(self, theta: PyTree, data: PyTree) -> tuple[PyTree, Metrics]:
+        """−∇_θ loss, the estimate of ∇J, and the metrics with the loss and the gradient's norm."""
+        (loss, metrics), descent = self.value_and_gradient(theta, data)
+        ascent = jax.tree.map(jnp.negative, descent)
+        return ascent, metrics | {"loss": loss, "meta_gradient_norm": optax.tree.norm(ascent)}
 
 
 class OuterOptimizer(NamedTuple):

@@ -18,19 +18,6 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> ValueError:
     return ValueError(f"unknown {kind} {value!r}: {hint}choose from {', '.join(names) or '(none)'}")
 
 
-def without(names: Iterable[str], options: Mapping[str, Any], why: str) -> dict[str, Any]:
-    """`options` without those of `names`, which must not be set: only None and False are.
-
-    Raises:
-        ValueError: one is; `why` says why it cannot be.
-    """
-    names = set(names)
-    for name in sorted(names & options.keys()):
-        if options[name] is not None and options[name] is not False:
-            raise ValueError(f"{name} is {options[name]!r}, and {why}; leave {name} out")
-    return {name: value for name, value in options.items() if name not in names}
-
-
 def choose(kind: str, value: str | Callable, registered: Mapping[str, Any]) -> Any:
     """A registered part by its name, or the user's own, if `value` is a function.
 

@@ -1,20 +1,20 @@
 """What algorithms of long lives share: a `MetaAlgorithm` whose state carries a population of agents."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from metarl_jax import checks, outer
-from metarl_jax.base import MetaAlgorithm, OuterOptimizer
+from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.entry import entry_points
 from metarl_jax.outer import lives
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
-"""``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has beside the objective"""
+"""``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has in addition to the objective"""
 
 ENDLESS = 2**31 - 1
 
@@ -45,7 +45,7 @@ def assemble_lives(
     penalty: Penalty | None = None,
     max_agent_gradient_norm: float | None = None,
 ) -> MetaAlgorithm:
-    """The algorithm that lives on: every meta-update is a window of L updates of B agents, and moves θ by it.
+    """The algorithm of long lives: every meta-update is a window of L updates of B agents, and moves θ by it.
 
     The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent whose
     age reaches its end is renewed: new task, new φ, age 0. So is one whose updates led to numbers that are not finite,
@@ -56,7 +56,7 @@ def assemble_lives(
         parts: of the trial, which is the window, and the objective; the adapter has `born`.
         outer_optimizer: how θ moves.
         lifetime: updates of a life; None means that it never ends.
-        penalty: what the outer loss has beside the objective.
+        penalty: what the outer loss has in addition to the objective.
         max_agent_gradient_norm: limits the gradient of each agent before their mean, that of `gradient` too, see
             `metarl_jax.outer.limited`; a derivative through a chain of updates can be very long. None: no limit.
 
@@ -64,98 +64,122 @@ def assemble_lives(
         ValueError: the lifetime is not a positive integer, the limit not a positive number, or an option means nothing
             in pieces of episodes.
     """
-    parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
-    trial, over_tasks = parts.trial, parts.memory.over_tasks
+    trial = parts.trial
     if parts.discount != 1:
         raise ValueError(
             "discount_states is True, and a life's stages are pieces of episodes, which do not know their time t; "
             "leave discount_states out"
         )
-    whole = ENDLESS if lifetime is None else checks.integer("lifetime", lifetime)
+    if lifetime is not None:
+        checks.integer("lifetime", lifetime)
     if trial.horizon > parts.env.horizon:
         raise ValueError(
             f"horizon is {trial.horizon}; here it is the steps of a piece of an episode, and an episode of "
             f"{parts.env.name!r} has {parts.env.horizon}; choose at most as many, or make its episodes longer"
         )
+    parts = parts._replace(adapter=lives.skipping_void(parts.adapter))
+    objective = _objective(parts, penalty, max_agent_gradient_norm)
+    population = _Population(parts, outer_optimizer, objective, lifetime)
+    functions = population.init, population.update, population.adapt, population.gradient
+    return entry_points(*functions, parts.policy, outer.online_life(parts))
 
-    def of_life(theta: PyTree, seen: lives.Window):
-        path = outer.replay(parts, theta, seen.stages, seen.start)
+
+def _objective(parts: outer.Parts, penalty: Penalty | None, limit: float | None) -> MetaObjective:
+    """The mean over agents of the loss of their windows."""
+
+    def of_life(theta: PyTree, window: lives.Window):
+        path = outer.replay(parts, theta, window.stages, window.start)
         loss, metrics = parts.objective(parts.policy, path)
         if penalty is not None:
-            more, told = penalty(theta, path)
-            loss, metrics = loss + more, metrics | told
+            more, further = penalty(theta, path)
+            loss, metrics = loss + more, metrics | further
         return loss, metrics
 
-    limit = max_agent_gradient_norm
-    limited = of_life if limit is None else outer.limited(of_life, checks.positive("max_agent_gradient_norm", limit))
-    objective = parts.memory.mean_over_tasks(limited)
+    loss = of_life if limit is None else outer.limited(of_life, checks.positive("max_agent_gradient_norm", limit))
+    return parts.memory.mean_over_tasks(loss)
 
-    def newborn(key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
-        task_key, life_key = jax.random.split(jax.random.fold_in(key, index))
-        return lives.born(life_key, parts, theta, parts.env.sample_task(task_key), end)
 
-    def population(key: Key, theta: PyTree) -> lives.Life:
-        numbers = jnp.arange(trial.tasks)
-        ends = whole if lifetime is None else (numbers + 1) * lifetime // trial.tasks
-        ends = jnp.broadcast_to(jnp.maximum(ends, 1), numbers.shape)
-        return over_tasks(lambda pair: newborn(key, theta, *pair), (numbers, ends))
+@dataclasses.dataclass(frozen=True)
+class _Population:
+    """The functions of a `MetaAlgorithm` whose agents live on from one meta-iteration to the next."""
 
-    def next_window(key: Key, theta: PyTree, index: jax.Array, life: lives.Life):
-        birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
-        new, ended = newborn(birth_key, theta, index, whole), life.age >= life.end
-        life, seen = lives.window(window_key, parts, theta, _where(ended, new, life))
-        steps = seen.stages.trajectory.valid[1:].sum()
-        # One broken life would put a NaN into the loss of all, where masking comes too late.
-        broken = ~_finite((life.fast, seen.stages))
-        return _where(broken, new, life), _where(broken, lives.forgotten(seen, new.fast), seen), ended, broken, steps
+    parts: outer.Parts
+    optimizer: OuterOptimizer
+    objective: MetaObjective
+    lifetime: int | None
 
-    def advance(key: Key, theta: PyTree, population: lives.Life):
-        numbers = jnp.arange(trial.tasks)
-        living, seen, ended, broken, steps = over_tasks(
-            lambda pair: next_window(key, theta, *pair), (numbers, population)
-        )
-        metrics = outer.describe_window(seen.stages) | {
-            "environment_steps": steps.sum(),  # those that were forgotten too
-            "age": living.age.mean(dtype=float),
-            "renewed": jnp.logical_or(ended, broken).sum(),
-            "diverged_lives": broken.sum(),
-        }
-        return living, seen, metrics
+    @property
+    def end(self) -> int:
+        """The age at which an agent is renewed."""
+        return ENDLESS if self.lifetime is None else self.lifetime
 
-    def init(key):
+    def init(self, key: Key) -> MetaState:
         theta_key, life_key = jax.random.split(key)
-        theta = strongly_typed(parts.adapter.init_meta(theta_key))
-        living = Living(outer_optimizer.init(theta), population(life_key, theta))
+        theta = strongly_typed(self.parts.adapter.init_meta(theta_key))
+        living = Living(self.optimizer.init(theta), self._first_generation(life_key, theta))
         return MetaState(params=theta, opt_state=living, iteration=jnp.zeros((), jnp.int32))
 
-    def update(key, state):
-        memory = state.opt_state
-        living, seen, told = advance(key, state.params, memory.population)
-        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, memory.opt_state, seen)
-        state = MetaState(params=theta, opt_state=Living(opt_state, living), iteration=state.iteration + 1)
-        return state, told | metrics
+    def update(self, key: Key, state: MetaState):
+        before = state.opt_state
+        agents, windows, metrics = self._advance(key, state.params, before.population)
+        theta, opt_state, further = self.optimizer.update(self.objective, state.params, before.opt_state, windows)
+        state = MetaState(params=theta, opt_state=Living(opt_state, agents), iteration=state.iteration + 1)
+        return state, metrics | further
 
-    def gradient(key, theta):
+    def gradient(self, key: Key, theta: PyTree):
         birth_key, window_key = jax.random.split(key)
 
-        def next_windows(population, key):
-            living, seen, told = advance(key, theta, population)
-            return living, (seen, told)
+        def next_windows(agents, key):
+            agents, windows, metrics = self._advance(key, theta, agents)
+            return agents, (windows, metrics)
 
-        # The first update of a newborn learns nothing, so a window of one update takes a second one to tell of θ.
-        windows = jax.random.split(window_key)
-        _, seen_and_told = jax.lax.scan(next_windows, population(birth_key, theta), windows)
-        seen, told = jax.tree.map(lambda leaf: leaf[-1], seen_and_told)
-        (loss_now, metrics), descent = objective.value_and_gradient(theta, seen)
-        ascent = jax.tree.map(jnp.negative, descent)
-        return ascent, told | metrics | {"loss": loss_now, "meta_gradient_norm": optax.tree.norm(ascent)}
+        # The first update of a newborn learns nothing, so a window of one update needs a second one to depend on θ.
+        keys = jax.random.split(window_key)
+        _, results = jax.lax.scan(next_windows, self._first_generation(birth_key, theta), keys)
+        windows, metrics = jax.tree.map(lambda leaf: leaf[-1], results)
+        ascent, further = self.objective.ascent(theta, windows)
+        return ascent, metrics | further
 
-    def adapt(key, theta, task, steps=None):
+    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None = None) -> Adaptation:
         birth_key, life_key = jax.random.split(key)
-        life = lives.born(birth_key, parts, theta, task, whole)
+        life = lives.born(birth_key, self.parts, theta, task, self.end)
         # The newborn's first update learns nothing, so stage 0 is before any adaptation.
-        stages = outer.with_steps(parts, steps).trial.stages
-        life, seen = lives.live(life_key, parts, theta, life, stages, outer.summary)
-        return Adaptation(parts.adapter.params(theta, life.fast), *seen)
+        stages = outer.with_steps(self.parts, steps).trial.stages
+        life, summaries = lives.live(life_key, self.parts, theta, life, stages, outer.summary)
+        return Adaptation(self.parts.adapter.params(theta, life.fast), *summaries)
 
-    return entry_points(init, update, adapt, gradient, parts.policy, outer.online_life(parts))
+    def _newborn(self, key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
+        task_key, life_key = jax.random.split(jax.random.fold_in(key, index))
+        return lives.born(life_key, self.parts, theta, self.parts.env.sample_task(task_key), end)
+
+    def _first_generation(self, key: Key, theta: PyTree) -> lives.Life:
+        """B newborns, leaves [B, ...], whose ends are spread evenly over a lifetime."""
+        tasks = self.parts.trial.tasks
+        numbers = jnp.arange(tasks)
+        ends = ENDLESS if self.lifetime is None else (numbers + 1) * self.lifetime // tasks
+        ends = jnp.broadcast_to(jnp.maximum(ends, 1), numbers.shape)
+        return self.parts.memory.over_tasks(lambda pair: self._newborn(key, theta, *pair), (numbers, ends))
+
+    def _next_window(self, key: Key, theta: PyTree, index: jax.Array, life: lives.Life):
+        """One agent after its next window: (agent, window, whether it was renewed, whether it diverged, steps)."""
+        birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
+        newborn, ended = self._newborn(birth_key, theta, index, self.end), life.age >= life.end
+        life, window = lives.window(window_key, self.parts, theta, _where(ended, newborn, life))
+        steps = window.stages.trajectory.valid[1:].sum()
+        # A NaN here would contaminate the mean loss, and masking afterwards does not stop NaN gradients.
+        diverged = ~_finite((life.fast, window.stages))
+        window = _where(diverged, lives.forgotten(window, newborn.fast), window)
+        return _where(diverged, newborn, life), window, ended, diverged, steps
+
+    def _advance(self, key: Key, theta: PyTree, agents: lives.Life):
+        numbers = jnp.arange(self.parts.trial.tasks)
+        agents, windows, ended, diverged, steps = self.parts.memory.over_tasks(
+            lambda pair: self._next_window(key, theta, *pair), (numbers, agents)
+        )
+        metrics = outer.describe_window(windows.stages) | {
+            "environment_steps": steps.sum(),  # those of diverged agents too
+            "age": agents.age.mean(dtype=float),
+            "renewed": jnp.logical_or(ended, diverged).sum(),
+            "diverged_lives": diverged.sum(),
+        }
+        return agents, windows, metrics

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from metarl_jax.algorithms.anil import anil
 from metarl_jax.algorithms.cavia import cavia
@@ -12,7 +12,6 @@ from metarl_jax.algorithms.e_maml import e_maml
 from metarl_jax.algorithms.es_maml import es_maml
 from metarl_jax.algorithms.fomaml import fomaml
 from metarl_jax.algorithms.loaded_dice import loaded_dice
-from metarl_jax.algorithms.lpg import WITHOUT as _WITHOUT_LPG
 from metarl_jax.algorithms.lpg import lpg
 from metarl_jax.algorithms.maml import maml
 from metarl_jax.algorithms.maml_trpo import maml_trpo
@@ -23,18 +22,16 @@ from metarl_jax.algorithms.promp import promp
 from metarl_jax.algorithms.reptile import reptile
 from metarl_jax.algorithms.rl2 import rl2
 from metarl_jax.algorithms.rl2_hyper import rl2_hyper
-from metarl_jax.algorithms.self_tuning import WITHOUT as _WITHOUT_SELF_TUNING
 from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import choose, unknown
 from metarl_jax.checks import function as check_function
 from metarl_jax.compose import build_parts, compose
+from metarl_jax.keywords import ByKeyword, by_keyword, defaults, descriptions, in_order
 from metarl_jax.mixture import mixture
-from metarl_jax.outer import descent
-from metarl_jax.sequential import assemble_trials
 
-ALGORITHMS = {
+ALGORITHMS: dict[str, ByKeyword] = {
     "anil": anil,
     "cavia": cavia,
     "dice": dice,
@@ -59,26 +56,6 @@ ALGORITHMS = {
 
 _OWN = frozenset(ALGORITHMS)
 _BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-# Algorithms from outside: whose options they hand on, if any, and which of these they do not take.
-_LIKE: dict[str, tuple[str | None, frozenset[str]]] = {}
-
-# What a named algorithm fixes itself is not the user's to pass.
-_FIXED = {"objective"}
-# Where an algorithm hands on what it does not take itself, if not to `descent` and `build_parts`.
-_FURTHER = {"rl2": (assemble_trials,), "rl2-hyper": (assemble_trials,), "maml-trpo": (build_parts,)}
-# What `build_parts` takes and an algorithm refuses, with its reason.
-_WITHOUT = {
-    "es-maml": ("credit", "credit_estimator", "entropy_weight", "multi_step_iterations"),
-    "lpg": _WITHOUT_LPG,
-    "pretrain": ("burn_in", "credit", "credit_estimator", "multi_step_iterations"),
-    "reptile": ("burn_in", "credit", "credit_estimator", "entropy_weight", "fast_parameters", "multi_step_iterations"),
-    "self-tuning": _WITHOUT_SELF_TUNING,
-}
-
-# What other libraries call it.
-_RATES = "outer_lr, the rate of the outer loop, or inner_lr, that of the inner one"
-_OTHERS_NAMES = {"learning_rate": _RATES, "lr": _RATES, "gamma": "discount", "batch_size": "tasks, B, or episodes, N"}
-_OTHERS_NAMES |= {"hidden_sizes": "policy={'hidden': (64, 64)}", "gae_lambda": "lambda_", "num_tasks": "tasks"}
 
 
 def names() -> tuple[str, ...]:
@@ -86,19 +63,24 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(ALGORITHMS))
 
 
+def registered() -> tuple[str, ...]:
+    """Those that are not the package's own, see `register`."""
+    return tuple(name for name in names() if name not in _OWN)
+
+
 def register(
     name: str, function: Callable[..., MetaAlgorithm], *, like: str = "maml", without: Sequence[str] = ()
 ) -> None:
-    """Makes an algorithm of one's own known by name, to `make` and, by ``--import MODULE``, to the scripts.
+    """Makes an algorithm of one's own known by name: to `make`, to `options` and, by ``--import MODULE``, to scripts.
 
-    Its options are its parameters that have defaults; on the command line, those that no other algorithm has are
-    ``--option NAME=VALUE``. If it takes ``**common``, they include those of the algorithm `like`, with the same
-    defaults; where the function has another default, it must be a parameter of its own.
+    The function is one that `by_keyword` made from an option struct, or a plain one: its options are then its
+    parameters that have defaults and, if it takes ``**common``, those of the algorithm `like`, with the same defaults.
+    On the command line each option whose type is a number, a word, a boolean, or a sequence of them is a flag.
 
     Args:
         name: of the algorithm.
         function: ``(env, *, policy=None, **options) → MetaAlgorithm``.
-        like: the algorithm to which `function` hands ``**common`` on.
+        like: the algorithm to which a plain function hands ``**common`` on.
         without: of these, what `function` sets itself.
 
     Raises:
@@ -114,26 +96,51 @@ def register(
         raise ValueError(f"name is {name!r}; it must be a word without '/' and spaces")
     if name in _OWN:
         raise ValueError(f"{name!r} is an algorithm of the package; choose another name")
+    if dataclasses.is_dataclass(struct := getattr(function, "options", None)):
+        if without:
+            raise ValueError(f"without is {without!r}, and {name!r} has an option struct; leave it out of the struct")
+        ALGORITHMS[name] = by_keyword(cast(type, struct), name)(cast(ByKeyword, function).build)
+        return
     if like == name:
         raise ValueError(f"like is {name!r} itself; it must be the algorithm to which the options are handed on")
+    struct = _struct_of(name, function, like, without)
+
+    def build(env: TaskEnv, given: Any) -> MetaAlgorithm:
+        return function(env, **{field.name: getattr(given, field.name) for field in dataclasses.fields(given)})
+
+    build.__doc__ = function.__doc__
+    ALGORITHMS[name] = by_keyword(struct, name)(build)
+
+
+def _struct_of(name: str, function: Callable[..., MetaAlgorithm], like: str, without: Sequence[str]) -> type:
+    """The option struct of a plain function: its own parameters, and what it hands on to `like`."""
     parameters = tuple(inspect.signature(check_function(f"algorithm {name!r}", function)).parameters.values())
     rest = parameters[1:]
-    named = {parameter.name for parameter in rest if parameter.kind is not parameter.VAR_KEYWORD}
-    hands_on = len(named) < len(rest)
-    for parameter in rest:
-        if parameter.name in named and (parameter.default is parameter.empty or parameter.kind not in _BY_NAME):
+    own = {parameter.name: parameter for parameter in rest if parameter.kind is not parameter.VAR_KEYWORD}
+    for parameter in own.values():
+        if parameter.default is parameter.empty or parameter.kind not in _BY_NAME:
             raise ValueError(f"parameter {parameter.name!r} of {name!r} needs a default, so that it is an option")
-    theirs = options(like) if hands_on else {}
+    base = choose("algorithm", like, ALGORITHMS).options if len(own) < len(rest) else None
+    shared = in_order(base) if base else {}
     takes_env = parameters and parameters[0].kind in (inspect.Parameter.POSITIONAL_ONLY, _BY_NAME[1])
-    if not takes_env or "policy" not in named | set(theirs):
+    if not takes_env or "policy" not in own.keys() | shared.keys():
         raise ValueError(
             f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
         )
     for option in without:
-        if option not in theirs:
-            raise unknown(f"option in without of {name!r}", option, theirs)
-    ALGORITHMS[name] = function
-    _LIKE[name] = (like, frozenset(without)) if hands_on else (None, frozenset())
+        if option not in shared:
+            raise unknown(f"option in without of {name!r}", option, shared)
+    fields: list[tuple[str, Any, Any]] = [
+        (key, type(p.default) if p.annotation is p.empty else p.annotation, dataclasses.field(default=p.default))
+        for key, p in own.items()
+    ]
+    texts = descriptions(base) if base else {}
+    for key, field in shared.items():
+        if key not in own and key not in without:
+            metadata = {"description": texts[key]} if key in texts else None
+            fields.append((key, field.type, dataclasses.field(default=field.default, metadata=metadata)))
+    attributes = {"refused": getattr(base, "refused", {})}
+    return dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True, namespace=attributes)
 
 
 def options(name: str) -> dict[str, Any]:
@@ -142,24 +149,10 @@ def options(name: str) -> dict[str, Any]:
     Raises:
         ValueError: the name is unknown.
     """
-    function = choose("algorithm", name, ALGORITHMS)
-    if name in _LIKE:
-        like, without = _LIKE[name]
-        own = {parameter.name: parameter.default for parameter in inspect.signature(function).parameters.values()}
-        own = {option: default for option, default in own.items() if default is not inspect.Parameter.empty}
-        shared = options(like) if like else {}
-        return own | {
-            option: default for option, default in shared.items() if option not in own and option not in without
-        }
-    accepted = {}
-    for source in (function, *_FURTHER.get(name, (descent, build_parts))):
-        for parameter in inspect.signature(source).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in _FIXED:
-                accepted.setdefault(parameter.name, parameter.default)
-    return {option: default for option, default in accepted.items() if option not in _WITHOUT.get(name, ())}
+    return defaults(choose("algorithm", name, ALGORITHMS).options)
 
 
-def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
+def make(name: str, env: TaskEnv, **given: Any) -> MetaAlgorithm:
     """The algorithm `name` for an environment.
 
     Args:
@@ -170,24 +163,14 @@ def make(name: str, env: TaskEnv, **given) -> MetaAlgorithm:
     Raises:
         ValueError: the name or an option is unknown, a value is out of range, or the environment is none.
     """
-    accepted = options(name)
-    for option in given:
-        if option not in accepted and option not in _WITHOUT.get(name, ()):
-            if option in _OTHERS_NAMES:
-                raise ValueError(f"unknown option of {name} {option!r}: here it is {_OTHERS_NAMES[option]}")
-            raise unknown(f"option of {name}", option, accepted)
-    for field in dataclasses.fields(TaskEnv):
-        if not hasattr(env, field.name):
-            raise ValueError(
-                f"env is {env!r}, without {field.name!r}; it must be a metarl_jax.TaskEnv, such as "
-                "metarl_jax.envs.make(name) returns"
-            )
-    return ALGORITHMS[name](env, **given)
+    return choose("algorithm", name, ALGORITHMS)(env, **given)
 
 
 __all__ = [
     "ALGORITHMS",
     "anil",
+    "build_parts",
+    "by_keyword",
     "cavia",
     "compose",
     "dice",
@@ -207,6 +190,7 @@ __all__ = [
     "pretrain",
     "promp",
     "register",
+    "registered",
     "reptile",
     "rl2",
     "rl2_hyper",

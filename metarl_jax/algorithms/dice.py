@@ -1,10 +1,21 @@
 """MAML through DiCE, the infinitely differentiable Monte-Carlo estimator."""
 
-from metarl_jax.algorithms.maml import maml
+import dataclasses
+
+from metarl_jax.algorithms.maml import MamlOptions, maml
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.keywords import by_keyword
 
 
-def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", **common) -> MetaAlgorithm:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiceOptions(MamlOptions):
+    """Those of `maml`, with another inner loss."""
+
+    surrogate: str | Surrogate = "dice"
+
+
+@by_keyword(DiceOptions)
+def dice(env: TaskEnv, options: DiceOptions) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α ∇DiCE(θ; D_0): the inner Hessian estimates that of the expected return.
 
     Objective: the expected update, φ = θ + α E[ĝ]. The Hessian is unbiased for unnormalised advantages whose baseline
@@ -12,4 +23,4 @@ def dice(env: TaskEnv, *, surrogate: str | Surrogate = "dice", **common) -> Meta
 
     Foerster et al. (2018, arXiv:1802.05098).
     """
-    return maml(env, surrogate=surrogate, **common)
+    return maml.build(env, options)

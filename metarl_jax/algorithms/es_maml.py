@@ -1,25 +1,40 @@
 """ES-MAML: evolution strategies outside, policy gradients inside, no backpropagation through either."""
 
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from metarl_jax import checks, outer
-from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
-from metarl_jax.compose import assemble, build_parts
+from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.compose import assemble, gradient_parts
 from metarl_jax.entry import entry_points
-from metarl_jax.inner import Critic
+from metarl_jax.inner import is_critic
+from metarl_jax.keywords import by_keyword
+from metarl_jax.options import BurnInOptions, DescentOptions, FastOptions, InnerOptions
 from metarl_jax.policies.likelihood import mean_of_counted
 
+_NO_LOSS = "that is part of an outer loss, which es-maml does not have"
 
-def es_maml(
-    env: TaskEnv,
-    *,
-    surrogate: str | Surrogate = "score_function",
-    sigma: float = 0.1,
-    rank_shaping: bool = True,
-    **common,
-) -> MetaAlgorithm:
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EsMamlOptions(InnerOptions, FastOptions, BurnInOptions, DescentOptions):
+    """Policy-gradient steps inside, finite differences outside."""
+
+    sigma: float = 0.1
+    """standard deviation of the perturbations of θ"""
+    rank_shaping: bool = True
+    """whether returns are replaced by their ranks"""
+    refused: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("credit", "credit_estimator", "entropy_weight", "multi_step_iterations"), _NO_LOSS
+    )
+
+
+@by_keyword(EsMamlOptions)
+def es_maml(env: TaskEnv, options: EsMamlOptions) -> MetaAlgorithm:
     """θ ← Adam(1/(2σB) Σ_i (F_i(θ + σε_i) − F_i(θ − σε_i)) ε_i), F_i the counted return of a trial in task i.
 
     Objective: the sampled update, smoothed: E_ε[J(θ + σε)], ε ~ N(0, I). F_i is over T, like the others' gradients, and
@@ -29,15 +44,10 @@ def es_maml(
 
     Song, Gao, Yang, Choromanski, Pacchiano, Tang (2020, arXiv:1910.01215); Salimans et al. (2017, arXiv:1703.03864).
     """
-    if common.get("credit"):
-        raise ValueError("credit is a score term, and es-maml takes no gradient of the data; leave credit out")
-    for name in ("entropy_weight", "multi_step_iterations"):
-        if common.get(name):
-            raise ValueError(f"{name} is of an outer loss, and es-maml has none; leave it out")
-    step, common = outer.take_descent(common)
-    sigma, rank_shaping = checks.positive("sigma", sigma), checks.boolean("rank_shaping", rank_shaping)
-    parts = build_parts(env, objective=outer.ratio(), surrogate=surrogate, **common)
-    if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
+    step = options.descent()
+    sigma, rank_shaping = checks.positive("sigma", options.sigma), checks.boolean("rank_shaping", options.rank_shaping)
+    parts = gradient_parts(env, options, outer.ratio())
+    if is_critic(options.baseline):
         raise ValueError("es-maml has no loss to learn a critic with; choose another baseline, such as 'leave_one_out'")
 
     def estimate(key, theta, shaped):

@@ -1,37 +1,59 @@
 """Self-tuning: online meta-gradients in one long life."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
-from metarl_jax import checks, inner, outer
+from metarl_jax import checks, inner, outer, policies
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.compose import build_parts
+from metarl_jax.compose import shared_parts
 from metarl_jax.inner import HYPERPARAMETERS, Hyperparameters
+from metarl_jax.keywords import by_keyword
 from metarl_jax.lifelong import assemble_lives
+from metarl_jax.options import LifeOptions
 
-WITHOUT = (
-    *("credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters"),
-    *("std_lr", "inner_lr_beyond", "stage_steps", "multi_step_iterations"),
-)
+_OWN = ("credit", "credit_estimator", "surrogate", "advantage", "baseline", "fast_parameters", "std_lr")
+_OWN += ("inner_lr_beyond", "stage_steps", "multi_step_iterations")
 
 
-def self_tuning(
-    env: TaskEnv,
-    *,
-    tasks: int = 1,
-    tuned: Sequence[str] = HYPERPARAMETERS,
-    discount: float = 0.95,
-    lambda_: float = 0.95,
-    entropy_weight: float = 0.01,
-    value_weight: float = 0.5,
-    inner_lr: float = 0.1,
-    inner_optimizer: str = "sgd",
-    normalized: bool = True,
-    outer_discount: float = 0.99,
-    outer_lambda: float = 0.95,
-    bootstrap: int = 0,
-    return_scale: float | None = None,
-    **common,
-) -> MetaAlgorithm:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SelfTuningOptions(LifeOptions):
+    """An actor-critic, and which of its hyperparameters are tuned while it learns."""
+
+    tasks: int = 1
+    """B, agents that live side by side, each in its own task"""
+    tuned: Sequence[str] = HYPERPARAMETERS
+    """hyperparameters that θ holds, of discount, lambda_, entropy_weight, value_weight, learning_rate"""
+    discount: float = 0.95
+    """γ of the agent, at the start where it is tuned"""
+    lambda_: float = 0.95
+    """λ of the agent, at the start where it is tuned"""
+    entropy_weight: float = 0.01
+    """weight of the entropy in the agent's loss, at the start where it is tuned"""
+    value_weight: float = 0.5
+    """weight of the values' squared error in the agent's loss, at the start where it is tuned"""
+    inner_lr: float = 0.1
+    """α, the rate of an agent's updates, at the start where it is tuned"""
+    inner_optimizer: str = "sgd"
+    normalized: bool = True
+    """whether the advantages of a rollout are scaled to mean 0 and standard deviation 1"""
+    outer_discount: float = 0.99
+    """γ of the loss that θ is judged by"""
+    outer_lambda: float = 0.95
+    """λ of the loss that θ is judged by"""
+    bootstrap: int = 0
+    """steps to the bootstrapped target; 0 means the loss of the next rollout"""
+    return_scale: float | None = None
+    """typical size of a return, the unit of the critics; None means the horizon"""
+
+    refused: ClassVar[Mapping[str, str]] = {
+        **LifeOptions.refused,
+        **dict.fromkeys(_OWN, "self-tuning has an actor-critic loss of its own"),
+    }
+
+
+@by_keyword(SelfTuningOptions)
+def self_tuning(env: TaskEnv, options: SelfTuningOptions) -> MetaAlgorithm:
     """θ ← Adam(∇_θ loss of the next rollout), θ an actor-critic's γ, λ, entropy and value weights, and learning rate.
 
     One agent lives on, or B `tasks` that share θ. θ moves after every L `adaptation_steps`, by the derivative of these
@@ -41,20 +63,32 @@ def self_tuning(
 
     Xu, van Hasselt, Silver (2018, arXiv:1805.09801); Zahavy et al. (2020, arXiv:2002.12928).
     """
-    step, common = outer.take_descent(common)
-    common = checks.without(WITHOUT, common, "self-tuning has an actor-critic loss of its own")
-    if common.get("adaptation_steps") == 0:
+    if options.adaptation_steps == 0:
         raise ValueError("adaptation_steps is 0, so nothing would be tuned; take at least one update")
-    common |= {"burn_in": 1} if common.get("burn_in") is None else {}
-    start = Hyperparameters(discount, lambda_, entropy_weight, value_weight, checks.positive("inner_lr", inner_lr))
-    shares = checks.share("outer_discount", outer_discount), checks.share("outer_lambda", outer_lambda)
-    fixed = start._replace(discount=shares[0], lambda_=shares[1])
-    common["baseline"] = "zero"  # the agent has critics of its own
-    parts = build_parts(env, objective=outer.nothing, tasks=tasks, inner_optimizer=inner_optimizer, **common)
-    agent = inner.make_actor_critic(env, parts.policy, fixed, return_scale, normalized)
-    tuning = inner.tuning(start, tuned)
-    rule = inner.self_tuning(agent, tuning, inner_optimizer)
-    steps = checks.integer("bootstrap", bootstrap, least=0)
+    start = Hyperparameters(
+        options.discount,
+        options.lambda_,
+        options.entropy_weight,
+        options.value_weight,
+        checks.positive("inner_lr", options.inner_lr),
+    )
+    fixed = start._replace(
+        discount=checks.share("outer_discount", options.outer_discount),
+        lambda_=checks.share("outer_lambda", options.outer_lambda),
+    )
+    policy = policies.make_policy(env, options.policy)
+    agent = inner.make_actor_critic(env, policy, fixed, options.return_scale, options.normalized)
+    tuning = inner.tuning(start, options.tuned)
+    rule = inner.self_tuning(agent, tuning, options.inner_optimizer)
+    steps = checks.integer("bootstrap", options.bootstrap, least=0)
     loss = outer.bootstrapped(agent, tuning, rule, steps) if steps else outer.validation(agent, tuning)
-    parts = parts._replace(policy=agent.policy, adapter=rule.adapter, longer=None, advantage=agent.judge)
-    return assemble_lives(parts, outer.gradient_steps(step), penalty=loss)
+    parts = shared_parts(
+        env,
+        options,
+        policy=agent.policy,
+        adapter=rule.adapter,
+        advantage=agent.judge,
+        objective=outer.nothing,
+        trial=options.trial(env.horizon, burn_in=1 if options.burn_in is None else options.burn_in),
+    )
+    return assemble_lives(parts, outer.gradient_steps(options.descent()), penalty=loss)

@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> None:
     if not {"-h", "--help"} & set(argv):
         cli.prepare_jax(arguments.task(argv))
         _meet(argv)
-        cli.import_modules()
+    cli.import_modules()  # for a help text too, which then has their options
     asked = arguments.parse(
         argv, prog=cli.program("train"), description=DESCRIPTION.format(presets=", ".join(presets.PRESETS))
     )

@@ -4,7 +4,15 @@ from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic
 from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy
 from metarl_jax.inner.advantages import ADVANTAGES, Estimator, estimate, gae, gae_of_values, normalize, returns
 from metarl_jax.inner.baselines import Baseline, FittedBaseline, leave_one_out, linear_feature, linear_time, zero
-from metarl_jax.inner.critics import BASELINES, Critic, choose_baseline, make_baseline, previous_fit, value_network
+from metarl_jax.inner.critics import (
+    BASELINES,
+    Critic,
+    choose_baseline,
+    is_critic,
+    make_baseline,
+    previous_fit,
+    value_network,
+)
 from metarl_jax.inner.lpg import LearnedRule, learned_rule, lpg, lpg_penalty, rule_optimizer, with_predictions
 from metarl_jax.inner.optax_rules import from_optax
 from metarl_jax.inner.optimizers import (
@@ -55,6 +63,7 @@ __all__ = [
     "gae",
     "gae_of_values",
     "given_steps",
+    "is_critic",
     "learned_rates",
     "learned_rule",
     "leave_one_out",

@@ -213,6 +213,11 @@ BASELINES: dict[str, Callable[[int, int], Baseline | Critic]] = {
 """``(components of an observation, T) → baseline`` by name, each with its own defaults."""
 
 
+def is_critic(baseline: object) -> bool:
+    """Whether a baseline, or the one of that name, has parameters that are learned: a `Critic`."""
+    return isinstance(baseline, Critic) or baseline in ("previous_fit", "value_network")
+
+
 _log = logging.getLogger("metarl_jax")
 _say_once = functools.cache(_log.warning)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, TaskEnv
 from metarl_jax.inner.adapter import Fast
-from metarl_jax.inner.critics import Critic
+from metarl_jax.inner.critics import is_critic
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import resolve_optimizer
@@ -119,14 +119,14 @@ def rule_optimizer(
     inner_lr: Rate,
     std_lr: Rate | None,
     adaptation_steps: int,
-    common: Mapping[str, Any],
+    baseline: Any,
 ) -> InnerOptimizer:
     """The optimiser that carries a rule's updates out; it learns nothing itself, and there is no critic beside it.
 
     Raises:
         ValueError: an option is unknown or out of range, or means nothing where the rule is learned.
     """
-    if common.get("baseline") in ("previous_fit", "value_network") or isinstance(common.get("baseline"), Critic):
+    if is_critic(baseline):
         raise ValueError(
             "lpg's agents have predictions and no critic; choose another baseline, such as 'linear_feature'"
         )

@@ -31,7 +31,6 @@ from metarl_jax.outer.optimizers import (
     descent,
     gradient_steps,
     rate_of,
-    take_descent,
     trust_region,
 )
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
@@ -81,7 +80,6 @@ __all__ = [
     "replay_sequence",
     "smoothed_gradient",
     "summary",
-    "take_descent",
     "trial_loss",
     "trial_of",
     "trust_region",

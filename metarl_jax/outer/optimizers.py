@@ -1,9 +1,7 @@
 """Outer optimisers: how θ moves on fixed data, which is what makes several steps or a line search legal."""
 
 import dataclasses
-import inspect
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -57,13 +55,6 @@ def descent(
     if max_gradient_norm is None:
         return step
     return optax.chain(optax.clip_by_global_norm(checks.positive("max_gradient_norm", max_gradient_norm)), step)
-
-
-def take_descent(options: Mapping[str, Any]) -> tuple[optax.GradientTransformation, dict[str, Any]]:
-    """`descent` by those of an algorithm's options that are its own, and the others."""
-    own = inspect.signature(descent).parameters
-    chosen = {name: value for name, value in options.items() if name in own}
-    return descent(**chosen), {name: value for name, value in options.items() if name not in own}
 
 
 def rate_of(opt_state: PyTree) -> Metrics:

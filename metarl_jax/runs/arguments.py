@@ -5,13 +5,15 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 
 import argparse
 import dataclasses
+import sys
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from metarl_jax.runs import cli, presets
 from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.options import FLAG_NAMES, AlgorithmConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,35 @@ class Asked(NamedTuple):
     """where the values come from that were not given"""
     dropped: list[str]
     """options of the preset that the algorithm, chosen explicitly, does not have"""
+
+
+def kind() -> type[Arguments]:
+    """`Arguments`, with a flag for each option that only algorithms of the user's own have."""
+    if "metarl_jax.algorithms" not in sys.modules:  # so nothing was registered
+        return Arguments
+    import tyro
+
+    from metarl_jax import algorithms
+    from metarl_jax.runs import flags
+
+    known = hints(AlgorithmConfig)
+    own = {name: flag for name, flag in flags.of_algorithms(algorithms.registered()).items() if name not in known}
+    if not own:
+        return Arguments
+    fields = [(n, Annotated[flag.kind | None, tyro.conf.arg(help=flag.text)], None) for n, flag in own.items()]
+    options = dataclasses.make_dataclass("Options", fields, bases=(AlgorithmConfig,), frozen=True, kw_only=True)
+    nested = [("algorithm_options", options, dataclasses.field(default_factory=options))]
+    return dataclasses.make_dataclass("AllArguments", nested, bases=(Arguments,), frozen=True, kw_only=True)
+
+
+def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
+    """The same without flags of the user's own, which become NAME=VALUE: what a run records names no code."""
+    values = dict(vars(options))
+    known = {field.name for field in dataclasses.fields(AlgorithmConfig)}
+    own = {name: values.pop(name) for name in list(values) if name not in known}
+    own = {name: value for name, value in own.items() if value is not None}
+    kept = [pair for pair in values["option"] if pair.partition("=")[0] not in own]
+    return AlgorithmConfig(**values | {"option": (*kept, *(f"{name}={value!r}" for name, value in own.items()))})
 
 
 def _early(argv: Sequence[str]) -> argparse.Namespace:
@@ -147,8 +178,11 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     """
     with cli.user_errors():
         default, why = defaults(argv)
-    given = cli.parse(Arguments, argv, default=Arguments(**vars(default)), **settings)
-    config = TrainConfig(**{field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)})
+    accepted = kind()
+    options = typing.get_type_hints(accepted)["algorithm_options"](**vars(default.algorithm_options))
+    given = cli.parse(accepted, argv, default=accepted(**vars(default) | {"algorithm_options": options}), **settings)
+    values = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
+    config = TrainConfig(**values | {"algorithm_options": _package_options(given.algorithm_options)})
     from metarl_jax import algorithms
 
     if given.start.override and not given.start.resume:
@@ -162,12 +196,12 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     return Asked(config, given.start, why, dropped)
 
 
-def hints(kind: type = Arguments) -> dict[str, Any]:
+def hints(arguments: type | None = None) -> dict[str, Any]:
     """Every option by its name, with the type of its value."""
-    found = {}
-    for name, hint in typing.get_type_hints(kind).items():
-        found |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
-    return found
+    options = {}
+    for name, hint in typing.get_type_hints(kind() if arguments is None else arguments).items():
+        options |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
+    return options
 
 
 def folder_option(folder: Path) -> list[str]:
@@ -177,4 +211,4 @@ def folder_option(folder: Path) -> list[str]:
 
 def flag(name: str) -> str:
     """An option's name as the command line has it."""
-    return "--" + name[:-1].replace("_", "-") + name[-1]
+    return "--" + FLAG_NAMES.get(name, name).replace("_", "-")

@@ -171,7 +171,7 @@ def _given(options: Any) -> dict[str, Any]:
 
 
 def algorithm_options(config: TrainConfig) -> dict[str, Any]:
-    """The algorithm's options that differ from its own defaults; a single inner rate as a number.
+    """The algorithm's options that differ from its own defaults.
 
     Raises:
         ValueError: `option` is malformed, or names what has a value already.
@@ -183,8 +183,12 @@ def algorithm_options(config: TrainConfig) -> dict[str, Any]:
             "preset; set it by its flag alone"
         )
     options = own | further
-    rates = options.get("inner_lr")
-    return options | ({"inner_lr": rates[0]} if isinstance(rates, tuple) and len(rates) == 1 else {})
+    return {name: _number(value) if name in ("inner_lr", "std_lr") else value for name, value in options.items()}
+
+
+def _number(rates: Any) -> Any:
+    """A single rate as a number."""
+    return rates[0] if isinstance(rates, tuple) and len(rates) == 1 else rates
 
 
 def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
@@ -225,15 +229,14 @@ def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:
         return {}
     import optax
 
-    rate, epochs, minibatches = (algorithm_value(config, name) for name in ("outer_lr", "epochs", "minibatches"))
+    from metarl_jax import algorithms
+
+    options = algorithms.ALGORITHMS[config.algorithm].take(**algorithm_options(config))
+    rate = getattr(options, "outer_lr", None)
     if rate is None:
         raise ValueError(f"{config.algorithm} has no outer rate; leave --outer-lr-schedule and --warmup out")
     positive("outer_lr", rate)
-    if epochs is not None and minibatches is None:  # as `rl2` chooses them
-        from metarl_jax.sequential import usual_minibatches
-
-        minibatches = usual_minibatches(algorithm_value(config, "tasks"))
-    each = (epochs or 1) * (minibatches or 1)
+    each = getattr(options, "steps_per_update", 1)  # a plain function that was registered has none
     rising, falling = config.warmup * each, (config.iterations - config.warmup) * each
     then = {
         "constant": optax.constant_schedule(rate),

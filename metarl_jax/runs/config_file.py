@@ -92,6 +92,8 @@ def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
     for kind in allowed:
         if typing.get_origin(kind) is tuple and isinstance(value, list):
             return tuple(_convert(name, entry, typing.get_args(kind)[0], source) for entry in value)
+        if kind == tuple[float, ...] and isinstance(value, int | float) and not isinstance(value, bool):
+            return (float(value),)  # one rate, as it was written before there could be several
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
         if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):

@@ -4,6 +4,12 @@ Importing this module loads no JAX, so that a script's help text can answer at o
 """
 
 import dataclasses
+from typing import Annotated
+
+import tyro
+
+FLAG_NAMES = {"lambda_": "gae_lambda"}
+"""Options whose flag has the name that other libraries have, since theirs here is made for Python."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,120 +40,117 @@ class PolicyConfig:
 class AlgorithmConfig:
     """Inner and outer loop; None is the algorithm's own default."""
 
+    # <generated: flags> from the algorithms' option structs, by docs/tables.py
     tasks: int | None = None
-    """B, tasks of one meta-iteration (None: 20; self-tuning: 1; rl2, rl2-hyper: 100)"""
+    """B, tasks per meta-iteration (None: 20; rl2, rl2-hyper: 100; self-tuning: 1)"""
     episodes: int | None = None
     """N, episodes per stage and task (None: 20; rl2, rl2-hyper: 2)"""
-    stage_steps: int | None = None
-    """budget of environment steps per stage and task, as published samplers have it: as many whole episodes as reach
-    it, at most --episodes (None: all --episodes)"""
     adaptation_steps: int | None = None
-    """L, inner steps of one trial; a memory has (L + 1)·N sequential episodes (None: 1; lpg: 5; rl2, rl2-hyper: 0)"""
-    burn_in: int | None = None
-    """stages that the objective does not count, 0 to L; of a memory, episodes (None: all but the last, in lpg and
-    self-tuning the first, in rl2 and rl2-hyper none)"""
-    multi_step_iterations: int | None = None
-    """meta-iterations over which the last stage becomes the only one that counts, of the gradient-based algorithms
-    (None: all counted stages always do)"""
-    inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one rate per step, of which the last repeats (None: 0.1; cavia: 1.0)"""
-    inner_lr_beyond: str | None = None
-    """how the rate goes on in an evaluation of more steps than those of training: decay, which halves it at every step,
-    inverse_sqrt, for hundreds of steps, or constant (None: decay)"""
-    std_lr: float | None = None
-    """rate of the inner steps for the standard deviation (None: that of the others)"""
-    inner_optimizer: str | None = None
-    """update rule of the inner steps: sgd, momentum, adam, parameter_rates, tensor_rates or curvature (None: the
-    algorithm's own, mostly sgd)"""
-    fast_parameters: str | None = None
-    """what the inner steps move: all, head or context (None: the algorithm's own, mostly all)"""
-    surrogate: str | None = None
-    """loss of an inner step: score_function, likelihood_ratio, dice or loaded_dice (None: the algorithm's own)"""
-    credit: float | None = None
-    """weight of the sampled update's score term, 1 for the unbiased gradient (None: 1 in e-maml, else none)"""
-    credit_estimator: str | None = None
-    """what that term weighs an episode's score with: return, that of the later stages, or influence, what the episode
-    changed of it (None: return)"""
-    advantage: str | None = None
-    """advantage estimator of both loops: gae or returns (None: gae)"""
-    baseline: str | None = None
-    """what gae subtracts: linear_feature, linear_time, leave_one_out, previous_fit, value_network or zero (None:
-    value_network in tmaml, else linear_feature where a stage has steps enough for it, linear_time or zero)"""
-    normalized: bool | None = None
-    """whether gae brings each task's stage to mean 0 and standard deviation 1 (None: True)"""
+    """L, inner steps of a trial; 0 means no adaptation (None: 1; rl2, rl2-hyper: 0; lpg: 5)"""
     discount: float | None = None
-    """γ of the advantage estimator (None: the estimator's own)"""
-    lambda_: float | None = None
-    """λ of generalised advantage estimation (None: the estimator's own)"""
-    discount_states: bool | None = None
-    """whether γᵗ weighs the step at time t, so that the objective is the discounted return (None: False, the usual
-    estimator)"""
+    """γ of the advantage estimator; None means the estimator's own. Advantages hold γ^{k−t} and not γᵗ: the usual
+    estimator, which is the gradient of no function where γ < 1 (lpg: 0.99; self-tuning: 0.95)"""
+    lambda_: Annotated[float | None, tyro.conf.arg(name="gae-lambda", aliases=["--lambda_"])] = None
+    """λ of generalised advantage estimation; None means the estimator's own (self-tuning: 0.95)"""
+    normalized: bool | None = None
+    """whether "gae" scales each task's stage to mean 0 and standard deviation 1; None means that it does (rl2,
+    rl2-hyper, self-tuning: True)"""
     average: str | None = None
-    """what a stage's losses are divided by: horizon, the steps that its episodes had room for, so that the objective is
-    an episode's return; or valid, the steps that they took, as in published codes (None: horizon)"""
+    """what the sums over a stage's steps are divided by: "horizon", the N·T steps that its episodes had room for, so
+    that gradient times T is the gradient of an episode's mean return; or "valid", the steps that they took, as in
+    published codes (None: horizon)"""
+    remat: bool | None = None
+    """recompute inner steps in the backward pass instead of storing their activations, which saves memory (None:
+    False)"""
+    task_chunk: int | None = None
+    """tasks at a time in both phases, which saves memory; None means all at once and, on a CPU, in the outer gradient
+    as many as its caches hold"""
+    advantage: str | None = None
+    """estimator of both loops: "gae", "returns", or a function of one task's trajectory, whose attribute discount is
+    its γ, if it has one (None: gae)"""
     outer_lr: float | None = None
-    """Adam's rate in the outer loop, of all but maml-trpo (None: 0.001); --outer-lr-schedule and --warmup change it as
-    training goes on"""
+    """Adam's rate in the outer loop, or a schedule of it, which counts outer steps (None: 0.001)"""
+    max_gradient_norm: float | None = None
+    """outer gradients with a larger norm are scaled down to it; None leaves them (rl2, rl2-hyper: 1.0; lpg: 0.5)"""
+    inner_optimizer: str | None = None
+    """update rule of the inner steps: "sgd", "clipped_sgd", "momentum", "adam", "rmsprop", "parameter_rates",
+    "tensor_rates", "curvature", or a function inner_lr → InnerOptimizer, see metarl_jax.inner.INNER_OPTIMIZERS (None:
+    sgd; meta-curvature: curvature; meta-sgd: parameter_rates)"""
+    inner_lr: tuple[float, ...] | None = None
+    """α, one rate, one per inner step, of which the last serves all further steps of training, or a schedule: a
+    function of the step's number 0, 1, 2, … (None: 0.1; cavia: 1.0)"""
+    discount_states: bool | None = None
+    """whether γᵗ weights the step at time t, in both loops and in the credit, so that J(θ) is the discounted return and
+    gradient its gradient under the same conditions as without discount (None: False)"""
+    burn_in: int | None = None
+    """stages that the objective does not count, 0 to L; None means L, so that only the last one counts (lpg,
+    self-tuning: 1; rl2, rl2-hyper: 0)"""
+    std_lr: tuple[float, ...] | None = None
+    """α of the policy's standard deviation; None means inner_lr"""
+    baseline: str | None = None
+    """V that "gae" subtracts: "linear_feature", "linear_time", "leave_one_out", "previous_fit", "value_network",
+    "zero", a Baseline or a Critic; None means the first of linear_feature, linear_time and zero that the steps of a
+    stage suffice for, see metarl_jax.inner.choose_baseline"""
+    entropy_weight: float | None = None
+    """weight of the policies' entropy in the outer loss; 0 leaves it out (None: 0.0; rl2, rl2-hyper, self-tuning:
+    0.01)"""
+    surrogate: str | None = None
+    """inner loss: "score_function", "likelihood_ratio", "dice", "loaded_dice", or a function, see
+    metarl_jax.inner.SURROGATES (None: score_function; dice, tmaml: dice; loaded-dice: loaded_dice; promp:
+    likelihood_ratio)"""
+    inner_lr_beyond: str | None = None
+    """how α continues in more steps than those of training: "decay", which halves it at each step, "inverse_sqrt", for
+    hundreds of steps, or "constant" (None: decay)"""
+    stage_steps: int | None = None
+    """budget of environment steps per stage and task, as published samplers have it: as many whole episodes count as
+    reach it, at most episodes; None means all of them"""
+    fast_parameters: str | None = None
+    """what the inner steps move: "all", "head" (the last layer and the standard deviation), "context", or a function φ
+    → a tree like φ of booleans (None: all; anil: head; cavia: context)"""
+    multi_step_iterations: int | None = None
+    """meta-iterations over which the weights of the counted stages before the last fall from equal to 0, as in MAML++;
+    None keeps them equal. See metarl_jax.outer.annealed_stages"""
+    credit: float | None = None
+    """weight of the sampled update's score term; True is 1, for the unbiased gradient (None: False; e-maml: True)"""
+    credit_estimator: str | None = None
+    """what that term weights an episode's score with: "return", that of the later stages, unbiased and noisy; or
+    "influence", what the episode itself changed of it, see metarl_jax.outer.CREDITS (None: return)"""
     epochs: int | None = None
-    """passes over the same data per meta-iteration, of promp, rl2 and rl2-hyper (None: 5; rl2, rl2-hyper: 4)"""
+    """passes over the same data per meta-iteration (promp, rl2, rl2-hyper; None: 4; promp: 5)"""
+    minibatches: int | None = None
+    """steps per pass over the data, each on as many whole tasks; it must divide tasks. None means 4, or less where that
+    does not divide them (promp, rl2, rl2-hyper; promp: 1)"""
     clip: float | None = None
-    """range ε of the clipped ratio, of promp, rl2 and rl2-hyper (None: 0.3; rl2, rl2-hyper: 0.2)"""
-    inner_kl_target: float | None = None
-    """KL in nats that weight is to keep, by doubling and halving (promp; None: the weight stays)"""
-    inner_kl_weight: float | None = None
-    """weight of the KL divergence before adaptation (promp; None: 0.0005)"""
-    dice_lambda: float | None = None
-    """how fast the second derivative forgets the past, 1 for never (loaded-dice; None: 0.9)"""
+    """ε, the range of the clipped ratio (promp, rl2, rl2-hyper; None: 0.2; promp: 0.3)"""
+    value_weight: float | None = None
+    """weight of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less (rl2,
+    rl2-hyper, self-tuning; None: 0.5)"""
+    entropy_half_life: int | None = None
+    """meta-iterations in which the entropy's weight halves, so that costly actions are tried early and left in the end;
+    None means that it stays (rl2, rl2-hyper)"""
+    value_clip: float | None = None
+    """range around the data's values within which the values' loss has a gradient away from them, in the same units;
+    None means no range. See metarl_jax.outer.trial_loss (rl2, rl2-hyper)"""
+    bptt: int | None = None
+    """steps after which backpropagation through the memory is cut; None means never (rl2, rl2-hyper)"""
+    memory_size: int | None = None
+    """numbers in the memory (rl2, rl2-hyper; None: 64)"""
     sigma: float | None = None
     """standard deviation of the perturbations of θ (es-maml; None: 0.1)"""
     rank_shaping: bool | None = None
     """whether returns are replaced by their ranks (es-maml; None: True)"""
-    max_kl: float | None = None
-    """trust region, in nats (maml-trpo; None: 0.01)"""
-    remat: bool | None = None
-    """recompute inner steps in the backward pass, to save memory (None: False)"""
-    task_chunk: int | None = None
-    """tasks at a time, to save memory (None: all at once)"""
-    memory_size: int | None = None
-    """numbers in the memory (rl2, rl2-hyper; None: 64)"""
-    entropy_half_life: int | None = None
-    """meta-iterations in which the entropy's weight halves (rl2, rl2-hyper; None: it stays)"""
-    minibatches: int | None = None
-    """steps per pass over the data, each on as many whole tasks (promp, rl2, rl2-hyper; None: 1; rl2, rl2-hyper: up to
-    4)"""
-    bptt: int | None = None
-    """steps after which backpropagation through the memory is cut (rl2, rl2-hyper; None: never)"""
-    tuned: tuple[str, ...] | None = None
-    """hyperparameters that θ holds: discount, lambda_, entropy_weight, value_weight, learning_rate (self-tuning; None:
-    all five)"""
-    entropy_weight: float | None = None
-    """weight of the policy's entropy in the outer loss; in self-tuning that of its start
-    (None: 0.0; rl2, rl2-hyper, self-tuning: 0.01)"""
-    value_clip: float | None = None
-    """how far the values' loss lets a value move from that of the data (rl2, rl2-hyper; None: it may)"""
-    value_weight: float | None = None
-    """weight of the values' error (rl2, rl2-hyper, and self-tuning at the start; None: 0.5)"""
-    outer_discount: float | None = None
-    """γ of the loss that θ is judged by (self-tuning; None: 0.99)"""
-    outer_lambda: float | None = None
-    """λ of the loss that θ is judged by (self-tuning; None: 0.95)"""
-    bootstrap: int | None = None
-    """steps to the bootstrapped target, 0 for the loss of the next rollout (self-tuning; None: 0)"""
-    return_scale: float | None = None
-    """typical size of a return, the unit of the critics (self-tuning; None: the horizon)"""
+    dice_lambda: float | None = None
+    """how fast the second derivative forgets the past; 1 means never (loaded-dice; None: 0.9)"""
+    max_agent_gradient_norm: float | None = None
+    """norm that one agent's outer gradient is scaled down to, before the mean over agents; None leaves it (lpg)"""
     lifetime: int | None = None
     """updates after which an agent is renewed (lpg; None: 500)"""
-    max_gradient_norm: float | None = None
-    """norm that larger outer gradients are scaled down to, of all but maml-trpo
-    (None: none; rl2, rl2-hyper: 1.0; lpg: 0.5)"""
-    max_agent_gradient_norm: float | None = None
-    """norm that one agent's gradient is scaled down to, before the mean over agents (lpg; None: no limit)"""
     rule_size: int | None = None
-    """LSTM units of the learned rule (lpg; None: 64)"""
+    """LSTM units of the rule (lpg; None: 64)"""
     prediction_size: int | None = None
-    """categories of an agent's prediction vector (lpg; None: 30)"""
+    """categories of an agent's prediction vector y (lpg; None: 30)"""
     prediction_weight: float | None = None
-    """weight of the predictions' KL divergence in an update (lpg; None: 0.5)"""
+    """α_y, weight of the predictions' KL divergence in an update (lpg; None: 0.5)"""
     policy_entropy_weight: float | None = None
     """outer weight of the policy's entropy after the updates (lpg; None: 0.01)"""
     prediction_entropy_weight: float | None = None
@@ -156,5 +159,23 @@ class AlgorithmConfig:
     """outer weight of the squared policy targets (lpg; None: 0.001)"""
     prediction_target_weight: float | None = None
     """outer weight of the squared prediction targets (lpg; None: 0.001)"""
+    max_kl: float | None = None
+    """bound of the trust region, in nats (maml-trpo; None: 0.01)"""
+    inner_kl_weight: float | None = None
+    """η, weight of the KL divergence before adaptation (promp; None: 0.0005)"""
+    inner_kl_target: float | None = None
+    """KL in nats that η is to keep, by doubling and halving; None means that η stays (promp)"""
+    tuned: tuple[str, ...] | None = None
+    """hyperparameters that θ holds, of discount, lambda_, entropy_weight, value_weight, learning_rate (self-tuning;
+    None: discount lambda_ entropy_weight value_weight learning_rate)"""
+    outer_discount: float | None = None
+    """γ of the loss that θ is judged by (self-tuning; None: 0.99)"""
+    outer_lambda: float | None = None
+    """λ of the loss that θ is judged by (self-tuning; None: 0.95)"""
+    bootstrap: int | None = None
+    """steps to the bootstrapped target; 0 means the loss of the next rollout (self-tuning; None: 0)"""
+    return_scale: float | None = None
+    """typical size of a return, the unit of the critics; None means the horizon (self-tuning)"""
+    # <end of generated>
     option: tuple[str, ...] = ()
     """further options of the algorithm, as NAME=VALUE"""

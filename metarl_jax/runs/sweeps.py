@@ -19,6 +19,7 @@ from metarl_jax.runs import arguments, files, json_text
 from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.folder import LOCK, check_path
+from metarl_jax.runs.options import FLAG_NAMES
 
 MOST = 10_000
 """Members of a sweep; each is a folder, and a row of its table."""
@@ -72,7 +73,7 @@ def _option(flag: str, spec: str) -> tuple[str, str]:
         raise ValueError(f"--{flag} is {spec!r}; it must be NAME=VALUES, such as outer_lr=0.001,0.003")
     option = name.removeprefix("--").replace("-", "_")
     known = arguments.hints()
-    option = option if option in known else option + "_" if option + "_" in known else option  # lambda is a keyword
+    option = {flag: name for name, flag in FLAG_NAMES.items()}.get(option, option)
     if option in _OURS:
         raise ValueError(f"--{flag} names {name!r}, which a sweep sets itself: {_OURS[option]}")
     if option not in known:

@@ -1,0 +1,185 @@
+"""Functions of an environment and an option struct, called with the struct's fields as keywords.
+
+An option is declared once, as a field of a frozen dataclass: name, type, default and, in the string below it, what it
+means. The signature, the docstring, the check of a call, `metarl_jax.algorithms.options`, the command line and the
+tables of the documentation are all derived from there.
+"""
+
+import ast
+import dataclasses
+import functools
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from metarl_jax.base import TaskEnv
+from metarl_jax.checks import unknown
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+Struct = TypeVar("Struct")
+
+_RATES = "outer_lr, the rate of the outer loop, or inner_lr, that of the inner loop"
+OTHER_NAMES = {
+    "learning_rate": _RATES,
+    "lr": _RATES,
+    "gamma": "discount",
+    "gae_lambda": "lambda_",
+    "batch_size": "tasks, B, or episodes, N",
+    "num_tasks": "tasks",
+    "hidden_sizes": "policy={'hidden': (64, 64)}",
+}
+"""Names that other libraries use for an option, and its name here."""
+
+
+class ByKeyword(Protocol, Generic[P, Result]):
+    """What `by_keyword` returns: ``f(env, tasks=40)`` is ``f.build(env, f.options(tasks=40))``."""
+
+    options: type
+    """the option struct"""
+    build: Callable[[TaskEnv, Any], Result]
+    """``(env, options) → result``"""
+    take: Callable[..., Any]
+    """``**keywords → options``; raises ValueError where one is unknown, refused or missing"""
+
+    def __call__(self, env: TaskEnv, *args: P.args, **options: P.kwargs) -> Result:
+        """The result for an environment, with these options."""
+        ...
+
+
+def by_keyword(
+    options: Callable[P, Options], name: str | None = None
+) -> Callable[[Callable[[TaskEnv, Options], Result]], ByKeyword[P, Result]]:
+    """Decorates ``f(env, options)`` so that it is called as ``f(env, **fields_of_options)``.
+
+    Type checkers and editors see every field as a keyword; the docstring gains an ``Args`` section with all of them.
+
+    Args:
+        options: a frozen, keyword-only dataclass. A class attribute `refused`, if there is one, maps names that the
+            function does not take to the reason, which completes "NAME is VALUE, and".
+        name: how errors call the function; None: its own name, with dashes.
+
+    Raises:
+        ValueError: (the decorated function) an option is unknown, refused, or missing, or `env` is not an environment.
+    """
+
+    def decorate(build: Callable[[TaskEnv, Options], Result]) -> ByKeyword[P, Result]:
+        title = name or build.__name__.replace("_", "-")
+
+        def take(**keywords: Any) -> Options:
+            return cast(Callable[..., Options], options)(**_checked(title, cast(type, options), keywords))
+
+        @functools.wraps(build)
+        def call(env: TaskEnv, **keywords: Any) -> Result:
+            return build(_environment(env), take(**keywords))
+
+        decorated = cast(Any, call)
+        decorated.options, decorated.build, decorated.take = options, build, take
+        decorated.__signature__ = _signature(cast(type, options), build)
+        decorated.__doc__ = _documented(build, cast(type, options))
+        return decorated
+
+    return decorate
+
+
+def narrowed(kind: Callable[Concatenate[P], Struct], options: Any, **changes: Any) -> Struct:
+    """The struct `kind` with the values of `options`, as far as that has them, and these changes."""
+    names = {field.name for field in dataclasses.fields(cast(Any, kind))} - changes.keys()
+    return cast(Any, kind)(**{name: getattr(options, name) for name in names if hasattr(options, name)}, **changes)
+
+
+def in_order(options: type) -> dict[str, dataclasses.Field]:
+    """The fields of an option struct: those that the subclass declares, then those of its base classes."""
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    declared = {name: None for kind in options.__mro__ for name in vars(kind).get("__annotations__", {})}
+    return {name: fields[name] for name in declared if name in fields}
+
+
+def defaults(options: type) -> dict[str, Any]:
+    """The fields of an option struct and their defaults; required ones are left out."""
+    fields = in_order(options)
+    return {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING}
+
+
+def descriptions(options: type) -> dict[str, str]:
+    """What each field means, in one line: the string below it, in the class or in the nearest base class."""
+    texts: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        texts |= _in_source(kind.__module__).get(kind.__qualname__, {})
+    fields = dataclasses.fields(options)
+    texts |= {field.name: field.metadata["description"] for field in fields if "description" in field.metadata}
+    return {name: texts[name] for name in in_order(options) if name in texts}
+
+
+@functools.cache
+def _in_source(module: str) -> dict[str, dict[str, str]]:
+    """Class → field → the string below it. Empty where there is no source, as in an interactive session."""
+    try:
+        tree = ast.parse(inspect.getsource(sys.modules[module]))
+    except (OSError, TypeError, KeyError, SyntaxError):
+        return {}
+    classes = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            below = zip(node.body, node.body[1:], strict=False)
+            classes[node.name] = {
+                field.target.id: " ".join(text.value.value.split())
+                for field, text in below
+                if isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            }
+    return classes
+
+
+def _checked(name: str, options: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    accepted = in_order(options)
+    refused = getattr(options, "refused", {})
+    for option, value in given.items():
+        if option in accepted:
+            continue
+        if option in refused:
+            if value is not None and value is not False:
+                raise ValueError(f"{option} is {value!r}, and {refused[option]}; leave {option} out")
+        elif option in OTHER_NAMES:
+            raise ValueError(f"unknown option of {name} {option!r}: here it is {OTHER_NAMES[option]}")
+        else:
+            raise unknown(f"option of {name}", option, accepted)
+    for option, field in accepted.items():
+        if field.default is dataclasses.MISSING and option not in given:
+            raise ValueError(f"{name} needs {option}=..., which has no default")
+    return {option: value for option, value in given.items() if option in accepted}
+
+
+def _environment(env: Any) -> TaskEnv:
+    for field in dataclasses.fields(TaskEnv):
+        if not hasattr(env, field.name):
+            raise ValueError(
+                f"env is {env!r}, without {field.name!r}; it must be a metarl_jax.TaskEnv, such as "
+                "metarl_jax.envs.make(name) returns"
+            )
+    return env
+
+
+def _signature(options: type, build: Callable) -> inspect.Signature:
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("env", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=TaskEnv)]
+    for field in in_order(options).values():
+        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        parameters.append(inspect.Parameter(field.name, by_name, default=default, annotation=field.type))
+    return inspect.Signature(parameters, return_annotation=inspect.signature(build).return_annotation)
+
+
+def _documented(build: Callable, options: type) -> str:
+    """The function's docstring, and an ``Args`` section made of the struct's."""
+    texts, lines = descriptions(options), ["env: p(M) and its MDPs"]
+    for option, field in in_order(options).items():
+        default = "" if field.default is dataclasses.MISSING else f" (default: {field.default!r})"
+        lines.append(f"{option}: {texts.get(option, '')}{default}")
+    args = [textwrap.fill(line, 112, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines]
+    return "\n".join([inspect.getdoc(build) or "", "", "Args:", *args])
