@@ -14,6 +14,7 @@ from pathlib import Path
 import metarl_jax as mrl
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.dynamics import FIELDS
+from metarl_jax.keywords import descriptions
 from metarl_jax.runs.flags import of_algorithms as flags_of_algorithms
 from metarl_jax.runs.options import FLAG_NAMES
 
@@ -93,6 +94,27 @@ def knobs() -> str:
     for knob, where in FIELDS.items():
         cells = [", ".join(f"`{path}`" for path in where.get(name, ())) or "refused" for name in RUNNING_BACKENDS]
         rows.append(_row(f"`{knob}`", *cells))
+    return "\n".join(rows)
+
+
+def options() -> str:
+    """One row per option of the algorithms, those that most of them take first: meaning, algorithms, defaults."""
+    rows = [_row("option", "meaning", "taken by", "default"), _row(*["---"] * 4)]
+    every = mrl.algorithms.names()
+    owners = {}
+    for name in every:
+        for option, default in mrl.algorithms.options(name).items():
+            owners.setdefault(option, {})[name] = default
+    for option, defaults in sorted(owners.items(), key=lambda item: -len(item[1])):
+        structs = [mrl.algorithms.ALGORITHMS[name].options for name in defaults]
+        texts = [descriptions(struct)[option] for struct in structs]
+        missing = [name for name in every if name not in defaults]
+        by = ", ".join(defaults) if len(defaults) <= len(missing) else f"all but {', '.join(missing)}"
+        words = [" ".join(value) if isinstance(value, tuple) else str(value) for value in defaults.values()]
+        usual = max(words, key=words.count)
+        others = [f"{name}: {word}" for name, word in zip(defaults, words, strict=True) if word != usual]
+        meaning = max(texts, key=texts.count).replace("``", "`")
+        rows.append(_row(f"`{option}`", meaning, by if missing else "all", "; ".join([usual, *others])))
     return "\n".join(rows)
 
 

@@ -86,9 +86,12 @@ def test_files_stay_small():
 
 @pytest.mark.parametrize("name", algorithms.names())
 def test_a_named_algorithm_is_a_few_lines(name):
-    file = inspect.getsourcefile(inspect.unwrap(algorithms.ALGORITHMS[name]))
+    """The option struct, which is data, not counted."""
+    algorithm = algorithms.ALGORITHMS[name]
+    file = inspect.getsourcefile(inspect.unwrap(algorithm))
     assert file
-    assert len(pathlib.Path(file).read_text().splitlines()) <= 60
+    struct = inspect.getsource(algorithm.options) if algorithm.options.__module__ == algorithm.__module__ else ""
+    assert len(pathlib.Path(file).read_text().splitlines()) - len(struct.splitlines()) <= 60
 
 
 # --- imports follow the data flow ------------------------------------------------------------------------------------
@@ -97,11 +100,12 @@ def test_a_named_algorithm_is_a_few_lines(name):
 LEVELS = [
     {"types", "checks", "precision"},
     {"base", "batching", "devices"},
-    {"entry", "soundness"},
+    {"entry", "keywords", "soundness"},
     {"envs", "policies"},
     {"rollout"},
     {"inner"},
     {"outer"},
+    {"options"},
     {"compose", "lifelong", "mixture", "sequential"},
     {"algorithms", "guard"},
     {"learner", "training", "evaluation"},

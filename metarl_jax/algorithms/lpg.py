@@ -79,9 +79,8 @@ def lpg(env: TaskEnv, options: LpgOptions) -> MetaAlgorithm:
     if callable(options.advantage):
         del factors["discount"]  # it is the rule's; a function brings its own
     advantage = resolve_advantage(env, trial, options.advantage, options.baseline, **factors).estimate
-    objective = outer.ratio()
-    shared = {"policy": agent.policy, "adapter": adapter, "advantage": advantage, "objective": objective}
-    parts = shared_parts(env, options, trial=trial, **shared)
+    learned = {"policy": agent.policy, "adapter": adapter}
+    parts = shared_parts(env, options, **learned, advantage=advantage, objective=outer.ratio(), trial=trial)
     weights = (
         options.policy_entropy_weight,
         options.prediction_entropy_weight,

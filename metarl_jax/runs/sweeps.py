@@ -74,6 +74,7 @@ def _option(flag: str, spec: str) -> tuple[str, str]:
     option = name.removeprefix("--").replace("-", "_")
     known = arguments.hints()
     option = {flag: name for name, flag in FLAG_NAMES.items()}.get(option, option)
+    option = option + "_" if option not in known and option + "_" in known else option  # lambda is a keyword
     if option in _OURS:
         raise ValueError(f"--{flag} names {name!r}, which a sweep sets itself: {_OURS[option]}")
     if option not in known:

@@ -1,12 +1,11 @@
 import dataclasses
-import inspect
 import math
-import re
 
 import jax
 import pytest
 
 from metarl_jax import algorithms, envs
+from metarl_jax.keywords import descriptions
 from metarl_jax.runs import presets
 from metarl_jax.runs.config import (
     AlgorithmConfig,
@@ -73,19 +72,30 @@ def test_options_are_pairs(pair):
         build(dataclasses.replace(CONFIG, env_option=(pair,)))
 
 
+def stated(text):
+    """What a flag's text says of defaults, by algorithm; "None" is that of all others: "(… None: 20; rl2: 100)"."""
+    remarks = text.rpartition(" (")[2].rstrip(")").split("; ")
+    pairs = [remark.split(": ") for remark in remarks if ": " in remark]
+    return {name: value for names, value in pairs for name in names.split(", ")}
+
+
 def test_the_help_states_the_algorithms_own_defaults():
-    source = inspect.getsource(AlgorithmConfig)
-    # "None: 20; rl2, rl2-hyper: 2" is 20 but for these two.
-    stated = dict(re.findall(r'(\w+): [^\n]* = None\n    """[^"]*None: ([\w.]+(?:; [\w., -]+: [\w.]+)*)\)', source))
-    assert {"tasks", "episodes", "clip", "max_kl", "epochs", "max_gradient_norm"} <= stated.keys()
+    texts = descriptions(AlgorithmConfig)
+    assert {"tasks", "episodes", "clip", "max_kl", "epochs", "max_gradient_norm"} <= texts.keys()
     for name in algorithms.names():
         for option, default in algorithms.options(name).items():
-            if option in stated and default is not None:
-                usual, *others = stated[option].split("; ")
-                own = {
-                    one: value for names, value in (other.split(": ") for other in others) for one in names.split(", ")
-                }
-                assert str(default) == own.get(name, usual), (name, option)
+            if option in texts:
+                own = stated(texts[option])
+                word = " ".join(default) if option == "tuned" else str(default)
+                assert word == own.get(name, own.get("None", "None")), (name, option)
+
+
+def test_every_option_of_an_algorithm_has_a_flag():
+    """But for objects, and for what other flags set."""
+    elsewhere = {"policy", "outer_optimizer", "horizon", "context_size"}
+    every = {option for name in algorithms.names() for option in algorithms.options(name)}
+    flags = {field.name for field in dataclasses.fields(AlgorithmConfig)}
+    assert flags == every - elsewhere | {"option"}
 
 
 def test_inner_rates_of_an_evaluation():

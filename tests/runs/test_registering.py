@@ -42,7 +42,7 @@ TINY = [
 @pytest.fixture
 def user_module(tmp_path, monkeypatch):
     """my_module.py in the working folder; what it registers is forgotten afterwards."""
-    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS, mrl.algorithms._LIKE
+    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS
     before = [dict(registry) for registry in registries]
     (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
