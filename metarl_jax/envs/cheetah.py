@@ -1,8 +1,8 @@
 """Half-cheetah: run in a hidden direction, or at a hidden velocity.
 
 Defined by Finn et al. 2017 (MAML, arXiv:1703.03400) and Rothfuss et al. 2019 (ProMP, arXiv:1810.06784). The velocity
-is the finite difference of the torso's x position over one control step of 0.05 s, and with model="rllab" that of the
-centre of mass after one of 0.01 s; the control u = clip(a / action_scale, ±1) [6] is what the simulator receives.
+is the finite difference of the torso's x position over one control step of 0.05 s; with model="rllab", it is the
+centre of mass's after a step of 0.01 s. The simulator receives the control u = clip(a / action_scale, ±1) [6].
 """
 
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from metarl_jax.envs.tasks import DirectionTask, VelocityTask
 
 
 def cheetah_dir(*, name: str, model: str, **body: Unpack[Body]) -> TaskEnv:
-    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds. Never ends early; velocity v in m/s."""
+    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equally likely. Never ends early; v in m/s."""
 
     def gain(task: DirectionTask, v, x):
         return task.direction * v[0]

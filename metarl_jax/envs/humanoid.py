@@ -1,4 +1,4 @@
-"""The humanoid must run in a hidden direction (Rothfuss et al. 2019, arXiv:1810.06784; Rakelly et al. 2019)."""
+"""The humanoid: run in a hidden direction (Rothfuss et al. 2019, arXiv:1810.06784; Rakelly et al. 2019)."""
 
 from typing import Unpack
 
@@ -17,7 +17,7 @@ def humanoid_dir(
     """r = velocity_weight·⟨v_xy, u*⟩ + alive − control_cost·‖c‖₂² with a hidden u*, uniform on the unit circle.
 
     v is the torso's velocity in m/s, and c = 0.4·clip(a / action_scale, ±1) [17]. An episode ends when the torso's
-    height leaves `height_range`, metres.
+    height leaves `height_range` (metres).
     """
     weight = checks.positive("velocity_weight", velocity_weight)
     terminated = height_outside(checks.interval("height_range", height_range))
