@@ -1,6 +1,6 @@
 """The command line of experiments/evaluate.py and metarl-evaluate."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -23,7 +23,7 @@ DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What evaluate.py takes."""
+    """Arguments of evaluate.py."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """the run's folder"""
@@ -58,10 +58,10 @@ class Arguments:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("evaluate"), description=DESCRIPTION)
     run, name = arguments.run, arguments.zoo
@@ -95,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

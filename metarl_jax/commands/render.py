@@ -1,6 +1,6 @@
 """The command line of experiments/render.py and metarl-render."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -26,7 +26,7 @@ after, episodes start alike and draw the same noise."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What render.py takes."""
+    """Arguments of render.py."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
@@ -47,10 +47,10 @@ class Arguments:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("render"), description=DESCRIPTION)
     cli.prepare_jax(task_of(arguments.run))
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

@@ -1,6 +1,6 @@
 """The command line of experiments/show_tasks.py and metarl-tasks."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -23,7 +23,7 @@ none), or uniform discrete ones. The other always takes action 0. The picture is
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What show_tasks.py takes."""
+    """Arguments of show_tasks.py."""
 
     name: Annotated[str, tyro.conf.Positional]
     """task family, with or without version, such as cheetah-vel or cheetah-vel@promp2019"""
@@ -46,10 +46,10 @@ class Arguments:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("show_tasks"), description=DESCRIPTION)
     cli.prepare_jax(arguments.name)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

@@ -1,6 +1,6 @@
 """The command line of experiments/train.py and metarl-train."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -17,16 +17,16 @@ with --task alone, the defaults below. `--preset NAME --help` shows a preset's v
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     if not {"-h", "--help"} & set(argv):
         cli.prepare_jax(arguments.task(argv))
-        _meet(argv)
+        _join(argv)
         cli.import_modules()
-    asked = arguments.parse(
+    parsed = arguments.parse(
         argv, prog=cli.program("train"), description=DESCRIPTION.format(presets=", ".join(presets.PRESETS))
     )
     with startup.at_once():
@@ -35,16 +35,16 @@ def main(argv: Sequence[str]) -> None:
         from metarl_jax.runs.run import train_run
 
     console = cli.console(quiet=not is_writer())
-    talk.line(console, f"settings: {asked.why}")
-    if asked.dropped:
-        algorithm = asked.config.algorithm
-        dropped = ", ".join(asked.dropped)
+    talk.line(console, f"settings: {parsed.why}")
+    if parsed.dropped:
+        algorithm = parsed.config.algorithm
+        dropped = ", ".join(parsed.dropped)
         talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
-    train_run(asked.config, console, **vars(asked.start))
+    train_run(parsed.config, console, **vars(parsed.start))
 
 
-def _meet(argv: Sequence[str]) -> None:
-    """Joins the other processes of the job, if there are any; before any other use of JAX."""
+def _join(argv: Sequence[str]) -> None:
+    """Joins the other processes of the job, if any; must precede any other use of JAX."""
     job = arguments.job(argv)
     if not job.alone:
         from metarl_jax.runs import distributed
@@ -54,10 +54,10 @@ def _meet(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     try:
         alone = arguments.job(sys.argv[1:]).alone
-    except cli.UserError:  # `main` tells it
+    except cli.UserError:  # `main` reports it
         alone = True
     if alone:
         return cli.run(main)
