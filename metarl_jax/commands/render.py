@@ -16,12 +16,12 @@ import tyro
 from metarl_jax.runs import cli, startup
 from metarl_jax.runs.config_file import task_of
 
-DESCRIPTION = """Show a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
+DESCRIPTION = """Show episodes of a trained run in held-out tasks before and after adaptation, side by side.
 
-For a Brax family: bodies.html, a page with both bodies that opens offline (buttons for the tasks, play, a time slider,
-drag to turn; #task=2&t=0.5 behind its address shows one moment), and a video per task. For a point family: paths.png.
-The tasks are the first of those that evaluate.py takes. Actions are sampled from the policy, as in training; before and
-after, episodes start alike and draw the same noise."""
+For a robot: bodies.html, an offline page with both bodies (buttons for the tasks, play, a time slider, drag to rotate;
+the fragment #task=2&t=0.5 in its address shows one point in time), and a video per task. For a point family: paths.png.
+The tasks are the first of those that evaluate.py uses. Actions are sampled from the policy, as in training; before and
+after adaptation, episodes have the same initial state and noise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,13 +37,13 @@ class Arguments:
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
     split: str | None = None
-    """whose tasks: test, ood or train (None: the run's --eval-split, test unless set)"""
+    """split of the tasks: test, ood or train (None: the run's --eval-split, test unless set)"""
     folder: Path | None = None
-    """where to write (None: RUN/renders)"""
+    """output folder (None: RUN/renders)"""
     video: bool = True
-    """also write a video per task of a body: MP4 where ffmpeg is installed, else GIF"""
+    """also write a video per task of a robot: MP4 if ffmpeg is installed, else GIF"""
     brax_viewer: bool = False
-    """also write Brax's own pages, a page per body, which load their viewer from the network when opened"""
+    """also write Brax's pages, one per episode, which load their viewer from the network"""
 
 
 def main(argv: Sequence[str]) -> None:

@@ -15,10 +15,10 @@ import tyro
 
 from metarl_jax.runs import cli, startup
 
-DESCRIPTION = """Show a task family: its card, a picture of sampled tasks, and the returns of two trivial policies.
+DESCRIPTION = """Show a task family: its card, a plot of sampled tasks, and the returns of two trivial policies.
 
-One draws random actions: normal ones whose standard deviation is the family's option action_scale (1 where it has
-none), or uniform discrete ones. The other always takes action 0. The picture is FOLDER/NAME.png."""
+One takes random actions: normal with the family's option action_scale as standard deviation (1 without that option), or
+uniform if actions are discrete. The other always takes action 0. The plot is FOLDER/NAME.png."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Arguments:
     name: Annotated[str, tyro.conf.Positional]
     """task family, with or without version, such as cheetah-vel or cheetah-vel@promp2019"""
     split: str = "train"
-    """whose tasks: train, test or ood; pictures of the others are named after them"""
+    """split of the tasks: train, test or ood; others than train become a suffix of the plot's name"""
     tasks: int = 100
     """tasks to sample"""
     episodes: int = 2
@@ -42,7 +42,7 @@ class Arguments:
     env_option: tuple[str, ...] = ()
     """further options of the family, as NAME=VALUE"""
     folder: Path = Path("runs/tasks")
-    """where the picture goes"""
+    """folder of the plot"""
 
 
 def main(argv: Sequence[str]) -> None:

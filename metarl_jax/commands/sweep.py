@@ -17,10 +17,10 @@ from metarl_jax.runs import cli, sweeps
 
 DESCRIPTION = """Train one run per combination of options of train.py, and show all results in one table.
 
-What stands after `--` are arguments of train.py that all members share, among them --task or --preset. Every
-combination is checked before any starts. Started again with the same arguments, a sweep that was stopped goes on:
-finished members are left as they are, the others resume from their checkpoints. The folder holds a run folder per
-member, logs/ with what each has printed, results.csv and, where numbers were varied, results.png."""
+Arguments after `--` are arguments of train.py shared by all members; they must include --task or --preset. All
+combinations are checked before the first starts. To continue a stopped sweep, run it again with the same arguments:
+finished members are kept, the others resume from their checkpoints. The folder contains a run folder per member, logs/
+with the members' output, results.csv and, if numbers were varied, results.png."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,26 +28,26 @@ class Arguments:
     """Arguments of sweep.py."""
 
     folder: Path
-    """of the sweep"""
+    """folder of the sweep"""
     grid: tuple[str, ...] = ()
-    """options whose every combination is run, as NAME=VALUE,VALUE,...; quote values of several words: "hidden=64 64,32"
+    """options to combine exhaustively, as NAME=VALUE,VALUE,...; quote values of several words: "hidden=64 64,32"
     """
     random: tuple[str, ...] = ()
-    """options that are drawn, as NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=int:LOW:HIGH or NAME=VALUE,VALUE,..."""
+    """options to sample, as NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=int:LOW:HIGH or NAME=VALUE,VALUE,..."""
     samples: int | None = None
-    """draws of --random (None: 10)"""
+    """number of samples of --random (None: 10)"""
     sweep_seed: int = 0
-    """of these draws"""
+    """seed of --random"""
     seeds: int = 1
     """seeds per member, trained together in one program"""
     jobs: int | None = None
-    """members at once (None: one on this machine, all on a cluster)"""
+    """maximum number of running members (None: one on this machine, all on a cluster)"""
     cluster: Literal["local", "slurm"] = "local"
-    """processes on this machine, or jobs of Slurm"""
+    """processes on this machine, or Slurm jobs"""
     lock: Literal["kernel", "file"] = "kernel"
-    """as train.py's, of the sweep and of its members"""
+    """lock of the sweep and of its members, as in train.py"""
     slurm: tuple[str, ...] = ()
-    """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
+    """parameters of Slurm jobs, as NAME=VALUE: time (minutes, required), partition, gpus_per_node, mem, ..."""
 
 
 @contextlib.contextmanager

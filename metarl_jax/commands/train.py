@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from metarl_jax.runs import arguments, cli, presets, startup
 
-DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
+DESCRIPTION = """Meta-train a policy and evaluate it on held-out tasks; all results are in one run folder.
 
 Without --task and --preset, the settings are the preset cheetah-dir-cpu on a CPU and cheetah-dir on a GPU or TPU;
 with --task alone, the defaults below. `--preset NAME --help` shows a preset's values. Presets: {presets}."""

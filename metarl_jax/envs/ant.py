@@ -114,14 +114,14 @@ _FINN = {"control_cost": 0.005, "alive": 0.05, "height_range": (0.2, 1.0)}
 _GYM = {"control_cost": 0.5, "alive": 1.0, "height_range": (0.2, 1.0)}
 _FALLS = "ends when the torso's height leaves"
 _DIFFERENCES = (
-    "No contact cost (5e-4·contact in the papers), which not every backend can compute; the papers' observation holds "
-    "84 contact forces besides. backend=mujoco: Gym's robot, 0.05 s a step, on today's MuJoCo; on Brax's backends "
-    "physics of its own, so absolute returns differ."
+    "No contact cost (5e-4·contact in the papers), which not all backends can compute; the papers' observation also "
+    "has 84 contact forces. backend=mujoco: Gym's robot, 0.05 s per step, on current MuJoCo; Brax's backends simulate "
+    "different physics, so absolute returns differ."
 )
 _RLLAB_DIFFERENCES = (
     f"{_DIFFERENCES} rllab2017: robot, starts, velocity and the other observations of the MAML paper's code "
-    "(cbfinn/maml_rl, ant_env_rand*.py, mujoco_env.py; rll/rllab, ant.xml): the velocity of the centre of mass, and a "
-    "step is 0.02 s, the time step of that file; Gym's ant.xml and other copies of rllab's say 0.01."
+    "(cbfinn/maml_rl, ant_env_rand*.py, mujoco_env.py; rll/rllab, ant.xml): the velocity of the centre of mass, and "
+    "0.02 s per step, as in that file; Gym's ant.xml and other copies of rllab's have 0.01."
 )
 _MAML, _PROMP = "MAML, Finn et al. 2017, arXiv:1703.03400", "ProMP, Rothfuss et al. 2019, arXiv:1810.06784"
 _PEARL = "PEARL, Rakelly et al. 2019, arXiv:1903.08254"
@@ -152,7 +152,7 @@ ANT_DIR = Family(
     },
     formula="d·v_x − c·‖u‖² + s, (c, s) = (0.005, 0.05) in finn2017 and rllab2017, (0.5, 1) in promp2019; "
     f"{_FALLS} [0.2, 1] m, in promp2019 [0, 1]",
-    tasks="d ∈ {−1, +1}, equal odds",
+    tasks="d ∈ {−1, +1}, equally likely",
     source=f"{_MAML}; {_PROMP}",
     ood=HEAVIER,
     finite=2,

@@ -109,12 +109,12 @@ BERNOULLI_BANDIT = Family(
     formula="1 with probability p_a, else 0; never ends early",
     tasks="p_k ~ U(0, 1) for each of K = 5, 10 or 50 arms",
     observation="a constant 0",
-    start="fixed (the outcome of every pull is drawn)",
+    start="fixed (the outcomes of pulls are random)",
     random_start=False,
     source="RL², Duan et al. 2016, arXiv:1611.02779",
     differences="RL² has 5, 10 or 50 arms, each with 10, 100 or 500 pulls: set the horizon for the other pairs. "
-    "A policy without memory sees "
-    "no history, so it learns from the n pulls of an episode only through the inner step.",
+    "A policy without memory observes no history, so it learns from the n pulls of an episode only through the inner "
+    "step.",
     ood=Ood("one arm of p = 0.55, all others of p = 0.45", lambda options: {"gap": 0.1}),
 )
 

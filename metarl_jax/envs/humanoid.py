@@ -52,10 +52,10 @@ HUMANOID_DIR = Family(
     start="q = q_0 + U(±0.01), q̇ ~ U(±0.01)",
     random_start=True,
     source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784; PEARL, Rakelly et al. 2019, arXiv:1903.08254",
-    differences="backend=mujoco: Gym's robot on today's MuJoCo; on Brax's backends physics of its own, so absolute "
-    "returns differ. The torso's velocity where the papers take the centre of mass; no contact cost (5e-7·contact "
-    "there); the papers' 376 observations add inertias, forces and contacts, which are functions of the state seen "
-    "here.",
+    differences="backend=mujoco: Gym's robot on current MuJoCo; Brax's backends simulate different physics, so "
+    "absolute returns differ. The torso's velocity instead of the centre of mass's; no contact cost (5e-7·contact in "
+    "the papers); the papers' 376 observations add inertias, forces and contacts, which are functions of the observed "
+    "state.",
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     backends=RUNNING_BACKENDS,
 )

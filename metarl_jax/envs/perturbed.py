@@ -102,18 +102,17 @@ _PARAMETERS: dict[str, Any] = {
     "exponent_range": (-3.0, 3.0),
 }
 _RUNNER = _BODY | {"control_cost": 1e-3, "alive": 1.0} | _PARAMETERS
-_FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) for every link and geom"
+_FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) per link and geom"
 _COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "backends": RUNNING_BACKENDS}
 _PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    "differences": "backend=mujoco: Gym's robots on today's MuJoCo, walker2d.xml as up to v4; on Brax's backends "
-    "physics of its own, so absolute returns differ. Inertia has one factor a link where the papers draw one for each "
-    "of its axes, and damping one a degree of freedom. On spring and positional, whose joints have no damping of their "
-    "own, that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 "
-    "mapped onto them.",
+    "differences": "backend=mujoco: Gym's robots on current MuJoCo, walker2d.xml as up to v4; Brax's backends simulate "
+    "different physics, so absolute returns differ. Inertia has one factor per link (in the papers one per axis), and "
+    "damping one per degree of freedom. On spring and positional, whose joints have no damping, the damping of the "
+    "joint constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped to ±1.",
     "ood": Ood(
-        "every factor above the training range: u ~ U(3, 4), the knobs and elements as in training",
+        "all factors above the training range: u ~ U(3, 4), with knobs and elements as in training",
         sampling.beyond("exponent_range", 1.0),
     ),
 }
@@ -151,9 +150,9 @@ CHEETAH_MASS = Family(
     observation="joint positions (without x) and velocities [17]",
     start="q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
     source="this library, after the mass tasks of RLlib and of Clavera et al. 2019, arXiv:1803.11347",
-    differences="No definition that works agree on; the reward is Gym's.",
+    differences="There is no standard definition; the reward is Gym's.",
     ood=Ood(
-        "every factor above the training range: u ~ U(1.7, 2.7), two to three times as heavy",
+        "all factors above the training range: u ~ U(1.7, 2.7), two to three times as heavy",
         sampling.beyond("exponent_range", 1.0),
     ),
     **_COMMON,
@@ -173,9 +172,9 @@ ANT_PARAMS = Family(
     observation="q without the torso's place, and q̇ [27]",
     start="q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
     source="this library; the reward is Gym's ant's",
-    differences="None known to compare with: papers that perturb the ant cripple a leg instead.",
+    differences="No comparable definition is known: papers that perturb the ant disable a leg instead.",
     ood=Ood(
-        "every factor above the training range: u ~ U(1, 2)",
+        "all factors above the training range: u ~ U(1, 2)",
         sampling.beyond("exponent_range", 1.0),
     ),
     **_COMMON,

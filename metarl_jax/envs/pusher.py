@@ -118,8 +118,8 @@ PUSHER_GOAL = Family(
     start="arm at 0, q̇ ~ U(±0.005), cylinder uniform behind the table's centre, at least 0.17 m away",
     random_start=True,
     source="this library, on Brax's pusher (arXiv:2106.13281)",
-    differences="Gym's pusher shows one fixed goal; here it is drawn and hidden, and the distance to it is measured in "
-    "the plane. Brax measures from another link's centre of mass; here, as in Gym, from the wrist's frame.",
+    differences="Gym's pusher has one fixed, visible goal; here it is random and hidden, and the distance to it is "
+    "measured in the plane. Brax measures from another link's centre of mass; here, as in Gym, from the wrist's frame.",
     ood=Ood(
         "g uniform in the square of 1.5 times the width, outside the training square", sampling.around("goal_range")
     ),

@@ -79,13 +79,13 @@ RISKY_ROOMS = Family(
         "v1": {"horizon": 4, "rooms": 4, "safe_reward": 0.1, "treasure_reward": 1.0, "cost": 3.0, "treasures": 1}
     },
     formula="0.1 for passing a room; for opening its chest 1 if the treasure is in there, else −3; never ends early",
-    tasks="the treasure is in one of 4 rooms, equal odds",
-    observation="the room, one-hot [4]; the walk leads from room to room whatever is done",
+    tasks="the treasure is in one of 4 rooms, equally likely",
+    observation="the room, one-hot [4]; every action leads to the next room",
     start="fixed in the first room",
     random_start=False,
     source="this library; its optimal values are known exactly, see docs/exploration.md",
     differences="none: not a benchmark of the literature",
-    ood=Ood("one treasure more: in two of the 4 rooms", lambda options: {"treasures": options["treasures"] + 1}),
+    ood=Ood("one more treasure: in two of the 4 rooms", lambda options: {"treasures": options["treasures"] + 1}),
     finite=4,
 )
 

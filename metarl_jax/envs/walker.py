@@ -84,8 +84,8 @@ _COMMON: dict[str, Any] = {
     "backends": RUNNING_BACKENDS,
 }
 _DIFFERENCES = (
-    "backend=mujoco: Gym's robot on today's MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
-    "(v5: both 1.9); on Brax's backends physics of its own, so absolute returns differ."
+    "backend=mujoco: Gym's robot on current MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
+    "(v5: both 1.9); Brax's backends simulate different physics, so absolute returns differ."
 )
 _FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
 
@@ -94,7 +94,7 @@ WALKER_DIR = Family(
     build=walker_dir,
     versions={"promp2019": _BODY | {"alive": 1.0}},
     formula=f"d·v + 1 − 0.001·‖u‖²; {_FALLS}",
-    tasks="d ∈ {−1, +1}, equal odds",
+    tasks="d ∈ {−1, +1}, equally likely",
     differences=_DIFFERENCES,
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     finite=2,
@@ -107,7 +107,7 @@ WALKER_VEL = Family(
     versions={"promp2019": _BODY | {"alive": 10.0, "target_range": (0.0, 10.0)}},
     formula=f"−|v − v*| + 10 − 0.001·‖u‖²; {_FALLS}",
     tasks="v* ~ U(0, 10) m/s",
-    differences=f"{_DIFFERENCES} The reward of a step alive is an option; 10 keeps every step's reward positive for "
+    differences=f"{_DIFFERENCES} The alive reward is an option; 10 keeps the reward of each step positive for "
     "0 ≤ v ≤ 10, so that falling never pays.",
     ood=Ood("v* in the half range above: U(10, 15) m/s", sampling.above("target_range")),
     **_COMMON,
