@@ -36,7 +36,7 @@ class Arguments:
     seed: int = 0
     """of the moments at which processes are killed"""
     output: Path | None = None
-    """where to write the outcomes as JSON"""
+    """JSON output file"""
 
 
 def machine() -> str:
