@@ -5,8 +5,9 @@ python benchmarks/adaptation.py --suite full                 # all families and 
 python benchmarks/adaptation.py --add mine.json              # with additional rows, for example of another library
 
 Each row is written when it is complete; an interrupted benchmark continues when started again. adaptation.json holds
-rows and statistics, adaptation.md the tables, adaptation.png the curves and the performance profiles. 0 is the
-untrained policy before adaptation and 1 the oracle, which observes the task; `metarl_jax.runs.adaptation` defines the rows.
+rows and statistics, adaptation.md the tables, adaptation.png the curves and the performance profiles. A score of 0 is
+the untrained policy before adaptation, 1 the oracle, which observes the task; `metarl_jax.runs.adaptation` defines the
+rows.
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
