@@ -25,7 +25,7 @@ from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 POLICY = {"init_std": 0.5, "min_std": 0.1}
 # Settings of single algorithms in addition to the common ones; all others are defaults. Chosen on seeds 100 and 101, on
 # the held-out tasks of an earlier table.
-OWN: dict[str, dict[str, Any]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "anil": {"inner_lr": 1.0},  # only the head adapts
     "cavia": {"inner_lr": 1.0},
     "promp": {"outer_lr": 1e-3},  # five steps on the same data
@@ -82,7 +82,7 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
     """The algorithm of a row and its options; unsupported options are dropped later."""
     from metarl_jax.runs.config import parse_options
 
-    registered, own = VARIANTS.get(name, (name, OWN.get(name, {})))
+    registered, individual = VARIANTS.get(name, (name, SETTINGS.get(name, {})))
     common = {
         "tasks": arguments.tasks,
         "episodes": arguments.episodes,
@@ -90,7 +90,7 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
         "outer_lr": arguments.outer_lr,
         "policy": POLICY,
     }
-    return registered, common | own | parse_options("option", arguments.option)
+    return registered, common | individual | parse_options("option", arguments.option)
 
 
 def build(name: str, arguments: Arguments) -> comparisons.Entry:
@@ -102,8 +102,8 @@ def build(name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
-    registered, given = settings(name, arguments)
-    return comparisons.entry(env, registered, given, (arguments.eval_steps + 1) * arguments.episodes)
+    registered, options = settings(name, arguments)
+    return comparisons.entry(env, registered, options, (arguments.eval_steps + 1) * arguments.episodes)
 
 
 def run(name: str, arguments: Arguments) -> dict[str, Any]:
@@ -169,16 +169,16 @@ def main(argv: Sequence[str]) -> None:
     cli.import_modules()
     from metarl_jax import algorithms, checks
 
-    known = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
+    choices = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():
         for name in arguments.algorithms:
-            if name not in known:
-                raise checks.unknown("algorithm", name, known)
+            if name not in choices:
+                raise checks.unknown("algorithm", name, choices)
         stored = comparisons.read(path, described)
-        done = {row["algorithm"] for row in stored["rows"]}
-        rows = [name for name in arguments.algorithms or known if name not in done]
+        complete = {row["algorithm"] for row in stored["rows"]}
+        rows = [name for name in arguments.algorithms or choices if name not in complete]
         check(arguments, rows)
         arguments.output.mkdir(parents=True, exist_ok=True)
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]

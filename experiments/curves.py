@@ -86,9 +86,9 @@ def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     chosen = FAMILIES[family]
-    own = chosen.memory if name.startswith("rl2") else chosen.gradient
+    of_family = chosen.memory if name.startswith("rl2") else chosen.gradient
     env = mrl.envs.make(family, **chosen.environment)
-    return comparisons.entry(env, name, ALGORITHMS[name] | own, arguments.eval_episodes)
+    return comparisons.entry(env, name, ALGORITHMS[name] | of_family, arguments.eval_episodes)
 
 
 def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:
@@ -96,11 +96,11 @@ def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:
     built = build(family, name, arguments)
     steps = FAMILIES[family].steps if arguments.steps is None else arguments.steps
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    params, told = comparisons.train(f"{family}, {name}", built, steps, seeds)
+    params, training = comparisons.train(f"{family}, {name}", built, steps, seeds)
     scores = comparisons.scores(built, params, arguments.eval_tasks)
     each = arguments.eval_episodes // scores.shape[-1]
     episodes = [each * stage for stage in range(scores.shape[-1])]
-    return {"family": family, "algorithm": name, **told, "episodes": episodes, "per_task": scores.round(3).tolist()}
+    return {"family": family, "algorithm": name, **training, "episodes": episodes, "per_task": scores.round(3).tolist()}
 
 
 def marks(rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -125,9 +125,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         head = " | ".join(f"{episodes} seen" for episodes in columns)
         texts += [f"### {family}", "", f"| algorithm | {head} | minutes |", "| --- " * (len(columns) + 2) + "|"]
         for row in of_family:
-            found = iqm_interval(np.array(row["per_task"]))
-            cells = [" to ".join(f"{end[at(row, seen)]:.2f}" for end in found[1:]) for seen in columns]
-            cells = [f"{found.estimate[at(row, seen)]:.2f} ({cell})" for seen, cell in zip(columns, cells, strict=True)]
+            interval = iqm_interval(np.array(row["per_task"]))
+            cells = [" to ".join(f"{end[at(row, episodes)]:.2f}" for end in interval[1:]) for episodes in columns]
+            cells = [
+                f"{interval.estimate[at(row, episodes)]:.2f} ({cell})"
+                for episodes, cell in zip(columns, cells, strict=True)
+            ]
             texts.append(f"| `{row['algorithm']}` | {' | '.join(cells)} | {row['minutes']:.1f} |")
         texts.append("")
     return "\n".join(texts)
@@ -141,15 +144,15 @@ def check(arguments: Arguments) -> None:
     """
     from metarl_jax import checks
 
-    for name, given, known in (
+    for name, chosen, choices in (
         ("family", arguments.families, FAMILIES),
         ("algorithm", arguments.algorithms, ALGORITHMS),
     ):
-        if not given:
-            raise ValueError(f"no {name} given; choose from {', '.join(known)}")
-        for value in given:
-            if value not in known:
-                raise checks.unknown(name, value, known)
+        if not chosen:
+            raise ValueError(f"no {name} given; choose from {', '.join(choices)}")
+        for value in chosen:
+            if value not in choices:
+                raise checks.unknown(name, value, choices)
     checks.integer("seeds", arguments.seeds, least=2)  # required for an interval over seeds
     for name in ("eval_tasks", "eval_episodes"):
         checks.integer(name, getattr(arguments, name))

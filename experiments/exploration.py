@@ -86,7 +86,7 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     import metarl_jax as mrl
     from metarl_jax.runs.config import parse_options
 
-    given = parse_options("option", arguments.option)
+    overrides = parse_options("option", arguments.option)
     if name in SEQUENTIAL:
         chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
     else:
@@ -102,7 +102,7 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
             "discount": 0.0,
         }
     accepted = mrl.algorithms.options(name)
-    return {option: value for option, value in (chosen | given).items() if option in accepted}
+    return {option: value for option, value in (chosen | overrides).items() if option in accepted}
 
 
 def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
@@ -126,8 +126,8 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     import metarl_jax as mrl
 
     env = mrl.envs.make(FAMILY)
-    given = settings(name, burn_in, arguments)
-    algorithm = mrl.algorithms.make(name, env, tasks=arguments.tasks, **given)
+    options = settings(name, burn_in, arguments)
+    algorithm = mrl.algorithms.make(name, env, tasks=arguments.tasks, **options)
     roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
     params, seconds = None, 0.0
     for chunk in mrl.training.train(algorithm, roots, arguments.iterations):
@@ -152,7 +152,7 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     return {
         "algorithm": name,
         "burn_in": burn_in,
-        "options": {option: repr(value) for option, value in given.items() if option != "policy"},
+        "options": {option: repr(value) for option, value in options.items() if option != "policy"},
         "minutes": seconds / 60,
         "returns": np.asarray(returns, np.float64).round(5).tolist(),
         "opened": np.asarray(opened, np.float64).round(5).tolist(),

@@ -181,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
         for options in rows(arguments).values():
             mrl.algorithms.make("self-tuning", corridor(), **COMMON, **options)
         arguments.output.mkdir(parents=True, exist_ok=True)
-    seen, report = {}, []
+    returns_of, report = {}, []
     for name, options in rows(arguments).items():
         print(f"{name} ...", file=sys.stderr)
         began = time.monotonic()
@@ -191,13 +191,13 @@ def main(argv: Sequence[str]) -> None:
             report.append({"row": name, "diverged": str(error)})
             print(f"{name}: diverged, {error}")
             continue
-        seen[name] = metrics["return"][:, :, -1]
-        reached = final(seen[name].astype(np.float64)).round(4)
+        returns_of[name] = metrics["return"][:, :, -1]
+        reached = final(returns_of[name].astype(np.float64)).round(4)
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
         row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
         if options.get("tuned") != ():
-            row["recovered"] = recovered(final(seen[BAD]), final(seen[GOOD]), reached)
+            row["recovered"] = recovered(final(returns_of[BAD]), final(returns_of[GOOD]), reached)
             every = max(1, arguments.updates // 50)
             row["updates"] = list(range(0, arguments.updates, every))
             row["theta"] = {key: four_digits(metrics[key][::every]) for key in mrl.inner.HYPERPARAMETERS}
@@ -209,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
         print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
-    draw(seen, arguments.output / "returns.png")
+    draw(returns_of, arguments.output / "returns.png")
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},

@@ -56,10 +56,10 @@ def _join(argv: Sequence[str]) -> None:
 def start() -> int:
     """Runs the script with the arguments of the process; returns the exit status."""
     try:
-        alone = arguments.job(sys.argv[1:]).alone
+        single_process = arguments.job(sys.argv[1:]).alone
     except cli.UserError:  # `main` reports it
-        alone = True
-    if alone:
+        single_process = True
+    if single_process:
         return cli.run(main)
     from metarl_jax.runs import distributed
 

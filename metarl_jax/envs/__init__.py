@@ -91,8 +91,8 @@ def register(
         raise ValueError(f"name is {name!r}; it must be a word without '@', '/' and spaces")
     if name in _BUILT_IN:
         raise ValueError(f"{name!r} is a family of the package; choose another name")
-    if taken := {"name", "split", "backend"} & set(options):
-        raise ValueError(f"{sorted(taken)[0]!r} is what make takes itself, so it can be no option of {name!r}")
+    if reserved := {"name", "split", "backend"} & set(options):
+        raise ValueError(f"{sorted(reserved)[0]!r} is what make takes itself, so it can be no option of {name!r}")
     checks.function("build", build)
     for entry in card or {}:
         if entry not in _registry.CARD_OF_USER:

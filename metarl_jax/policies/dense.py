@@ -2,7 +2,7 @@
 
 On a CPU, XLA computes x W fast, but xᵀg, which sums over the rows of both, at half to a tenth of that speed. Hence the
 weight gradient copies x transposed first. This applies to derivatives of any order, since they consist of the same two
-products, x W and xᵀg: each is bilinear, and the derivatives of one are instances of the other.
+products, x W and xᵀg: each is bilinear, and its derivatives are again of these two forms.
 """
 
 import functools

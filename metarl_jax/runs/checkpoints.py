@@ -94,7 +94,7 @@ class Checkpoints:
         # Silence orbax's developer-oriented log; messages for the user are in `notes`.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         # One process has the full state and writes it, so orbax must not wait for the others.
-        alone = ocp.options.MultiprocessingOptions(
+        single_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
             barrier_sync_key_prefix=f"process{jax.process_index()}",
@@ -105,7 +105,7 @@ class Checkpoints:
             cleanup_tmp_directories=write,  # leftovers of a killed process
             preservation_policy=_NewestAndBest(config.keep, self._scores),
             enable_async_checkpointing=write,
-            multiprocessing_options=alone,
+            multiprocessing_options=single_process,
         )
         self._manager = ocp.CheckpointManager(_Literal(self.directory), options=options, item_names=("state", "record"))
         if write:

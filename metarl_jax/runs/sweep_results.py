@@ -70,7 +70,7 @@ def _estimates(content: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
 
     Tasks are the same for all seeds, so a standard error over seeds and tasks together would be too small.
     """
-    rows = [one["rows"]["adapted"] for one in content.get("per_seed", ())]
+    rows = [seed_report["rows"]["adapted"] for seed_report in content.get("per_seed", ())]
     rows = rows if len(rows) > 1 else [content["rows"]["adapted"]]
     stages = content.get("stages_in_training", content["adaptation_steps_in_training"] + 1)
     step = min(stages - 1, rows[0]["steps"][-1])
