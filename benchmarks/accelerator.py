@@ -1,17 +1,17 @@
-"""What an accelerator makes of the library, in the minutes that one is at hand.
+"""Measures the library on an accelerator in a limited time.
 
-On a machine with a GPU; or any other sections, programs and limits, as many as the minutes allow:
+On a machine with a GPU, with any sections, programs and limits that fit into the available time:
 
     python benchmarks/accelerator.py --out results/a --seconds 500 --sections environment programs precision tests
     python benchmarks/accelerator.py --out results/b --seconds 300 --sections train
 
-A rehearsal on a CPU, a twentieth of all sizes:
+A test on a CPU, with all sizes divided by 20:
 
     python benchmarks/accelerator.py --out rehearsal --scale 0.05 --programs "promp point-nav" "bare cheetah spring 800"
 
-Programs are compiled side by side in processes of their own while the checks of precision and tests run;
-then each is timed alone. Every figure is a line of OUT/accelerator.jsonl as soon as it is known, so that a machine that
-is taken away leaves all that was measured. Every section has a time limit.
+Programs are compiled in parallel processes while the checks of precision and the tests run; then each is timed alone.
+Each result is immediately appended to OUT/accelerator.jsonl, so nothing is lost if the machine is taken away. Each
+section has a time limit.
 
 On a machine without network, `bash benchmarks/bundle.sh` prepares what a bare GPU image lacks; see there.
 """
@@ -38,7 +38,7 @@ SECTIONS = ("environment", "train", "programs", "precision", "tests")
 
 
 class Report:
-    """Appends lines of JSON, so that a process that is killed loses at most the one that it was writing."""
+    """Appends JSON lines, so that a killed process loses at most the current line."""
 
     def __init__(self, folder: Path, section: str):
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,21 +53,21 @@ class Report:
 
 
 def started(a: argparse.Namespace, section: str) -> subprocess.Popen[bytes]:
-    """A section in a process group of its own, which shares the device's memory."""
+    """Starts a section in a separate process group, which shares the device's memory."""
     command = [sys.executable, str(Path(__file__).resolve()), *sys.argv[1:], "--only", section]
     environment = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
 
 def ended(process: subprocess.Popen[bytes], seconds: float) -> int | str:
-    """The status of a section's process, which is stopped with all that it started when its time is up."""
+    """Exit status of a section's process; it and its children are stopped when the time is up."""
     try:
         return process.wait(max(seconds, 0.1))
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(5)
-        with contextlib.suppress(ProcessLookupError):  # what a section has started may outlive it, and disturb the next
+        with contextlib.suppress(ProcessLookupError):  # leftover children could disturb the next section
             os.killpg(process.pid, signal.SIGKILL)
         return "time was up"
 
@@ -80,7 +80,7 @@ def compile_programs(report: Report, a: argparse.Namespace, folder: Path, second
 
 
 def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: float) -> None:
-    """Each group until half of what is left of the time is over, since the first ones matter most."""
+    """Runs each group for at most half of the remaining time, since the first groups matter most."""
     import jax
 
     groups = [names for group in GROUPS if (names := [name for name in group if name in a.programs])]
@@ -98,7 +98,7 @@ def time_programs(report: Report, a: argparse.Namespace, folder: Path, seconds: 
 
 
 def run_one(a: argparse.Namespace, section: str) -> None:
-    """A section in this process."""
+    """Runs a section in this process."""
     report, folder = Report(a.out, section), Path(os.environ["ACCELERATOR_FOLDER"])
     if section == "compile":
         compile_programs(report, a, folder, a.compile_seconds)
@@ -145,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
 
         if "environment" in a.sections:
             finish(["environment"], 60)
-        # Timings come alone; what compiles, evaluates or checks shares the processors.
+        # Timings run alone; compilation, evaluation and checks share the processors.
         together = [name for name in ("precision", "tests") if name in a.sections]
         if "train" in a.sections:
             finish(["train"], a.train_seconds + 20)

@@ -1,7 +1,7 @@
-"""Programs compiled side by side, each in a process of its own, then timed one after the other in one process.
+"""Compiles programs in parallel processes, then times them one after the other in one process.
 
-A program is compiled as a pure function of a flat list of arrays, so that its executable can be handed from the process
-that compiled it to the one that times it.
+Programs are pure functions of a flat list of arrays, so that executables can be passed from the compiling process to
+the timing process.
 """
 
 import dataclasses
@@ -25,10 +25,10 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def compile_to(folder: Path, name: str, scale: float) -> dict[str, Any]:
-    """Traces and compiles a program and leaves the executable with its arguments in a folder.
+    """Traces and compiles a program, and writes the executable with its arguments to a folder.
 
     Returns:
-        Seconds of both, and planned memory.
+        Seconds of tracing and compilation, and planned memory.
     """
     import contextlib
 
@@ -39,7 +39,7 @@ def compile_to(folder: Path, name: str, scale: float) -> dict[str, Any]:
     program = PROGRAMS[name]
     began = time.perf_counter()
     function, arguments, steps = program.build(scale)
-    # Plain arrays in flat lists, which any process can hand over: keys as their data, no structs.
+    # Plain arrays in flat lists, which can be passed between processes: keys as their data, no structs.
     raw = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, arguments)
     is_key = [_is_key(leaf) for leaf in jax.tree.leaves(arguments)]
     structure = jax.tree.structure(arguments)
@@ -83,10 +83,10 @@ class Job:
 
 
 def farm(folder: Path, names: Sequence[str], scale: float, workers: int, ends: float) -> Iterator[tuple[str, str]]:
-    """Compiles the programs in processes of their own, `workers` at a time, until the clock says `ends`.
+    """Compiles the programs in separate processes, `workers` at a time, until the time `ends`.
 
     Yields:
-        A program's name and its process's last line, as each ends: a JSON of figures, or what went wrong.
+        Name of a program and the last line of its process: figures as JSON, or an error.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting, running = list(names), []
@@ -124,7 +124,7 @@ def _start(folder: Path, name: str, scale: float) -> Job:
 
 
 class Loaded:
-    """A compiled program with its arguments on the device; a call runs it to its end and returns the seconds."""
+    """A compiled program with its arguments on the device; a call runs it and returns the seconds."""
 
     def __init__(self, folder: Path, name: str):
         import jax
@@ -146,7 +146,7 @@ class Loaded:
         return time.perf_counter() - began
 
     def digest(self) -> str:
-        """Of all bits of a call's results."""
+        """Digest of a call's results."""
         import jax
         import numpy as np
 
@@ -157,7 +157,7 @@ class Loaded:
 
 
 def _prepare_linear_algebra() -> None:
-    """An executable from another process calls LAPACK or cuSOLVER, which JAX loads when it first traces such a call."""
+    """Loads LAPACK or cuSOLVER for executables of other processes; JAX loads them when it first traces such a call."""
     import jax.numpy as jnp
     from jax.scipy.linalg import solve_triangular
 
@@ -165,16 +165,16 @@ def _prepare_linear_algebra() -> None:
 
 
 def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Runs programs in turn, after a first call of each that counts nowhere.
+    """Runs programs in turn, after an uncounted first call of each.
 
     Args:
-        folder: where their executables are.
-        names: of the programs.
-        rounds: measurements of each at most.
-        seconds: for the group at most; every program is measured once at least.
+        folder: folder of the executables.
+        names: names of the programs.
+        rounds: maximum number of measurements per program.
+        seconds: time limit of the group; each program is measured at least once.
 
     Yields:
-        A program's name and its figures, or why it has none.
+        Name of a program and its figures, or an error.
     """
     _prepare_linear_algebra()
     began, loaded, taken = time.time(), {}, {}
@@ -185,7 +185,7 @@ def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) 
             program = Loaded(folder, name)
             first = program()
             bits = [program.digest() for _ in range(3)]
-        except Exception as error:  # a program that does not fit the memory must not end the others' measurement
+        except Exception as error:  # a program that runs out of memory must not stop the others
             yield name, {"failed": f"{type(error).__name__}: {error}"[:300]}
             continue
         loaded[name], taken[name] = program, []
@@ -204,15 +204,15 @@ def time_group(folder: Path, names: Sequence[str], rounds: int, seconds: float) 
 
 
 def trace(folder: Path, names: Sequence[str], out: Path) -> Iterator[tuple[str, float]]:
-    """Records one call of each compiled program with JAX's profiler, after a call that is not recorded.
+    """Records one call of each compiled program with JAX's profiler, after an unrecorded call.
 
     Args:
-        folder: where their executables are.
-        names: of the programs.
-        out: folder of the traces, one for each program.
+        folder: folder of the executables.
+        names: names of the programs.
+        out: folder of the traces, one per program.
 
     Yields:
-        A program's name, and the seconds that the recorded call took.
+        Name of a program, and the seconds of the recorded call.
     """
     import jax
 
@@ -226,7 +226,7 @@ def trace(folder: Path, names: Sequence[str], out: Path) -> Iterator[tuple[str, 
 
 
 def figures_of(line: str) -> dict[str, Any]:
-    """What a farm's process said of its program."""
+    """Result of a program's process."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:

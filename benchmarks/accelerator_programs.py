@@ -1,11 +1,11 @@
-"""Named programs for `benchmarks/accelerator.py`, of the sizes of the ProMP paper times a factor for rehearsals."""
+"""Named programs for `benchmarks/accelerator.py`, with the sizes of the ProMP paper, scaled down for tests."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 Built = tuple[Callable[..., Any], tuple[Any, ...], int]
-"""A function, its arguments, and the environment steps that one call takes"""
+"""A function, its arguments, and the number of environment steps per call"""
 
 HORIZON, TASKS, EPISODES = 100, 40, 20
 
@@ -24,13 +24,13 @@ NO_BUFFERS = "--xla_gpu_enable_command_buffer="
 class Program:
     build: Callable[[float], Built]
     precision: str | None = None
-    """of products; None: what the library chooses"""
+    """matmul precision; None: the library's choice"""
     flags: str = ""
-    """XLA_FLAGS to compile it with"""
+    """XLA_FLAGS for compilation"""
 
 
 def bare(task: str, batch: int, *, backend: str = "spring", stages: int = 1, horizon: int = HORIZON) -> Program:
-    """`stages` × `horizon` steps of `batch` environments under random actions: no policy, no data kept, no learning."""
+    """`stages` × `horizon` steps of `batch` environments under random actions: no policy, stored data or learning."""
 
     def build(scale: float) -> Built:
         import jax
@@ -58,7 +58,7 @@ def trained(
     flags: str = "",
     **options: Any,
 ) -> Program:
-    """A meta-iteration of an algorithm, of several seeds by vmap, or its first phase alone."""
+    """A meta-iteration of an algorithm, with several seeds by vmap, or only its first phase."""
 
     def build(scale: float) -> Built:
         import jax
@@ -79,10 +79,10 @@ def trained(
             keys = jax.random.split(key, sizes["tasks"])
             return jax.vmap(lambda k: algorithm.adapt(k, state.params, env.sample_task(k)))(keys)
 
-        # Jitted, so that asking for shapes and compiling trace it once, not twice.
+        # Jitted, so that it is traced only once, for shapes and compilation.
         run = jax.jit(collect if only_collect else update)
         out = jax.eval_shape(run, *arguments)
-        # A memory's stages are single episodes.
+        # Stages of recurrent policies are single episodes.
         stages = out.returns.shape[1] if only_collect else out[1]["return"].shape[-1]
         per_stage = 1 if name.startswith("rl2") else sizes["episodes"]
         return run, arguments, seeds * sizes["tasks"] * stages * per_stage * env.horizon
@@ -114,7 +114,7 @@ PROGRAMS: dict[str, Program] = {
     "promp point-nav, loops in command buffers": trained("promp", "point-nav", flags=LOOPS),
     "promp point-nav, no command buffers": trained("promp", "point-nav", flags=NO_BUFFERS),
     "promp point-nav, leave one out": trained("promp", "point-nav", baseline="leave_one_out"),
-    # Twice the same: do programs that were compiled by different processes give the same bits?
+    # The same program twice, to check that programs compiled by different processes give identical results.
     "promp point-nav, again": trained("promp", "point-nav"),
     "promp reacher": trained("promp", "reacher-goal", horizon=50),
     "promp reacher, again": trained("promp", "reacher-goal", horizon=50),
@@ -139,5 +139,5 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     tuple(name for name in PROGRAMS if name.startswith("promp reacher")),
     tuple(name for name in PROGRAMS if name.startswith("bare") and name != "bare cheetah spring 800"),
 )
-"""What is timed together, the most important first. Within a group measurements alternate, so that ratios are of
-neighbours"""
+"""groups of programs timed together, the most important first; measurements in a group alternate, so that ratios are
+of neighbours"""

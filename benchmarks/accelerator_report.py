@@ -1,4 +1,4 @@
-"""Draws what `benchmarks/accelerator.py` measured: throughput by batch, the price of seeds and tasks, a training.
+"""Plots the results of `benchmarks/accelerator.py`: throughput by batch, cost of seeds and tasks, a training run.
 
 python benchmarks/accelerator_report.py                 # benchmarks/results/accelerator-*.jsonl → accelerator.png
 """
@@ -22,11 +22,11 @@ COLORS = {"cheetah, spring": "#1f5fa8", "ant, spring": "#c8553d", "cheetah, mjx"
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     output: Path = RESULTS / "accelerator.png"
-    """where the picture goes"""
+    """output file of the plot"""
 
 
 def lines(folder: Path = RESULTS) -> Iterator[dict[str, Any]]:
-    """Every line of every run, with the run's number; the first line of a file says what the run was."""
+    """All lines of all runs, with the run's number; the first line of a file describes the run."""
     for path in sorted(folder.glob("accelerator-*.jsonl")):
         head, *rest = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
         yield from ({"run": head["run"], "card": head["card"], "date": head["date"]} | line for line in rest)
@@ -42,11 +42,11 @@ def timings(folder: Path = RESULTS) -> dict[tuple[int, str], dict[str, Any]]:
 
 
 def by_batch(measured: dict[tuple[int, str], dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """Robot and physics → (environments side by side, environment steps per second), of bare simulation."""
+    """Robot and physics → (parallel environments, environment steps per second), for simulation only."""
     curves: dict[str, dict[int, float]] = {}
     for (_, program), figures in measured.items():
         found = re.fullmatch(r"bare (\w+) (\w+) (\d+)", program)
-        if found:  # of several runs the first: the host, which starts the kernels, differs between them
+        if found:  # use the first run: hosts, which launch the kernels, differ between runs
             curve = curves.setdefault(f"{found[1]}, {found[2]}", {})
             curve.setdefault(int(found[3]), figures["steps_per_second"])
     return {name: sorted(curve.items()) for name, curve in curves.items()}

@@ -1,4 +1,4 @@
-"""Sections of `benchmarks/accelerator.py` other than its timings; each runs in a process of its own."""
+"""Sections of `benchmarks/accelerator.py` other than its timings; each runs in a separate process."""
 
 import os
 import shutil
@@ -17,16 +17,16 @@ EVALUATE = [sys.executable, str(ROOT / "experiments" / "evaluate.py")]
 
 
 class Report(Protocol):
-    """Writes a line of figures at once."""
+    """Writes a line of figures immediately."""
 
     folder: Path
-    """where other files go"""
+    """folder for other files"""
 
     def __call__(self, what: str, **figures: Any) -> None: ...
 
 
 def environment(report: Report, scale: float) -> None:
-    """What is measured here, and what a float32 product, a QR and a first update really give."""
+    """Reports the environment, and the accuracy of a float32 product, a QR decomposition and a first update."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -55,7 +55,7 @@ def _relative(value: Any, exact: Any) -> float:
 
 
 def _least_squares(report: Report, scale: float) -> None:
-    """Seconds of the R factor of a stage's baseline: at once, and by blocks of rows."""
+    """Seconds of the R factor of a stage's baseline: in one step, and by blocks of rows."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -77,7 +77,7 @@ def _least_squares(report: Report, scale: float) -> None:
 
 
 def precision(report: Report, scale: float) -> None:
-    """How far a gradient and a simulation are from the CPU's, by the precision of products."""
+    """Deviation of a gradient and a simulation from the CPU's, by matmul precision."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -124,7 +124,7 @@ def precision(report: Report, scale: float) -> None:
 
 
 def tests(report: Report, scale: float) -> None:
-    """Test files on the device, by the command that the docs give for it; the log is written as they go."""
+    """Runs test files on the device with the command in the docs."""
     files = ["tests/outer/test_meta_gradient.py", "tests/inner/test_baselines.py", "tests/test_rollout.py"]
     command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", "--durations=5", *files]
     own = {**os.environ, "XLA_FLAGS": "--xla_gpu_autotune_level=0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -137,7 +137,7 @@ def tests(report: Report, scale: float) -> None:
 
 
 def train(report: Report, run: Path, seconds: float, options: list[str]) -> None:
-    """train.py with an accelerator's default until the time is up; the whole run folder is kept, in run.tar.gz."""
+    """Runs train.py with an accelerator's defaults until the time is up; the run folder is saved as run.tar.gz."""
     began, first = time.time(), None
     command = [*TRAIN, *(options or ["--preset", "cheetah-dir"]), "--folder", str(run)]
     report("command", words=" ".join(command[1:-2]))
@@ -158,7 +158,7 @@ def train(report: Report, run: Path, seconds: float, options: list[str]) -> None
 
 
 def evaluate(report: Report, run: Path) -> None:
-    """evaluate.py on what `train` has left, on held-out tasks."""
+    """Runs evaluate.py on the run of `train`, on held-out tasks."""
     began = time.time()
     with (report.folder / "evaluate.log").open("w") as log:
         command = [*EVALUATE, str(run), "--steps", "3"]
@@ -177,4 +177,4 @@ CHECKS: dict[str, Callable[[Report, float], None]] = {
     "precision": precision,
     "tests": tests,
 }
-"""Sections that time nothing that others could disturb, but for `environment`, which runs alone"""
+"""Sections without sensitive timings, except for `environment`, which runs alone"""

@@ -1,15 +1,16 @@
-"""How fast it adapts: learners trained at equal environment steps, adapted to the same held-out tasks, on one scale.
+"""Adaptation speed: learners trained with equal environment steps, adapted to the same held-out tasks, on one scale.
 
 python benchmarks/adaptation.py                              # the small suite, minutes
 python benchmarks/adaptation.py --suite full                 # all families and learners of experiments/curves.py, hours
-python benchmarks/adaptation.py --add mine.json              # beside rows of one's own, or of another library
+python benchmarks/adaptation.py --add mine.json              # with additional rows, for example of another library
 
-Rows are written as they are done; what was cut off goes on where it stopped. adaptation.json holds them and the
-statistics, adaptation.md the tables, adaptation.png the curves and the performance profiles. 0 is the untrained policy
-before adaptation and 1 the oracle, which sees the task; see `metarl_jax.runs.adaptation` for the schema of a row.
+Each row is written when it is complete; an interrupted benchmark continues when started again. adaptation.json holds
+rows and statistics, adaptation.md the tables, adaptation.png the curves and the performance profiles. A score of 0 is
+the untrained policy before adaptation, 1 the oracle, which observes the task; `metarl_jax.runs.adaptation` defines the
+rows.
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -32,7 +33,7 @@ SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain", ORACLE)),
     "full": (tuple(curves.FAMILIES), tuple(curves.ALGORITHMS)),
 }
-"""Families and learners; the untrained policy is in every suite."""
+"""Families and learners; all suites also include the untrained policy."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,23 +41,23 @@ class Arguments:
     suite: str = "small"
     """small: one family, minutes; full: all of them, hours"""
     seeds: int = 5
-    """training seeds of a learner"""
+    """training seeds per learner"""
     first_seed: int = 0
-    """the first of them"""
+    """the first seed"""
     steps: int | None = None
-    """environment steps of a training, equal for all (None: each family's own, 1.2 to 2.4 M)"""
+    """environment steps of the training, equal for all learners (None: 1.2 to 2.4 M, depending on the family)"""
     eval_tasks: int = 40
-    """held-out tasks, the same for all"""
+    """held-out tasks, equal for all learners"""
     eval_episodes: int = 80
-    """episodes of a trial on them"""
+    """episodes of a trial in a held-out task"""
     add: tuple[Path, ...] = ()
-    """files with a list of rows of others"""
+    """files with additional rows"""
     output: Path = Path("runs/adaptation")
     """folder of the results"""
 
 
 def settings(arguments: Arguments) -> curves.Arguments:
-    """What `experiments/curves.py` is asked for."""
+    """Arguments for `experiments/curves.py`."""
     families, learners = SUITES[arguments.suite]
     return curves.Arguments(
         families=families,
@@ -70,7 +71,7 @@ def settings(arguments: Arguments) -> curves.Arguments:
 
 
 def milliseconds(function: Any, *inputs: Any, repeats: int = 5) -> float:
-    """The median time of a compiled call."""
+    """Median duration of a compiled call."""
     import jax
 
     jax.block_until_ready(function(*inputs))
@@ -103,7 +104,7 @@ def speed(built: comparisons.Entry, theta: Any) -> dict[str, float | None]:
 
 
 def untrained(family: str, arguments: curves.Arguments) -> dict[str, Any]:
-    """The row of fresh parameters, one for each seed, that adapt as `maml` does."""
+    """The row of initial parameters, one per seed, which adapt as in `maml`."""
     import jax
     import jax.numpy as jnp
 
@@ -129,10 +130,10 @@ def run(family: str, name: str, arguments: curves.Arguments) -> dict[str, Any]:
 
 
 def of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Rows in files.
+    """Reads rows from files.
 
     Raises:
-        ValueError: a file cannot be read, or a row is not whole.
+        ValueError: a file cannot be read, or a row is incomplete.
     """
     rows = []
     for path in paths:

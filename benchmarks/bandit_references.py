@@ -1,12 +1,11 @@
-"""What index rules with the exact posterior earn on Bernoulli bandits, beside which `rl2` is to be read.
+"""Returns of index rules with the exact posterior on Bernoulli bandits, as references for `rl2`.
 
 python benchmarks/bandit_references.py                     # 5 arms, 100 pulls
 python benchmarks/bandit_references.py --arms 10
 
-Arms pay with p ~ U(0, 1), so the posterior after s successes and f failures is Beta(1 + s, 1 + f). Every rule pulls the
-arm of the highest index: a draw of the posterior (Thompson 1933), its mean, or its mean plus c standard deviations
-times √(share of the pulls that are left), which explores while there is something left to use it for. NumPy, and
-nothing of the library.
+Arms pay with p ~ U(0, 1), so the posterior after s successes and f failures is Beta(1 + s, 1 + f). Each rule pulls the
+arm with the highest index: a sample of the posterior (Thompson 1933), its mean, or its mean plus c standard deviations
+times √(fraction of remaining pulls), which reduces exploration towards the end. NumPy only, no library code.
 """
 
 import dataclasses

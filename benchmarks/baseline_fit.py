@@ -1,8 +1,10 @@
-"""What a fitted baseline leaves of the inner gradient where observations are wide: `python benchmarks/baseline_fit.py`.
+"""Effect of a fitted baseline on the inner gradient for high-dimensional observations.
 
-A point in the plane is to reach a goal; its observation holds noise beside the position, which is the worst case of a
-wide observation. The policy is a mean that no observation moves, so the right direction of an inner step is known: it
-is towards the goal. A stage has N·T = 200 steps, in 20 episodes of 10.
+python benchmarks/baseline_fit.py
+
+A point in the plane must reach a goal; its observation contains noise in addition to the position, the worst case of a
+high-dimensional observation. The policy is a mean that does not depend on the observation, so the correct direction of
+an inner step is known: towards the goal. A stage has N·T = 200 steps, in 20 episodes of 10.
 """
 
 import argparse
@@ -21,7 +23,7 @@ EPISODES, HORIZON = 20, 10
 
 
 def noisy_point(extra: int) -> mrl.TaskEnv:
-    """Position [2] and `extra` numbers that mean nothing; reward −‖position − goal‖, a step of at most 0.1."""
+    """Position [2] and `extra` numbers of noise; reward −‖position − goal‖, steps of at most 0.1."""
 
     def state(key, place, reward):
         seen = jnp.concatenate([place, jax.random.normal(key, (extra,))])
@@ -43,7 +45,7 @@ def noisy_point(extra: int) -> mrl.TaskEnv:
 
 
 def direction(extra: int, baseline: str, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """cos(inner gradient, direction of the goal) and the norm of the gradient, of unnormalised advantages, [draws]."""
+    """cos(inner gradient, goal direction) and norm of the gradient, with unnormalised advantages, [draws]."""
     env = noisy_point(extra)
     policy = mrl.Policy(
         lambda key: jnp.zeros(2), lambda mean, _: mrl.policies.DiagonalGaussian(mean, jnp.full(2, jnp.log(0.5)))

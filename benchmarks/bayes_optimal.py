@@ -1,7 +1,7 @@
-"""What a learner can reach at best where the task is hidden: dynamic programming over what it knows, in NumPy.
+"""Optimal expected returns with a hidden task: dynamic programming over beliefs, in NumPy.
 
-The optimum of a meta-RL problem is the Bayes-optimal policy of the whole trial: it acts on the history, of which the
-posterior is all that matters. Duff (2002, "Optimal learning"). Exact up to rounding, without code of the library.
+The optimum of a meta-RL problem is the Bayes-optimal policy of the whole trial; the posterior is a sufficient statistic
+of the history. Duff (2002, "Optimal learning"). Exact up to rounding, without library code.
 """
 
 import functools
@@ -10,14 +10,14 @@ from collections.abc import Callable
 import numpy as np
 
 UNKNOWN, TREASURE, EMPTY = range(3)
-"""what is known of a room"""
+"""belief about a room"""
 
 
 def bernoulli_bandit(arms: int, pulls: int) -> float:
-    """The largest expected sum of rewards in n pulls of K Bernoulli arms, each with p ~ U(0, 1).
+    """The optimal expected sum of rewards in n pulls of K Bernoulli arms, each with p ~ U(0, 1).
 
     V(counts) = max_k [p_k (1 + V(success at k)) + (1 − p_k) V(failure at k)], 0 once n pulls are done, with the
-    posterior mean p_k = (s_k + 1)/(s_k + f_k + 2) of s_k successes and f_k failures. States number about
+    posterior mean p_k = (s_k + 1)/(s_k + f_k + 2) of s_k successes and f_k failures. The number of states is about
     n^(2K)/((2K)! K!): two arms and 50 pulls take a second.
 
     Args:
@@ -28,7 +28,7 @@ def bernoulli_bandit(arms: int, pulls: int) -> float:
 
 
 def greedy_bernoulli_bandit(arms: int, pulls: int) -> float:
-    """The same for a policy that always pulls the arm of the highest posterior mean, of several any with equal odds."""
+    """The same for a policy that always pulls an arm with the highest posterior mean, with ties broken uniformly."""
 
     def of_highest(options):
         highest = max(mean for mean, _ in options)
@@ -39,7 +39,7 @@ def greedy_bernoulli_bandit(arms: int, pulls: int) -> float:
 
 
 def _bandit(arms: int, pulls: int, choose: Callable[[list[tuple[float, float]]], float]) -> float:
-    """The value of a policy, given by what it makes of (posterior mean, value) of every arm."""
+    """The value of a policy, defined by how it combines the (posterior mean, value) pairs of the arms."""
 
     @functools.cache
     def value(counts, left):
@@ -47,7 +47,7 @@ def _bandit(arms: int, pulls: int, choose: Callable[[list[tuple[float, float]]],
             return 0.0
         options = []
         for arm, (won, lost) in enumerate(counts):
-            # Arms are alike but for their counts: sorted, they are one state where they are one up to order.
+            # Arms are exchangeable, so states are sorted.
             success, failure = (
                 value(tuple(sorted((*counts[:arm], outcome, *counts[arm + 1 :]))), left - 1)
                 for outcome in ((won + 1, lost), (won, lost + 1))
@@ -69,24 +69,24 @@ def risky_rooms(
     cost: float = 3.0,
     treasures: int = 1,
 ) -> float:
-    """The largest expected sum of rewards in the counted episodes of a trial in `risky-rooms`, T = k steps each.
+    """The optimal expected sum of rewards in the counted episodes of a trial in `risky-rooms`, T = k steps each.
 
     V_t(b) = max{w_t safe + V_{t+1}(b), E[w_t r(chest) + V_{t+1}(b')]} over steps t of the trial, in room t mod k, with
-    w_t = 0 in the burn-in and 1 after it. b says of every room whether it is unknown, has a treasure or is empty; what
-    an unopened chest holds is a treasure with chance (treasures not found)/(rooms unknown).
+    w_t = 0 in the burn-in and 1 after it. b is the belief: each room is unknown, has a treasure or is empty. An
+    unopened chest holds a treasure with probability (remaining treasures)/(unknown rooms).
 
     Args:
-        episodes: H of the trial.
-        burn_in: K, those of them that do not count.
-        rooms: k; 3^k states are held.
+        episodes: H, episodes per trial.
+        burn_in: K, initial episodes that do not count.
+        rooms: k; there are 3^k beliefs.
         safe_reward: reward for passing.
         treasure_reward: reward for opening a chest with a treasure.
-        cost: what opening an empty one costs.
-        treasures: how many chests have one.
+        cost: cost of opening an empty chest.
+        treasures: number of chests with a treasure.
     """
     known = np.indices((3,) * rooms)
     unknown, found = (known == UNKNOWN).sum(0), (known == TREASURE).sum(0)
-    # Clipped where b contradicts the number of treasures, which never happens.
+    # Clipped for beliefs that contradict the number of treasures, which cannot occur.
     chance = np.clip((treasures - found) / np.maximum(unknown, 1), 0, 1)
     value = np.zeros(known.shape[1:])
     for step in reversed(range(episodes * rooms)):

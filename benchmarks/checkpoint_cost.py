@@ -1,12 +1,11 @@
-"""What a checkpoint after every chunk costs of the training time.
+"""The cost of a checkpoint after each chunk, as a fraction of the training time.
 
 python benchmarks/checkpoint_cost.py
 python benchmarks/checkpoint_cost.py --output benchmarks/results/checkpoint_cost.json
 
-One training on point-nav, whose chunks last about two seconds as in every run; every second chunk is followed by a
-checkpoint, which is written while the next one trains. So chunks alternate between two kinds: those that share the
-machine with a write, and those that do not. The cost is what the loop waits for, and what chunks beside a write take
-longer.
+One training run on point-nav, with the usual chunks of about two seconds. A checkpoint follows every second chunk, and
+is written during the next one. Hence chunks alternate between those with and those without a concurrent write. The cost
+is the time the loop waits, plus the extra duration of chunks with a concurrent write.
 """
 
 import dataclasses
@@ -27,9 +26,9 @@ class Arguments:
     pairs: int = 20
     """chunks of each kind"""
     preset: str = "point-nav"
-    """whose task, algorithm and sizes"""
+    """preset with task, algorithm and sizes"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
 
 
 def main(arguments: Arguments) -> None:
@@ -44,14 +43,14 @@ def main(arguments: Arguments) -> None:
     config = presets.get(arguments.preset)
     algorithm = configs.build(config).algorithm
     state = initial_state(configs.build(config), config)
-    # [pairs, (without, with)]: seconds and CPU-seconds per iteration, and seconds that the loop waits for `save`.
+    # [pairs, (without, with)]: seconds and CPU-seconds per iteration, and seconds of waiting for `save`.
     wall, cpu, waits, lengths = [], [], [], []
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), config, state, write=True)
         writing, last, waited = False, 0.0, 0.0
         for number, chunk in enumerate(train(algorithm, root_keys(config), 10**9, state=state, chunk=10**6)):
             used, count = time.process_time() - last, chunk.done - chunk.start
-            if number >= 8:  # compiled, and chunks have found their length
+            if number >= 8:  # after compilation, and with constant chunk lengths
                 wall.append((writing, (chunk.seconds + waited) / count))
                 cpu.append((writing, used / count))
                 lengths.append(chunk.seconds)

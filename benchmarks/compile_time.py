@@ -1,10 +1,10 @@
-"""Is physics compiled once? And what does the persistent compilation cache save?
+"""Compile times: is the physics compiled only once, and how much does the persistent compilation cache save?
 
 python benchmarks/compile_time.py
 
 1. Seconds from a fresh process to the first finished update of MAML on cheetah, with L = 3 and L = 1 inner steps and
-   no cache, at sizes so small that compilation dominates. Physics stands once in the program, whatever L is; beside the
-   time, the number of instructions in the optimised program says so without noise.
+   no cache, at sizes so small that compilation dominates. The program should contain the physics once for any L; the
+   number of instructions in the optimised program shows this without noise.
 2. Seconds from the start of ``experiments/train.py`` on reacher-goal to its first iteration, with an empty and a
    filled compilation cache.
 
@@ -47,7 +47,7 @@ class Arguments:
     repeats: int = 2
     """fresh processes of each kind"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
 
 
 def environment(cache: str | None) -> dict[str, str]:

@@ -1,10 +1,10 @@
-"""What tasks in the physics cost: simulation with a model of its own in every environment beside one model for all.
+"""The cost of tasks that change the physics: simulation with one model per environment against one shared model.
 
 python benchmarks/dynamics.py
 python benchmarks/dynamics.py --robots hopper walker2d --output benchmarks/results/dynamics.json
 
-Both programs step as many environments under the same random actions in one process, alternating; ratios are of
-neighbouring measurements. The draw of the tasks, once a meta-iteration, is part of the time.
+Both programs step the same number of environments under the same random actions in one process, alternating; ratios
+are of neighbouring measurements. Task sampling, once per meta-iteration, is included.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ KNOBS = {
     "halfcheetah": ("density",),
     "ant": ("mass", "inertia", "friction", "damping", "gear", "gravity"),
 }
-"""those of the families on each robot"""
+"""knobs of the family of each robot"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Arguments:
     backend: str = "spring"
     """Brax's physics"""
     batch: int = 400
-    """environments at a time"""
+    """number of parallel environments"""
     steps: int = 100
-    """control steps of each"""
+    """control steps per environment"""
     repeats: int = 9
-    """measurements of each side"""
+    """number of measurements per side"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
 
 
 def simulation(robot: str, arguments: Arguments, knobs: tuple[str, ...]) -> tuple[Callable[[], Any], float]:
-    """A call that simulates, each time with other tasks and actions, and how many operations its program has."""
+    """A function that simulates with new tasks and actions per call, and the number of operations in its program."""
     physics = simulator(robot, arguments.backend)
     system = physics.env.sys
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/estimators.py` estimates gradients of: two problems with exact gradients, two without."""
+"""Problems for `benchmarks/estimators.py`: two with exact gradients, two without."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from benchmarks import exact
 
 ZERO, OTHERS, NETWORK = "zero", "leave_one_out", "value_network"
 LEARNERS = (ZERO, OTHERS, NETWORK)
-"""Baselines. Advantages enter the inner step, so each makes a learner f, and a sampled update, of its own."""
+"""Baselines. Advantages enter the inner step, so each defines a different learner f and sampled update."""
 
 
 class Problem(NamedTuple):
-    """What is estimated, and how often. One inner step, and only what follows it counts."""
+    """A problem and the sizes of its estimates. One inner step; only the stage after it counts."""
 
     name: str
     env: mrl.TaskEnv
@@ -26,21 +26,21 @@ class Problem(NamedTuple):
     episodes: int
     inner_lr: float
     keys: int = 1
-    """estimates by each estimator"""
+    """estimates per estimator"""
     chunk: int = 1
-    """of them at a time"""
+    """estimates computed at a time"""
     truth: exact.Problem | None = None
-    """what the exact gradients are of; None: the references are large batches"""
+    """the MDP for exact gradients; None: the references are large batches"""
     large: tuple[int, int] = (0, 0)
     """episodes per stage and keys of the expected update's reference"""
     others: Any = OTHERS
     """the leave-one-out baseline"""
     hidden: tuple[int, ...] = (32,)
     evolution: bool = True
-    """whether ES-MAML is estimated too"""
+    """whether to include ES-MAML"""
 
     def critic(self) -> "mrl.inner.Critic":
-        """TMAML's value network, which the inner step adapts at the paper's rate of 0.02."""
+        """TMAML's value network, adapted by the inner step with the paper's rate of 0.02."""
         sizes = self.env.observation_size, self.env.horizon, self.hidden
         return mrl.inner.value_network(*sizes, inner_weight=0.02 / self.inner_lr, residual=False)
 
@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 
 def finite(name: str, problem: exact.Problem, **settings) -> Problem:
-    """A problem whose only task is the given MDP, and whose θ are the logits [X, A]."""
+    """A problem with the given MDP as its only task, and logits [X, A] as θ."""
     states, actions = problem.reward.shape
     sizes = {"horizon": problem.horizon, "states": states, "actions": actions, "reward_std": 0.0}
     task = mrl.envs.MDPTask(jnp.asarray(problem.transition, float), jnp.asarray(problem.reward, float))
@@ -74,7 +74,7 @@ def simulated(
 
 
 def make(name: str, quick: bool) -> Problem:
-    """A problem at the size of the report, or of its rehearsal.
+    """A problem at full size, or at the small size of --quick.
 
     Raises:
         ValueError: there is no such problem.
@@ -87,7 +87,7 @@ def make(name: str, quick: bool) -> Problem:
         truth, rate = (exact.BANDIT, 1.5) if name == "bandit" else (exact.MDP, 1.0)
         return finite(name, truth, inner_lr=rate, tasks=20, episodes=3, keys=size(8000, 500), chunk=500)
     if name == "point-nav":
-        # Goals of one quadrant: towards goals all around, the tasks' gradients at a random θ cancel.
+        # Goals in one quadrant: with goals in all directions, the tasks' gradients at a random θ cancel.
         env = mrl.envs.make(name, horizon=20, action_scale=10.0, goal_range=(0.0, 0.5))
         sizes = {"tasks": 10, "episodes": 10, "keys": size(2000, 20), "chunk": 20, "large": size((100, 200), (20, 20))}
         return simulated(name, env, init_std=0.5, inner_lr=0.05, **sizes)

@@ -1,4 +1,4 @@
-"""What the estimates of `benchmarks/estimators.py` say: bias without the bias of noise, a table and a picture."""
+"""Evaluation of the estimates of `benchmarks/estimators.py`: debiased bias, a table and a plot."""
 
 from pathlib import Path
 from typing import Any
@@ -7,14 +7,14 @@ import numpy as np
 
 SAMPLED, EXPECTED = "sampled update", "expected update"
 NOISE_OF = 1000
-"""episodes that relative noise is given for"""
+"""number of episodes for which relative noise is reported"""
 
 
 def squared_norm(*groups: np.ndarray, replicates: int = 1000) -> tuple[float, float, float]:
-    """‖b‖² without the bias that noise adds, and its 95 % interval, for b the sum of the groups' expectations.
+    """Unbiased estimate of ‖b‖² and its 95 % interval, for b the sum of the groups' expectations.
 
-    ‖mean‖² − Σ tr(C)/K. The bootstrap draws keys of each group [K, d] anew, around a b of the debiased length: around
-    the mean as it is, whose length is noise where b is small, no interval would cover 0. The wide upper tail is taken
+    ‖mean‖² − Σ tr(C)/K. The bootstrap resamples the keys of each group [K, d] around a b of the debiased length. Around
+    the mean itself, whose length is mostly noise for small b, no interval would cover 0. The wider upper tail is used
     for both sides.
     """
     random = np.random.default_rng(0)
@@ -37,23 +37,23 @@ def root(value: float) -> float:
 
 
 def length(reference: np.ndarray) -> float:
-    """‖E[reference]‖, of an exact gradient [d] or of estimates [K, d]."""
+    """‖E[reference]‖, for an exact gradient [d] or estimates [K, d]."""
     return float(np.linalg.norm(reference)) if reference.ndim == 1 else root(squared_norm(reference)[0])
 
 
 def standard_error(samples: np.ndarray) -> float:
-    """√(tr(C)/K): the size of the mean's noise."""
+    """√(tr(C)/K): the standard error of the mean."""
     return float(np.sqrt(samples.var(0, ddof=1).sum() / len(samples))) if samples.ndim == 2 else 0.0
 
 
 def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: bool) -> dict[str, Any]:
-    """Cosine, None where noise is more than half of a mean, and bias of estimates [K, d].
+    """Cosine (None if noise is more than half of a mean) and bias of estimates [K, d].
 
     Args:
         samples: the estimates.
-        reference: what they estimate [d], or independent estimates of it [K', d].
-        norm: what biases are given in shares of.
-        paired: row k of both comes from the same data.
+        reference: the exact value [d], or independent estimates of it [K', d].
+        norm: biases are reported relative to this norm.
+        paired: whether rows k of both are from the same data.
     """
     paired = paired or reference.ndim == 1
     square, low, high = squared_norm(samples - reference) if paired else squared_norm(samples, -reference)
@@ -71,7 +71,7 @@ def against(samples: np.ndarray, reference: np.ndarray, norm: float, paired: boo
 
 
 def describe(name: str, report: dict[str, Any]) -> str:
-    """One line on a problem."""
+    """One line that describes a problem."""
     sizes, (before, after) = report["sizes"], report["return"]
     errors = [f"{objective} {100 * error:.3g} %" for objective, error in report["reference_error"].items()]
     return (
@@ -83,7 +83,7 @@ def describe(name: str, report: dict[str, Any]) -> str:
 
 
 def table(report: dict[str, Any]) -> str:
-    """Markdown, one row an estimator; % of the gradient's norm, and < where the interval reaches 0."""
+    """Markdown table, one row per estimator; % of the gradient's norm, and < if the interval includes 0."""
 
     def cells(found):
         if found["itself"]:
@@ -117,8 +117,8 @@ def table_of_costs(costs: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# Told apart by colour-blind readers (Okabe, Ito 2008), and by shape without colour. Sizes differ, so that estimators
-# that coincide, as many do where episodes have one step, are seen inside each other.
+# Colours for colour-blind readers (Okabe, Ito 2008), and shapes for print without colour. Sizes differ, so that markers
+# that coincide, as many do if episodes have one step, are visible inside each other.
 MARKS = {
     "first order": ("#000000", "s", 10),
     "plain": ("#d55e00", "o", 6),
@@ -134,7 +134,7 @@ MARKS = {
 
 
 def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
-    """Relative bias against relative noise: a column for each problem, a row for each objective."""
+    """Plots relative bias against relative noise, one column per problem, one row per objective."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

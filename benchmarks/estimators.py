@@ -1,11 +1,11 @@
-"""Bias, noise and price of every meta-gradient estimator, against exact gradients and large-batch references.
+"""Bias, noise and cost of all meta-gradient estimators, against exact gradients and large-batch references.
 
 python benchmarks/estimators.py
 python benchmarks/estimators.py --output benchmarks/results/estimators.json
 python benchmarks/estimators.py --quick --problems bandit
 
-All surrogates have the same first derivative, so the data of one trial serve every estimator with the same baseline:
-they are collected once, and each estimator differentiates its own loss on them. `docs/estimators.md` reads the figures.
+All surrogates have the same first derivative, so estimators with the same baseline share the data of a trial: they are
+collected once, and each estimator differentiates its loss on them. `docs/estimators.md` discusses the results.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ ESTIMATORS: Estimators = {
     "plain + credit": (OTHERS, {"surrogate": "score_function", "credit": True}),
     "LVC + credit": (OTHERS, {"surrogate": "likelihood_ratio", "credit": True}),
 }
-"""Name → baseline and options of `build_parts`. ES-MAML, which has no loss to differentiate, stands beside them."""
+"""Name → baseline and options of `build_parts`. ES-MAML, which has no loss to differentiate, is handled separately."""
 EVOLUTION, UNBIASED = "ES-MAML", "plain + credit"
 STAGES = 2
 
@@ -52,24 +52,24 @@ STAGES = 2
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     problems: tuple[str, ...] = ("bandit", "MDP", "point-nav", "cheetah-vel")
-    """which problems"""
+    """names of problems"""
     quick: bool = False
-    """a rehearsal of about a minute, too noisy to read"""
+    """a test of about a minute, too noisy to interpret"""
     repeats: int = 9
-    """measurements of each estimator's time; 0 leaves times and memory out"""
+    """number of time measurements per estimator; 0 omits times and memory"""
     seed: int = 0
-    """of θ and of all data"""
+    """seed of θ and of all data"""
     output: Path | None = None
-    """where to write the figures as JSON; the picture goes beside it"""
+    """JSON output file; the plot is written to the same folder"""
 
 
 # Estimates.
 
 
 def collector(problem: Problem) -> Callable[..., Any]:
-    """``(number of the learner, keys, θ) → data`` of every key: physics is compiled once for all learners.
+    """``(number of the learner, keys, θ) → data`` per key; the physics compiles once for all learners.
 
-    θ holds a critic throughout. Learners with another baseline ignore it: their policy moves as it would without.
+    θ always includes a critic. Learners with another baseline ignore it: it does not affect their policy.
     """
     parts = problem.parts(NETWORK)
     choices = [problem.parts(learner).advantage for learner in LEARNERS]
@@ -82,7 +82,7 @@ def collector(problem: Problem) -> Callable[..., Any]:
 
 
 def differentiator(problem: Problem, name: str, estimators: Estimators = ESTIMATORS) -> Callable[..., Any]:
-    """``(θ, data of one key) → ∇``, the descent direction of all that the algorithm's θ holds."""
+    """``(θ, data of one key) → ∇``, the descent direction for all parts of the algorithm's θ."""
     learner, own = estimators[name]
     loss = mrl.outer.meta_objective(problem.parts(learner, **own)).loss
 
@@ -99,7 +99,7 @@ def flat(tree: Any) -> jax.Array:
 
 
 def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: int = 500) -> Any:
-    """A random θ, whose critic has been fitted to episodes that no estimate sees."""
+    """A random θ with a critic fitted to separate episodes."""
     init_key, data_key = jax.random.split(key)
     theta, loss = problem.parts(NETWORK).adapter.init_meta(init_key), problem.critic().loss
     assert loss is not None
@@ -118,7 +118,7 @@ def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: 
 
 
 def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators: Estimators) -> dict[str, np.ndarray]:
-    """Every estimator's ascent directions [K, d] of the policy's parameters, one a key. All have the same baseline."""
+    """Ascent directions [K, d] of the policy's parameters per estimator, one per key. All have the same baseline."""
     (learner,) = {learner for learner, _ in estimators.values()}
     each = {name: differentiator(problem, name, estimators) for name in estimators}
 
@@ -132,7 +132,7 @@ def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators:
 
 
 def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
-    """ES-MAML's gradients [K, d] of the leave-one-out learner, from trials of its own."""
+    """ES-MAML's gradients [K, d] of the leave-one-out learner, from separate trials."""
     algorithm = mrl.algorithms.make("es-maml", problem.env, **problem.options(OTHERS))
     gradients = jax.jit(jax.vmap(lambda key: flat(algorithm.gradient(key, theta["policy"])[0])))
     return np.concatenate([np.asarray(gradients(some), float) for some in keys.reshape(-1, problem.chunk)])
@@ -142,12 +142,12 @@ def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
 
 
 def credited(learner: str) -> str:
-    """The estimates that stand for the sampled update where nothing is exact: unbiased, of the learner's own data."""
+    """Unbiased estimates of the sampled update's gradient from the learner's data, if there is no exact gradient."""
     return UNBIASED if learner == OTHERS else f"{UNBIASED}, {learner}"
 
 
 def references(problem: Problem, key: jax.Array, theta: Any, samples: dict[str, np.ndarray]) -> dict[str, Any]:
-    """``objective → learner → gradient``: exact ones [d], or estimates [K, d] whose mean is the reference."""
+    """``objective → learner → gradient``: exact gradients [d], or estimates [K, d] whose mean is the reference."""
     if problem.truth is not None:
         truth, rate = problem.truth, problem.inner_lr
         expected = exact.expected_gradient(truth, truth.logits, (rate,)).ravel()
@@ -157,7 +157,7 @@ def references(problem: Problem, key: jax.Array, theta: Any, samples: dict[str, 
             for learner, own in parts.items()
         }
         return {SAMPLED: sampled, EXPECTED: dict.fromkeys(LEARNERS, expected)}
-    # DiCE's inner Hessian alone is that of the expected return, whatever the baseline, and N = 10 N cuts what is left.
+    # Only DiCE's inner Hessian is that of the expected return for any baseline; 10 N episodes reduce the other errors.
     episodes, keys = problem.large
     chunk = min(keys, max(1, problem.chunk * problem.episodes // episodes))
     baseline = mrl.inner.leave_one_out(mrl.inner.linear_time())  # N fits, so cheap ones
@@ -193,7 +193,7 @@ def measure(problem: Problem, seed: int) -> dict[str, Any]:
         found[name] |= {"relative_noise": float(np.sqrt(per_episode / NOISE_OF)) / norm}
         for objective in (SAMPLED, EXPECTED):
             reference = known[objective][learner]
-            # Without an exact one, the sampled update's gradient is too noisy to measure shares of.
+            # Without an exact gradient, that of the sampled update is too noisy to be a unit.
             share = norm if problem.truth is None else length(reference)
             paired = objective == SAMPLED and name != EVOLUTION
             found[name][objective] = against(values, reference, share, paired)
@@ -223,7 +223,7 @@ def data_return(trajectory: mrl.Trajectory) -> list[float]:
 
 
 def costs(arguments: Arguments) -> dict[str, Any]:
-    """Milliseconds and working memory of one outer gradient on given data, at a usual size."""
+    """Milliseconds and working memory of one outer gradient on given data, at a typical size."""
     tasks, horizon = (2, 5) if arguments.quick else (20, 100)
     env = mrl.envs.make("point-nav", horizon=horizon, action_scale=10.0)
     problem = simulated("point-nav", env, (64, 64), tasks=tasks, episodes=tasks, inner_lr=0.1)

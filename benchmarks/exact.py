@@ -1,17 +1,18 @@
-"""Exact meta-gradients of finite problems by enumeration: a second implementation, sharing no code with the library.
+"""Exact meta-gradients of finite problems by enumeration: an independent implementation without library code.
 
 Conventions. θ and φ are logits [X, A] of a tabular softmax policy, d = X·A. R(φ) = E[G]/T with G = Σ_t γᵗ r_t the
-return of an episode of at most T steps; it may end before. Stage s collects a data set D_s of N episodes with φ_s, and
+return of an episode of at most T steps, which may end earlier. Stage s collects a data set D_s of N episodes with φ_s,
+and
 
     φ_{s+1} = φ_s + α_s ĝ(φ_s; D_s),  ĝ = 1/(N T) Σ_{n,t} A_t g_t,  g_t = ∇log π(a_t|s_t)
 
 with A_t = Σ_{k≥t} γ^{k−t} r_k − b(s_t), or γᵗ times that where `discount_states`.
 
-The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default the last alone. There
-are L = len(rates) inner steps, so L + 1 stages; the last one's data are never enumerated, since R is exact.
+The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default only the last. There are
+L = len(rates) inner steps, so L + 1 stages; data of the last one are not enumerated, since R is exact.
 
-The objectives are differentiated by autodiff, with R from the state distribution. benchmarks/expectations.py has the
-estimators' expectations by closed formulas in NumPy, with ∇R from the enumerated episodes; the two check each other.
+The objectives are differentiated by autodiff, with R from the state distribution. benchmarks/expectations.py computes
+the estimators' expectations by closed formulas in NumPy, with ∇R from the enumerated episodes, as a cross-check.
 """
 
 import dataclasses
@@ -32,19 +33,19 @@ class Problem:
     """A tabular MDP that starts in state 0; a bandit has X = 1 and T = 1."""
 
     transition: np.ndarray
-    """[X, A, X] P(x'|x, a); what a row lacks to 1 is the chance that the episode ends"""
+    """[X, A, X] P(x'|x, a); 1 minus the sum of a row is the probability that the episode ends"""
     reward: np.ndarray
     """[X, A]"""
     horizon: int
     """T"""
     logits: np.ndarray
-    """[X, A] θ to start from"""
+    """[X, A] initial θ"""
     baseline: np.ndarray | None = None
     """[X] b; None means 0"""
     discount: float = 1.0
     """γ"""
     discount_states: bool = False
-    """whether the advantages hold γᵗ; without, where γ < 1, ĝ is the gradient of no function"""
+    """whether advantages include γᵗ; if not and γ < 1, E[ĝ] is not the gradient of any function"""
 
 
 BANDIT = Problem(
@@ -71,17 +72,17 @@ MDP = Problem(
 
 
 def ending(problem: Problem, goes_on: float) -> Problem:
-    """The same problem, in which an episode goes on after a step with this probability only."""
+    """The same problem, with this probability of continuing after each step."""
     return dataclasses.replace(problem, transition=goes_on * problem.transition)
 
 
 def chain(stays: float, quit: float = 0.6, second: tuple[float, float] = (0.5, -0.4)) -> Problem:
-    """Two steps, of which the second is often missing: one action quits, the other pays 0.5 and goes on with some luck.
+    """Two steps, with the second often missing: one action quits, the other pays 0.5 and continues at random.
 
     Args:
-        stays: chance that an episode goes on where the policy did not quit.
-        quit: what quitting pays.
-        second: what the two actions of the second step pay.
+        stays: probability that an episode continues if the policy did not quit.
+        quit: reward for quitting.
+        second: rewards of the two actions of the second step.
     """
     return Problem(
         transition=np.array([[[0.0, 0.0], [0.0, stays]], [[0.0, 0.0], [0.0, 0.0]]]),
@@ -92,14 +93,14 @@ def chain(stays: float, quit: float = 0.6, second: tuple[float, float] = (0.5, -
 
 
 class Episodes(NamedTuple):
-    """Every episode of a problem that can occur, E of them."""
+    """All E possible episodes of a problem."""
 
     states: np.ndarray
     """[E, T]"""
     actions: np.ndarray
     """[E, T]"""
     taken: np.ndarray
-    """[E, T] bool: the step came before the end; what stands elsewhere counts nowhere"""
+    """[E, T] bool: whether the step is before the end; other entries are ignored"""
     rewards: np.ndarray
     """[E, T]; 0 after the end"""
     returns: np.ndarray
@@ -107,7 +108,7 @@ class Episodes(NamedTuple):
     advantages: np.ndarray
     """[E, T] A_t; 0 after the end"""
     chance: np.ndarray
-    """[E] probability of the transitions; the last one, which nobody sees, is left out"""
+    """[E] probability of the transitions, without the last, unobserved one"""
 
 
 def all_episodes(problem: Problem) -> Episodes:
@@ -142,7 +143,7 @@ def all_episodes(problem: Problem) -> Episodes:
 
 
 def data_sets(kinds: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """All multisets of N = `episodes` out of E = `kinds`: how often each occurs in it [M, E], and its orderings [M]."""
+    """All multisets of N = `episodes` out of E = `kinds`: their counts [M, E] and numbers of orderings [M]."""
     chosen = itertools.combinations_with_replacement(range(kinds), episodes)
     counts = np.array([np.bincount(members, minlength=kinds) for members in chosen])
     orderings = [math.factorial(episodes) / math.prod(map(math.factorial, row)) for row in counts.tolist()]
@@ -160,7 +161,7 @@ def first_counted(rates: Sequence[float], burn_in: int | None) -> int:
 
 
 def _mean_return(problem: Problem, theta: jax.Array) -> jax.Array:
-    # Copies: an array that is a constant of a float64 program stays float64 for jnp.array ever after (jax 0.10).
+    # Copies: jnp.array caches an array that was a constant of a float64 program as float64 (jax 0.10).
     transition, reward = problem.transition.copy(), problem.reward.copy()
     policy = jax.nn.softmax(theta)
     occupied = jnp.zeros(len(reward)).at[0].set(1.0)
@@ -190,7 +191,7 @@ def _sampled_objective(
         return jnp.where(every.taken, jax.nn.log_softmax(phi)[every.states, every.actions], 0)
 
     def step(phi, weight, rate):
-        """φ [B, X, A] of weight [B] → [B·M, X, A], [B·M]: what follows from every data set."""
+        """φ [B, X, A] with weights [B] → [B·M, X, A], [B·M]: φ and weight after each possible data set."""
 
         def one(phi, weight, count, ordering):
             def reinforce(phi):
@@ -224,13 +225,13 @@ def _smoothed_gradient(
 
 @functools.cache
 def _compiled(function: Callable[..., jax.Array], derivative: bool) -> Callable[..., jax.Array]:
-    """A function of (problem, θ, settings …); all but θ are constants of the program."""
+    """Jits a function of (problem, θ, settings …), with all arguments but θ as constants."""
     settings = [name for name in inspect.signature(function).parameters if name != "theta"]
     return jax.jit(jax.grad(function, argnums=1) if derivative else function, static_argnames=settings)
 
 
 def _evaluate(function: Callable[..., jax.Array], problem: Problem, theta: np.ndarray, *settings, derivative=False):
-    """The value in float64, whatever JAX's default."""
+    """The value in float64, independent of JAX's default."""
     with jax.enable_x64():
         return np.asarray(_compiled(function, derivative)(problem, jnp.asarray(theta, jnp.float64), *settings))
 
@@ -256,7 +257,7 @@ def sampled_objective(
 def sampled_gradient(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int, burn_in: int | None = None
 ) -> np.ndarray:
-    """∇J(θ) [X, A] of `sampled_objective`: p_θ(D) is differentiated too, so all data's score terms are in it."""
+    """∇J(θ) [X, A] of `sampled_objective`: p_θ(D) is differentiated too, so score terms of all data are included."""
     settings = tuple(rates), episodes, first_counted(rates, burn_in)
     return _evaluate(_sampled_objective, problem, theta, *settings, derivative=True)
 
@@ -271,7 +272,7 @@ def expected_objective(
 def expected_gradient(
     problem: Problem, theta: np.ndarray, rates: Sequence[float], burn_in: int | None = None
 ) -> np.ndarray:
-    """∇J(θ) [X, A] of `expected_objective`: Π_s (I + α_s ∇²R(φ_s)) ∇R(φ_L) where the last stage alone counts."""
+    """∇J(θ) [X, A] of `expected_objective`: Π_s (I + α_s ∇²R(φ_s)) ∇R(φ_L) if only the last stage counts."""
     settings = tuple(rates), first_counted(rates, burn_in)
     return _evaluate(_expected_objective, problem, theta, *settings, derivative=True)
 

@@ -43,7 +43,7 @@ def _hessians(every: Episodes, policy: np.ndarray) -> np.ndarray:
 
 
 def _curvature(every: Episodes, policy: np.ndarray, estimator: str, lambda_: float) -> np.ndarray:
-    """M [B, E, d, d], the Jacobian of Σ_t A_t g_t as the estimator has it, with w_t = Σ_{k≤t} g_k.
+    """M [B, E, d, d], the estimator's Jacobian of Σ_t A_t g_t, with w_t = Σ_{k≤t} g_k.
 
     plain             Σ_t A_t H_t
     likelihood_ratio  Σ_t A_t (g_t g_tᵀ + H_t)
@@ -72,16 +72,16 @@ def _curvature(every: Episodes, policy: np.ndarray, estimator: str, lambda_: flo
 
 
 class _Stage(NamedTuple):
-    """All B paths that lead to one stage."""
+    """All B paths to one stage."""
 
     phi: np.ndarray
     """[B, X, A]"""
     weight: np.ndarray
-    """[B] probability of the data on the way"""
+    """[B] probability of the path's data"""
     jacobian: np.ndarray
-    """[B, d, d] ∂φ/∂θ as the estimator has it"""
+    """[B, d, d] the estimator's ∂φ/∂θ"""
     score: np.ndarray
-    """[B, d] Σ_k ∇_θ log p(D_k|φ_k(θ)) of the data on the way, through the same Jacobians"""
+    """[B, d] Σ_k ∇_θ log p(D_k|φ_k(θ)) of the path's data, through the same Jacobians"""
 
 
 def _stages(
@@ -144,10 +144,10 @@ def path_derivative(
     burn_in: int | None = None,
     lambda_: float = 1.0,
 ) -> np.ndarray:
-    """E_D[mean_s (∂φ_s/∂θ)ᵀ E[ĝ(φ_s)]] [X, A] with ∂φ_s/∂θ = Π_{k<s} (I + α_k M_k): the data's odds are held fixed.
+    """E_D[mean_s (∂φ_s/∂θ)ᵀ E[ĝ(φ_s)]] [X, A] with ∂φ_s/∂θ = Π_{k<s} (I + α_k M_k): data probabilities are constant.
 
-    M_k = 1/(N T) Σ_n M(episode n) of D_k, where `estimator` says what M is (`ESTIMATORS`, formulas in `_curvature`).
-    λ is that of loaded_dice.
+    M_k = 1/(N T) Σ_n M(episode n) of D_k, where `estimator` selects M (one of `ESTIMATORS`, formulas in `_curvature`).
+    λ is the parameter of loaded_dice.
     """
     return _estimate(problem, theta, rates, episodes, estimator, burn_in, lambda_, credit=False)
 
@@ -161,15 +161,15 @@ def credited(
     burn_in: int | None = None,
     lambda_: float = 1.0,
 ) -> np.ndarray:
-    """`path_derivative` + E_D[mean_s R(φ_s) Σ_{k<s} (∂φ_k/∂θ)ᵀ ∇log p(D_k|φ_k)] [X, A]: earlier data credited too.
+    """`path_derivative` + E_D[mean_s R(φ_s) Σ_{k<s} (∂φ_k/∂θ)ᵀ ∇log p(D_k|φ_k)] [X, A]: earlier data get credit too.
 
-    With `plain`, whose Jacobians are those of the sampled update, this is `sampled_gradient`.
+    With `plain`, which has the Jacobians of the sampled update, this is `sampled_gradient`.
     """
     return _estimate(problem, theta, rates, episodes, estimator, burn_in, lambda_, credit=True)
 
 
 def mean_shift(problem: Problem, theta: np.ndarray, rates: Sequence[float], episodes: int) -> np.ndarray:
-    """E_D[φ_L − θ] [X, A]: how far L inner steps move the policy on average, which is what Reptile follows."""
+    """E_D[φ_L − θ] [X, A]: the expected change by L inner steps, which Reptile follows."""
     *_, last = _stages(problem, theta, rates, episodes, "first_order", 1.0)
     return np.tensordot(last.weight, last.phi - theta, 1)
 

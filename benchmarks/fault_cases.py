@@ -1,4 +1,4 @@
-"""The faults that `benchmarks.faults` inflicts on training runs. Each is a function of the laboratory."""
+"""The faults that `benchmarks.faults` injects into training runs; each is a function of a `Lab`."""
 
 import contextlib
 import shutil
@@ -24,16 +24,16 @@ from benchmarks.fault_runs import (
 from benchmarks.fault_tools import BOUND, EVERY, ITERATIONS, SETTINGS, Lab, Outcome
 
 KILLS = ["clock"] * 7 + ["writing"] * 7 + ["training"] * 6 + ["evaluation"] * 2
-"""When each SIGKILL comes, see `_moment`; shuffled, but for the last two."""
+"""Times of the SIGKILLs, see `_moment`; shuffled, except for the last two."""
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, signal.SIGTERM]
 
 SECONDS = 20.0
-"""In which a signal must end a toy run: a chunk of 2 s and a checkpoint, on a machine that may be busy."""
+"""seconds within which a signal must end a small run: a chunk of 2 s and a checkpoint, on a busy machine"""
 
 
 def kills(lab: Lab) -> Iterator[Outcome]:
-    """A run that is killed again and again at random moments, and resumed each time; where one ends, another starts."""
+    """Kills a run repeatedly at random times and resumes it each time; starts another run when one ends."""
     plan = KILLS[:-2]
     lab.random.shuffle(plan)
     folder, inside = lab.folder("killed"), 0
@@ -45,7 +45,7 @@ def kills(lab: Lab) -> Iterator[Outcome]:
             _moment(lab, kind, run, folder, before, begun)
             if run.kill() == -signal.SIGKILL:
                 break
-            promise.ended(run, 0)  # before its moment came
+            promise.ended(run, 0)  # before the time of the kill
             yield Outcome("SIGKILL", "all of a run's; its end", "nothing", *lab.finished(folder, promise))
             folder = lab.folder("killed")
         reached, writing = rows(folder), bool(unfinished(folder) - begun)
@@ -64,18 +64,18 @@ def kills(lab: Lab) -> Iterator[Outcome]:
 
 
 def _whole(folder: Path) -> bool:
-    """Whether the folder has a checkpoint that is finished."""
+    """Whether the folder has a complete checkpoint."""
     return any(path.name.isdecimal() for path in (folder / "checkpoints").glob("*"))
 
 
 def _again(lab: Lab, folder: Path) -> Run:
-    """A run that was killed before its first checkpoint has nothing to go on from: it starts anew."""
+    """Restarts a run that was killed before its first checkpoint."""
     shutil.rmtree(folder, ignore_errors=True)
     return lab.train(folder, *SETTINGS)
 
 
 def _moment(lab: Lab, kind: str, run: Run, folder: Path, before: int, begun: set[int]) -> None:
-    """Waits for a random moment: of the whole start, of a checkpoint's write, of training, or of the evaluation."""
+    """Waits for a random time during the startup, a checkpoint's write, the training, or the evaluation."""
     if kind == "clock":
         delay = lab.random.uniform(0, 0.5 * lab.seconds)
     elif kind == "writing":
@@ -95,7 +95,7 @@ def _moment(lab: Lab, kind: str, run: Run, folder: Path, before: int, begun: set
 
 
 def terms(lab: Lab) -> Iterator[Outcome]:
-    """One run, asked to stop again and again, and resumed each time."""
+    """Stops a run repeatedly with signals and resumes it each time."""
     folder = lab.stopped_at(0, lab.folder("signals"))
     for signum in SIGNALS:
         promise, before = Promises(), rows(folder)
@@ -122,12 +122,12 @@ def _lost(iterations: int) -> str:
 
 
 def half(content: bytes) -> bytes:
-    """The first half."""
+    """Truncates content to the first half."""
     return content[: len(content) // 2]
 
 
 def flipped(content: bytes) -> bytes:
-    """One bit in the middle is another."""
+    """Flips one bit in the middle."""
     middle = len(content) // 2
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :] if content else b""
 
@@ -141,7 +141,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes] | None] = {
 
 
 def damage(path: Path, how: str) -> None:
-    """Does one of `DAMAGES` to a file."""
+    """Applies one of `DAMAGES` to a file."""
     change = DAMAGES[how]
     if change is None:
         path.unlink()
@@ -150,7 +150,7 @@ def damage(path: Path, how: str) -> None:
 
 
 def damages(lab: Lab) -> Iterator[Outcome]:
-    """Every file of the newest checkpoint, damaged in every way: it is read as it was, or the one before is used."""
+    """Damages each file of the newest checkpoint in each way: it is read correctly, or the previous one is used."""
     example = lab.stopped_at(ITERATIONS, lab.folder("example"), checkpoints=2)
     newest = example / "checkpoints" / str(ITERATIONS)
     folder, ends = lab.folder("damaged"), set[str]()
@@ -163,7 +163,7 @@ def damages(lab: Lab) -> Iterator[Outcome]:
             before = snapshot(folder)
             try:
                 state, notes = lab.restore(folder)
-            except Exception as error:  # whatever it is, a reader of a folder with a whole checkpoint must not raise it
+            except Exception as error:  # a reader must not raise any error if there is an intact checkpoint
                 promise(False, f"{how}: {type(error).__name__}: {' '.join(str(error).split())[:150]}")
             else:
                 iteration = int(state.iteration)
@@ -175,7 +175,7 @@ def damages(lab: Lab) -> Iterator[Outcome]:
                     promise(named, f"{how}: no note names the damaged checkpoint: {notes}")
             promise(snapshot(folder) == before, f"{how}: reading changed the folder")
             shutil.rmtree(folder)
-        # One whole run for each kind of file that matters, in the last way that matters.
+        # One complete run for each relevant kind of file, with the last relevant damage.
         kind = "/".join(name.split("/")[:2])
         equal: tuple[bool | None, bool | None] = (not promise.broken, None)
         if went_back and kind not in ends:
@@ -193,7 +193,7 @@ def damages(lab: Lab) -> Iterator[Outcome]:
 
 
 def _refused(lab: Lab) -> Iterator[Outcome]:
-    """Files that are no checkpoint and cannot be done without: an error that names them, and nothing is changed."""
+    """Damages required files other than checkpoints: the error names them, and nothing is changed."""
     for name, how in (("metrics.csv", "cut to half"), ("metrics.csv", "deleted"), ("config.json", "cut to half")):
         folder, promise = lab.stopped_at(ITERATIONS // 2, lab.folder("refused")), Promises()
         damage(folder / name, how)
@@ -208,7 +208,7 @@ def _refused(lab: Lab) -> Iterator[Outcome]:
 
 
 def disks(lab: Lab) -> Iterator[Outcome]:
-    """A disk that fills up, in a checkpoint's write and in a table's; after there is room, the run goes on."""
+    """Fills the disk during the writes of a checkpoint and of a table; with free space, the run resumes."""
     start = pages(lab.reference / "checkpoints" / "0")
     for what, room, flags in (
         ("a checkpoint", start + start // 2, []),
@@ -218,7 +218,7 @@ def disks(lab: Lab) -> Iterator[Outcome]:
         disk, promise = lab.folder("disk"), Promises()
         with small_disk(disk, start + room + 8) as remount, contextlib.ExitStack() as elsewhere:
             folder = lab.stopped_at(0, disk / "run")
-            if what == "metrics.csv":  # all other tables are on another disk; a link to it would be refused
+            if what == "metrics.csv":  # the other tables are on another disk; a link would be rejected
                 for other, make in (("tensorboard", Path.mkdir), ("timing.csv", Path.touch)):
                     elsewhere.enter_context(mounted(lab.folder(other), folder / other, make))
             run = lab.resume(folder, *flags)
@@ -234,7 +234,7 @@ def disks(lab: Lab) -> Iterator[Outcome]:
 
 @contextlib.contextmanager
 def mounted(source: Path, where: Path, make: Callable[[Path], None]) -> Iterator[None]:
-    """One file or folder in the place of another; both are made."""
+    """Bind-mounts one file or folder over another; creates both."""
     make(source)
     make(where)
     subprocess.run(["mount", "--bind", source, where], check=True)
@@ -245,7 +245,7 @@ def mounted(source: Path, where: Path, make: Callable[[Path], None]) -> Iterator
 
 
 def read_only(lab: Lab) -> Iterator[Outcome]:
-    """A file system that cannot be written: neither a start nor a resumption changes anything, and both say why."""
+    """Read-only file system: a start and a resume change nothing and report the reason."""
     disk = lab.folder("read-only")
     with small_disk(disk, 65536) as remount:
         folder = lab.stopped_at(ITERATIONS // 2, disk / "run")
@@ -266,11 +266,11 @@ def read_only(lab: Lab) -> Iterator[Outcome]:
 
 
 def writers(lab: Lab) -> Iterator[Outcome]:
-    """A second process on the same folder is refused while the first lives, and welcome as soon as it is dead."""
+    """A second process in the same folder is rejected while the first is alive, and accepted after its end."""
     folder, promise = lab.stopped_at(0, lab.folder("writers")), Promises()
     first = lab.resume(folder)
     first.until(lambda: rows(folder))
-    first.send(signal.SIGSTOP)  # it lives, it holds the lock, and it will not be done before the second is
+    first.send(signal.SIGSTOP)  # it is alive, holds the lock, and cannot end before the second process
     second = lab.resume(folder)
     promise.ended(second, 2, f"process {first.process.pid} on {socket.gethostname()}")
     promise(owner(folder) == first.process.pid, "the lock names another process")

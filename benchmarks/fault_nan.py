@@ -1,4 +1,4 @@
-"""experiments/train.py with numbers that are not finite: what `benchmarks.faults` injects NaNs with."""
+"""Runs experiments/train.py with injected NaNs, for `benchmarks.faults`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from metarl_jax.types import MetaState
 PROGRAM = (
     "import sys; from benchmarks.fault_nan import main; sys.exit(main(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))"
 )
-"""For ``python -c``, before WHERE, ITERATION and the arguments of experiments/train.py."""
+"""Program for ``python -c``, followed by WHERE, ITERATION and the arguments of experiments/train.py."""
 
 
 def nan_rewards(env: TaskEnv) -> TaskEnv:
-    """An environment whose rewards are NaN in every task whose goal lies to the right."""
+    """An environment with NaN rewards in all tasks with a goal to the right."""
 
     def step(task, state, action):
         state = env.step(task, state, action)
@@ -31,7 +31,7 @@ def nan_rewards(env: TaskEnv) -> TaskEnv:
 
 
 def nan_update(algorithm: MetaAlgorithm, iteration: int) -> MetaAlgorithm:
-    """An algorithm whose outer gradient of one iteration is NaN, and so is the θ that it leads to."""
+    """An algorithm with a NaN outer gradient, and thus a NaN θ, in one iteration."""
 
     def update(key, state):
         new, metrics = algorithm.update(key, state)
@@ -43,7 +43,7 @@ def nan_update(algorithm: MetaAlgorithm, iteration: int) -> MetaAlgorithm:
 
 
 def _changed(owner: object, name: str, change: Callable) -> mock._patch:
-    """Within it, what a builder builds for training is changed; evaluation stays sound."""
+    """Inside the context, environments or algorithms built for training are changed, but not those for evaluation."""
     build = getattr(owner, name)
 
     def changed(*args, split: str = "train", **options):

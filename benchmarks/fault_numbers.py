@@ -1,4 +1,4 @@
-"""Numbers that are not finite, injected into training runs: the faults of `benchmarks.faults` that kill no process."""
+"""Faults of `benchmarks.faults` with non-finite numbers in training runs."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from benchmarks.fault_runs import Promises, column, rows
 from benchmarks.fault_tools import ITERATIONS, SETTINGS, Lab, Outcome, fingerprint
 
 WHEN = 24
-"""The iteration whose outer gradient is NaN."""
+"""iteration with the NaN outer gradient"""
 
 ENOUGH = 40
-"""Iterations of a run with NaNs."""
+"""number of iterations of a run with NaNs"""
 
 
 def nans(lab: Lab) -> Iterator[Outcome]:
@@ -22,7 +22,7 @@ def nans(lab: Lab) -> Iterator[Outcome]:
 
 
 def _in_a_task(lab: Lab) -> Outcome:
-    """The episodes of such a task are void: they count nowhere, and training goes on with the others."""
+    """Episodes of such tasks are void and do not count; training continues with the other tasks."""
     folder, promise = lab.folder("nan-task"), Promises()
     run = lab.train(folder, *SETTINGS, "--iterations", str(ENOUGH), program=["-c", PROGRAM, "task", "0"])
     promise.ended(run, 0)
@@ -36,7 +36,7 @@ def _in_a_task(lab: Lab) -> Outcome:
 
 
 def _aborted(lab: Lab) -> Outcome:
-    """The run stops before anything is lost, and without the NaN goes on to the reference's end."""
+    """The run stops without loss; resumed without the NaN, it reaches the reference's final state."""
     folder, promise = lab.folder("nan-abort"), Promises()
     run = lab.train(folder, *SETTINGS, program=["-c", PROGRAM, "gradient", str(WHEN)])
     words = (f"iteration {WHEN}: 'state'", f"last good checkpoint, of iteration {WHEN},", "--on-nonfinite skip")
@@ -48,7 +48,7 @@ def _aborted(lab: Lab) -> Outcome:
 
 
 def _undone(lab: Lab, policy: str) -> Outcome:
-    """That update is undone and counted; everything before it is the reference's, and so is what a rollback goes to."""
+    """The update is undone and counted; all earlier states, and the target of a rollback, equal the reference's."""
     folder, promise = lab.folder(f"nan-{policy}"), Promises()
     flags = (
         "--iterations",
@@ -60,7 +60,7 @@ def _undone(lab: Lab, policy: str) -> Outcome:
         "--checkpoint-every",
         "2",
     )
-    # In the middle between two checkpoints, which tells the state before the update from that of the last checkpoint.
+    # Between two checkpoints, so that the state before the update differs from the last checkpoint.
     run = lab.train(folder, *SETTINGS, *flags, program=["-c", PROGRAM, "gradient", str(WHEN + 1)])
     promise.ended(run, 0)
     bad = column(folder, "nonfinite")

@@ -1,4 +1,4 @@
-"""One of two processes is killed: the fault of `benchmarks.faults` that concerns jobs of several processes."""
+"""Fault of `benchmarks.faults` for multi-process jobs: one of two processes is killed."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ from benchmarks.fault_tools import SETTINGS, Lab, Outcome, fingerprint
 FLAGS = [*SETTINGS, "--tasks", "4", "--iterations", "64"]
 
 SECONDS = 90.0
-"""In which the survivor must end; JAX counts a process as dead after 30 s of silence."""
+"""seconds within which the survivor must end; JAX counts a process as dead after 30 s of silence"""
 
 
 def _start(lab: Lab, folder: Path, *flags: str) -> list[Run]:
@@ -28,7 +28,7 @@ def _start(lab: Lab, folder: Path, *flags: str) -> list[Run]:
 
 
 def processes(lab: Lab) -> Iterator[Outcome]:
-    """The survivor ends with a line, and both go on where the newest whole checkpoint is."""
+    """The survivor ends with one line; both resume from the newest intact checkpoint."""
     alone, whole, promise = lab.folder("alone"), lab.folder("two"), Promises()
     promise.ended(lab.train(alone, *FLAGS), 0)
     for run in _start(lab, whole, *FLAGS, "--devices", "4"):

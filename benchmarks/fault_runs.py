@@ -1,6 +1,6 @@
-"""What real processes leave behind: the processes, the promises that they keep or break, and what is on disk.
+"""Tools for tests with real processes: processes, promises (checks), and files on disk.
 
-Shared by `benchmarks.faults` and `benchmarks.hostile`. Importing this module loads no JAX.
+Shared by `benchmarks.faults` and `benchmarks.hostile`. Importing this module does not import JAX.
 """
 
 import contextlib
@@ -18,25 +18,25 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAIN = ROOT / "experiments" / "train.py"
 
 UNFINISHED = "*.orbax-checkpoint-tmp"
-"""What a checkpoint is called while it is written."""
+"""Pattern of a checkpoint's name during its write."""
 
 PATIENCE = 60.0
 """Seconds after which a process counts as hung."""
 
 
 class Promises:
-    """Collects those that are not kept."""
+    """Collects broken promises."""
 
     def __init__(self):
         self.broken: list[str] = []
 
     def __call__(self, kept: object, promise: str) -> None:
-        """Notes the promise unless it is kept."""
+        """Records the promise if it is broken."""
         if not kept:
             self.broken.append(promise)
 
     def ended(self, run: "Run", status: int, *words: str) -> None:
-        """The run ended with this status and, unless that is 0, one line on stderr that holds these words."""
+        """Promises that the run ended with this status and, unless it is 0, one line on stderr with these words."""
         found = run.wait()
         self(found == status, f"status {found} instead of {status}: {run.errors[-300:]!r}")
         lines = run.errors.splitlines()
@@ -46,36 +46,36 @@ class Promises:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, but for the lock, whose content names the last owner."""
+    """All files below a folder, without the lock, whose content names the last owner."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in files(folder) if path.name != "lock"}
 
 
 def files(folder: Path) -> list[Path]:
-    """Every file below a folder, in order."""
+    """All files below a folder, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def rows(folder: Path) -> int:
-    """Whole rows of metrics.csv."""
+    """Number of complete rows of metrics.csv."""
     with contextlib.suppress(FileNotFoundError):
         return max(0, (folder / "metrics.csv").read_bytes().count(b"\n") - 1)
     return 0
 
 
 def unfinished(folder: Path) -> set[int]:
-    """The inodes of checkpoints that were begun and not finished."""
+    """Inodes of incomplete checkpoints."""
     found = set()
     for path in (folder / "checkpoints").glob(UNFINISHED):
-        with contextlib.suppress(FileNotFoundError):  # finished in this very moment
+        with contextlib.suppress(FileNotFoundError):  # completed in the meantime
             found.add(path.stat().st_ino)
     return found
 
 
 class Run:
-    """A process, whose output goes to files."""
+    """A process with output in files."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], log: Path, **options: Any):
-        """Starts it; `options` are further ones of `subprocess.Popen`."""
+        """Starts the process; `options` are passed to `subprocess.Popen`."""
         self.began = time.monotonic()
         self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
@@ -84,16 +84,16 @@ class Run:
 
     @property
     def output(self) -> str:
-        """Its stdout up to now."""
+        """The current stdout."""
         return self._out.read_text(encoding="utf-8", errors="replace")
 
     @property
     def errors(self) -> str:
-        """Its stderr up to now."""
+        """The current stderr."""
         return self._err.read_text(encoding="utf-8", errors="replace")
 
     def until(self, condition: Callable[[], object]) -> bool:
-        """Waits until the condition holds; False if the process ended before."""
+        """Waits until the condition holds; returns False if the process ended before."""
         limit = time.monotonic() + PATIENCE
         while not condition():
             if self.process.poll() is not None or time.monotonic() > limit:
@@ -102,16 +102,16 @@ class Run:
         return True
 
     def send(self, signum: signal.Signals) -> None:
-        """Sends a signal; a process that has ended takes none."""
+        """Sends a signal, unless the process has ended."""
         self.process.send_signal(signum)
 
     def kill(self) -> int:
-        """SIGKILL; returns the exit status, 0 if the process was done before."""
+        """Sends SIGKILL; returns the exit status, 0 if the process had finished."""
         self.send(signal.SIGKILL)
         return self.process.wait()
 
     def wait(self) -> int:
-        """The exit status; a process that hangs is killed, and its status then is −9."""
+        """Waits for the exit status; a process that hangs is killed and has status −9."""
         try:
             return self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -120,7 +120,7 @@ class Run:
 
 @contextlib.contextmanager
 def small_disk(where: Path, kibibytes: int) -> Iterator[Callable[[str], object]]:
-    """A tmpfs of that size; yields what remounts it with other options.
+    """Mounts a tmpfs of this size; yields a function that remounts it with other options.
 
     Raises:
         PermissionError: only root can mount one.
@@ -136,7 +136,7 @@ def small_disk(where: Path, kibibytes: int) -> Iterator[Callable[[str], object]]
 
 
 def pages(folder: Path) -> int:
-    """KiB that the files of a folder take on a tmpfs, in pages of 4 KiB."""
+    """Size in KiB of a folder's files on a tmpfs, with pages of 4 KiB."""
     return sum(4 * math.ceil(path.stat().st_size / 4096) for path in files(folder))
 
 
@@ -147,5 +147,5 @@ def column(folder: Path, name: str) -> list[float]:
 
 
 def owner(folder: Path) -> int:
-    """The process that the lock names."""
+    """The process named in the lock."""
     return json.loads((folder / "lock").read_text(encoding="utf-8"))["process"]

@@ -1,4 +1,4 @@
-"""What the faults of `benchmarks.faults` are made with: real training processes, a reference, and comparisons."""
+"""Tools for the faults of `benchmarks.faults`: training processes, a reference run, and comparisons."""
 
 import dataclasses
 import hashlib
@@ -28,32 +28,32 @@ SETTINGS = (
     f"--checkpoint-every {EVERY} --eval-tasks 2 --eval-steps 1"
 ).split()
 
-# A checkpoint is written while the next chunk runs, and the one after it waits: never is more than this at stake.
+# A checkpoint is written during the next chunk, and the one after it waits, so this is the maximum loss.
 BOUND = 2 * EVERY
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one fault."""
+    """Outcome of one fault."""
 
     fault: str
     when: str
     lost: str
     theta: bool | None = None
-    """whether the state (θ, optimiser, iteration) equals the reference's bit for bit; None: nothing to compare"""
+    """whether the state (θ, optimizer, iteration) equals the reference's bit for bit; None: not compared"""
     metrics: bool | None = None
     """whether metrics.csv equals the reference's byte for byte"""
     problems: tuple[str, ...] = ()
-    """every promise that was not kept"""
+    """broken promises"""
 
     @property
     def passed(self) -> bool:
-        """Nothing was lost or changed, and every promise was kept."""
+        """Whether nothing was lost or changed, and all promises were kept."""
         return self.theta is not False and self.metrics is not False and not self.problems
 
 
 def fingerprint(tree: PyTree) -> str:
-    """SHA-256 over the leaves' types, shapes and bytes: equal for trees that are equal bit for bit only."""
+    """SHA-256 over the leaves' types, shapes and bytes: equal only for bitwise equal trees."""
     total = hashlib.sha256()
     for leaf in map(np.asarray, jax.tree.leaves(tree)):
         total.update(f"{leaf.dtype}{leaf.shape}".encode() + leaf.tobytes())
@@ -61,25 +61,26 @@ def fingerprint(tree: PyTree) -> str:
 
 
 def essence(state: MetaState) -> PyTree:
-    """What determines all later numbers; not where a rollback would go, which depends on --checkpoint-every."""
+    """The part of the state that determines later results, without the rollback target, which depends on
+    --checkpoint-every."""
     return state.params, state.opt_state.opt_state, state.iteration
 
 
 def finite(tree: PyTree) -> bool:
-    """No leaf holds a NaN or an infinity."""
+    """Whether all leaves are finite."""
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
 class Lab:
-    """A workspace with one uninterrupted run in it, whose every checkpoint is kept: the reference."""
+    """A workspace with the reference: an uninterrupted run with all of its checkpoints."""
 
     def __init__(self, workspace: Path, seed: int, settings: Sequence[str] = SETTINGS):
         """Trains the reference.
 
         Args:
             workspace: an empty folder.
-            seed: of the moments at which processes are disturbed.
-            settings: of the reference, as experiments/train.py takes them.
+            seed: seed of the times of faults.
+            settings: arguments of experiments/train.py for the reference.
 
         Raises:
             RuntimeError: the uninterrupted run fails.
@@ -103,7 +104,7 @@ class Lab:
         built = configs.build(self.config)
         self._template = initial_state(built, self.config)
         self.table = (self.reference / "metrics.csv").read_bytes()
-        # Of every iteration, since a signal may stop a run at any: by the library's loop, without files and processes.
+        # States of all iterations, since a signal may stop a run at any; computed in this process, without files.
         self.states = {0: fingerprint(essence(self._template))}
         with jax.set_mesh(devices.mesh(1, tasks=2)):
             for chunk in train(built.algorithm, root_keys(self.config), self.iterations, chunk=1):
@@ -113,15 +114,15 @@ class Lab:
                 raise RuntimeError(f"the uninterrupted run and the library's loop differ at iteration {iteration}")
 
     def known(self, state: MetaState) -> bool:
-        """Whether the state is that of its iteration in an undisturbed run, bit for bit."""
+        """Whether the state equals that of its iteration in the reference, bit for bit."""
         return fingerprint(essence(state)) == self.states.get(int(state.iteration))
 
     def folder(self, name: str) -> Path:
-        """A path for a run folder that is not there yet."""
+        """A new path for a run folder."""
         return self.workspace / f"{next(self._numbers)}-{name}"
 
     def stopped_at(self, iteration: int, folder: Path, *, checkpoints: int = 1) -> Path:
-        """Makes the folder of a run that was killed after `iteration`, with the last so many checkpoints."""
+        """Creates the folder of a run that was killed after `iteration`, with its last checkpoints."""
         folder.mkdir(parents=True)
         write_config(self.config, folder)
         (folder / "metrics.csv").write_bytes(self.rows_before(iteration) if iteration else b"")
@@ -131,17 +132,17 @@ class Lab:
         return folder
 
     def train(self, folder: Path, *flags: str, program: Sequence[str] = (str(TRAIN),), devices: int = 1) -> Run:
-        """Starts a training process of so many devices; the program is what Python is given before the flags."""
+        """Starts a training process with this number of devices; `program` is passed to Python before the flags."""
         command = [sys.executable, *program, "--folder", str(folder), *flags]
         environment = {**self.environment, "JAX_NUM_CPU_DEVICES": str(devices)}
         return Run(command, environment, self.workspace / f"log-{next(self._numbers)}")
 
     def resume(self, folder: Path, *flags: str) -> Run:
-        """Starts a process that goes on with a run."""
+        """Starts a process that resumes a run."""
         return self.train(folder, "--resume", *flags)
 
     def restore(self, folder: Path, iteration: int | None = None) -> tuple[MetaState, list[str]]:
-        """The newest whole checkpoint, or that of an iteration, and the notes of the library about it."""
+        """The newest intact checkpoint, or that of an iteration, and the library's notes about it."""
         checkpoints = Checkpoints(folder, read_config(folder), self._template)
         try:
             return checkpoints.restore(iteration), checkpoints.notes
@@ -149,7 +150,7 @@ class Lab:
             checkpoints.close()
 
     def all_finite(self, folder: Path) -> bool:
-        """No checkpoint of the folder holds a NaN or an infinity."""
+        """Whether all checkpoints of the folder are finite."""
         numbers = [int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdecimal()]
         return all(finite(self.restore(folder, number)[0]) for number in numbers)
 
@@ -158,10 +159,10 @@ class Lab:
         return b"".join(self.table.splitlines(keepends=True)[: iteration + 1])
 
     def kept(self, folder: Path, promise: Promises) -> int:
-        """Checks what a stopped run left, and returns the iteration at which it will go on."""
+        """Checks the folder of a stopped run; returns the iteration at which it will resume."""
         state, notes = self.restore(folder)
         iteration = int(state.iteration)
-        notes = [note for note in notes if "was written with" not in note]  # another user may have another Python
+        notes = [note for note in notes if "was written with" not in note]  # another Python version
         promise(not notes, f"notes about a run that was only stopped: {notes}")
         promise(self.known(state), f"the checkpoint of iteration {iteration} is another")
         whole = (folder / "metrics.csv").read_bytes().rpartition(b"\n")[0]
@@ -178,7 +179,7 @@ class Lab:
         return same, (folder / "metrics.csv").read_bytes() == self.table
 
     def go_on(self, folder: Path, promise: Promises) -> tuple[bool, bool]:
-        """Resumes a run to its end; whether state and metrics.csv then equal the reference's."""
+        """Resumes a run to its end; returns whether state and metrics.csv equal the reference's."""
         run = self.resume(folder)
         promise.ended(run, 0)
         return self.finished(folder, promise) if run.wait() == 0 else (False, False)

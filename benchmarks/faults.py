@@ -1,14 +1,14 @@
-"""What training runs lose when something goes wrong: kills, signals, damaged files, full disks, NaNs.
+"""Fault injection in training runs: kills, signals, damaged files, full disks, NaNs.
 
-python benchmarks/faults.py                                        # everything, some five minutes; disks need root
+python benchmarks/faults.py                                        # all faults, about five minutes; disks need root
 python benchmarks/faults.py --only kill term
 python benchmarks/faults.py --output benchmarks/results/faults.json
 
-A toy run of experiments/train.py is trained once without disturbance: the reference. Every fault then hits another
-real process that trains the same, which is resumed, and whose state (θ, the optimiser's, the iteration) must equal the
-reference's bit for bit in the end, and its metrics.csv byte for byte. What a kill may cost is what came after the
-newest whole checkpoint, at most twice the iterations between two of them, and it is computed again. The exit status is
-1 if anything else was lost, or a promise about messages and exit statuses was not kept.
+A small run of experiments/train.py without faults is the reference. Each fault hits another process with the same
+training run, which is then resumed. Its final state (θ, optimizer state, iteration) must equal the reference's bit for
+bit, and its metrics.csv byte for byte. A kill may only lose the work after the newest intact checkpoint, at most two
+checkpoint intervals, which is then repeated. The exit status is 1 if anything else is lost, or if a message or an exit
+status is wrong.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ Fault = Literal["kill", "term", "damage", "disk", "read-only", "writers", "nan",
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     only: tuple[Fault, ...] = ()
-    """these faults and no others"""
+    """only these faults"""
     seed: int = 0
-    """of the moments at which processes are killed"""
+    """seed of the times at which processes are killed"""
     output: Path | None = None
-    """where to write the outcomes as JSON"""
+    """JSON output file"""
 
 
 def machine() -> str:
@@ -53,7 +53,8 @@ def main(arguments: Arguments) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from benchmarks import fault_cases, fault_numbers, fault_processes  # JAX and orbax, which a help text does not need
+    # Not at the top: --help does not need JAX and orbax.
+    from benchmarks import fault_cases, fault_numbers, fault_processes
     from benchmarks.fault_tools import BOUND, SETTINGS, Lab, Outcome
     from metarl_jax.runs import cli
     from metarl_jax.runs.provenance import provenance

@@ -1,14 +1,14 @@
 """Compiles whole programs for an H100 on a machine without a GPU: launches by phase, library calls, planned memory.
 
 pip install ".[gpu-programs]"        # or the packages of that extra by `pip install --target FOLDER`, about 2 GB
-python benchmarks/gpu_programs.py    # all of them, those with Brax's physics take up to minutes to compile
+python benchmarks/gpu_programs.py    # all programs; those with Brax's physics take up to minutes to compile
 python benchmarks/gpu_programs.py --programs promp:point-nav bare:cheetah-dir:spring
 python benchmarks/gpu_programs.py --cuda-packages FOLDER --output benchmarks/results/gpu_programs.json
 
-Nothing is run, so nothing here is a time; but where kernels are small, an update takes some microseconds a launch. What
-counts as one is said in benchmarks/hlo_launches.py. What stays of physics' own copies in a rollout belongs to the
-rollout. An output file gains a program as soon as it is compiled, and keeps the others that it holds. Without the
-packages, or where they are not of jax's release, the exit status is 77: skipped.
+Programs are not run, so there are no times; but if kernels are small, an update takes some microseconds per launch.
+benchmarks/hlo_launches.py defines a launch. Copies by the physics that remain in a rollout count for the rollout. An
+output file is updated after each program, and keeps its other programs. If the packages are missing or do not match
+jax's release, the exit status is 77: skipped.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from typing import Any
 import tyro
 
 SKIPPED = 77
-"""exit status where the compiler's packages are missing, as test harnesses know it"""
+"""exit status if the compiler's packages are missing, which test harnesses read as skipped"""
 PROGRAMS = (
     "promp:point-nav",
     "maml-trpo:point-nav",
@@ -53,15 +53,15 @@ class Arguments:
     horizon: int = 100
     """T"""
     cuda_packages: Path | None = None
-    """folder that `pip install --target` filled with the packages of the extra gpu-programs"""
+    """target folder of `pip install --target` with the packages of the extra gpu-programs"""
     output: Path | None = None
-    """JSON file that the figures go to"""
+    """JSON output file"""
     hlo: Path | None = None
-    """folder for the text of the compiled programs"""
+    """folder for the texts of the compiled programs"""
 
 
 def program(name: str, arguments: Arguments) -> tuple[Callable, tuple]:
-    """A function, and arguments that have shapes but no values.
+    """A function and abstract arguments.
 
     Raises:
         ValueError: there is no such program.
@@ -90,7 +90,7 @@ def program(name: str, arguments: Arguments) -> tuple[Callable, tuple]:
 
 
 def topology() -> Any:
-    """A machine of one H100 that is described and not there."""
+    """Description of a machine with one H100, which need not exist."""
     import jax
     from jax.experimental import topologies
 
@@ -101,7 +101,7 @@ def topology() -> Any:
 
 
 def figures(name: str, arguments: Arguments, placed: Any) -> dict[str, Any]:
-    """What the compiled program says about itself."""
+    """Statistics of the compiled program."""
     import jax
 
     from benchmarks.hlo_launches import count_launches, imprecise_dots
@@ -155,7 +155,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def missing() -> str | None:
-    """Why nothing can be compiled here."""
+    """Reason why programs cannot be compiled here."""
     if importlib.util.find_spec("jax_cuda13_plugin") is None:
         return 'the CUDA compiler is missing: pip install ".[gpu-programs]" (Python 3.12 or newer), or --cuda-packages'
     jax, plugin = (importlib.metadata.version(name) for name in ("jax", "jax-cuda13-plugin"))
@@ -165,7 +165,7 @@ def missing() -> str | None:
 
 
 def save(path: Path, found: dict[str, Any]) -> None:
-    """Puts a program's figures into the file, in the place of older ones of the same program and sizes."""
+    """Writes a program's figures to the file, replacing those of the same program and sizes."""
 
     def same(other):
         return all(other[name] == found[name] for name in ("program", "sizes"))
@@ -186,7 +186,7 @@ def main(arguments: Arguments) -> int:
     if reason := missing():
         print(f"skipped: {reason}")
         return SKIPPED
-    # A GPU that is there would be compiled for in the place of the described one, and held.
+    # Hides existing GPUs, which would be used instead of the described one.
     os.environ |= {"CUDA_VISIBLE_DEVICES": "-1", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1"}
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jax-cuda13-plugin", "nvidia-cuda-nvcc")}
     about = {"date": str(date.today()), "versions": {"python": platform.python_version(), **versions}}

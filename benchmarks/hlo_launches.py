@@ -1,9 +1,9 @@
-"""What a compiled program asks of a GPU: launches by phase with loops multiplied out, read from its optimised HLO text.
+"""GPU launches of a compiled program by phase, with loops multiplied out, from its optimised HLO text.
 
-A launch is an instruction that becomes a kernel, a copy or a call of a library. Instructions inside a fusion do not
-count: the fusion is one kernel. Nor does a loop's condition where the trip count is known, since XLA then counts on the
-host. Of a conditional the branch with the most launches counts. A library call is one launch here, whatever it does
-inside. XLA may record launches into command buffers (CUDA graphs): starting them is cheaper then, their number stays.
+A launch is an instruction that becomes a kernel, a copy or a library call. A fusion is one kernel, so its instructions
+do not count. A loop's condition does not count if the trip count is known, since XLA then counts on the host. For a
+conditional, the branch with the most launches counts. A library call is one launch. XLA may record launches into
+command buffers (CUDA graphs), which makes them cheaper, but does not change their number.
 """
 
 import re
@@ -11,8 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 PHASES = ("outer", "physics", "adapt", "rollout")
-"""Named scopes of the library, the deciding one first: an inner step inside the outer loss belongs to the outer update,
-physics inside a rollout to the physics."""
+"""Named scopes of the library, by priority: an inner step inside the outer loss belongs to the outer update, physics
+inside a rollout to the physics."""
 
 FREE = {
     "after-all",
@@ -25,7 +25,7 @@ FREE = {
     "replica-id",
     "tuple",
 }
-"""Opcodes that start nothing; neither do those that end in -done or -update, which wait for what was started before."""
+"""Opcodes without a launch, like those that end in -done or -update, which wait for earlier launches."""
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(")
@@ -37,34 +37,34 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclass
 class Loop:
-    """A loop as often as it stands in the program."""
+    """A loop in the program text."""
 
     phase: str
     name: str
-    """where it stands, by JAX's names"""
+    """its location, by JAX's names"""
     depth: int
-    """loops around it"""
+    """enclosing loops"""
     trips: int | None
-    """None: not known before it runs, and counted as 1"""
+    """None: unknown before the run, and counted as 1"""
     launches: Counter[str]
-    """of one trip, by phase"""
+    """launches of one trip, by phase"""
 
 
 @dataclass
 class Launches:
-    """Of one run of a program."""
+    """Launches of one run of a program."""
 
     launches: Counter[str] = field(default_factory=Counter)
-    """by phase"""
+    """launches by phase"""
     kinds: Counter[str] = field(default_factory=Counter)
-    """by opcode, a custom call by its target"""
+    """launches by opcode; custom calls by target"""
     host_reads: int = 0
-    """how often the host must read a number to know what comes next: conditionals and trips of unknown loops"""
+    """number of times the host must read a value to continue: conditionals and trips of unknown loops"""
     loops: list[Loop] = field(default_factory=list)
-    """the outer before the inner ones"""
+    """outer loops before inner ones"""
 
     def add(self, other: "Launches", times: int = 1) -> None:
-        """Adds `times` runs of another piece; its loops stand here once."""
+        """Adds `times` runs of another part; its loops are added once."""
         for mine, theirs in ((self.launches, other.launches), (self.kinds, other.kinds)):
             for name, number in theirs.items():
                 mine[name] += times * number
@@ -73,18 +73,18 @@ class Launches:
 
     @property
     def custom_calls(self) -> dict[str, int]:
-        """Target → how often it is called."""
+        """Target → number of calls."""
         return {name: number for name, number in sorted(self.kinds.items()) if name.startswith("custom-call ")}
 
 
 def phase_of(op_name: str, otherwise: str = "other") -> str:
-    """The phase that JAX's name of an operation says; transformations wrap a scope as in ``transpose(jvp(outer))``."""
+    """The phase in JAX's name of an operation; transformations wrap scopes as in ``transpose(jvp(outer))``."""
     scopes = set(re.split(r"[/()]", op_name))
     return next((phase for phase in PHASES if phase in scopes), otherwise)
 
 
 def computations(text: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
-    """The entry's name, and (opcode, line) of all instructions of every computation of an HLO module.
+    """The entry's name, and (opcode, line) of all instructions per computation of an HLO module.
 
     Raises:
         ValueError: the text has no entry computation.
@@ -104,15 +104,15 @@ def computations(text: str) -> tuple[str, dict[str, list[tuple[str, str]]]]:
 
 
 def _named(line: str, *attributes: str) -> list[str]:
-    """The computations that an instruction's attributes name."""
+    """The computations in an instruction's attributes."""
     return [match[1] for name in attributes for match in re.finditer(rf"\b{name}=%?([\w.\-]+)", line)]
 
 
 def count_launches(text: str) -> Launches:
     """Launches of one run of a compiled program.
 
-    An operation without a name, such as the fusion of several, belongs to the phase of the loop that it stands in. A
-    fusion across phases belongs to that of its result.
+    An operation without a name, such as some fusions, belongs to the phase of the enclosing loop. A fusion across
+    phases belongs to that of its result.
 
     Args:
         text: ``jitted.lower(...).compile().as_text()``.
@@ -150,10 +150,10 @@ def count_launches(text: str) -> Launches:
 
 
 def imprecise_dots(stablehlo: str) -> int:
-    """float32 matrix products that a program leaves at less than the highest precision: a GPU may round their factors.
+    """float32 matrix products below the highest precision, for which a GPU may round the factors.
 
     Args:
-        stablehlo: ``jitted.lower(...).as_text()``. A function that is called twice stands in it once.
+        stablehlo: ``jitted.lower(...).as_text()``. It contains a function that is called twice only once.
     """
     lines = [line for line in stablehlo.splitlines() if "stablehlo.dot_general" in line or "stablehlo.dot " in line]
     single = [line for line in lines if re.search(r":\s*\(tensor<(?:[\d?]+x)*f32>", line)]

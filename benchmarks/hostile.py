@@ -1,18 +1,17 @@
-"""What users, machines and strangers can do to runs, each tried on a real process: names, links, special files, damaged
-and swapped configurations and checkpoints, owners, quotas, clocks, terminals, locales, signals at every phase, sweeps.
+"""Adverse conditions for runs, each tested on a real process: names, links, special files, damaged and swapped
+configurations and checkpoints, owners, quotas, clocks, terminals, locales, signals in all phases, sweeps.
 
-python benchmarks/hostile.py --list                                # every case, and what must hold
-python benchmarks/hostile.py --only names links                    # kinds; everything takes half an hour of one core
+python benchmarks/hostile.py --list                                # all cases and their requirements
+python benchmarks/hostile.py --only names links                    # kinds of cases; all take half an hour on one core
 python benchmarks/hostile.py --case "a run goes on in 'lr[0.1]'"
 python benchmarks/hostile.py --output benchmarks/results/hostile.json
 
-A toy run of experiments/train.py is trained once without disturbance: the reference. Each case has a new folder with a
-copy of it, as it was after some iterations, and a file of somebody else; one process is started there, and disturbed.
-It must end in time with the right status and at most one line on stderr, no traceback, no process that outlives it,
-nothing changed outside of the run, and within it what the case says, such as a checkpoint that equals the reference's
-bit for bit. The exit status is 1 if any of this did not hold. Some cases only root can try, and some of those need a
-Python that other users may run; what cannot be tried is left out, and that is said. With --output, a kind that is tried
-replaces what the file says of it, and the others stay.
+A small run of experiments/train.py without faults is the reference. Each case has a new folder with a copy of it, after
+some iterations, and a file of another user; a process runs there under the conditions of the case. It must end in time
+with the correct status, at most one line on stderr, no traceback and no remaining child processes. Nothing outside the
+run may change, and the run must meet the requirements of the case, such as a checkpoint that equals the reference's bit
+for bit. The exit status is 1 if a requirement is violated. Some cases need root, and some of those a Python that other
+users may run; cases that cannot run are skipped and reported. With --output, results replace those of the same kind.
 """
 
 import concurrent.futures
@@ -34,15 +33,15 @@ import tyro
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     only: tuple[str, ...] = ()
-    """kinds to try, and no others"""
+    """only these kinds"""
     case: tuple[str, ...] = ()
-    """cases to try, by name or a part of it, and no others"""
+    """only cases with these texts in their names"""
     list: bool = False
-    """only show the cases, and what must hold"""
+    """only list the cases and their requirements"""
     jobs: int = 1
-    """cases at once"""
+    """number of parallel cases"""
     output: Path | None = None
-    """where to write the outcomes as JSON, kind by kind"""
+    """JSON output file, with results by kind"""
 
 
 def _chosen(arguments: Arguments) -> list[Any]:
@@ -67,13 +66,13 @@ def main(arguments: Arguments) -> int:
             print(f"{case.kind}: {case.name}: {must_hold(case)}")
         print("".join(f"\n{name}: {meaning}" for name, meaning in KEEPS.items()))
         return 0
-    from benchmarks.fault_tools import Lab  # JAX and orbax, which a help text and a list do not need
+    from benchmarks.fault_tools import Lab  # imports JAX and orbax, which --help and --list do not need
     from benchmarks.faults import machine
     from metarl_jax.runs import cli
     from metarl_jax.runs.provenance import provenance
 
     cli.prepare_jax()
-    # A shell has jobs in the background ignore signals, which those whom they start inherit; a handler they do not.
+    # Background jobs of a shell ignore signals, which child processes inherit; they do not inherit handlers.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, lambda *_: None)
     print(f"{machine()}; {date.today()}; python experiments/train.py {shlex.join(SETTINGS)}")
@@ -84,7 +83,7 @@ def main(arguments: Arguments) -> int:
         start = time.monotonic()
         try:
             return tried(case, lab), time.monotonic() - start
-        except Exception as error:  # one case must not end the others
+        except Exception as error:  # one case must not stop the others
             return (f"it could not be tried: {type(error).__name__}: {error}",), time.monotonic() - start
 
     with (
@@ -92,7 +91,7 @@ def main(arguments: Arguments) -> int:
         concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool,
     ):
         lab = Lab(Path(workspace), 0, SETTINGS)
-        if not os.geteuid():  # so that others can use what is in it
+        if not os.geteuid():  # so that other users can access its content
             for path in [Path(workspace), *lab.workspace.rglob("*")]:
                 path.chmod(path.stat().st_mode | 0o755)
         print(f"the reference is trained, in {lab.seconds:.1f} s", flush=True)

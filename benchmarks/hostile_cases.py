@@ -24,7 +24,7 @@ KINDS = tuple(dict.fromkeys(case.kind for case in CASES))
 
 
 def must_hold(case: Case) -> str:
-    """What must hold of a case: the statuses that are allowed, and then of the files, in the words of `KEEPS`."""
+    """Requirements of a case: the allowed statuses and the conditions on files, in the words of `KEEPS`."""
     statuses: dict[Keeps, list[str]] = {}
     for status, keeps in case.ends.items():
         statuses.setdefault(keeps, []).append(str(status).replace("-", "−"))

@@ -1,4 +1,4 @@
-"""Checkpoints of the hostile campaign: damaged, swapped, of others, and asked for by names that are none."""
+"""Hostile cases with checkpoints: damaged, swapped, of other runs, and requested by invalid names."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _BEFORE = NEWEST - EVERY
 
 
 def record(change: Callable[[dict[str, Any]], Any], iteration: int = NEWEST) -> Prepare:
-    """Changes what a checkpoint says of itself, and signs it anew."""
+    """Changes a checkpoint's record and updates its digest."""
 
     def prepare(place: Place) -> None:
         from metarl_jax.runs.leaves import proof
@@ -43,7 +43,7 @@ def record(change: Callable[[dict[str, Any]], Any], iteration: int = NEWEST) -> 
 
 
 def both(change: Callable[[dict[str, Any]], Any]) -> Prepare:
-    """Does it to both checkpoints."""
+    """Applies a change to both checkpoints."""
 
     def prepare(place: Place) -> None:
         for iteration in (NEWEST, _BEFORE):
@@ -53,7 +53,7 @@ def both(change: Callable[[dict[str, Any]], Any]) -> Prepare:
 
 
 def checkpoint(change: Callable[[Path], object]) -> Prepare:
-    """Does something with the folder ``checkpoints``."""
+    """Applies a change to the folder ``checkpoints``."""
     return lambda place: change(place.run / "checkpoints")
 
 
@@ -71,7 +71,7 @@ def _states_swapped(folder: Path) -> None:
 
 
 def _foreign(place: Place, **changes: Any) -> None:
-    """The checkpoints are those of another configuration, of the same name."""
+    """Replaces the checkpoints by those of another configuration with the same name."""
     import dataclasses
 
     import jax.numpy as jnp
@@ -109,14 +109,14 @@ def _meta(folder: Path) -> None:
 
 
 def _huge(folder: Path) -> None:
-    """The arrays say that they have 10¹² rows."""
+    """Sets the arrays' shapes to 10¹² rows."""
     for path in (folder / str(NEWEST) / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes().replace(b'"shape":[2', b'"shape":[2000000000000'))
 
 
 _D = f"checkpoints/{NEWEST}"
-# what is done to the checkpoints, the command, how it must end, and what the line says
+# change of the checkpoints, command, required end, and error line
 _CHECKPOINTS: dict[str, tuple[Prepare, str, dict[int, Keeps], str]] = {
     "of another algorithm": (lambda place: _foreign(place, algorithm="fomaml"), RESUME, REFUSED, "algorithm was"),
     "with a critic": (lambda place: _foreign(place, algorithm="tmaml"), "evaluate run", REFUSED, "algorithm was"),

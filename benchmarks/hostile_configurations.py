@@ -1,4 +1,4 @@
-"""Configurations of the hostile campaign: damaged, made up, edited by hand."""
+"""Hostile cases with configurations: damaged, forged, edited by hand."""
 
 import json
 from collections.abc import Callable
@@ -24,12 +24,12 @@ def text(change: Callable[[str], str | bytes], name: str = "config.json") -> Pre
 
 
 def written(content: str | bytes, name: str = "config.json") -> Prepare:
-    """Writes a file anew."""
+    """Replaces the content of a file."""
     return text(lambda _: content, name)
 
 
 def config(**changes: Any) -> Prepare:
-    """Edits config.json by hand; a name with a double underscore is a field of a group."""
+    """Edits config.json; a name with a double underscore is a field of a group."""
 
     def change(old: str) -> str:
         data = json.loads(old)
@@ -42,12 +42,12 @@ def config(**changes: Any) -> Prepare:
 
 
 def _cell(name: str, literal: str) -> Prepare:
-    """Puts the text of a value into config.json as it is, which `json.dumps` would not write."""
+    """Inserts the text of a value into config.json, for values that `json.dumps` would not write."""
     return text(lambda old: old.replace(f'"{name}": {json.loads(old)[name]}', f'"{name}": {literal}'))
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
-# what config.json is, and what the line says; all are refused by each script
+# change of config.json, and error line; all scripts must reject it
 _CONFIGS: dict[str, tuple[Prepare, str]] = {
     "nested 100,000 deep": (written(DEEP), "config.json"),
     "with a field nested 100,000 deep": (_cell("iterations", DEEP), "config.json"),

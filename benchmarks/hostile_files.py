@@ -1,4 +1,4 @@
-"""Links and special files of the hostile campaign: what stands where a run keeps its files."""
+"""Hostile cases with links and special files in place of a run's files."""
 
 import functools
 import os
@@ -23,7 +23,7 @@ from benchmarks.hostile_tools import (
 
 
 def _free(path: Path) -> Path:
-    """The path, with nothing there."""
+    """Removes the file at a path and returns the path."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -32,7 +32,7 @@ def _free(path: Path) -> Path:
 
 
 def link(name: str, target: str = "outside/mine") -> Prepare:
-    """A file of the run is a link to what somebody else owns."""
+    """Replaces a file of the run by a link to another user's file."""
 
     def prepare(place: Place) -> None:
         _free(place.run / name).symlink_to(place.path / target)
@@ -41,7 +41,7 @@ def link(name: str, target: str = "outside/mine") -> Prepare:
 
 
 def moved(name: str) -> Prepare:
-    """A file or folder of the run lies outside, with a link to it."""
+    """Moves a file or folder of the run outside, and leaves a link to it."""
 
     def prepare(place: Place) -> None:
         shutil.move(place.run / name, place.path / "outside" / name)
@@ -51,14 +51,14 @@ def moved(name: str) -> Prepare:
 
 
 def fifo(path: Path) -> None:
-    """A pipe that nobody writes to."""
+    """Creates a pipe without a writer."""
     os.mkfifo(_free(path))
 
 
 def bound(path: Path) -> None:
-    """A socket."""
+    """Creates a socket."""
     with socket.socket(socket.AF_UNIX) as one:
-        here = os.open(path.parent, os.O_DIRECTORY)  # a socket's path may have 107 bytes
+        here = os.open(path.parent, os.O_DIRECTORY)  # a socket's path has at most 107 bytes
         try:
             one.bind(f"/proc/self/fd/{here}/{_free(path).name}")
         finally:
@@ -66,12 +66,12 @@ def bound(path: Path) -> None:
 
 
 def device(path: Path, major: int = 1, minor: int = 5) -> None:
-    """By default /dev/zero, which has no end."""
+    """Creates a device, by default /dev/zero, which is infinite."""
     os.mknod(_free(path), 0o020666, os.makedev(major, minor))
 
 
 def folder(path: Path) -> None:
-    """A folder with something in it."""
+    """Creates a folder that is not empty."""
     _free(path).mkdir()
     (path / "mine").write_text("mine\n")
 
@@ -89,13 +89,13 @@ SPECIAL: dict[str, Callable[[Path], object]] = {
 
 
 def at(name: str, what: str) -> Prepare:
-    """A special file stands where the run has a file."""
+    """Replaces a file of the run by a special file."""
     return lambda place: SPECIAL[what](place.run / name)
 
 
 RESUME = "train --resume --folder run"
 
-# file, what stands there, command, how it must end
+# file, its replacement, command, required end
 _SPECIAL: tuple[tuple[str, str, str, dict[int, Keeps]], ...] = (
     ("config.json", "a pipe", RESUME, REFUSED),
     ("config.json", "a socket", "evaluate run", REFUSED),
@@ -129,7 +129,7 @@ _SPECIAL: tuple[tuple[str, str, str, dict[int, Keeps]], ...] = (
     ("renders", "a pipe", "render run", DREW_OR_REFUSED),
 )
 
-# what is a link, command, how it must end
+# linked path, command, required end
 _LINKS: tuple[tuple[Prepare, str, str, dict[int, Keeps]], ...] = (
     (link("metrics.csv"), "metrics.csv to another file", RESUME, REFUSED),
     (moved("metrics.csv"), "metrics.csv to itself elsewhere", RESUME, REFUSED),
@@ -150,7 +150,7 @@ _LINKS: tuple[tuple[Prepare, str, str, dict[int, Keeps]], ...] = (
 
 
 def _elsewhere(place: Place) -> None:
-    """The run lies elsewhere, and `alias` is a link to it."""
+    """Moves the run elsewhere; `alias` is a link to it."""
     (place.path / "alias").symlink_to("run")
 
 

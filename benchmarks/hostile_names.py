@@ -1,10 +1,10 @@
-"""Names and words of the hostile campaign: of run folders, of sweeps and their members, and values of options."""
+"""Hostile cases with names of run folders, sweeps and members, and with option values."""
 
 from pathlib import Path
 
 from benchmarks.hostile_tools import DONE, DREW, EITHER, EVERY, ITERATIONS, REFUSED, SETTINGS, Case, Keeps, Place
 
-# name of a run folder → how it must end
+# name of a run folder → required end
 _FOLDERS: dict[str, dict[int, Keeps]] = {
     "lr[0.1]": EITHER,
     "]b[": EITHER,
@@ -48,12 +48,12 @@ def _named(name: str) -> str:
 
 
 def _shown(name: str) -> str:
-    """What stdout must hold of a name; of one that no terminal can show, nothing in particular."""
+    """Text that stdout must contain for a name; empty for names that terminals cannot show."""
     return name if name.isprintable() and name.strip() else ""
 
 
 _FRESH = ("lr[0.1]", "x[/red]y", "a\\b", "größe-日本")
-"""That training starts in, not only goes on in."""
+"""names of folders for a new run as well, not only for resuming"""
 
 
 def _folders() -> list[Case]:
@@ -118,10 +118,10 @@ def _no_folders() -> list[Case]:
 
 
 _BOUND = 'ulimit -v 12000000; exec "$@"'
-"""So that a word that asks for all memory does not get it."""
+"""memory limit, for values that would allocate all memory"""
 
 _DEEP = "(" * 5000 + ")" * 5000
-# arguments of train.py → what the line must say; the run is unable to start
+# arguments of train.py → error line; the run must not start
 _WORDS: dict[str, tuple[tuple[str, ...], str]] = {
     "a task of 100,000 letters": (("--task", "x" * 100_000), "^error: "),
     "a task that is markup": (("--task", "[/red]"), r"\[/red\]"),
@@ -169,7 +169,7 @@ def _words() -> list[Case]:
     ]
 
 
-# arguments of sweep.py before the --, and what the line must say
+# arguments of sweep.py before the --, and error line
 _SWEEPS: dict[str, tuple[tuple[str, ...], str]] = {
     "a value that is a path": (("--grid", "baseline=../../outside,zero"), "unknown baseline"),
     "a value that is markup": (("--grid", "surrogate=[/red],dice"), r"unknown surrogate '\[/red\]'"),

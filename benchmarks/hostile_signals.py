@@ -1,4 +1,4 @@
-"""Signals of the hostile campaign, at every phase of a script, and sweeps that are killed and crowded."""
+"""Hostile cases with signals in all phases of a script, and with killed and concurrent sweeps."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Moment = Callable[[Run, Place], bool]
 
 
 def loaded(library: str) -> Moment:
-    """While imports are under way: a part of this library is in memory."""
+    """During the imports: when a shared library with this name is loaded."""
 
     def there(run: Run, place: Place) -> bool:
         def mapped() -> bool:
@@ -41,25 +41,25 @@ def loaded(library: str) -> Moment:
 
 
 def compiling(run: Run, place: Place) -> bool:
-    """After all is set up, before the first iteration."""
+    """After the setup, before the first iteration."""
     came = run.until(lambda: "results go to" in run.output)
     time.sleep(0.2)
     return came
 
 
 def training(run: Run, place: Place) -> bool:
-    """Some iterations later."""
+    """After some more iterations."""
     before = rows(place.run)
     return run.until(lambda: rows(place.run) > before + 2 * EVERY)
 
 
 def writing(run: Run, place: Place) -> bool:
-    """A checkpoint is on its way to the disk."""
+    """During the write of a checkpoint."""
     return run.until(lambda: rows(place.run) > 3 * EVERY and unfinished(place.run))
 
 
 def evaluating(run: Run, place: Place) -> bool:
-    """Trained to its end, and not evaluated yet."""
+    """After the training, before the evaluation."""
     return run.until(lambda: "trained for" in run.output)
 
 
@@ -71,7 +71,7 @@ def drawing(run: Run, place: Place) -> bool:
 
 
 def sent(moment: Moment, *signals: signal.Signals) -> Callable[[Run, Place], bool]:
-    """Sends signals at a moment, one right after the other."""
+    """Sends signals in immediate succession at a time."""
 
     def disturb(run: Run, place: Place) -> bool:
         came = moment(run, place)
@@ -83,13 +83,13 @@ def sent(moment: Moment, *signals: signal.Signals) -> Callable[[Run, Place], boo
 
 
 def _ends(signum: signal.Signals, keeps: Keeps) -> dict[int, Keeps]:
-    """By the signal or, better, with the status that stands for it."""
+    """Allowed statuses: killed by the signal or, better, the corresponding exit status."""
     return {128 + signum: keeps} if signum == signal.SIGINT else {128 + signum: keeps, -signum: keeps}
 
 
 _INT, _TERM, _HUP, _KILL = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL
 _LONG = ("--override", "--iterations", "100000")
-# phase → command, moment, the iteration at which the run was stopped before, what must hold, further words, variables
+# phase → command, time, iteration of the previous stop, requirement, further arguments, variables
 _PHASES: dict[str, tuple[str, Moment, int | None, Keeps, tuple[str, ...], dict[str, str | None]]] = {
     "imports, train": (RESUME, loaded("numpy"), ITERATIONS - EVERY, "unchanged", (), {}),
     "imports, evaluate": ("evaluate run", loaded("jaxlib"), ITERATIONS, "unchanged", (), {}),
@@ -151,7 +151,7 @@ def _signals() -> list[Case]:
 
 
 def _resumed() -> list[Case]:
-    """Stopped and then trained to the end."""
+    """Stopped and then resumed to the end."""
     return [
         Case(
             kind="signals",
@@ -174,7 +174,7 @@ def _resumed() -> list[Case]:
 
 
 def _paused(run: Run, place: Place) -> bool:
-    """Stopped as by Ctrl-Z, and continued."""
+    """Suspended as by Ctrl-Z, and continued."""
     came = training(run, place)
     run.send(signal.SIGSTOP)
     time.sleep(0.5)
@@ -188,7 +188,7 @@ _MEMBER = "patience=5"
 
 
 def swept(*changes: Prepare) -> tuple[Prepare, ...]:
-    """The place of a sweep that was made and has no member yet, with changes."""
+    """Creates a sweep without members, with changes."""
 
     def prepare(place: Place) -> None:
         place.run.mkdir()
@@ -200,7 +200,7 @@ def swept(*changes: Prepare) -> tuple[Prepare, ...]:
 
 
 def inside(name: str, content: str | bytes) -> Prepare:
-    """A file in the sweep's folder."""
+    """Writes a file to the sweep's folder."""
 
     def prepare(place: Place) -> None:
         path = place.run / name
@@ -211,19 +211,19 @@ def inside(name: str, content: str | bytes) -> Prepare:
 
 
 def special(name: str, make: Callable[[Path], object]) -> Prepare:
-    """A special file in the sweep's folder."""
+    """Creates a special file in the sweep's folder."""
     return lambda place: make(place.run / name)
 
 
 class _Touch:
-    """What a pickle of ours does to whoever loads it."""
+    """A pickle that runs code when loaded."""
 
     def __reduce__(self):
         return os.system, ("touch pwned",)
 
 
 _DEEP = "[" * 100_000 + "]" * 100_000
-# what is wrong with the sweep's folder → how it ends, what the line says; refused before any member starts
+# fault of the sweep's folder → required end and error line; rejected before any member starts
 _BAD: dict[str, tuple[tuple[Prepare, ...], str]] = {
     "sweep.json is a list": (swept(inside("sweep.json", "[]")), "sweep.json is damaged"),
     "sweep.json is nested deep": (swept(inside("sweep.json", _DEEP)), "sweep.json is damaged"),
@@ -253,7 +253,7 @@ _BAD: dict[str, tuple[tuple[Prepare, ...], str]] = {
 
 _TRAINS = f"until [ -s run/{_MEMBER}/metrics.csv ]; do sleep 0.05; done"
 _AGAIN = '"$@" >/dev/null 2>&1 & p=$!; {}; kill -{} $p; {{ wait $p; }} 2>/dev/null; sleep {}; exec "$@"'
-"""A sweep is ended while its first member trains, and the same command goes on."""
+"""Ends a sweep while its first member trains; the same command continues it."""
 
 
 def _sweeps() -> list[Case]:

@@ -1,4 +1,4 @@
-"""Terminals and locales of the hostile campaign: where a script talks, and in which letters."""
+"""Hostile cases with terminals, output streams and locales."""
 
 from typing import Any
 

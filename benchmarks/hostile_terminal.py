@@ -1,4 +1,4 @@
-"""A terminal for a process that thinks that somebody looks at it."""
+"""Pseudo-terminals for processes."""
 
 import contextlib
 import fcntl
@@ -13,12 +13,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def terminal(rows: int, columns: int, log: Path) -> Iterator[int]:
-    """The end that a process writes to, within the context; what it writes is read by a thread, and goes to a file."""
+    """Context manager for the process's end of a pseudo-terminal; a thread copies the output to a file."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read() -> None:
-        with log.open("ab") as file, contextlib.suppress(OSError):  # the error that says that nobody writes any more
+        with log.open("ab") as file, contextlib.suppress(OSError):  # raised when the process's end is closed
             while data := os.read(ours, 65536):
                 file.write(data)
                 file.flush()

@@ -1,6 +1,6 @@
-"""What the hostile campaign is made of: a case, the place where it happens, and the judge of what it left there.
+"""Tools of the hostile cases: case definitions, folders, execution and checks.
 
-Importing this module loads no JAX: the table of cases is read by tests and documentation too.
+Importing this module does not import JAX: tests and docs read the table of cases.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ KEEPS: dict[Keeps, str] = {
     "pictures": "evaluated or drawn; all else of the run unchanged",
     "sweep": "every member finished, and its checkpoint sound",
 }
-"""What must hold of the files; in each case nothing outside of the folder of the run or the sweep may change."""
+"""Conditions on files; nothing outside the folder of the run or the sweep may change in any case."""
 
 DONE: dict[int, Keeps] = {0: "whole"}
 DREW: dict[int, Keeps] = {0: "pictures"}
@@ -49,7 +49,7 @@ DREW_OR_REFUSED = DREW | REFUSED
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """The folder that a case happens in: ``run``, and ``outside``, which belongs to somebody else."""
+    """The folder of a case: ``run``, and ``outside``, which belongs to another user."""
 
     path: Path
     lab: "Lab"
@@ -57,12 +57,12 @@ class Place:
 
     @property
     def run(self) -> Path:
-        """Of the run, or of the sweep."""
+        """Folder of the run, or of the sweep."""
         return self.path / self.folder
 
     @property
     def top(self) -> Path:
-        """What of it is in the place itself, where its name has several parts."""
+        """The first part of the folder's path below the place."""
         return self.path / Path(self.folder).parts[0]
 
 
@@ -71,53 +71,53 @@ Prepare = Callable[[Place], object]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is done, and what must hold: of the exit status, of stderr, and of the files.
+    """A command under certain conditions, and requirements on its exit status, stderr, and files.
 
-    In each case stderr is at most one line, and none at status 0; no traceback is printed anywhere; the process ends in
-    time, and none that it started outlives it.
+    In all cases, stderr has at most one line, and none for status 0; there is no traceback; the process ends in time
+    and leaves no child processes.
     """
 
     kind: str
     name: str
-    """distinct within the campaign"""
+    """unique name"""
     command: str
-    """a script's name and its arguments, as a shell would read them"""
+    """a script's name and its arguments, in shell syntax"""
     words: tuple[str, ...] = ()
-    """further arguments, as they are"""
+    """further arguments, verbatim"""
     ends: Mapping[int, Keeps]
-    """the exit statuses that are allowed, negative for a signal's, and what then must hold of the files"""
+    """allowed exit status (negative for a signal) → required condition on the files"""
     says: str = ""
-    """pattern of the line on stderr, where there is one"""
+    """pattern of the line on stderr, if any"""
     shows: str = ""
-    """a text that stdout holds where the status is 0"""
+    """text that stdout must contain for status 0"""
     start: int | None = ITERATIONS - EVERY
-    """the iteration at which the run was stopped before; ITERATIONS: it is finished; None: there is none"""
+    """iteration at which the existing run was stopped; ITERATIONS: it is finished; None: there is no run"""
     folder: str = "run"
     """of the run"""
     prepare: tuple[Prepare, ...] = ()
-    """what is done to the place before"""
+    """changes the place before the start"""
     environment: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-    """variables, None to unset one"""
+    """environment variables; None unsets one"""
     shell: str = 'exec "$@"'
-    """what bash does with the command, such as closing a stream"""
+    """bash template for the command, for example to close a stream"""
     terminal: tuple[int, int] | None = None
-    """rows and columns of a terminal that stdout is"""
+    """rows and columns, if stdout is a terminal"""
     disturb: Callable[[Run, Place], object] | None = None
-    """what is done while it runs; false if the moment never came"""
+    """action during the run; returns whether it took place"""
     then: bool = False
-    """whether the run is resumed afterwards, to the undisturbed run's end"""
+    """whether to resume the run afterwards, to the reference's final state"""
     disk: int | None = None
-    """KiB of the disk that the place is on beyond what is on it"""
+    """free KiB on the disk of the place"""
     inodes: bool = False
-    """whether that disk is out of inodes instead of blocks"""
+    """whether the disk lacks inodes instead of blocks"""
     root: bool = False
-    """whether only root can try it"""
+    """whether it needs root"""
 
 
 def inventory(folder: Path, without: Path | None = None) -> dict[str, object]:
-    """Every file, folder, link and special file below a folder with its mode and content; links are not followed.
+    """All files, folders, links and special files below a folder with mode and content, without following links.
 
-    A lock's content, which names the last owner, is left out.
+    The content of locks, which names the last owner, is omitted.
     """
     found: dict[str, object] = {}
     for directory, folders, names in os.walk(folder):
@@ -137,18 +137,18 @@ def inventory(folder: Path, without: Path | None = None) -> dict[str, object]:
 
 
 def changed(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """Names of what is new, gone or different."""
+    """Names of new, missing and changed entries."""
     return [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
 
 
 def survivors(session: int) -> list[int]:
-    """Processes of a session that still run."""
+    """Running processes of a session."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
                 state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except (OSError, ValueError):  # it ended meanwhile
+            except (OSError, ValueError):  # it ended in the meantime
                 continue
             if int(fields[2]) == session and state not in "ZX":
                 found.append(int(entry.name))
@@ -156,7 +156,7 @@ def survivors(session: int) -> list[int]:
 
 
 def command_of(case: Case) -> list[str]:
-    """The command line of a case, in bash, which does not see the variables of the case."""
+    """The command line of a case for bash, which itself does not get the variables of the case."""
     script, *arguments = shlex.split(case.command)
     program = [sys.executable, str(ROOT / "experiments" / f"{script}.py")]
     if script == "python":
@@ -169,7 +169,7 @@ def command_of(case: Case) -> list[str]:
 
 
 def start(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> Run:
-    """Starts the process of a case, in a session of its own."""
+    """Starts the process of a case in a new session."""
     options: dict[str, Any] = {"cwd": place.path, "start_new_session": True}
     if case.terminal is None:
         return Run(command_of(case), environment, log, **options)
@@ -180,7 +180,7 @@ def start(case: Case, place: Place, environment: Mapping[str, str], log: Path) -
 
 
 def judge(case: Case, place: Place, environment: Mapping[str, str], log: Path) -> tuple[str, ...]:
-    """Does what the case says, and returns every promise that was not kept."""
+    """Runs a case; returns the broken promises."""
     promise = Promises()
     before, inside = inventory(place.path, place.top), inventory(place.run)
     existed = place.run.exists()
@@ -210,7 +210,7 @@ def judge(case: Case, place: Place, environment: Mapping[str, str], log: Path) -
 
 
 def _alive(run: Run) -> list[int]:
-    """Processes that outlive the command by more than a moment; they are ended."""
+    """Returns and kills processes that outlive the command by some time."""
     limit = time.monotonic() + 3.0
     while (found := survivors(run.process.pid)) and time.monotonic() < limit:
         time.sleep(0.05)
@@ -223,7 +223,7 @@ _PICTURES = ("evaluation", "adaptation", "renders")
 
 
 def _kept(keeps: Keeps, place: Place, before: dict[str, object] | None, promise: Promises) -> None:
-    """Whether the files are as they must be."""
+    """Checks the condition on the files."""
     folder, after = place.run, inventory(place.run)
     if keeps == "unchanged":
         there = folder.exists() or folder.is_symlink()
@@ -241,13 +241,13 @@ def _kept(keeps: Keeps, place: Place, before: dict[str, object] | None, promise:
 
 
 def _trained(keeps: Keeps, place: Place, promise: Promises) -> None:
-    """Whether checkpoints and rows are those of the undisturbed run."""
+    """Checks that checkpoints and rows equal the reference's."""
     lab, folder = place.lab, place.run
     members = [path for path in sorted(folder.iterdir()) if (path / "config.json").is_file()]
     for run in members if keeps == "sweep" else [folder]:
         try:
             iteration = lab.kept(run, promise)
-        except Exception as error:  # whatever it is: no checkpoint can be read
+        except Exception as error:  # any error: the checkpoint cannot be read
             promise(False, f"no checkpoint can be read: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             continue
         if keeps != "sound":
@@ -277,7 +277,7 @@ def everybodys_python() -> bool:
 
 
 def tried(case: Case, lab: "Lab") -> tuple[str, ...] | None:
-    """Tries a case in a new place; returns every promise that was not kept, or None where it cannot be tried here."""
+    """Runs a case in a new place; returns the broken promises, or None if it cannot run here."""
     if (case.root or case.disk is not None) and os.geteuid():
         return None
     if "setpriv" in case.shell and not everybodys_python():
@@ -302,7 +302,7 @@ def tried(case: Case, lab: "Lab") -> tuple[str, ...] | None:
 
 
 def prepared(case: Case, path: Path, lab: "Lab") -> Place:
-    """The place as the case finds it."""
+    """Creates the place of a case."""
     place = Place(path, lab, case.folder)
     (path / "outside").mkdir()
     (path / "outside" / "mine").write_text("mine\n")

@@ -1,4 +1,4 @@
-"""Surroundings of the hostile campaign: owners, quotas, clocks."""
+"""Hostile cases with owners, quotas and clocks."""
 
 import os
 from typing import Any
@@ -26,7 +26,7 @@ _NOBODY = 'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
 
 
 def _owned(owner: int = 65534) -> Prepare:
-    """The place belongs to nobody, or to somebody, and not to root."""
+    """Gives the place to the user nobody, or to another user, instead of root."""
 
     def prepare(place: Place) -> None:
         for path in [place.path, *place.path.rglob("*")]:
@@ -36,11 +36,11 @@ def _owned(owner: int = 65534) -> Prepare:
 
 
 def mode(bits: int, name: str = ".") -> Prepare:
-    """Permissions of a part of the run."""
+    """Changes the permissions of a part of the run."""
     return lambda place: (place.run / name).chmod(bits)
 
 
-# what is owned by whom, the command, how it must end, and what the line says; all are tried by nobody
+# owners, command, required end, and error line; all run as the user nobody
 _OWNERS: dict[str, tuple[tuple[Prepare, ...], str, dict[int, Keeps], str]] = {
     "root's run": ((), RESUME, REFUSED, "[Pp]ermission denied"),
     "root's run ": ((), "evaluate run", REFUSED, "[Pp]ermission denied"),
@@ -211,7 +211,7 @@ def _quotas() -> list[Case]:
 
 
 def _dated(seconds: float) -> Prepare:
-    """Every file of the place has this date."""
+    """Sets the date of all files of the place."""
 
     def prepare(place: Place) -> None:
         for path in [place.path, *place.path.rglob("*")]:

@@ -1,11 +1,11 @@
-"""An update rule learned on small tasks of several kinds, against actor-critic tuned for each family of tasks.
+"""An update rule meta-learned on several families of small tasks, against actor-critic tuned for each family.
 
-python benchmarks/lpg.py                                          # learns the rule, then compares; --help lists sizes
+python benchmarks/lpg.py                                          # meta-learns, then compares; --help lists sizes
 python benchmarks/lpg.py --learn-from tabular-mdp                 # learns from one family
-python benchmarks/lpg.py --rules benchmarks/results/lpg-rules     # compares only, with rules learned before
+python benchmarks/lpg.py --rules benchmarks/results/lpg-rules     # only compares, with existing rules
 
-Agents of both kinds have the same policy network, are born alike, and see as many episodes. All step sizes are chosen
-on tasks of the training split, by shorter lives; the comparison is on the test split, paired by task.
+Both kinds of agents have the same policy network, initialisation and number of episodes. All step sizes are chosen on
+tasks of the training split, by shorter lifetimes; the comparison is on the test split, paired by task.
 """
 
 import dataclasses
@@ -32,9 +32,9 @@ from metarl_jax.inner import Fast
 from metarl_jax.lifelong import assemble_lives
 
 RATES = (0.03, 0.1, 0.3, 1.0, 2.0, 4.0, 8.0, 16.0)
-"""step sizes to choose from"""
+"""candidate step sizes"""
 CRITIC_RATES = (0.3, 0.03)
-"""those of the value network, in units of the policy's"""
+"""candidate step sizes of the value network, relative to the policy's"""
 FAMILIES: dict[str, dict[str, Any]] = {
     "tabular-mdp": {"name": "tabular-mdp"},
     "tabular-mdp, 20 states, 20 steps": {"name": "tabular-mdp", "states": 20, "horizon": 20},
@@ -42,38 +42,38 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "grid-nav": {"name": "grid-nav"},
     "point-nav": {"name": "point-nav"},
 }
-"""tabular-mdp and point-robot: unseen tasks of what a rule is learned from; the second and grid-nav: other sizes and
-horizons; point-nav: another family, whose episodes are five times as long and end at the goal"""
+"""tabular-mdp and point-robot: unseen tasks of the training families; the second and grid-nav: other sizes and
+horizons; point-nav: another family, with episodes that are five times as long and end at the goal"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(Sizes):
     learn_from: tuple[str, ...] = tuple(LEARNED_FROM)
-    """families that the rule is learned from, all at once"""
+    """families for meta-learning, used together"""
     iterations: int = 3600
-    """meta-updates, each of which moves θ once for every family"""
+    """meta-updates, each with one step of θ per family"""
     snapshots: tuple[int, ...] = (225, 450, 900, 1800)
-    """meta-updates after which the rule is compared too, by lives of `tuning_updates`"""
+    """additional evaluations after these numbers of meta-updates, with lifetimes of `tuning_updates`"""
     updates: int = 2000
-    """of a life in the comparison"""
+    """updates per lifetime in the comparison"""
     tuning_updates: int = 200
-    """of a life by which step sizes are chosen"""
+    """updates per lifetime for the choice of step sizes"""
     eval_tasks: int = 24
-    """unseen tasks of each family, a multiple of the next"""
+    """unseen tasks per family, a multiple of `tuning_tasks`"""
     tuning_tasks: int = 12
-    """other tasks, on which step sizes are chosen"""
+    """separate tasks for the choice of step sizes"""
     families: tuple[str, ...] = tuple(FAMILIES)
-    """what to compare on"""
+    """families of the comparison"""
     rules: Path | None = None
-    """folder of rules learned before, to leave the learning out"""
+    """folder of existing rules, instead of meta-learning"""
     output: Path = Path("benchmarks/results/lpg.json")
-    """figures; beside it .png, the picture, and the folder of the rules"""
+    """JSON output file; the plot and the folder of rules have the same stem"""
 
 
 def actor_critic(
     env: TaskEnv, arguments: Arguments, updates: int, normalized: bool, rate: jax.Array, critic_rate: jax.Array
 ) -> MetaAlgorithm:
-    """Policy gradients of generalised advantages (λ = 0.95) with a value network that learns beside the policy."""
+    """Policy gradients with generalised advantages (λ = 0.95) and a value network learned at the same time."""
     critic = inner.value_network(
         env.observation_size, env.horizon, hidden=arguments.hidden, outer_weight=0.0, inner_weight=1.0, residual=False
     )
@@ -104,7 +104,7 @@ Lives = Callable[..., np.ndarray]
 
 
 def lives(make: Callable[..., MetaAlgorithm], key: jax.Array, size: int) -> Callable[[Any], Lives]:
-    """``θ → lives`` of all tasks, `size` at a time, by one compiled program, with the same draws whatever lives."""
+    """``θ → lifetimes`` of all tasks, `size` at a time, by one compiled program with fixed random draws."""
 
     @jax.jit
     def some(theta, keys, tasks, *rates):
@@ -122,7 +122,7 @@ def lives(make: Callable[..., MetaAlgorithm], key: jax.Array, size: int) -> Call
 
 
 def best(run: Lives, tasks: Any, choices: Sequence[tuple[float, ...]]) -> tuple[tuple[float, ...], float]:
-    """The step sizes with the highest mean return over a life, and that return; NaN counts as the worst."""
+    """The step sizes with the highest mean return over a lifetime, and that return; NaN is the worst."""
     scores = [float(np.nan_to_num(run(tasks, *rates).mean(), nan=-np.inf)) for rates in choices]
     index = int(np.argmax(scores))
     return choices[index], scores[index]
@@ -134,7 +134,7 @@ def interval(values: np.ndarray) -> list[float]:
 
 
 def compare(family: str, rules: Sequence[Rule], arguments: Arguments) -> dict[str, Any]:
-    """Lives by actor-critic and by the rules on unseen tasks of a family; the last rule lives long."""
+    """Lifetimes of actor-critic and of the rules on unseen tasks of a family; longer ones for the last rule."""
     env, test = (mrl.envs.make(split=split, **FAMILIES[family]) for split in ("train", "test"))
     *task_keys, life_key = jax.random.split(jax.random.key(arguments.seed + 2), 3)
 
@@ -185,12 +185,12 @@ def compare(family: str, rules: Sequence[Rule], arguments: Arguments) -> dict[st
 
 
 def smoothed(curve: np.ndarray) -> np.ndarray:
-    """Means over about 300 stretches of updates, so that a life of thousands is a short list."""
+    """Means over about 300 blocks of updates, to shorten long lifetimes."""
     return np.array([part.mean() for part in np.array_split(curve, min(300, len(curve)))])
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Above: lives of each family. Below: what more meta-training changes of the gain over actor-critic."""
+    """Plots lifetimes per family (above), and the gain over actor-critic against meta-training (below)."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -234,7 +234,7 @@ def main(arguments: Arguments) -> None:
             raise SystemExit(f"{name!r} is none of {', '.join(map(repr, known))}")
     if arguments.rules is not None and not list(arguments.rules.glob("rule-*.npz")):
         raise SystemExit(f"{arguments.rules} has no rule-*.npz")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)  # now, and not after minutes
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)  # fail now, not after minutes
     if arguments.rules is None:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"learning a rule from {', '.join(arguments.learn_from)}; {machine}; {date.today()}")

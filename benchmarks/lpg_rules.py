@@ -1,4 +1,4 @@
-"""Update rules: how one is learned for `benchmarks/lpg.py`, from one family of tasks or from several at once."""
+"""Meta-learning of update rules for `benchmarks/lpg.py`, from one or several families of tasks."""
 
 import dataclasses
 import json
@@ -19,25 +19,25 @@ LEARNED_FROM: dict[str, tuple[dict[str, Any], float]] = {
     "grid-nav, 4 × 4, 12 steps": ({"name": "grid-nav", "size": 4, "horizon": 12}, 1.0),
     "point-robot": ({"name": "point-robot"}, 0.5),
 }
-"""What a rule can be learned from, and the step size α of the agents there, about what actor-critic likes best."""
+"""Families for meta-learning with the agents' step sizes α, which are about the best ones of actor-critic."""
 BLOCK = 25
-"""meta-updates between two points of the curve; sizes are multiples of it"""
+"""meta-updates between two points of the curve; numbers of meta-updates are multiples of it"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """What a rule and its agents are made of."""
+    """Sizes of a rule and its agents."""
 
     tasks: int = 32
-    """agents of a family that live at a time"""
+    """parallel agents per family"""
     episodes: int = 16
-    """environments of each"""
+    """environments per agent"""
     lifetime: int = 150
-    """updates of a life while the rule is learned"""
+    """updates per lifetime in meta-learning"""
     hidden: tuple[int, ...] = (32,)
     """layers of policies, predictions and values"""
     min_std: float = 0.3
-    """least standard deviation of continuous actions"""
+    """minimum standard deviation of continuous actions"""
     rule_size: int = 32
     """LSTM units of the rule"""
     prediction_size: int = 8
@@ -45,13 +45,13 @@ class Sizes:
     outer_lr: float = 1e-3
     """Adam's rate for the rule"""
     max_agent_gradient_norm: float = 1.0
-    """limit of an agent's own gradient; those of 32 agents of point-robot once ran from 0.04 to 8e7"""
+    """maximum norm of an agent's gradient; those of 32 agents on point-robot were between 0.04 and 8e7"""
     seed: int = 0
-    """of everything"""
+    """random seed"""
 
 
 class Rule(NamedTuple):
-    """θ after so many meta-updates."""
+    """θ after a number of meta-updates."""
 
     iterations: int
     theta: Any
@@ -75,12 +75,12 @@ def learned(env: TaskEnv, sizes: Sizes, updates: int, rate: jax.Array | float) -
 
 
 def agents(env: TaskEnv, sizes: Sizes) -> dict[str, Any]:
-    """The policy's options: one that is nearly certain of continuous actions makes a long chain of updates chaotic."""
+    """The policy's options; a nearly deterministic continuous policy would make long chains of updates chaotic."""
     return {"hidden": sizes.hidden} | ({} if env.discrete else {"min_std": sizes.min_std})
 
 
 def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOptimizer:
-    """φ ← φ − α ∇φ with an α that may be traced: one program for all step sizes. A critic's is α times its own."""
+    """φ ← φ − α ∇φ with a traced α: one program for all step sizes. A critic's rate is multiplied by α."""
 
     def update(gradient, state, params, learned=()):
         rates = {name: rate * critic if name == "critic" else rate for name in params}
@@ -94,11 +94,11 @@ def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOp
 
 
 def learn_rules(families: Sequence[str], iterations: int, snapshots: Sequence[int], sizes: Sizes, folder: Path) -> None:
-    """Learns from all families at once, into a folder of its own, without the rules of before.
+    """Meta-learns from all families together, in a new folder.
 
-    Writes θ after each of `snapshots` meta-updates and after the last, and curve.json, a curve of learning.
+    Writes θ after each of `snapshots` meta-updates and after the last, and the learning curve as curve.json.
 
-    A meta-update moves θ once for every family. The curve has, for every family, the mean return of agents of all ages.
+    A meta-update is one step of θ per family. The curve is the mean return per family of agents of all ages.
     """
     for number in (iterations, *snapshots):
         if number % BLOCK:
@@ -135,7 +135,7 @@ def save_rule(path: Path, theta: Any) -> None:
 
 
 def load_rules(folder: Path, like: Any) -> list[Rule]:
-    """What `learn_rules` wrote, in the order of learning; `like` is a tree of θ's shape."""
+    """Reads the results of `learn_rules`, in the order of learning; `like` is a tree with the structure of θ."""
     rules = []
     for path in folder.glob("rule-*.npz"):
         with np.load(path) as stored:

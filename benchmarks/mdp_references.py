@@ -1,11 +1,11 @@
-"""What planners that know the prior earn in the random MDPs of Duan et al. (2016), beside which `rl2` is to be read.
+"""Returns of planners that know the prior in the random MDPs of Duan et al. (2016), as references for `rl2`.
 
 python benchmarks/mdp_references.py                  # 10,000 MDPs of 10 states and 5 actions, ten episodes of ten steps
 
-All know that P(·|x, a) ~ Dirichlet(1) and R(x, a) ~ N(1, 1), with unit noise, and keep the exact posterior. At the
-start of an episode each plans for its ten steps by dynamic programming: posterior sampling (Strens 2000; Osband et al.
-2013, arXiv:1306.0940) in one draw of it, the greedy one in its mean, the informed one in the MDP itself. NumPy, and
-nothing of the library.
+All know that P(·|x, a) ~ Dirichlet(1) and R(x, a) ~ N(1, 1), with unit noise, and use the exact posterior. At the
+start of an episode, each plans for its ten steps by dynamic programming: posterior sampling (Strens 2000; Osband et al.
+2013, arXiv:1306.0940) in a sample of the posterior, the greedy planner in its mean, the informed one in the true MDP.
+NumPy only, no library code.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 States = np.ndarray
-"""[M] where each of M MDPs is"""
+"""[M] current state of each of M MDPs"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Arguments:
 
 
 def plan(transition: np.ndarray, reward: np.ndarray, horizon: int) -> np.ndarray:
-    """The optimal action [T, M, X] for every step, by backward induction; P [M, X, A, X], R [M, X, A]."""
+    """Optimal actions [T, M, X] per step, by backward induction; P [M, X, A, X], R [M, X, A]."""
     value, chosen = np.zeros(reward.shape[:2]), []
     for _ in range(horizon):
         worth = reward + np.einsum("mxay,my->mxa", transition, value)
@@ -50,7 +50,7 @@ def dirichlet(random: np.random.Generator, counts: np.ndarray) -> np.ndarray:
 
 
 def returns(arguments: Arguments, planner: str) -> np.ndarray:
-    """[M, H] return of every episode."""
+    """[M, H] return of each episode."""
     a, random = arguments, np.random.default_rng(arguments.seed)
     shape, every = (a.mdps, a.states, a.actions), np.arange(a.mdps)
     transition, mean = dirichlet(random, np.ones((*shape, a.states))), 1 + random.normal(size=shape)

@@ -1,4 +1,4 @@
-"""Working memory that XLA plans for one outer gradient, with and without recomputation and task chunks. Nothing is run.
+"""Working memory that XLA plans for one outer gradient, with and without recomputation and task chunks.
 
 python benchmarks/memory.py      # five inner steps of 40 tasks × 40 episodes × 200 steps, a 100 × 100 policy
 """
@@ -29,13 +29,13 @@ class Arguments:
     hidden: tuple[int, ...] = (100, 100)
     """layers of the policy"""
     task_chunk: int = 4
-    """tasks at a time, where they are chunked"""
+    """tasks per chunk, if chunked"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
 
 
 def planned_bytes(arguments: Arguments, **memory) -> int:
-    """Temporary bytes of the compiled ∇_θ loss(θ; data); the data themselves are its argument and not counted."""
+    """Temporary bytes of the compiled ∇_θ loss(θ; data), without its arguments such as the data."""
     env = mrl.envs.make("point-nav", horizon=arguments.horizon)
     parts = build_parts(
         env,

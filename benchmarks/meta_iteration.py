@@ -1,15 +1,15 @@
-"""Time of a meta-iteration beside the bare simulation of as many environment steps, and its split by phase.
+"""Time of a meta-iteration, relative to simulating the same number of environment steps, and its split by phase.
 
 python benchmarks/meta_iteration.py
 python benchmarks/meta_iteration.py --repeats 9 --output benchmarks/results/meta_iteration.json
-python benchmarks/meta_iteration.py --backends spring mujoco    # ProMP on cheetah-dir on each, and nothing else
+python benchmarks/meta_iteration.py --backends spring mujoco    # only ProMP on cheetah-dir on each
 
-Everything runs in one process; what is compared alternates, so that a noisy machine disturbs both alike, and ratios are
-of neighbouring measurements. CPU-seconds are of all threads.
+Everything runs in one process. Compared programs alternate, so that noise affects them equally, and ratios are of
+neighbouring measurements. CPU-seconds are of all threads.
 
-The floor beside a figure is what the matrix products alone would take at the rate that one such product reaches in this
-process, plus the collection as it is. An epoch is twelve times the products of one forward pass over a stage: a pass
-on D₀ and one on D₁, the inner gradient (two), and the backward pass through both and the gradient (eight).
+The reported lower bound is the time of the matrix products alone, at the rate of a single such product in this process,
+plus the measured collection. An epoch is twelve times the products of one forward pass over a stage: a pass on D₀ and
+one on D₁, the inner gradient (two), and the backward pass through both and the gradient (eight).
 """
 
 import dataclasses
@@ -30,9 +30,8 @@ import tyro
 import metarl_jax as mrl
 
 # CPU-seconds of all processes per meta-iteration of 20 tasks × 20 episodes × 100 steps with one inner step, on two
-# cores, November 2026, as measured for this project: the reference that ours stands beside, not something run here.
-# Neither can be installed by pip: both are repositories, and need TensorFlow 1 or a Gym from before 2022, which no
-# Python that JAX runs on has.
+# cores, November 2026, as measured for this project: a reference, which is not run here. Neither can be installed by
+# pip: both are repositories that need TensorFlow 1 or a Gym from before 2022, which no Python supported by JAX has.
 PEERS = {
     "point-nav": {"pytorch-maml-rl (MAML-TRPO)": 5.7, "ProMP on TF1 (ProMP)": 5.5, "ProMP on TF1 (MAML-TRPO)": 8.7},
 }
@@ -41,7 +40,7 @@ PEERS = {
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     repeats: int = 5
-    """measurements of each side"""
+    """number of measurements per side"""
     tasks: int = 20
     """B"""
     episodes: int = 20
@@ -49,15 +48,15 @@ class Arguments:
     horizon: int = 100
     """T"""
     cheetah: bool = True
-    """measure the ratio on cheetah, which takes a minute to compile and one to run"""
+    """measure the ratio on cheetah: one minute to compile, one to run"""
     backends: tuple[str, ...] = ()
-    """measure instead a meta-iteration of promp on cheetah-dir@promp2019 on each of these, one after the other"""
+    """measure only a meta-iteration of promp on cheetah-dir@promp2019, on each of these backends"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of one call, until its results are there."""
+    """Wall-clock and CPU seconds of one call, until its results are available."""
     wall, cpu = time.perf_counter(), time.process_time()
     jax.block_until_ready(function())
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -69,7 +68,7 @@ def alternate(repeats: int, *functions: Callable[[], Any]) -> np.ndarray:
 
 
 def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[jax.Array], jax.Array]:
-    """`stages` × `horizon` steps of `batch` environments under random actions: no policy, no data kept, no learning."""
+    """`stages` × `horizon` steps of `batch` environments under random actions: no policy, stored data or learning."""
 
     def simulate(key):
         tasks = jax.vmap(env.sample_task)(jax.random.split(key, batch))
@@ -91,13 +90,13 @@ def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Calla
 
 
 def bare_simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[], Any]:
-    """`simulation`, each call with a key of its own."""
+    """`simulation`, with a new key per call."""
     jitted, keys = jax.jit(simulation(env, batch, horizon, stages)), iter(range(10**9))
     return lambda: jitted(jax.random.key(next(keys)))
 
 
 def iteration(algorithm: mrl.MetaAlgorithm) -> Callable[[], Any]:
-    """A meta-iteration, each with its own data, from the same θ."""
+    """A meta-iteration from the same θ, with new data per call."""
     state = algorithm.init(jax.random.key(0))
     jitted, keys = jax.jit(algorithm.update), iter(range(10**9))
     return lambda: jitted(jax.random.key(next(keys)), state)
@@ -139,7 +138,7 @@ EPOCHS, PRODUCTS, HIDDEN = 5, 12, 64
 
 
 def floor(env: mrl.TaskEnv, arguments: Arguments, collect: float) -> float:
-    """CPU-seconds of an iteration if it were matrix products and its collection, which takes `collect`."""
+    """Lower bound of an iteration's CPU-seconds: matrix products, plus the collection, which takes `collect`."""
     rows, repeats = arguments.episodes * arguments.horizon, 200
     weights = jnp.eye(HIDDEN)
 
@@ -171,7 +170,7 @@ def split_by_phase(name: str, arguments: Arguments) -> dict[str, Any]:
 
 
 class HostCalls:
-    """Counts the calls of MuJoCo's engine, and the process's CPU-seconds while they last."""
+    """Counts the calls of MuJoCo's engine and the process's CPU-seconds during them."""
 
     def __init__(self, robot: str):
         from metarl_jax.envs.mujoco_engine import engine

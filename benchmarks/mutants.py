@@ -1,13 +1,13 @@
-"""Faults put into the library one by one, each of which the default tests must notice.
+"""Mutation testing: single faults in the library, each of which the default tests must detect.
 
-python benchmarks/mutants.py --list                      # every fault, and the tests that are to notice it
+python benchmarks/mutants.py --list                      # all faults, and the tests that must detect them
 python benchmarks/mutants.py --only tasks "the clip"     # faults with one of these in their name or file
 python benchmarks/mutants.py --output benchmarks/results/mutants.json
 
-A copy of the tracked files is made; in it one text of one file is replaced by another, the tests named beside it run,
-none of which is marked slow, and the text is put back. A fault counts as noticed if a test fails, or if the tests'
-process dies of it; that a file cannot be imported, or that no test was collected, does not count. The exit status is 1
-if any was not noticed. First all tests that are named pass without a fault. More than an hour of one core.
+In a copy of the tracked files, one text in one file is replaced, the tests listed with it run (none of them marked
+slow), and the text is restored. A fault is detected if a test fails or the test process crashes; failing imports and
+missing tests do not count. The exit status is 1 if a fault was not detected. Before that, all listed tests must pass
+without a fault. More than an hour on one core.
 """
 
 import dataclasses
@@ -25,40 +25,40 @@ import tyro
 
 ROOT = Path(__file__).parents[1]
 FAILED = 1
-"""pytest's exit status where tests were run and some failed"""
+"""pytest's exit status if some tests failed"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     only: tuple[str, ...] = ()
-    """faults with one of these in their name or file, and no others"""
+    """only faults with one of these in their name or file"""
     list: bool = False
-    """only show the faults, and what is to notice them"""
+    """only list the faults and their tests"""
     trust: bool = False
-    """do not try first whether the tests pass without a fault"""
+    """skip the initial run without a fault"""
     output: Path | None = None
-    """where to write the outcomes as JSON"""
+    """JSON output file"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """One text of a file of the library becomes another."""
+    """Replacement of one text in one file of the library."""
 
     name: str
-    """what is wrong then"""
+    """description of the fault"""
     file: str
-    """in the library's folder"""
+    """path in the library's folder"""
     old: str
-    """occurs there exactly once"""
+    """text that occurs exactly once in the file"""
     new: str
     tests: tuple[str, ...]
     """files or tests, of which at least one must fail"""
 
     def put_into(self, root: Path) -> str:
-        """Puts the fault into a copy of the project, and returns the file's text as it was.
+        """Applies the fault to a copy of the project; returns the file's original text.
 
         Raises:
-            ValueError: the text to be replaced is not there, or more than once.
+            ValueError: the text to replace does not occur exactly once.
         """
         path = root / "metarl_jax" / self.file
         before = path.read_text()
@@ -69,7 +69,7 @@ class Fault:
 
 
 def faults() -> list[Fault]:
-    """Those of mutants.toml."""
+    """The faults of mutants.toml."""
     groups = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())["group"]
     return [Fault(**fault, tests=tuple(group["tests"])) for group in groups for fault in group["fault"]]
 
@@ -116,7 +116,7 @@ def main(arguments: Arguments) -> int:
             before = fault.put_into(root)
             status, line = run_tests(root, fault.tests)
             (root / "metarl_jax" / fault.file).write_text(before)
-            noticed = status == FAILED or status < 0  # a signal's
+            noticed = status == FAILED or status < 0  # killed by a signal
             outcomes.append({"fault": fault.name, "file": fault.file, "noticed": noticed, "by": line})
             print(f"{fault.file}: {fault.name} ({time.monotonic() - began:.0f} s): ", end="")
             print(line if noticed else f"NOT NOTICED (status {status}): {line}", flush=True)

@@ -3,9 +3,9 @@
 python benchmarks/scaling.py
 python benchmarks/scaling.py --output benchmarks/results/scaling.json      # and a picture beside it, scaling.png
 
-Times of seeds alternate in one process, those of devices in another, whose CPU is cut into 8 devices: these share the
-machine's cores, so that the time shows what spreading costs, not what it gains. Memory is what XLA plans for the
-compiled update; nothing is run for it.
+Measurements of seeds alternate in one process, those of devices in another, with the CPU split into 8 devices. These
+share the machine's cores, so the time shows the cost of sharding, not its gain. Memory is XLA's plan for the compiled
+update, without running it.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ FORCED = 8
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     algorithm: str = "promp"
-    """whose update"""
+    """algorithm to measure"""
     tasks: int = 16
     """B"""
     episodes: int = 10
@@ -36,17 +36,17 @@ class Arguments:
     horizon: int = 50
     """T"""
     seeds: tuple[int, ...] = (1, 2, 4, 8, 16)
-    """runs in one program"""
+    """numbers of seeds in one program"""
     devices: tuple[int, ...] = (1, 2, 4, 8)
-    """devices that the tasks are spread over"""
+    """numbers of devices that share the tasks"""
     factors: tuple[int, ...] = (1, 2, 4, 8)
-    """by which each size is multiplied for the memory; the inner steps start from one"""
+    """factors on each size for the memory; the inner steps start from one"""
     rounds: int = 3
-    """measurements of each, after one that compiles"""
+    """number of measurements, after one that compiles"""
     output: Path | None = None
-    """where to write the figures as JSON"""
+    """JSON output file"""
     only_devices: bool = False
-    """print the times of devices as JSON and end; what the benchmark asks its second process for"""
+    """only print the times of devices as JSON; used for the second process"""
 
 
 def build(arguments: Arguments, **changes: Any):
@@ -59,7 +59,7 @@ def build(arguments: Arguments, **changes: Any):
 
 
 def alternating(programs: dict[int, Any], rounds: int) -> dict[int, list[float]]:
-    """Seconds of each program's calls, each called once a round; the first round, which compiles, is left out."""
+    """Seconds of each program's calls, one per round, without the first round, which compiles."""
     import jax
 
     seconds: dict[int, list[float]] = {name: [] for name in programs}
@@ -72,7 +72,7 @@ def alternating(programs: dict[int, Any], rounds: int) -> dict[int, list[float]]
 
 
 def time_seeds(arguments: Arguments) -> dict[int, list[float]]:
-    """Seconds of one update of all seeds together, by their number: as in training, in turn on a CPU, else by vmap."""
+    """Seconds of one update of all seeds, by their number; as in training, sequential on a CPU, else by vmap."""
     import jax
 
     algorithm = build(arguments)
@@ -92,7 +92,7 @@ def time_seeds(arguments: Arguments) -> dict[int, list[float]]:
 
 
 def time_devices(arguments: Arguments) -> dict[int, list[float]]:
-    """Seconds of one update, by the number of devices that its tasks are spread over."""
+    """Seconds of one update, by the number of devices that share its tasks."""
     import jax
 
     import metarl_jax as mrl
@@ -127,7 +127,7 @@ def planned_mebibytes(arguments: Arguments, **changes: Any) -> float:
 
 
 def memory(arguments: Arguments) -> dict[str, dict[int, float]]:
-    """MiB by what grows and its value."""
+    """MiB by varied size and its value."""
     grown = {name: getattr(arguments, name) for name in ("tasks", "episodes", "horizon")} | {"adaptation_steps": 1}
     return {
         name: {factor * start: planned_mebibytes(arguments, **{name: factor * start}) for factor in arguments.factors}
@@ -136,7 +136,7 @@ def memory(arguments: Arguments) -> dict[str, dict[int, float]]:
 
 
 def in_a_process_with_devices(arguments: Arguments) -> dict[int, list[float]]:
-    """`time_devices` where the CPU is cut into several."""
+    """`time_devices` in a process with several CPU devices."""
     flags = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(FORCED, *arguments.devices)}"
     )

@@ -3,10 +3,10 @@
 python experiments/compare.py                                      # every algorithm on point-nav, three seeds
 python experiments/compare.py --algorithms maml promp --steps 2000000 --output runs/compare
 
-Rows are written as they are done; a comparison that was cut off goes on where it stopped if it is started again.
+Each row is written when it is complete; to continue an interrupted comparison, run the same command again.
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -23,18 +23,18 @@ from metarl_jax.runs import cli, comparisons, files
 from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 POLICY = {"init_std": 0.5, "min_std": 0.1}
-# What an algorithm needs besides the common settings; everything else is its default. Chosen on seeds 100 and 101, on
+# Settings of single algorithms in addition to the common ones; all others are defaults. Chosen on seeds 100 and 101, on
 # the held-out tasks of an earlier table.
-OWN: dict[str, dict[str, Any]] = {
-    "anil": {"inner_lr": 1.0},  # the head alone has to do what all layers do elsewhere
+SETTINGS: dict[str, dict[str, Any]] = {
+    "anil": {"inner_lr": 1.0},  # only the head adapts
     "cavia": {"inner_lr": 1.0},
     "promp": {"outer_lr": 1e-3},  # five steps on the same data
     "rl2": MEMORY | DENSE,
     "rl2-hyper": MEMORY | DENSE | {"policy": POLICY | SMALL_BASE},
 }
-# What lives long has no trials, and a few steps of a newborn say nothing of it.
+# Lifelong algorithms have no trials, and are not comparable after a few steps of a new agent.
 LIVES = ("lpg", "self-tuning")
-# Rows beside the registered algorithms: what one option changes.
+# Additional rows: registered algorithms with one changed option.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ORACLE: (ORACLE, {}),
     "e-maml, credit 0.1": ("e-maml", {"credit": 0.1}),
@@ -49,29 +49,29 @@ class Arguments:
     task: str = "point-nav"
     """task family"""
     algorithms: tuple[str, ...] = ()
-    """which (none named: all that learn from trials, and the oracle)"""
+    """names of rows (none: all algorithms that learn from trials, and the oracle)"""
     seeds: int = 3
-    """independent runs, trained together in one program"""
+    """number of seeds, trained together in one program"""
     first_seed: int = 0
-    """the first of them; the others follow"""
+    """the first seed; the others follow"""
     steps: int = 2_400_000
-    """environment steps of a training, equal for all"""
+    """environment steps of the training, equal for all algorithms"""
     tasks: int = 10
     """B"""
     episodes: int = 20
     """N"""
     inner_lr: float = 0.1
-    """α of algorithms that do not set their own"""
+    """α of algorithms without an individual setting"""
     outer_lr: float = 3e-3
-    """Adam's rate of algorithms that do not set their own"""
+    """Adam's rate of algorithms without an individual setting"""
     eval_tasks: int = 100
-    """held-out tasks, the same for all"""
+    """held-out tasks, equal for all algorithms"""
     eval_steps: int = 3
-    """inner steps on them"""
+    """inner steps on the held-out tasks"""
     action_scale: float = 10.0
-    """of the task family: policy outputs are divided by it"""
+    """option of the task family: policy outputs are divided by it"""
     horizon: int | None = None
-    """T (None: the family's)"""
+    """T (None: the family's default)"""
     option: tuple[str, ...] = ()
     """options for every algorithm that has them, as NAME=VALUE"""
     output: Path = Path("runs/compare")
@@ -79,10 +79,10 @@ class Arguments:
 
 
 def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
-    """The algorithm of a row, and what is asked of it; options that it does not have are left out later."""
+    """The algorithm of a row and its options; unsupported options are dropped later."""
     from metarl_jax.runs.config import parse_options
 
-    registered, own = VARIANTS.get(name, (name, OWN.get(name, {})))
+    registered, individual = VARIANTS.get(name, (name, SETTINGS.get(name, {})))
     common = {
         "tasks": arguments.tasks,
         "episodes": arguments.episodes,
@@ -90,7 +90,7 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
         "outer_lr": arguments.outer_lr,
         "policy": POLICY,
     }
-    return registered, common | own | parse_options("option", arguments.option)
+    return registered, common | individual | parse_options("option", arguments.option)
 
 
 def build(name: str, arguments: Arguments) -> comparisons.Entry:
@@ -102,19 +102,19 @@ def build(name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
-    registered, given = settings(name, arguments)
-    return comparisons.entry(env, registered, given, (arguments.eval_steps + 1) * arguments.episodes)
+    registered, options = settings(name, arguments)
+    return comparisons.entry(env, registered, options, (arguments.eval_steps + 1) * arguments.episodes)
 
 
 def run(name: str, arguments: Arguments) -> dict[str, Any]:
     """Trains all seeds of one algorithm and adapts them to the held-out tasks."""
     built = build(name, arguments)
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    params, told = comparisons.train(name, built, arguments.steps, seeds)
+    params, training = comparisons.train(name, built, arguments.steps, seeds)
     scores = comparisons.scores(built, params, arguments.eval_tasks)
-    # Where a stage is a single episode, the mean over as many as an inner step of the others takes.
+    # If a stage is a single episode, average over as many as one inner step of the others uses.
     steps = scores.reshape(*scores.shape[:2], arguments.eval_steps + 1, -1).mean(-1)
-    return {"algorithm": name, **told, "per_task": steps.round(4).tolist()}
+    return {"algorithm": name, **training, "per_task": steps.round(4).tolist()}
 
 
 def interval(values: np.ndarray, draws: int = 4000) -> tuple[float, float]:
@@ -142,7 +142,7 @@ def table(rows: list[dict[str, Any]], at: Sequence[int]) -> str:
 
 
 def check(arguments: Arguments, rows: Sequence[str]) -> None:
-    """Whether every row can be computed.
+    """Checks that all rows can be computed.
 
     Raises:
         ValueError: a value is not allowed.
@@ -169,16 +169,16 @@ def main(argv: Sequence[str]) -> None:
     cli.import_modules()
     from metarl_jax import algorithms, checks
 
-    known = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
+    choices = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():
         for name in arguments.algorithms:
-            if name not in known:
-                raise checks.unknown("algorithm", name, known)
+            if name not in choices:
+                raise checks.unknown("algorithm", name, choices)
         stored = comparisons.read(path, described)
-        done = {row["algorithm"] for row in stored["rows"]}
-        rows = [name for name in arguments.algorithms or known if name not in done]
+        complete = {row["algorithm"] for row in stored["rows"]}
+        rows = [name for name in arguments.algorithms or choices if name not in complete]
         check(arguments, rows)
         arguments.output.mkdir(parents=True, exist_ok=True)
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]

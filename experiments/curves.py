@@ -1,14 +1,14 @@
-"""Every kind of f_θ on one axis: return against episodes seen, trained at equal environment steps.
+"""All kinds of f_θ in one plot: return against episodes seen, after training with equal environment steps.
 
 python experiments/curves.py                                       # three families, about an hour on a busy core
 python experiments/curves.py --families point-nav --output runs/curves
 
-Gradient-based algorithms change φ after every stage of N episodes, those with a memory at every step; the oracle sees
-the task. All adapt to the same held-out tasks with equally many episodes, more than they were trained with. Rows are
-written as they are done; what was cut off goes on where it stopped if it is started again.
+Gradient-based algorithms change φ after each stage of N episodes, recurrent ones at each step; the oracle observes the
+task. All adapt to the same held-out tasks with the same number of episodes, more than in training. Each row is written
+when it is complete; to continue an interrupted comparison, run the same command again.
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -26,16 +26,16 @@ from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 
 class Family(NamedTuple):
-    """How a family is trained on; the settings of an algorithm are the same on all families but for these."""
+    """Settings per family; other settings of an algorithm are the same on all families."""
 
     environment: dict[str, Any]
     """options of the family"""
     steps: int
-    """environment steps of a training, equal for all algorithms"""
+    """environment steps of the training, equal for all algorithms"""
     gradient: dict[str, Any]
-    """options of the algorithms that take inner steps"""
+    """options of the gradient-based algorithms"""
     memory: dict[str, Any]
-    """options of the algorithms with a memory"""
+    """options of the recurrent algorithms"""
 
 
 FAMILIES = {
@@ -45,7 +45,7 @@ FAMILIES = {
 }
 POLICY = {"init_std": 0.5, "min_std": 0.1}
 GRADIENT = {"episodes": 20, "inner_lr": 0.1, "outer_lr": 3e-3, "policy": POLICY}
-# What an algorithm needs besides; of the gradient-based ones as in experiments/compare.py.
+# Settings of single algorithms; gradient-based ones as in experiments/compare.py.
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maml": GRADIENT,
     "promp": GRADIENT | {"outer_lr": 1e-3},  # five steps on the same data
@@ -60,19 +60,19 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
     families: tuple[str, ...] = tuple(FAMILIES)
-    """task families, a panel each"""
+    """task families, one panel each"""
     algorithms: tuple[str, ...] = tuple(ALGORITHMS)
-    """which algorithms"""
+    """names of algorithms"""
     seeds: int = 3
-    """independent runs, trained together in one program"""
+    """number of seeds, trained together in one program"""
     first_seed: int = 0
-    """the first of them; the others follow"""
+    """the first seed; the others follow"""
     steps: int | None = None
-    """environment steps of a training, equal for all (None: each family's own, 1.2 to 2.4 M)"""
+    """environment steps of the training, equal for all algorithms (None: 1.2 to 2.4 M, depending on the family)"""
     eval_tasks: int = 40
-    """held-out tasks, the same for all"""
+    """held-out tasks, equal for all algorithms"""
     eval_episodes: int = 80
-    """episodes of a trial on them, a multiple of N"""
+    """episodes of a trial in a held-out task, a multiple of N"""
     output: Path = Path("runs/curves")
     """folder of curves.json, curves.md and curves.png"""
 
@@ -86,9 +86,9 @@ def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     chosen = FAMILIES[family]
-    own = chosen.memory if name.startswith("rl2") else chosen.gradient
+    of_family = chosen.memory if name.startswith("rl2") else chosen.gradient
     env = mrl.envs.make(family, **chosen.environment)
-    return comparisons.entry(env, name, ALGORITHMS[name] | own, arguments.eval_episodes)
+    return comparisons.entry(env, name, ALGORITHMS[name] | of_family, arguments.eval_episodes)
 
 
 def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:
@@ -96,26 +96,26 @@ def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:
     built = build(family, name, arguments)
     steps = FAMILIES[family].steps if arguments.steps is None else arguments.steps
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    params, told = comparisons.train(f"{family}, {name}", built, steps, seeds)
+    params, training = comparisons.train(f"{family}, {name}", built, steps, seeds)
     scores = comparisons.scores(built, params, arguments.eval_tasks)
     each = arguments.eval_episodes // scores.shape[-1]
     episodes = [each * stage for stage in range(scores.shape[-1])]
-    return {"family": family, "algorithm": name, **told, "episodes": episodes, "per_task": scores.round(3).tolist()}
+    return {"family": family, "algorithm": name, **training, "episodes": episodes, "per_task": scores.round(3).tolist()}
 
 
 def marks(rows: Sequence[dict[str, Any]]) -> list[int]:
-    """Where the table looks: at the start, after an episode and a few, and wherever a gradient step is taken."""
+    """The numbers of episodes in the table: 0, a few small numbers, and those after each gradient step."""
     gradient = max((row["episodes"] for row in rows), key=lambda episodes: np.diff(episodes).max(initial=0))
     return sorted({0, 1, 3, *gradient} & set(range(rows[0]["episodes"][-1] + 1) or {0}))
 
 
 def at(row: dict[str, Any], episodes: int) -> int:
-    """The stage of a row whose φ has seen at most that many episodes."""
+    """The last stage of a row that starts after at most that many episodes."""
     return int(np.searchsorted(row["episodes"], episodes, side="right") - 1)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """For each family IQM and interval of the return of an episode, by what was seen before it."""
+    """For each family, IQM and interval of the return, by the number of episodes before it."""
     from metarl_jax.evaluation import iqm_interval
 
     texts = []
@@ -125,32 +125,35 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         head = " | ".join(f"{episodes} seen" for episodes in columns)
         texts += [f"### {family}", "", f"| algorithm | {head} | minutes |", "| --- " * (len(columns) + 2) + "|"]
         for row in of_family:
-            found = iqm_interval(np.array(row["per_task"]))
-            cells = [" to ".join(f"{end[at(row, seen)]:.2f}" for end in found[1:]) for seen in columns]
-            cells = [f"{found.estimate[at(row, seen)]:.2f} ({cell})" for seen, cell in zip(columns, cells, strict=True)]
+            interval = iqm_interval(np.array(row["per_task"]))
+            cells = [" to ".join(f"{end[at(row, episodes)]:.2f}" for end in interval[1:]) for episodes in columns]
+            cells = [
+                f"{interval.estimate[at(row, episodes)]:.2f} ({cell})"
+                for episodes, cell in zip(columns, cells, strict=True)
+            ]
             texts.append(f"| `{row['algorithm']}` | {' | '.join(cells)} | {row['minutes']:.1f} |")
         texts.append("")
     return "\n".join(texts)
 
 
 def check(arguments: Arguments) -> None:
-    """Whether every row can be computed.
+    """Checks that all rows can be computed.
 
     Raises:
         ValueError: a value is not allowed.
     """
     from metarl_jax import checks
 
-    for name, given, known in (
+    for name, chosen, choices in (
         ("family", arguments.families, FAMILIES),
         ("algorithm", arguments.algorithms, ALGORITHMS),
     ):
-        if not given:
-            raise ValueError(f"no {name} given; choose from {', '.join(known)}")
-        for value in given:
-            if value not in known:
-                raise checks.unknown(name, value, known)
-    checks.integer("seeds", arguments.seeds, least=2)  # for an interval over seeds
+        if not chosen:
+            raise ValueError(f"no {name} given; choose from {', '.join(choices)}")
+        for value in chosen:
+            if value not in choices:
+                raise checks.unknown(name, value, choices)
+    checks.integer("seeds", arguments.seeds, least=2)  # required for an interval over seeds
     for name in ("eval_tasks", "eval_episodes"):
         checks.integer(name, getattr(arguments, name))
     if arguments.steps is not None:

@@ -1,4 +1,4 @@
-"""Who learns to explore: `risky-rooms` with and without free episodes, beside the exact optimum, one table at the end.
+"""Which algorithms learn to explore: `risky-rooms` with and without free episodes, compared to the exact optimum.
 
 python experiments/exploration.py                                   # e-maml and maml, K = 0 and K = N, five seeds
 python experiments/exploration.py --algorithms e-maml --inner-lr 100 --output runs/exploration-100
@@ -6,7 +6,7 @@ python experiments/exploration.py --algorithms e-maml --inner-lr 100 --output ru
 A trial has H = 2N episodes, of which the first K are free. Algorithms with an inner step take it after N of them.
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 FAMILY = "risky-rooms"
 SEQUENTIAL = ("rl2", "rl2-hyper")
-"""Algorithms whose stage is one episode; they count H and K in episodes, and have a policy of their own."""
+"""Algorithms whose stage is one episode: H and K are in episodes, and the policy is their default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
     algorithms: tuple[str, ...] = ("e-maml", "maml")
-    """which"""
+    """names of algorithms"""
     seeds: int = 5
-    """independent runs, trained together in one program"""
+    """number of seeds, trained together in one program"""
     first_seed: int = 0
-    """the first of them; the others follow"""
+    """the first seed; the others follow"""
     iterations: int = 300
-    """meta-updates of a training"""
+    """meta-updates of the training"""
     tasks: int = 40
     """B"""
     episodes: int = 2
@@ -53,13 +53,13 @@ class Arguments:
     option: tuple[str, ...] = ()
     """options for every algorithm that has them, as NAME=VALUE"""
     eval_tasks: int = 1000
-    """trials that a trained θ is measured in"""
+    """trials in the evaluation of a trained θ"""
     output: Path = Path("runs/exploration")
-    """folder of exploration.json and exploration.md, which must not be there yet"""
+    """folder of exploration.json and exploration.md, which must not exist yet"""
 
 
 def table_policy(env: "mrl.TaskEnv") -> "mrl.Policy":
-    """θ are the logits of every room, [rooms, 2], 0 at the start; with a shared bias one empty room would warn of all.
+    """θ are the logits of each room, [rooms, 2], initially 0; a shared bias would transfer from one empty room to all.
 
     Args:
         env: whose observations are one-hot.
@@ -81,12 +81,12 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
         arguments: of the script.
 
     Raises:
-        ValueError: the name is unknown, or an option is no NAME=VALUE.
+        ValueError: the name is unknown, or an option is not of the form NAME=VALUE.
     """
     import metarl_jax as mrl
     from metarl_jax.runs.config import parse_options
 
-    given = parse_options("option", arguments.option)
+    overrides = parse_options("option", arguments.option)
     if name in SEQUENTIAL:
         chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
     else:
@@ -97,16 +97,16 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
             "inner_lr": arguments.inner_lr,
             "outer_lr": arguments.outer_lr,
             "policy": table_policy(mrl.envs.make(FAMILY)),
-            # The walk leads on whatever is done, so a step's own reward is all that its action causes.
+            # Actions do not affect the walk, so each one only affects the reward of its step.
             "advantage": "returns",
             "discount": 0.0,
         }
     accepted = mrl.algorithms.options(name)
-    return {option: value for option, value in (chosen | given).items() if option in accepted}
+    return {option: value for option, value in (chosen | overrides).items() if option in accepted}
 
 
 def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
-    """Trains all seeds of one algorithm and measures them.
+    """Trains and evaluates all seeds of one algorithm.
 
     Args:
         name: a registered algorithm.
@@ -114,8 +114,8 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
         arguments: of the script.
 
     Returns:
-        A row: `returns` and `opened` [seeds, H] are the mean return and the share of rooms opened, episode by episode;
-        `minutes` is the time of the training, compilation included.
+        A row: `returns` and `opened` [seeds, H] are the mean return and the fraction of opened rooms per episode;
+        `minutes` is the duration of the training, including compilation.
 
     Raises:
         ValueError: a value is not allowed.
@@ -126,8 +126,8 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     import metarl_jax as mrl
 
     env = mrl.envs.make(FAMILY)
-    given = settings(name, burn_in, arguments)
-    algorithm = mrl.algorithms.make(name, env, tasks=arguments.tasks, **given)
+    options = settings(name, burn_in, arguments)
+    algorithm = mrl.algorithms.make(name, env, tasks=arguments.tasks, **options)
     roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
     params, seconds = None, 0.0
     for chunk in mrl.training.train(algorithm, roots, arguments.iterations):
@@ -152,7 +152,7 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     return {
         "algorithm": name,
         "burn_in": burn_in,
-        "options": {option: repr(value) for option, value in given.items() if option != "policy"},
+        "options": {option: repr(value) for option, value in options.items() if option != "policy"},
         "minutes": seconds / 60,
         "returns": np.asarray(returns, np.float64).round(5).tolist(),
         "opened": np.asarray(opened, np.float64).round(5).tolist(),
@@ -160,14 +160,14 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
 
 
 def optimum(burn_in: int, episodes: int) -> float:
-    """The largest mean return of a counted episode in a trial of H episodes, the first K of them free."""
+    """The optimal mean return of a counted episode in a trial of H episodes, of which the first K are free."""
     from benchmarks import bayes_optimal
 
     return bayes_optimal.risky_rooms(episodes, burn_in) / (episodes - burn_in)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The mean return of a counted episode with its standard error over seeds, and what was done for it."""
+    """Table of the mean return of a counted episode, with its standard error over seeds, and of the opened rooms."""
     header = ("algorithm", "H", "K", "return of a counted episode", "optimum", "share", "opened: free", "counted")
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for row in rows:
@@ -190,10 +190,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def check(arguments: Arguments) -> None:
-    """Whether every row can be computed.
+    """Checks that all rows can be computed.
 
     Raises:
-        ValueError: a value is not allowed, or results are there already.
+        ValueError: a value is not allowed, or results already exist.
     """
     import metarl_jax as mrl
     from metarl_jax import checks

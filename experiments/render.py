@@ -1,10 +1,10 @@
-"""Shows a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
+"""Shows episodes of a trained run in held-out tasks before and after adaptation, side by side.
 
 python experiments/render.py runs/mine                  # three tasks, into runs/mine/renders
 python experiments/render.py runs/mine --tasks 5 --steps 3 --no-video
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()

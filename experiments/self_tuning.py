@@ -1,13 +1,13 @@
-"""One life with a badly chosen discount, and what online meta-gradients recover of the return that it costs.
+"""Lifetimes with a poorly chosen discount: the fraction of the lost return that online meta-gradients recover.
 
 python experiments/self_tuning.py                                  # ten seeds, minutes on two cores
 python experiments/self_tuning.py --updates 300 --output runs/self-tuning
 
-The task is a corridor: a small reward ends an episode at its near end, a larger one at its far end. An agent whose
-discount is low learns to go where it should not, and the less it explores, the less can tell it so.
+The task is a corridor with a small reward at the near end and a larger one at the far end, both terminal. With a low
+discount, an agent learns to prefer the near end, and as it explores less, it gets less evidence of the other end.
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -36,25 +36,25 @@ GOOD, BAD = "fixed, well chosen", "fixed, badly chosen"
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
     seeds: int = 10
-    """independent lives, in one program"""
+    """number of independent lifetimes, in one program"""
     first_seed: int = 100
-    """the first of them; the others follow (the settings were chosen on seeds 0 to 9)"""
+    """the first seed; the others follow (the settings were chosen on seeds 0 to 9)"""
     updates: int = 800
-    """of an agent in its life"""
+    """updates of an agent in its lifetime"""
     good: float = 0.97
-    """a discount that serves the task"""
+    """a suitable discount"""
     bad: float = 0.5
-    """one that does not, where self-tuning starts"""
+    """an unsuitable discount, the initial value for self-tuning"""
     outer_lr: float = 0.01
-    """Adam's rate for the discount alone"""
+    """Adam's rate if only the discount is tuned"""
     outer_lr_of_five: float = 0.003
-    """Adam's rate where all five hyperparameters are tuned: with more, rate and value weight outgrow what is stable"""
+    """Adam's rate if all five hyperparameters are tuned; with more, learning rate and value weight become unstable"""
     output: Path = Path("runs/self-tuning")
-    """folder of self-tuning.json, returns.png and one picture of θ's path for every self-tuned row"""
+    """folder of self-tuning.json, returns.png and one plot of θ per self-tuned row"""
 
 
 def corridor() -> "mrl.TaskEnv":
-    """Ten cells, one-hot, from the third: left to 0.2, two steps away, or right to 1, seven steps away; both end it."""
+    """Ten one-hot cells, start in the third: reward 0.2 at the left end, 1 at the right end; both ends terminate."""
     import jax
     import jax.numpy as jnp
 
@@ -82,7 +82,7 @@ def corridor() -> "mrl.TaskEnv":
 
 
 def rows(arguments: Arguments) -> dict[str, dict[str, Any]]:
-    """What is compared, and the options of each."""
+    """Name of each row → its options."""
     start = {"discount": arguments.bad, "outer_lr": arguments.outer_lr}
     return {
         GOOD: {"discount": arguments.good, "tuned": ()},
@@ -93,7 +93,7 @@ def rows(arguments: Arguments) -> dict[str, dict[str, Any]]:
     }
 
 
-# Of all rows; what they are for the good discount.
+# Options of all rows, chosen for the good discount.
 COMMON = {
     "episodes": 16,
     "inner_lr": 0.5,
@@ -105,7 +105,7 @@ COMMON = {
 
 
 def run(options: dict[str, Any], arguments: Arguments) -> tuple[dict[str, np.ndarray], float]:
-    """Metrics of all lives, leaves [updates, seeds, ...], and the seconds after the first chunk, which compiles."""
+    """Metrics of all lifetimes, leaves [updates, seeds, ...], and seconds without the first chunk, which compiles."""
     import jax
     import jax.numpy as jnp
 
@@ -119,12 +119,12 @@ def run(options: dict[str, Any], arguments: Arguments) -> tuple[dict[str, np.nda
 
 
 def final(returns: np.ndarray) -> np.ndarray:
-    """[seeds] mean return over the last tenth of a life, from [updates, seeds]."""
+    """[seeds] mean return over the last tenth of a lifetime, from [updates, seeds]."""
     return returns[-max(1, len(returns) // 10) :].mean(0)
 
 
 def recovered(bad: np.ndarray, good: np.ndarray, tuned: np.ndarray, draws: int = 10_000) -> list[float]:
-    """(tuned − bad) / (good − bad) of the means over seeds, and its 95 % bootstrap interval, seeds resampled."""
+    """(tuned − bad) / (good − bad) of the means over seeds, with a 95 % bootstrap interval over seeds."""
 
     def share(seeds):
         low, high, reached = (values[seeds].mean(-1) for values in (bad, good, tuned))
@@ -135,12 +135,12 @@ def recovered(bad: np.ndarray, good: np.ndarray, tuned: np.ndarray, draws: int =
 
 
 def four_digits(values: np.ndarray) -> list[list[float]]:
-    """[updates, seeds] as it goes into a file."""
+    """[updates, seeds] in the form for the JSON file."""
     return [[float(f"{value:.4g}") for value in row] for row in values]
 
 
 def draw(returns: dict[str, np.ndarray], path: Path) -> None:
-    """Mean return against updates, each seed faint."""
+    """Plots mean return against updates, each seed faint."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -181,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
         for options in rows(arguments).values():
             mrl.algorithms.make("self-tuning", corridor(), **COMMON, **options)
         arguments.output.mkdir(parents=True, exist_ok=True)
-    seen, report = {}, []
+    returns_of, report = {}, []
     for name, options in rows(arguments).items():
         print(f"{name} ...", file=sys.stderr)
         began = time.monotonic()
@@ -191,13 +191,13 @@ def main(argv: Sequence[str]) -> None:
             report.append({"row": name, "diverged": str(error)})
             print(f"{name}: diverged, {error}")
             continue
-        seen[name] = metrics["return"][:, :, -1]
-        reached = final(seen[name].astype(np.float64)).round(4)
+        returns_of[name] = metrics["return"][:, :, -1]
+        reached = final(returns_of[name].astype(np.float64)).round(4)
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
         row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
         if options.get("tuned") != ():
-            row["recovered"] = recovered(final(seen[BAD]), final(seen[GOOD]), reached)
+            row["recovered"] = recovered(final(returns_of[BAD]), final(returns_of[GOOD]), reached)
             every = max(1, arguments.updates // 50)
             row["updates"] = list(range(0, arguments.updates, every))
             row["theta"] = {key: four_digits(metrics[key][::every]) for key in mrl.inner.HYPERPARAMETERS}
@@ -209,7 +209,7 @@ def main(argv: Sequence[str]) -> None:
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
         print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
-    draw(seen, arguments.output / "returns.png")
+    draw(returns_of, arguments.output / "returns.png")
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},

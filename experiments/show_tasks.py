@@ -1,10 +1,10 @@
-"""Shows a task family: its card, a picture of sampled tasks, and the returns of a random policy and of doing nothing.
+"""Shows a task family: its card, a plot of sampled tasks, and the returns of a random policy and of action 0.
 
 python experiments/show_tasks.py cheetah-vel
 python experiments/show_tasks.py reacher-goal --tasks 400 --env-option goal_radius=0.1
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()

@@ -7,7 +7,7 @@ python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --s
     --slurm time=240 partition=gpu gpus_per_node=1 -- --preset point-nav-finn2017
 """
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()

@@ -1,1 +1,1 @@
-"""The scripts: a command line each, and what it starts. `entry` has what `pip install` makes commands of."""
+"""Command lines of the scripts. `entry` has the entry points that `pip install` turns into commands."""

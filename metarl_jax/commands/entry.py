@@ -1,4 +1,4 @@
-"""The commands metarl-train, metarl-evaluate, metarl-render, metarl-sweep and metarl-tasks, which come with a wheel."""
+"""Entry points of the commands metarl-train, metarl-evaluate, metarl-render, metarl-sweep and metarl-tasks."""
 
 import importlib
 
@@ -6,7 +6,7 @@ from metarl_jax.runs import startup
 
 
 def _start(name: str) -> int:
-    startup.quiet()  # Ctrl-C while the rest is imported
+    startup.quiet()  # handles Ctrl-C during the imports
     return importlib.import_module(f"metarl_jax.commands.{name}").start()
 
 

@@ -1,6 +1,6 @@
 """The command line of experiments/evaluate.py and metarl-evaluate."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -23,45 +23,43 @@ DESCRIPTION = "Adapt a trained run to held-out tasks: a table, evaluation.json a
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What evaluate.py takes."""
+    """Arguments of evaluate.py."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """the run's folder"""
     zoo: str | None = None
-    """instead of a run, a θ that comes with the package, such as point-nav/maml-trpo; its folder is then
-    runs/zoo/NAME"""
+    """instead of a run, a trained θ of the package, such as point-nav/maml-trpo; its folder is runs/zoo/NAME"""
     tasks: int | None = None
     """held-out tasks (None: the run's --eval-tasks, 40 unless set)"""
     steps: int | None = None
-    """inner steps L', may exceed those of training; with a memory of sequential episodes, trials of training in a row
-    after the first (None: the run's --eval-steps, or the larger of 3 and L, or L where stages are single episodes)"""
+    """inner steps L', may exceed those of training; for recurrent policies, additional trials after the first (None:
+    the run's --eval-steps, or the larger of 3 and L, or L if stages are single episodes)"""
     burn_in: int | None = None
-    """stages that do not count in the mean over the trial, which is reported beside those of each stage (None: the
-    run's own)"""
+    """initial stages that do not count in the mean over the trial (None: the run's value)"""
     episodes: int | None = None
-    """episodes of a stage (None: those of training); files of another number are named after it"""
+    """episodes per stage; another number than in training becomes a suffix of the file names (None: as in training)"""
     stage_steps: int | None = None
-    """environment steps of a stage, as published samplers have it: as many whole episodes as reach it, at most
-    --episodes (None: the run's --stage-steps)"""
+    """environment steps per stage: whole episodes until the sum reaches this number, at most --episodes (None: the
+    run's --stage-steps)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one per step (None: that of training)"""
+    """rate of the inner steps, or one per step (None: as in training)"""
     inner_lr_beyond: str | None = None
-    """how it goes on in steps beyond those of training, or those given here: decay, halved at every step; inverse_sqrt,
+    """rule for the rates of steps beyond those of training, or of --inner-lr: decay, halved at each step; inverse_sqrt,
     for hundreds of steps; constant (None: the run's --inner-lr-beyond, decay unless set)"""
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
     checkpoint: str = "newest"
-    """which: newest, best (the highest return after adaptation in training) or an iteration"""
+    """newest, best (the highest return after adaptation in training) or an iteration"""
     split: str | None = None
-    """whose tasks: test, ood or train; files of the others are named after them (None: the run's --eval-split, test
-    unless set)"""
+    """split of the tasks: test, ood or train; others than test become a suffix of the file names (None: the run's
+    --eval-split, test unless set)"""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("evaluate"), description=DESCRIPTION)
     run, name = arguments.run, arguments.zoo
@@ -95,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

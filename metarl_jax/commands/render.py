@@ -1,6 +1,6 @@
 """The command line of experiments/render.py and metarl-render."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -16,17 +16,17 @@ import tyro
 from metarl_jax.runs import cli, startup
 from metarl_jax.runs.config_file import task_of
 
-DESCRIPTION = """Show a trained run at work: episodes in held-out tasks before and after adaptation, side by side.
+DESCRIPTION = """Show episodes of a trained run in held-out tasks before and after adaptation, side by side.
 
-For a Brax family: bodies.html, a page with both bodies that opens offline (buttons for the tasks, play, a time slider,
-drag to turn; #task=2&t=0.5 behind its address shows one moment), and a video per task. For a point family: paths.png.
-The tasks are the first of those that evaluate.py takes. Actions are sampled from the policy, as in training; before and
-after, episodes start alike and draw the same noise."""
+For a robot: bodies.html, an offline page with both bodies (buttons for the tasks, play, a time slider, drag to rotate;
+the fragment #task=2&t=0.5 in its address shows one point in time), and a video per task. For a point family: paths.png.
+The tasks are the first of those that evaluate.py uses. Actions are sampled from the policy, as in training; before and
+after adaptation, episodes have the same initial state and noise."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What render.py takes."""
+    """Arguments of render.py."""
 
     run: Annotated[Path, tyro.conf.Positional]
     """the run's folder"""
@@ -37,20 +37,20 @@ class Arguments:
     seed: int | None = None
     """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
     split: str | None = None
-    """whose tasks: test, ood or train (None: the run's --eval-split, test unless set)"""
+    """split of the tasks: test, ood or train (None: the run's --eval-split, test unless set)"""
     folder: Path | None = None
-    """where to write (None: RUN/renders)"""
+    """output folder (None: RUN/renders)"""
     video: bool = True
-    """also write a video per task of a body: MP4 where ffmpeg is installed, else GIF"""
+    """also write a video per task of a robot: MP4 if ffmpeg is installed, else GIF"""
     brax_viewer: bool = False
-    """also write Brax's own pages, a page per body, which load their viewer from the network when opened"""
+    """also write Brax's pages, one per episode, which load their viewer from the network"""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("render"), description=DESCRIPTION)
     cli.prepare_jax(task_of(arguments.run))
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

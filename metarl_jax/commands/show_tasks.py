@@ -1,6 +1,6 @@
 """The command line of experiments/show_tasks.py and metarl-tasks."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -15,20 +15,20 @@ import tyro
 
 from metarl_jax.runs import cli, startup
 
-DESCRIPTION = """Show a task family: its card, a picture of sampled tasks, and the returns of two trivial policies.
+DESCRIPTION = """Show a task family: its card, a plot of sampled tasks, and the returns of two trivial policies.
 
-One draws random actions: normal ones whose standard deviation is the family's option action_scale (1 where it has
-none), or uniform discrete ones. The other always takes action 0. The picture is FOLDER/NAME.png."""
+One takes random actions: normal with the family's option action_scale as standard deviation (1 without that option), or
+uniform if actions are discrete. The other always takes action 0. The plot is FOLDER/NAME.png."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What show_tasks.py takes."""
+    """Arguments of show_tasks.py."""
 
     name: Annotated[str, tyro.conf.Positional]
     """task family, with or without version, such as cheetah-vel or cheetah-vel@promp2019"""
     split: str = "train"
-    """whose tasks: train, test or ood; pictures of the others are named after them"""
+    """split of the tasks: train, test or ood; others than train become a suffix of the plot's name"""
     tasks: int = 100
     """tasks to sample"""
     episodes: int = 2
@@ -42,14 +42,14 @@ class Arguments:
     env_option: tuple[str, ...] = ()
     """further options of the family, as NAME=VALUE"""
     folder: Path = Path("runs/tasks")
-    """where the picture goes"""
+    """folder of the plot"""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     arguments = cli.parse(Arguments, argv, prog=cli.program("show_tasks"), description=DESCRIPTION)
     cli.prepare_jax(arguments.name)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

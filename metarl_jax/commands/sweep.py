@@ -1,6 +1,6 @@
 """The command line of experiments/sweep.py and metarl-sweep."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -17,42 +17,42 @@ from metarl_jax.runs import cli, sweeps
 
 DESCRIPTION = """Train one run per combination of options of train.py, and show all results in one table.
 
-What stands after `--` are arguments of train.py that all members share, among them --task or --preset. Every
-combination is checked before any starts. Started again with the same arguments, a sweep that was stopped goes on:
-finished members are left as they are, the others resume from their checkpoints. The folder holds a run folder per
-member, logs/ with what each has printed, results.csv and, where numbers were varied, results.png."""
+Arguments after `--` are arguments of train.py shared by all members; they must include --task or --preset. All
+combinations are checked before the first starts. To continue a stopped sweep, run it again with the same arguments:
+finished members are kept, the others resume from their checkpoints. The folder contains a run folder per member, logs/
+with the members' output, results.csv and, if numbers were varied, results.png."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """What sweep.py takes."""
+    """Arguments of sweep.py."""
 
     folder: Path
-    """of the sweep"""
+    """folder of the sweep"""
     grid: tuple[str, ...] = ()
-    """options whose every combination is run, as NAME=VALUE,VALUE,...; quote values of several words: "hidden=64 64,32"
+    """options to combine exhaustively, as NAME=VALUE,VALUE,...; quote values of several words: "hidden=64 64,32"
     """
     random: tuple[str, ...] = ()
-    """options that are drawn, as NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=int:LOW:HIGH or NAME=VALUE,VALUE,..."""
+    """options to sample, as NAME=LOW:HIGH, NAME=log:LOW:HIGH, NAME=int:LOW:HIGH or NAME=VALUE,VALUE,..."""
     samples: int | None = None
-    """draws of --random (None: 10)"""
+    """number of samples of --random (None: 10)"""
     sweep_seed: int = 0
-    """of these draws"""
+    """seed of --random"""
     seeds: int = 1
     """seeds per member, trained together in one program"""
     jobs: int | None = None
-    """members at once (None: one on this machine, all on a cluster)"""
+    """maximum number of running members (None: one on this machine, all on a cluster)"""
     cluster: Literal["local", "slurm"] = "local"
-    """processes on this machine, or jobs of Slurm"""
+    """processes on this machine, or Slurm jobs"""
     lock: Literal["kernel", "file"] = "kernel"
-    """as train.py's, of the sweep and of its members"""
+    """lock of the sweep and of its members, as in train.py"""
     slurm: tuple[str, ...] = ()
-    """parameters of Slurm jobs, as NAME=VALUE: time (minutes, needed), partition, gpus_per_node, mem, ..."""
+    """parameters of Slurm jobs, as NAME=VALUE: time (minutes, required), partition, gpus_per_node, mem, ..."""
 
 
 @contextlib.contextmanager
 def _stop_signals(say: Any) -> Iterator[list[int]]:
-    """A list that SIGINT, SIGTERM or SIGHUP adds to; after a second one nobody waits for the members to end."""
+    """A list of received SIGINT, SIGTERM and SIGHUP; a second signal raises instead of waiting for the members."""
     received: list[int] = []
 
     def receive(signum: int, _: Any) -> None:
@@ -76,13 +76,13 @@ def _planned(arguments: Arguments, base: Sequence[str]) -> sweeps.Plan:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
-    own, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    arguments = cli.parse(Arguments, own, prog=cli.program("sweep"), description=DESCRIPTION)
+    sweep_argv, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    arguments = cli.parse(Arguments, sweep_argv, prog=cli.program("sweep"), description=DESCRIPTION)
     from metarl_jax.checks import integer
     from metarl_jax.runs import sweep_jobs, sweep_results, talk
     from metarl_jax.runs.folder import only_writer
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> None:
     cli.import_modules()
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # the checks need no accelerator, whose memory the members do need
+    jax.config.update("jax_platforms", "cpu")  # the checks need no accelerator; its memory is for the members
     console, folder = cli.console(), arguments.folder
 
     def say(line: str) -> None:
@@ -107,21 +107,26 @@ def main(argv: Sequence[str]) -> None:
     with talk.status(console, f"checking {len(plan.members)} combinations"):
         configs = sweeps.check(plan, folder)
     with cli.user_errors():
-        known = sweeps.open_folder(plan, folder)
+        existed = sweeps.open_folder(plan, folder)
 
     def finished(name: str) -> bool:
         return sweep_results.report(folder / name, configs[name]) is not None
 
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         with cli.user_errors():
-            held.enter_context(only_writer(folder, arguments.lock))
-        stopped = held.enter_context(_stop_signals(say))
+            stack.enter_context(only_writer(folder, arguments.lock))
+        stopped = stack.enter_context(_stop_signals(say))
         todo = [name for name in plan.members if not finished(name)]
-        before = f", {len(plan.members) - len(todo)} finished before" if known else ""
+        before = f", {len(plan.members) - len(todo)} finished before" if existed else ""
         say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
         failures = {}
         if todo:
-            command = [sys.executable, "-P", "-m", "metarl_jax.commands.train"]  # -P: not from the working folder
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "metarl_jax.commands.train",
+            ]  # -P: no imports from the working folder
             with cli.user_errors():
                 engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
             lock = ["--lock", "file"] if arguments.lock == "file" else []
@@ -151,7 +156,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     return cli.run(main)
 
 

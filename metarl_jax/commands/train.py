@@ -1,6 +1,6 @@
 """The command line of experiments/train.py and metarl-train."""
 
-if __name__ == "__main__":  # Ctrl-C while the rest is imported
+if __name__ == "__main__":  # handles Ctrl-C during the imports
     from metarl_jax.runs import startup
 
     startup.quiet()
@@ -10,23 +10,23 @@ from collections.abc import Sequence
 
 from metarl_jax.runs import arguments, cli, presets, startup
 
-DESCRIPTION = """Meta-train a policy, evaluate it on held-out tasks, and leave everything in one run folder.
+DESCRIPTION = """Meta-train a policy and evaluate it on held-out tasks; all results are in one run folder.
 
 Without --task and --preset, the settings are the preset cheetah-dir-cpu on a CPU and cheetah-dir on a GPU or TPU;
 with --task alone, the defaults below. `--preset NAME --help` shows a preset's values. Presets: {presets}."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the script on these words.
+    """Runs the script with these arguments.
 
     Raises:
-        UserError: they do not parse, or what they say is not allowed.
+        UserError: they do not parse, or a value is not allowed.
     """
     if not {"-h", "--help"} & set(argv):
         cli.prepare_jax(arguments.task(argv))
-        _meet(argv)
+        _join(argv)
     cli.import_modules()  # for a help text too, which then has their options
-    asked = arguments.parse(
+    parsed = arguments.parse(
         argv, prog=cli.program("train"), description=DESCRIPTION.format(presets=", ".join(presets.PRESETS))
     )
     with startup.at_once():
@@ -35,16 +35,16 @@ def main(argv: Sequence[str]) -> None:
         from metarl_jax.runs.run import train_run
 
     console = cli.console(quiet=not is_writer())
-    talk.line(console, f"settings: {asked.why}")
-    if asked.dropped:
-        algorithm = asked.config.algorithm
-        dropped = ", ".join(asked.dropped)
+    talk.line(console, f"settings: {parsed.why}")
+    if parsed.dropped:
+        algorithm = parsed.config.algorithm
+        dropped = ", ".join(parsed.dropped)
         talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
-    train_run(asked.config, console, **vars(asked.start))
+    train_run(parsed.config, console, **vars(parsed.start))
 
 
-def _meet(argv: Sequence[str]) -> None:
-    """Joins the other processes of the job, if there are any; before any other use of JAX."""
+def _join(argv: Sequence[str]) -> None:
+    """Joins the other processes of the job, if any; must precede any other use of JAX."""
     job = arguments.job(argv)
     if not job.alone:
         from metarl_jax.runs import distributed
@@ -54,12 +54,12 @@ def _meet(argv: Sequence[str]) -> None:
 
 
 def start() -> int:
-    """Runs the script on the words that the process was started with; returns its exit status."""
+    """Runs the script with the arguments of the process; returns the exit status."""
     try:
-        alone = arguments.job(sys.argv[1:]).alone
-    except cli.UserError:  # `main` tells it
-        alone = True
-    if alone:
+        single_process = arguments.job(sys.argv[1:]).alone
+    except cli.UserError:  # `main` reports it
+        single_process = True
+    if single_process:
         return cli.run(main)
     from metarl_jax.runs import distributed
 

@@ -1,4 +1,4 @@
-"""p(M): task families by name, and other JAX suites. Importing this package imports no Brax; making a Brax family does.
+"""Task distributions p(M): families by name, and adapters for other JAX suites. Brax is imported only when it is used.
 
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
@@ -34,30 +34,29 @@ from metarl_jax.types import Key
 
 _MODULES = (bandits, tabular, grid, rooms, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
 FAMILIES: dict[str, Family] = {family.name: family for module in _MODULES for family in module.FAMILIES}
-_OWN = frozenset(FAMILIES)
+_BUILT_IN = frozenset(FAMILIES)
 
 
 def make(
     name: str, *, split: str = "train", backend: str | None = None, horizon: int | None = None, **options: Any
 ) -> TaskEnv:
-    """The environment of a name.
+    """Builds an environment by name.
 
     Args:
-        name: a family, such as "cheetah-vel", which means the first of its `versions`; or a full name with version,
+        name: a family such as "cheetah-vel", which selects the first of its `versions`, or a full name with a version,
             such as "cheetah-vel@promp2019".
-        split: whose tasks `sample_task` draws: "train"; "test", other draws from the same distribution, for every key;
-            or "ood", another distribution, outside of the training range where that has an outside.
-            ``card(name).splits`` says what they are. Families with finitely many tasks have the same ones in train and
-            test.
-        backend: the physics of a robot's family: "spring" (default), "generalized", "positional" or "mjx" of Brax, and
-            for the running robots "mujoco", MuJoCo's C engine, the quickest on a CPU; ``card(name).backends`` says
-            which. "mujoco" steps on the host's cores, of which METARL_MUJOCO_THREADS limits the number.
-        horizon: environment steps per episode; the version's own if None.
-        **options: the family's own, see ``card(name).options``.
+        split: the tasks that `sample_task` draws: "train"; "test", the same distribution with different draws for each
+            key; or "ood", another distribution, outside the training range where possible. ``card(name).splits``
+            describes them. Families with finitely many tasks have the same tasks in train and test.
+        backend: the physics engine of a robot family: Brax's "spring" (default), "generalized", "positional" or "mjx";
+            for the running robots also "mujoco", MuJoCo's C engine, the fastest on a CPU. ``card(name).backends`` lists
+            the choices. "mujoco" runs on the host's cores; METARL_MUJOCO_THREADS limits their number.
+        horizon: environment steps per episode; None: the version's default.
+        **options: options of the family, see ``card(name).options``.
 
     Raises:
-        ValueError: a name, option, split, backend or value is not allowed; the line says which are.
-        ImportError: the backend is "mujoco", and gymnasium, whose model files it reads, is not installed.
+        ValueError: a name, option, split, backend or value is not allowed; the message lists the allowed ones.
+        ImportError: the backend is "mujoco" and gymnasium, whose model files it reads, is not installed.
     """
     return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
 
@@ -71,29 +70,29 @@ def register(
     card: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> None:
-    """Makes a family of one's own known by name, to `make` and to the scripts, as version v1.
+    """Registers a user's task family, as version v1, so that `make` and the scripts find it by name.
 
-    Scripts find it by ``--import MODULE``, where MODULE calls this function.
+    Scripts load it with ``--import MODULE``, where MODULE calls this function.
 
     Args:
-        name: of the family, such as "my-walk".
-        build: ``(name=, horizon=, **options) → TaskEnv``, of this horizon.
-        horizon: T if no other is asked for.
-        ood: ``options → those that the split "ood" changes``; None: there is no such split.
-        card: what `card` is to say: `formula`, `tasks`, `observation`, `start`, `source`, `differences` in words,
-            `random_start`, `shared_dynamics`, `finite` as in `Card`.
-        **options: of `build`, with their defaults.
+        name: name of the family, such as "my-walk".
+        build: ``(name=, horizon=, **options) → TaskEnv`` with this horizon.
+        horizon: default episode length T.
+        ood: ``options → the options that the split "ood" changes, with their new values``; None: no such split.
+        card: entries of the family's `card`: `formula`, `tasks`, `observation`, `start`, `source` and `differences` as
+            text; `random_start`, `shared_dynamics` and `finite` as in `Card`.
+        **options: options of `build`, with their defaults.
 
     Raises:
-        ValueError: the name is one of the package's own, or no name; `build` cannot be called so; or the card has an
-            unknown entry.
+        ValueError: the name is invalid or belongs to the package, `build` does not accept these arguments, or the card
+            has an unknown entry.
     """
     if not isinstance(name, str) or not name or set(name) & set("@/ "):
         raise ValueError(f"name is {name!r}; it must be a word without '@', '/' and spaces")
-    if name in _OWN:
+    if name in _BUILT_IN:
         raise ValueError(f"{name!r} is a family of the package; choose another name")
-    if taken := {"name", "split", "backend"} & set(options):
-        raise ValueError(f"{sorted(taken)[0]!r} is what make takes itself, so it can be no option of {name!r}")
+    if reserved := {"name", "split", "backend"} & set(options):
+        raise ValueError(f"{sorted(reserved)[0]!r} is what make takes itself, so it can be no option of {name!r}")
     checks.function("build", build)
     for entry in card or {}:
         if entry not in _registry.CARD_OF_USER:
@@ -108,7 +107,7 @@ def names() -> tuple[str, ...]:
 
 
 def versions(name: str) -> tuple[str, ...]:
-    """Full names of a family's versions, the one that the bare name means first.
+    """Full names of a family's versions, the default first.
 
     Raises:
         ValueError: there is no such family.
@@ -119,15 +118,15 @@ def versions(name: str) -> tuple[str, ...]:
 def check(
     env: Any, *, random_start: bool | None = None, shared_dynamics: bool | None = None, key: Key | None = None
 ) -> tuple[str, ...]:
-    """The faults of an environment, one sentence each; empty if there are none. See `metarl_jax.envs.contract.faults`.
+    """Checks an environment; returns one sentence per fault. See `metarl_jax.envs.contract.faults`.
 
     Args:
-        env: a `TaskEnv` of any origin.
-        random_start: whether episodes are meant to start differently; None: what the card of a registered family says,
+        env: any `TaskEnv`.
+        random_start: whether initial states should vary between episodes; None: as on the card of a registered family,
             else True.
-        shared_dynamics: True if tasks are meant to differ in their rewards only, so that no observation may depend on
-            the task; None: what the card of a registered family says, else nothing.
-        key: of the random draws.
+        shared_dynamics: True if tasks should differ in their rewards only, so that no observation may depend on the
+            task; None: as on the card of a registered family, else not checked.
+        key: random key; None: ``jax.random.key(0)``.
     """
     name = str(getattr(env, "name", "")).split(" ")[0]
     family = FAMILIES.get(name.partition("@")[0])
@@ -138,7 +137,7 @@ def check(
 
 
 def card(name: str) -> Card:
-    """What to know of an environment before comparing curves: definition, defaults, source, differences.
+    """The card of an environment: definition, defaults, source, and differences from the literature.
 
     Raises:
         ValueError: there is no such family or version.

@@ -1,4 +1,4 @@
-"""Bandits: the smallest meta-RL problems, where answers are known in closed form."""
+"""Bandits: the smallest meta-RL problems, with solutions in closed form."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,13 @@ from metarl_jax.envs.tasks import BanditTask, GoalTask
 def gaussian_bandit(*, name: str, horizon: int, goal_mean: float, goal_std: float) -> TaskEnv:
     """One real action a [1]; r = −(a − g)², with a hidden goal g ~ N(goal_mean, goal_std²).
 
-    With a ~ N(μ, σ²) the expected reward is −(μ − g)² − σ², so gradients through an inner step are exact on paper.
+    With a ~ N(μ, σ²) the expected reward is −(μ − g)² − σ², so gradients through an inner step have a closed form.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: pulls per episode.
         goal_mean: mean of the goals, in action units.
-        goal_std: their standard deviation; 0 makes all tasks alike.
+        goal_std: standard deviation of the goals; with 0 all tasks are equal.
 
     Raises:
         ValueError: an option is not a finite number, or `goal_std` is negative.
@@ -41,13 +41,13 @@ def gaussian_bandit(*, name: str, horizon: int, goal_mean: float, goal_std: floa
 
 
 def bernoulli_bandit(*, name: str, horizon: int, arms: int, gap: float | None) -> TaskEnv:
-    """K arms; pulling arm a, one step, pays 1 with probability p_a, else 0. Hidden p_k ~ U(0, 1), independent.
+    """K arms; pulling arm a (one step) pays 1 with probability p_a, else 0. Hidden p_k ~ U(0, 1), independent.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: pulls per episode.
         arms: K.
-        gap: if given, one arm, each with equal odds, has p = (1 + gap)/2, and the others have p = (1 − gap)/2.
+        gap: if given, one arm, drawn uniformly, has p = (1 + gap)/2, and the others have p = (1 − gap)/2.
 
     Raises:
         ValueError: `arms` is not a positive integer, or `gap` lies outside [0, 1].
@@ -109,12 +109,12 @@ BERNOULLI_BANDIT = Family(
     formula="1 with probability p_a, else 0; never ends early",
     tasks="p_k ~ U(0, 1) for each of K = 5, 10 or 50 arms",
     observation="a constant 0",
-    start="fixed (the outcome of every pull is drawn)",
+    start="fixed (the outcomes of pulls are random)",
     random_start=False,
     source="RL², Duan et al. 2016, arXiv:1611.02779",
     differences="RL² has 5, 10 or 50 arms, each with 10, 100 or 500 pulls: set the horizon for the other pairs. "
-    "A policy without memory sees "
-    "no history, so it learns from the n pulls of an episode only through the inner step.",
+    "A policy without memory observes no history, so it learns from the n pulls of an episode only through the inner "
+    "step.",
     ood=Ood("one arm of p = 0.55, all others of p = 0.45", lambda options: {"gap": 0.1}),
 )
 

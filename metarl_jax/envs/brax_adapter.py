@@ -1,8 +1,8 @@
-"""Brax (Freeman et al. 2021, arXiv:2106.13281) as physics behind `TaskEnv`.
+"""`TaskEnv`s on the physics of Brax (Freeman et al. 2021, arXiv:2106.13281).
 
-Only the physics of Brax is used: episode starts, observations and rewards are ours, so that the task is an argument of
-every step; none of Brax's wrappers is (they reset to one cached state, redraw tasks and break on typed keys).
-Importing this module does not import Brax; `simulator` does, and quietly.
+Only Brax's physics is used. Initial states, observations and rewards are defined here, so that the task is an argument
+of each step. Brax's wrappers are not used: they reset to one cached state, redraw tasks and break on typed keys.
+Importing this module does not import Brax; calling `simulator` does, with its output silenced.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ from metarl_jax.precision import full_precision
 from metarl_jax.types import Key, PyTree
 
 BACKENDS = ("spring", "generalized", "positional", "mjx")
-"""Brax's. The first is the default: it compiles and runs cheapest."""
+"""Brax's backends. The first is the default: it compiles and runs fastest."""
 RUNNING_BACKENDS = (*BACKENDS, "mujoco")
-"""those of the running robots: MuJoCo's C engine too, see `metarl_jax.envs.mujoco_engine`"""
+"""backends of the running robots, which also run on MuJoCo's C engine, see `metarl_jax.envs.mujoco_engine`"""
 
 
 class Simulator(NamedTuple):
     """The physics of one robot on one backend."""
 
     env: Any
-    """the Brax environment, or what has its `sys`, `action_size` and `backend`; `sys` holds the model"""
+    """the Brax environment, or an object with its `sys` (the model), `action_size` and `backend`"""
     init: Callable[[Changes, jax.Array, jax.Array], PyTree]
     """``(changes, q, qd) → pipeline state``"""
     advance: Callable[[Changes, PyTree, jax.Array], PyTree]
@@ -43,30 +43,30 @@ class Simulator(NamedTuple):
     dt: float
     """seconds per control step"""
     scene: Callable[[PyTree], tuple[Any, Any]]
-    """``pipeline state → (system, pipeline state)`` as a renderer wants them, see `TaskEnv.scene`"""
+    """``pipeline state → (system, pipeline state)`` for a renderer, see `TaskEnv.scene`"""
 
 
 class Behavior(NamedTuple):
-    """What makes a task family of a robot. `before` and `after` are Brax pipeline states around one control step."""
+    """Functions that define a task family of a robot; `before` and `after` are pipeline states of one control step."""
 
     sample_task: Callable[[Key], PyTree]
     start: Callable[[Key, PyTree, Simulator], tuple[jax.Array, jax.Array]]
-    """``(key, task, simulator) → (q, qd)`` of a fresh episode"""
+    """``(key, task, simulator) → (q, qd)`` at the start of an episode"""
     observe: Callable[[PyTree], jax.Array]
     """``pipeline state → observation``"""
     reward: Callable[[PyTree, PyTree, PyTree, jax.Array, float], jax.Array]
     """``(task, before, after, control, dt) → reward``, with the control that the simulator received"""
     terminated: Callable[[PyTree], jax.Array] | None = None
-    """``pipeline state → bool``; None where episodes never end early"""
+    """``pipeline state → bool``; None: episodes never end early"""
     scale: Callable[[PyTree], Mapping[str, jax.Array]] = lambda task: {}
     """``task → {knob: factors}`` on the robot's physics, see `metarl_jax.envs.dynamics`"""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what importing and loading Brax emit: lines on stdout, Python warnings, MuJoCo's warnings.
+    """Silences the output of importing and loading Brax: lines on stdout, Python warnings, MuJoCo warnings.
 
-    MuJoCo warns of Brax's own model files, by default also in a MUJOCO_LOG.TXT that it drops in the working directory.
+    MuJoCo warns about Brax's model files, by default also in a file MUJOCO_LOG.TXT in the working directory.
     """
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -82,23 +82,22 @@ def quiet() -> Iterator[None]:
 def simulator(robot: str, backend: str) -> Simulator:
     """The physics of a Brax robot, loaded once per process.
 
-    `advance` is jitted and shared by all families of the robot: stepping by hand compiles the physics once for all of
-    them. Inside a larger jitted program it is inlined.
+    `advance` is jitted and shared by all families of the robot, so outside a jitted program the physics compiles only
+    once. Inside a larger jitted program it is inlined.
 
     Args:
         robot: Brax's name of the environment, such as "halfcheetah".
-        backend: one of `RUNNING_BACKENDS`; always passed on, since Brax's defaults differ between robots.
+        backend: one of `RUNNING_BACKENDS`; required, since Brax's defaults differ between robots.
 
     Raises:
-        ImportError: backend is "mujoco", and gymnasium, whose model files it reads, is not installed.
+        ImportError: the backend is "mujoco" and gymnasium, whose model files it reads, is not installed.
     """
     if backend == "mujoco":
-        from metarl_jax.envs.mujoco_engine import mujoco_simulator  # which builds on this module
+        from metarl_jax.envs.mujoco_engine import mujoco_simulator  # it imports this module
 
         return mujoco_simulator(robot)
-    return _simulator(
-        robot, backend, bool(jax.config.read("jax_enable_x64"))
-    )  # the model's arrays have the dtype of the moment
+    # The model's arrays get the float dtype in use when they are loaded.
+    return _simulator(robot, backend, bool(jax.config.read("jax_enable_x64")))
 
 
 @functools.lru_cache
@@ -116,7 +115,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
     def advance(changes, pipeline_state, control):
         model = changed(env, changes)
         if "link.inertia.mass" in changes and hasattr(pipeline_state, "mass"):
-            # spring and positional keep the masses of the reset in the state; a step takes its own task's.
+            # spring and positional store masses in the state at reset; a step uses the masses of its task argument.
             mass = jnp.broadcast_to(changes["link.inertia.mass"], pipeline_state.mass.shape)
             pipeline_state = pipeline_state.replace(mass=mass)
         after = model.pipeline_step(pipeline_state, control)
@@ -129,7 +128,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
 
 
 def changed(env: Any, changes: Changes) -> Any:
-    """The Brax environment with another model, whose arrays may be traced: nothing is compiled here."""
+    """The Brax environment with `changes` applied to its model; the arrays may be traced."""
     if changes:
         env = copy.copy(env)
         env.sys = env.sys.tree_replace(dict(changes))
@@ -137,10 +136,10 @@ def changed(env: Any, changes: Changes) -> Any:
 
 
 def _with_current_positions(env: Any, pipeline_state: PyTree) -> PyTree:
-    """A state of mjx after a control step, with link positions `x` that belong to its `q`.
+    """An mjx state after a control step, with link positions `x` recomputed from `q`.
 
-    MuJoCo integrates last, so its link positions are those before the last of a control step's substeps, but current at
-    reset: the first velocity of an episode would come out a fifth too small, and a tip 2 cm from where it is.
+    MuJoCo integrates at the end of a step, so its link positions lag one substep behind q, except at reset. Without
+    this, the first velocity of an episode would be a fifth too small, and a tip position off by 2 cm.
     """
     from brax import kinematics
 
@@ -150,17 +149,17 @@ def _with_current_positions(env: Any, pipeline_state: PyTree) -> PyTree:
 def brax_env(
     *, name: str, robot: str, backend: str, horizon: int, action_scale: float, mass_scale: float, behavior: Behavior
 ) -> TaskEnv:
-    """A `TaskEnv` of one behaviour on Brax physics; `State.internal` is Brax's pipeline state.
+    """A `TaskEnv` with this behaviour on Brax physics; `State.internal` is Brax's pipeline state.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         robot: Brax's name of the robot.
         backend: one of `RUNNING_BACKENDS`.
         horizon: control steps per episode.
-        action_scale: the simulator gets control = clip(action / action_scale, ±1) · c, where ±c is the actuators' range
-            (1 for most robots).
-        mass_scale: factor on mass and inertia of every link.
-        behavior: of the family.
+        action_scale: the simulator receives control = clip(action / action_scale, ±1) · c, where ±c is the actuators'
+            range (1 for most robots).
+        mass_scale: factor on the mass and inertia of each link.
+        behavior: the functions of the family.
 
     Raises:
         ValueError: a scale is not positive.
@@ -168,7 +167,7 @@ def brax_env(
     action_scale = checks.positive("action_scale", action_scale)
     heavier = {} if checks.positive("mass_scale", mass_scale) == 1 else {"density": mass_scale}
     physics = simulator(robot, backend)
-    # Brax's robots have symmetric ranges; where they are ±1 nothing is multiplied.
+    # Brax's robots have symmetric control ranges; a range of ±1 needs no multiplication.
     limit = np.asarray(physics.env.sys.actuator.ctrl_range)[:, 1]
     limit = None if np.all(limit == 1) else limit
 

@@ -1,4 +1,4 @@
-"""Brax's own viewer page, for those who have a network when they open it."""
+"""Brax's viewer page, which needs a network connection when opened."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -12,11 +12,11 @@ def brax_page(system: Any, links: Any) -> str:
     """An HTML page that shows one episode; it loads Brax's viewer and three.js from a CDN.
 
     Args:
-        system: Brax's System, `opt.timestep` the seconds between two moments.
-        links: Brax's Transform of every moment, leaves [moments, links, ...].
+        system: Brax's System; `opt.timestep` is the time between two frames, in seconds.
+        links: Brax's Transform per frame, leaves [frames, links, ...].
 
     Raises:
-        ValueError: the system is not Brax's but of MuJoCo's C engine.
+        ValueError: the system comes from MuJoCo's C engine.
     """
     if not hasattr(system, "link_types"):
         raise ValueError(
@@ -25,6 +25,6 @@ def brax_page(system: Any, links: Any) -> str:
     with quiet():
         from brax.io import html
 
-    moments = range(links.pos.shape[0])
-    states: Any = [SimpleNamespace(x=jax.tree.map(lambda leaf, t=t: leaf[t], links)) for t in moments]
+    frames = range(links.pos.shape[0])
+    states: Any = [SimpleNamespace(x=jax.tree.map(lambda leaf, t=t: leaf[t], links)) for t in frames]
     return html.render(system, states, colab=False)

@@ -1,8 +1,8 @@
 """Half-cheetah: run in a hidden direction, or at a hidden velocity.
 
 Defined by Finn et al. 2017 (MAML, arXiv:1703.03400) and Rothfuss et al. 2019 (ProMP, arXiv:1810.06784). The velocity
-is the finite difference of the torso's x position over one control step of 0.05 s, and with model="rllab" that of the
-centre of mass after one of 0.01 s; the control u = clip(a / action_scale, ±1) [6] is what the simulator receives.
+is the finite difference of the torso's x position over one control step of 0.05 s; with model="rllab", it is the
+centre of mass's after a step of 0.01 s. The simulator receives the control u = clip(a / action_scale, ±1) [6].
 """
 
 from typing import Any, Unpack
@@ -19,7 +19,7 @@ from metarl_jax.envs.tasks import DirectionTask, VelocityTask
 
 
 def cheetah_dir(*, name: str, model: str, **body: Unpack[Body]) -> TaskEnv:
-    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds. Never ends early; velocity v in m/s."""
+    """r = d·v − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equally likely. Never ends early; v in m/s."""
 
     def gain(task: DirectionTask, v, x):
         return task.direction * v[0]
@@ -57,13 +57,13 @@ _COMMON: dict[str, Any] = {
     "random_start": True,
     "source": "MAML, Finn et al. 2017, arXiv:1703.03400; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
     "differences": "finn2017: 200 steps, outputs clipped to ±1, on the robot of Gym and ProMP, 17 observations and "
-    "0.05 s a step, where the MAML paper's is rllab's. promp2019: 100 steps, outputs of ±10 mapped onto the actuators' "
+    "0.05 s per step; the MAML paper used rllab's. promp2019: 100 steps, outputs of ±10 mapped onto the actuators' "
     "±1; with backend=mujoco the robot, steps, starts, observation and reward of ProMP's code "
     "(jonasrothfuss/ProMP, half_cheetah_rand_direc.py, half_cheetah_rand_vel.py). rllab2017: those of the MAML paper's "
     "code (cbfinn/maml_rl, half_cheetah_env_rand_direc.py, half_cheetah_env_rand.py, mujoco_env.py; "
-    "rll/rllab, half_cheetah.xml, which is Gym's): 0.01 s a step, so that 200 steps are two seconds, and the velocity "
-    "of the centre of mass; v* ~ U(0, 2) as in the paper and the code's last commit (older ones: U(0.1, 0.8)). Today's "
-    "MuJoCo where the papers had 1.31 and 1.50; on Brax's backends physics of its own, so absolute returns differ.",
+    "rll/rllab, half_cheetah.xml, which is Gym's): 0.01 s per step, so 200 steps are two seconds, and the velocity "
+    "of the centre of mass; v* ~ U(0, 2) as in the paper and the code's last commit (older ones: U(0.1, 0.8)). Current "
+    "MuJoCo instead of 1.31 and 1.50; Brax's backends simulate different physics, so absolute returns differ.",
     "backends": RUNNING_BACKENDS,
     "version_backends": {"rllab2017": ("mujoco",)},
 }
@@ -73,7 +73,7 @@ CHEETAH_DIR = Family(
     build=cheetah_dir,
     versions={"finn2017": _BODY, "promp2019": _PROMP, "rllab2017": _RLLAB},
     formula="d·v − 0.05·‖u‖²; never ends early",
-    tasks="d ∈ {−1, +1}, equal odds",
+    tasks="d ∈ {−1, +1}, equally likely",
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     finite=2,
     **_COMMON,

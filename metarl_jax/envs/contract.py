@@ -1,7 +1,7 @@
-"""The environment contract, run on any object: what is wrong with it, in words.
+"""Checks an object against the environment contract and describes each violation in one sentence.
 
-A fault of an environment is seldom an error message. It is a goal left in the observation, a task that is drawn again,
-a simulation that breaks where no one looks; and then a curve that goes up for the wrong reason.
+Most environment bugs raise no error: a goal leaks into the observation, a reset redraws the task, a simulation diverges
+unnoticed. The learning curve then rises for the wrong reason.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,32 +19,33 @@ from metarl_jax.types import PyTree, strongly_typed
 LANES, LEAST_STEPS, MOST_STEPS = 16, 100, 1000
 FIELDS = ("observation", "reward", "terminated", "truncated")
 
-_compiled = jax.jit  # one program steps all lanes
+_compiled = jax.jit  # one program steps all lanes; tests replace it
 
 
 def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.Array | None) -> tuple[str, ...]:
     """The faults of an environment, one sentence each; empty if there are none.
 
-    It traces `sample_task`, `reset` and `step`, looks for numbers outside of its key that `sample_task` reads, see
-    `metarl_jax.envs.frozen`, then runs 16 pairs of tasks twice, with random and extreme actions, for
-    100 steps or an episode, and longer until a reward depends on the task: the same keys and actions in different tasks
-    show what the task changes, and the same tasks with other keys and actions show what it changes whatever happens.
+    The check traces `sample_task`, `reset` and `step`, and looks for variables besides the key that `sample_task` reads
+    (see `metarl_jax.envs.frozen`). It then runs 16 pairs of tasks for 100 steps or one episode, or for longer until a
+    reward depends on the task. Each pair runs twice with random actions and once with extreme ones. The same keys and
+    actions in different tasks show the effects of the task; the same tasks with other keys and actions show which of
+    these effects are constant.
 
-    It cannot see what this does not meet: faults after more steps, a task that is redrawn or a state that is reset in
-    the middle of an episode, a task that the observation shows with noise or only together with the state.
+    It does not detect faults that appear after more steps, a task that is redrawn or a state that is reset in the
+    middle of an episode, or an observation that reveals the task with noise or only in combination with the state.
 
     Args:
-        env: a `metarl_jax.TaskEnv`, or anything with its fields.
-        random_start: whether episodes are meant to start differently.
-        shared_dynamics: True if tasks are meant to differ in their rewards only, so that no observation may depend on
-            the task; None or False if they may differ in their physics.
-        key: of the random draws; None is ``jax.random.key(0)``.
+        env: a `metarl_jax.TaskEnv`, or any object with its fields.
+        random_start: whether initial states should vary between episodes.
+        shared_dynamics: True if tasks should differ in their rewards only, so that no observation may depend on the
+            task; None or False if they may differ in their physics.
+        key: random key; None: ``jax.random.key(0)``.
     """
     key = jax.random.key(0) if key is None else key
     for stage in (_interface(env), _traced(env, key)):
-        found = tuple(stage)
-        if found:  # what follows could not run
-            return found
+        sentences = tuple(stage)
+        if sentences:  # the later checks could not run
+            return sentences
     return (
         *_tasks(env, key),
         *frozen_reads(env.sample_task, key),
@@ -73,7 +74,7 @@ def _action(env: Any) -> jax.Array:
 
 
 def _traced(env: Any, key: jax.Array) -> Iterator[str]:
-    """Faults that tracing shows, without a run: what cannot be compiled, wrong shapes, hidden inputs."""
+    """Faults visible to tracing alone: functions that cannot be compiled, wrong shapes, hidden inputs."""
     try:
         task = jax.eval_shape(env.sample_task, key)
     except Exception as error:
@@ -84,8 +85,8 @@ def _traced(env: Any, key: jax.Array) -> Iterator[str]:
         return
     states, arguments = {}, (key, task)
     for name in ("reset", "step"):
-        spoilt: list[bool] = []
-        function = _watching_its_task(getattr(env, name), spoilt, position=1 if name == "reset" else 0)
+        changed_task: list[bool] = []
+        function = _watch_task(getattr(env, name), changed_task, position=1 if name == "reset" else 0)
         try:
             states[name] = state = jax.eval_shape(function, *arguments)
             batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), arguments)
@@ -93,7 +94,7 @@ def _traced(env: Any, key: jax.Array) -> Iterator[str]:
         except Exception as error:
             yield f"{name} cannot be traced by jax.jit and jax.vmap (a Python `if` on an array?): {_first_line(error)}"
             return
-        if any(spoilt):
+        if any(changed_task):
             yield f"{name} changes the task that it is given: the task must stay fixed for the whole trial"
         if not _same(*constants):
             yield f"{name} draws random numbers that its key does not know of: the same call gives another result"
@@ -105,35 +106,37 @@ def _traced(env: Any, key: jax.Array) -> Iterator[str]:
     yield from _same_tree(states["reset"], states["step"])
 
 
-def _watching_its_task(function: Callable, spoilt: list[bool], position: int) -> Callable:
+def _watch_task(function: Callable, changed_task: list[bool], position: int) -> Callable:
+    """Wraps `function` to record, per call, whether it modified its argument at `position`."""
+
     def watched(*arguments):
         before = jax.tree.flatten(arguments[position])
         result = function(*arguments)
         after = jax.tree.flatten(arguments[position])
         same = before[1] == after[1] and all(a is b for a, b in zip(before[0], after[0], strict=True))
-        spoilt.append(not same)
+        changed_task.append(not same)
         return result
 
     return watched
 
 
 def _constants(jaxpr: Any) -> list[np.ndarray]:
-    """Every number that a traced program holds: what NumPy's random numbers turn into."""
-    found = [np.asarray(c) for c in jaxpr.consts if not jnp.issubdtype(jnp.result_type(c), jax.dtypes.prng_key)]
+    """All constants of a traced program; numbers drawn by NumPy end up among them."""
+    constants = [np.asarray(c) for c in jaxpr.consts if not jnp.issubdtype(jnp.result_type(c), jax.dtypes.prng_key)]
 
     def visit(inner):
         for equation in inner.eqns:
-            found.extend(np.asarray(v.val) for v in equation.invars if hasattr(v, "val"))
+            constants.extend(np.asarray(v.val) for v in equation.invars if hasattr(v, "val"))
             for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
                 if hasattr(value, "jaxpr"):
                     consts = getattr(value, "consts", ())
-                    found.extend(np.asarray(c) for c in consts if np.dtype(getattr(c, "dtype", float)).kind != "V")
+                    constants.extend(np.asarray(c) for c in consts if np.dtype(getattr(c, "dtype", float)).kind != "V")
                     visit(value.jaxpr)
                 elif hasattr(value, "eqns"):
                     visit(value)
 
     visit(jaxpr.jaxpr)
-    return found
+    return constants
 
 
 def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -157,17 +160,17 @@ def _fields(name: str, state: Any, observation_size: int) -> Iterator[str]:
         if shape != expected:
             yield f"{field} of {name} has shape {shape}; it must be {expected}"
         kind, word = (jnp.bool_, "bool") if field in ("terminated", "truncated") else (jnp.floating, "float")
-        weak_zero = name == "reset" and getattr(value, "weak_type", False)  # `reward=0` follows the type of step's
+        weak_zero = name == "reset" and getattr(value, "weak_type", False)  # `reward=0` takes the type of step's reward
         if not jnp.issubdtype(dtype, kind) and not (weak_zero and field == "reward"):
             yield f"{field} of {name} has dtype {dtype}; it must be {word}"
 
 
-def _same_tree(start: PyTree, following: PyTree) -> Iterator[str]:
-    if jax.tree.structure(start) != jax.tree.structure(following):
+def _same_tree(start: PyTree, after_step: PyTree) -> Iterator[str]:
+    if jax.tree.structure(start) != jax.tree.structure(after_step):
         yield "reset and step return states of different structure"
         return
     for (path, first), second in zip(
-        jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(following), strict=True
+        jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(after_step), strict=True
     ):
         if first.shape != second.shape:
             leaf = jax.tree_util.keystr(path)
@@ -189,18 +192,18 @@ def _numbers(leaf: jax.Array) -> np.ndarray:
 
 
 class _Runs(NamedTuple):
-    """Groups of 16 lanes: tasks A and B with the same keys and actions; both with others; both with extreme actions."""
+    """Groups of 16 lanes: tasks A and B with equal keys and actions; with other keys and actions; with extreme ones."""
 
     observation: np.ndarray
     """[group, lane, t, ...] from reset on"""
     reward: np.ndarray
     """[group, lane, t]; 0 at reset"""
     reached: np.ndarray
-    """[group, lane, t] whether the episode had not ended before"""
+    """[group, lane, t] whether the episode was still running"""
     own_task: bool
-    """whether a state's own field `task` differs from the task that the function was given"""
+    """whether a state has a field `task` that differs from the task passed in"""
     over: bool
-    """whether an episode is over at reset"""
+    """whether an episode has ended at reset"""
 
 
 A, B, OTHER_A, OTHER_B, EXTREME_A, EXTREME_B = GROUPS = tuple(range(6))
@@ -213,7 +216,7 @@ def _run(env: Any, key: jax.Array) -> _Runs:
     starts, others = jax.random.split(keys[2], LANES), jax.random.split(keys[3], LANES)
     resets = jnp.concatenate([starts, starts, others, others, starts, starts])
 
-    def by_group(draw):  # the same actions in both tasks of a pair
+    def by_group(draw):  # both tasks of a pair get the same actions
         one, other, extreme = (draw(k) for k in keys[4:])
         return jnp.concatenate([one, one, other, other, 1e6 * extreme, 1e6 * extreme])
 
@@ -222,7 +225,7 @@ def _run(env: Any, key: jax.Array) -> _Runs:
             last = env.action_size - 1
             one, other = (jax.random.randint(jax.random.fold_in(k, t), (LANES,), 0, last + 1) for k in keys[4:6])
             return jnp.concatenate([one, one, other, other, jnp.full(2 * LANES, last)])
-        # Half of the noise lasts, so that a walk gets somewhere and meets sparse rewards.
+        # Half of the noise is constant over time, so that the walk covers some distance and reaches sparse rewards.
         shape = (LANES, env.action_size)
         return by_group(lambda k: jax.random.normal(k, shape) + jax.random.normal(jax.random.fold_in(k, t), shape))
 
@@ -252,10 +255,10 @@ def _run(env: Any, key: jax.Array) -> _Runs:
 
 
 def _own_task_differs(state: Any, tasks: PyTree) -> bool:
-    own = getattr(state, "task", None)
-    if own is None or jax.tree.structure(own) != jax.tree.structure(tasks):
+    state_task = getattr(state, "task", None)
+    if state_task is None or jax.tree.structure(state_task) != jax.tree.structure(tasks):
         return False
-    pairs = zip(jax.tree.leaves(own), jax.tree.leaves(tasks), strict=True)
+    pairs = zip(jax.tree.leaves(state_task), jax.tree.leaves(tasks), strict=True)
     return not all(np.array_equal(_numbers(a), _numbers(b)) for a, b in pairs)
 
 
@@ -267,7 +270,7 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
         yield "reset draws the task anew: the state's task is not the task that reset was given"
     for group, kind in ((slice(A, EXTREME_A), "random"), (slice(EXTREME_A, None), "extreme (±1e6)")):
         for name, values in (("observation", observation[group]), ("reward", reward[group])):
-            broken = ~(np.abs(values) <= LIMITS[name])  # those of a rollout, where such an episode is void
+            broken = ~(np.abs(values) <= LIMITS[name])  # the rollout's limits, beyond which an episode is void
             if broken.any():
                 first = min(map(tuple, np.argwhere(broken)), key=lambda place: place[2])
                 what = "too large" if np.isfinite(values[first]) else "NaN or infinite"
@@ -307,11 +310,11 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
 
 
 def _constant_offset(difference: np.ndarray, elsewhere: np.ndarray) -> bool:
-    """Whether a component differs between two tasks by what neither keys, nor actions, nor time change."""
+    """Whether some component differs between two tasks by an offset that is independent of keys, actions and time."""
     first = difference[:, 1:2]
     steps = difference.shape[1] - 1
     varies = np.zeros(difference.shape[2:], bool)
     for values in (difference[:, 1:], elsewhere[:, 1:]):
-        short = (values == 0).all(-1)  # an ended episode has no difference left
-        varies |= (np.where(short[..., None], 0, np.abs(values - first)) > 1e-5 * (1 + np.abs(first))).any((0, 1))
+        ended = (values == 0).all(-1)  # after the end of an episode the difference is 0
+        varies |= (np.where(ended[..., None], 0, np.abs(values - first)) > 1e-5 * (1 + np.abs(first))).any((0, 1))
     return bool((~varies & (np.abs(first) > 1e-3).any((0, 1))).any()) and steps > 1

@@ -1,7 +1,7 @@
-"""Tasks that change the physics: factors on Brax's parameters, applied inside the compiled program.
+"""Tasks that change the physics: factors on model parameters, applied inside the compiled program.
 
-A task holds the factors, not the model. Which array of the model a knob means depends on the backend, and an array of
-the other backends' family is silently without effect, so a table says what acts where, and any other pair is refused.
+A task holds the factors, not the model. The model arrays that a knob scales depend on the backend, and Brax silently
+ignores arrays of other backends. Hence the table `FIELDS`; pairs of knob and backend outside it are rejected.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from metarl_jax.envs.tasks import DynamicsTask
 from metarl_jax.types import Key, PyTree
 
 Changes = Mapping[str, jax.Array]
-"""dotted path in Brax's `System`, or in MuJoCo's model → the array to put there"""
+"""dotted path in Brax's `System` or in MuJoCo's model → replacement array"""
 
 _RIGID = ("generalized", "spring", "positional")
 _SOFT = ("spring", "positional")
@@ -45,29 +45,29 @@ FIELDS: dict[str, dict[str, tuple[str, ...]]] = {
     "gear": _at("actuator.gear", *_RIGID) | _at("actuator_gear", *_MUJOCO),
     "gravity": _at("gravity", *_RIGID) | _at("opt.gravity", *_MUJOCO),
 }
-"""knob → backend → the arrays of Brax's `System`, or of MuJoCo's model, that act there. Mass and inertia are arrays of
-their own; a density scales both, as a body that is heavier throughout."""
+"""knob → backend → the arrays of Brax's `System`, or of MuJoCo's model, that it scales. Mass and inertia are separate
+arrays; density scales both, like a denser material."""
 
-WHOLE = ("gravity",)
-"""knobs without elements: one factor whatever is asked for"""
+SINGLE_FACTOR = ("gravity",)
+"""knobs that always take a single factor"""
 
 BASE = {"damping": 1.3}
-"""the base b of a knob's factors b^u where it is not 1.5, as in the papers of `walker-params`"""
+"""base b of a knob's factors b^u where it differs from 1.5, as in the papers of `walker-params`"""
 
 
 def fields(knob: str, backend: str) -> tuple[str, ...]:
-    """The arrays of Brax's `System` that a knob scales on a backend, as dotted paths.
+    """The arrays that a knob scales on a backend, as dotted paths.
 
     Raises:
-        ValueError: there is no such knob, or it does not act on this backend.
+        ValueError: there is no such knob, or it has no effect on this backend.
     """
     if knob not in FIELDS:
         raise checks.unknown("dynamics knob", knob, FIELDS)
     if backend not in FIELDS[knob]:
         acts = " or ".join(FIELDS[knob])
-        able = ", ".join(name for name, where in FIELDS.items() if backend in where)
+        supported = ", ".join(name for name, backends in FIELDS.items() if backend in backends)
         raise ValueError(
-            f"knob {knob!r} has no effect on the backend {backend!r}; it acts on {acts} ({backend}: {able})"
+            f"knob {knob!r} has no effect on the backend {backend!r}; it acts on {acts} ({backend}: {supported})"
         )
     return FIELDS[knob][backend]
 
@@ -75,21 +75,21 @@ def fields(knob: str, backend: str) -> tuple[str, ...]:
 def _array(system: PyTree, path: str) -> jax.Array:
     for name in path.split("."):
         system = getattr(system, name)
-    return jnp.asarray(system, float)  # some gears are integers, which a factor would be cut to
+    return jnp.asarray(system, float)  # some gears are integers and would truncate a factor
 
 
-# On spring and positional Brax reads m^(1 − s) for a mass m and likewise for inertias, with an s of each robot's model.
-# Where s is 1 (ant, hopper) the masses of the model have no effect, and a factor on them had none either.
+# On spring and positional, Brax uses m^(1 − s) for a mass m, and likewise for inertias; s is part of the robot's model.
+# Where s = 1 (ant, hopper), the model's masses have no effect, so scaling them would have none either.
 _EXPONENTS = {"link.inertia.mass": "spring_mass_scale", "link.inertia.i": "spring_inertia_scale"}
 
 
 def _as_simulated(system: PyTree, backend: str, path: str) -> Changes:
-    """The array at `path` as the physics reads it, and what makes it read just that."""
+    """The array at `path` as the physics uses it, with s set to 0 so that the power is not applied a second time."""
     value = _array(system, path)
     if backend not in _SOFT or path not in _EXPONENTS:
         return {path: value}
     exponent = 1 - _array(system, _EXPONENTS[path])
-    if path == "link.inertia.i":  # only the diagonals are read; a power of the zeros beside them would be 1
+    if path == "link.inertia.i":  # only diagonals are used; off-diagonal zeros to the power 0 would be 1
         value = jax.vmap(lambda matrix: jnp.diag(jnp.diagonal(matrix) ** exponent))(value)
     else:
         value = value**exponent
@@ -97,20 +97,20 @@ def _as_simulated(system: PyTree, backend: str, path: str) -> Changes:
 
 
 def elements(system: PyTree, backend: str, knob: str) -> int:
-    """How many factors a knob takes element by element: links, bodies, geoms, degrees of freedom or actuators."""
-    return 1 if knob in WHOLE else len(_array(system, fields(knob, backend)[0]))
+    """Number of elements a knob scales: links, bodies, geoms, degrees of freedom or actuators."""
+    return 1 if knob in SINGLE_FACTOR else len(_array(system, fields(knob, backend)[0]))
 
 
 def check(system: PyTree, backend: str, knobs: Sequence[str]) -> None:
-    """Refuses knobs that would change nothing.
+    """Rejects knobs that would have no effect.
 
     Args:
-        system: Brax's model.
-        backend: that runs it.
-        knobs: what is to be scaled.
+        system: the model.
+        backend: its backend.
+        knobs: names of the parameters to scale.
 
     Raises:
-        ValueError: it is no tuple of different knobs, one does not act on this backend, or it is 0 on this robot.
+        ValueError: `knobs` is not a tuple of distinct knobs, or one has no effect on this backend or robot.
     """
     if not isinstance(knobs, tuple | list) or not knobs or len({*map(str, knobs)}) < len(knobs):
         raise ValueError(f"knobs is {knobs!r}; it must be a tuple of different ones of {', '.join(FIELDS)}")
@@ -121,15 +121,15 @@ def check(system: PyTree, backend: str, knobs: Sequence[str]) -> None:
 
 
 def scaled(system: PyTree, backend: str, *scales: Mapping[str, jax.Array | float]) -> Changes:
-    """Each knob's arrays, as the physics reads them, times its factors, element by element: {path: array}.
+    """Each knob's arrays, as the physics uses them, multiplied by its factors: {path: array}.
 
     Args:
-        system: Brax's model.
-        backend: that runs it.
-        *scales: knob → factors, [] for all elements alike or [elements]; one after the other.
+        system: the model.
+        backend: its backend.
+        *scales: knob → factors, [] for all elements or [elements]; applied one after the other.
 
     Raises:
-        ValueError: a knob does not exist or does not act on this backend.
+        ValueError: a knob does not exist or has no effect on this backend.
     """
     changes: dict[str, jax.Array] = {}
     for knob, factor in (item for scale in scales for item in scale.items()):
@@ -150,23 +150,23 @@ def sample_scales(
     per_element: bool,
     exponent_range: tuple[float, float],
 ) -> DynamicsTask:
-    """Factors b^u, u ~ U(exponent_range), independent between knobs and elements; b = 1.5, for damping 1.3.
+    """Factors b^u with u ~ U(exponent_range), independent for each knob and element; b = 1.3 for damping, else 1.5.
 
     Args:
-        key: of the draw.
-        system: Brax's model.
-        backend: that runs it.
-        knobs: what to scale.
-        per_element: one factor for every element, or one for all.
+        key: random key.
+        system: the model.
+        backend: its backend.
+        knobs: names of the parameters to scale.
+        per_element: whether each element has its own factor, rather than one factor for all.
         exponent_range: (low, high) of u.
 
     Raises:
-        ValueError: a knob does not exist or does not act on this backend.
+        ValueError: a knob does not exist or has no effect on this backend.
     """
     low, high = exponent_range
     scale: dict[str, Any] = {}
     for knob, knob_key in zip(knobs, jax.random.split(key, len(knobs)), strict=True):
         count = elements(system, backend, knob)
-        shape = (count,) if per_element and knob not in WHOLE else ()
+        shape = (count,) if per_element and knob not in SINGLE_FACTOR else ()
         scale[knob] = BASE.get(knob, 1.5) ** jax.random.uniform(knob_key, shape, minval=low, maxval=high)
     return DynamicsTask(scale)

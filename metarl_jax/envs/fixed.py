@@ -1,4 +1,4 @@
-"""One task for ever: where there is nothing to generalise to, but a long life to learn in."""
+"""Environments with a single fixed task, for example to study learning over one long lifetime."""
 
 import dataclasses
 
@@ -8,14 +8,14 @@ from metarl_jax.types import PyTree
 
 
 def fix_task(env: TaskEnv, task: PyTree) -> TaskEnv:
-    """The same MDPs, with a p(M) that has all its weight on one task: `sample_task` returns it for every key.
+    """The same MDPs with a degenerate p(M): `sample_task` returns `task` for every key.
 
     Args:
-        env: p(M) and its MDPs.
-        task: such as ``env.sample_task(jax.random.key(0))``.
+        env: the environment.
+        task: a task of it, such as ``env.sample_task(jax.random.key(0))``.
 
     Raises:
-        ValueError: it is no task of this environment.
+        ValueError: `task` is not a task of this environment.
     """
     task = check_task(env, task)
     return dataclasses.replace(env, sample_task=lambda key: task, name=f"{env.name} with one task")

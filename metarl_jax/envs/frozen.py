@@ -1,8 +1,8 @@
-"""Python variables that `sample_task` reads: a compiled program holds what they were when it was traced.
+"""Finds mutable Python variables that `sample_task` reads: a compiled program keeps their values from trace time.
 
-Seen are the numbers of dictionaries and of lists with one entry, in closures and among the module's variables, and
-variables that a function of the same module assigns by ``global``. Longer lists and arrays are taken
-for tables, and what objects hold for settings: a constant is the rule there.
+The search covers numbers in dictionaries and one-element lists, in closures and among a module's globals, and global
+variables that a function of the same module assigns with ``global``. It skips longer lists and arrays, which are
+usually tables, and attributes of objects, which are usually settings: both are normally constant.
 """
 
 import dis
@@ -23,9 +23,9 @@ _ADVICE = (
 
 
 def frozen_reads(sample_task: Callable, key: Key) -> Iterator[str]:
-    """One sentence for every variable that may change and that a trace of `sample_task` was seen to read."""
+    """One sentence per mutable variable that changes the trace of `sample_task`."""
     before = _traced(sample_task, key)
-    for name, read, write in _changeable(sample_task):
+    for name, read, write in _mutable(sample_task):
         old = read()
         try:
             write(old + 1)
@@ -37,9 +37,9 @@ def frozen_reads(sample_task: Callable, key: Key) -> Iterator[str]:
 
 
 def _traced(function: Callable, key: Key) -> str:
-    """The program with its numbers; an error is a program of its own."""
+    """The traced program with its constants, as text; if tracing fails, the error."""
     try:
-        closed = jax.make_jaxpr(lambda key: function(key))(key)  # a function of its own, which no cache knows
+        closed = jax.make_jaxpr(lambda key: function(key))(key)  # a new function, which is in no cache
     except Exception as error:
         return repr(error)
     consts = [c for c in closed.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key)]
@@ -50,12 +50,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-Place = tuple[str, Callable[[], Any], Callable[[Any], None]]
-"""name, how to read it, how to write it"""
+Variable = tuple[str, Callable[[], Any], Callable[[Any], None]]
+"""name, getter, setter"""
 
 
-def _changeable(function: Callable, depth: int = 3) -> Iterator[Place]:
-    """What `function`, and functions that it refers to, may find changed."""
+def _mutable(function: Callable, depth: int = 3) -> Iterator[Variable]:
+    """The mutable variables that `function`, and functions it refers to, can read."""
     if not isinstance(function, types.FunctionType) or depth == 0:
         return
     code, variables = function.__code__, function.__globals__
@@ -65,15 +65,15 @@ def _changeable(function: Callable, depth: int = 3) -> Iterator[Place]:
             value = cell.cell_contents
         except ValueError:  # not assigned yet
             continue
-        yield from _within(name, value, depth)
+        yield from _numbers_in(name, value, depth)
     for name in _names(code, "LOAD_GLOBAL"):
         value = variables.get(name)
-        yield from _within(name, value, depth)
+        yield from _numbers_in(name, value, depth)
         if _is_number(value) and any(name in _names(c, "STORE_GLOBAL") for c in _codes(variables)):
             yield name, lambda name=name: variables[name], lambda new, name=name: variables.__setitem__(name, new)
 
 
-def _within(name: str, value: Any, depth: int) -> Iterator[Place]:
+def _numbers_in(name: str, value: Any, depth: int) -> Iterator[Variable]:
     keys: Any = ()
     if type(value) is dict:
         keys = value
@@ -87,16 +87,16 @@ def _within(name: str, value: Any, depth: int) -> Iterator[Place]:
                 lambda new, key=key: value.__setitem__(key, new),
             )
     if isinstance(value, types.FunctionType) and not value.__module__.startswith(("jax", "numpy")):
-        yield from _changeable(value, depth - 1)
+        yield from _mutable(value, depth - 1)
 
 
 def _names(code: types.CodeType, operation: str) -> set[str]:
-    """The variables of an operation in a function and in those that are defined within."""
-    found = {step.argval for step in dis.get_instructions(code) if step.opname == operation}
+    """The variables on which `code`, or a function defined in it, performs a bytecode operation."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname == operation}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            found |= _names(constant, operation)
-    return found
+            names |= _names(constant, operation)
+    return names
 
 
 def _codes(variables: dict[str, Any]) -> Iterator[types.CodeType]:

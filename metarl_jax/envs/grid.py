@@ -1,4 +1,4 @@
-"""A walker on a grid must find a hidden cell, Zintgraf et al. 2020 (VariBAD, arXiv:1910.08348)."""
+"""Find a hidden cell on a grid, Zintgraf et al. 2020 (VariBAD, arXiv:1910.08348)."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from metarl_jax.envs.state import State, first
 from metarl_jax.envs.tasks import GoalTask
 
 MOVES = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0))
-"""of the actions: stay, up, right, down, left; a move off the grid stays at its edge"""
+"""moves of the actions: stay, up, right, down, left; a move off the grid stays at the edge"""
 
 
 def grid_nav(
@@ -20,16 +20,16 @@ def grid_nav(
 ) -> TaskEnv:
     """r = goal_reward on the goal's cell, else step_reward, from the cell (0, 0) of a size × size grid; never ends.
 
-    The observation is the cell (x, y) [2]. The hidden goal has equal odds in all cells but the start's and its three
-    neighbours', diagonal included; with `near_start` in these three only.
+    The observation is the cell (x, y) [2]. The hidden goal is uniform over all cells except the start and its three
+    neighbours (including the diagonal one); with `near_start`, it is uniform over these three neighbours.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: steps per episode.
         size: cells along a side.
-        step_reward: reward off the goal.
-        goal_reward: reward on it, at every step.
-        near_start: where the goals are.
+        step_reward: reward of a step that does not end on the goal.
+        goal_reward: reward of a step that ends on the goal.
+        near_start: whether goals are next to the start.
 
     Raises:
         ValueError: the grid has fewer than 3 × 3 cells, or a reward is not a finite number.
@@ -68,12 +68,12 @@ GRID_NAV = Family(
     build=grid_nav,
     versions={"varibad2020": {"horizon": 15, "size": 5, "step_reward": -0.1, "goal_reward": 1.0, "near_start": False}},
     formula="1 on the goal's cell, else −0.1; never ends early",
-    tasks="the goal is one of the 21 cells of the 5 × 5 grid that are neither the start nor next to it, equal odds",
+    tasks="the goal is one of the 21 cells of the 5 × 5 grid that are neither the start nor next to it, equally likely",
     observation="the cell (x, y) [2]",
     start="fixed at (0, 0)",
     random_start=False,
     source="VariBAD, Zintgraf et al. 2020, arXiv:1910.08348",
-    differences="A trial of the paper has 4 episodes. Which cells hold no goal is as in its code, to our knowledge.",
+    differences="A trial of the paper has 4 episodes. The cells without goals are as in its code, to our knowledge.",
     ood=Ood(
         "the goal is one of the 3 cells next to the start, which training leaves out",
         lambda options: {"near_start": True},

@@ -1,4 +1,4 @@
-"""The humanoid must run in a hidden direction (Rothfuss et al. 2019, arXiv:1810.06784; Rakelly et al. 2019)."""
+"""The humanoid: run in a hidden direction (Rothfuss et al. 2019, arXiv:1810.06784; Rakelly et al. 2019)."""
 
 from typing import Unpack
 
@@ -17,7 +17,7 @@ def humanoid_dir(
     """r = velocity_weight·⟨v_xy, u*⟩ + alive − control_cost·‖c‖₂² with a hidden u*, uniform on the unit circle.
 
     v is the torso's velocity in m/s, and c = 0.4·clip(a / action_scale, ±1) [17]. An episode ends when the torso's
-    height leaves `height_range`, metres.
+    height leaves `height_range` (metres).
     """
     weight = checks.positive("velocity_weight", velocity_weight)
     terminated = height_outside(checks.interval("height_range", height_range))
@@ -52,10 +52,10 @@ HUMANOID_DIR = Family(
     start="q = q_0 + U(±0.01), q̇ ~ U(±0.01)",
     random_start=True,
     source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784; PEARL, Rakelly et al. 2019, arXiv:1903.08254",
-    differences="backend=mujoco: Gym's robot on today's MuJoCo; on Brax's backends physics of its own, so absolute "
-    "returns differ. The torso's velocity where the papers take the centre of mass; no contact cost (5e-7·contact "
-    "there); the papers' 376 observations add inertias, forces and contacts, which are functions of the state seen "
-    "here.",
+    differences="backend=mujoco: Gym's robot on current MuJoCo; Brax's backends simulate different physics, so "
+    "absolute returns differ. The torso's velocity instead of the centre of mass's; no contact cost (5e-7·contact in "
+    "the papers); the papers' 376 observations add inertias, forces and contacts, which are functions of the observed "
+    "state.",
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     backends=RUNNING_BACKENDS,
 )

@@ -1,7 +1,7 @@
-"""What the running robots share: how an episode starts, what the policy sees, and how fast the torso moves.
+"""Shared code of the running robots: initial states, observations, and the torso's velocity.
 
-Velocities are finite differences of the torso's position over one control step, in m/s, as in ProMP's code and Gym;
-those of rllab's robots are the centre of mass's, as in the code of the MAML paper.
+Velocities are finite differences of the torso's position over one control step, in m/s, as in ProMP's code and Gym.
+For rllab's robots they are velocities of the centre of mass, as in the code of the MAML paper.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def torso(pipeline_state: PyTree) -> jax.Array:
 
 
 def velocity(before: PyTree, after: PyTree, dt: float) -> jax.Array:
-    """[3] of the torso over one control step, m/s."""
+    """[3] mean velocity of the torso over one control step, m/s."""
     return (torso(after) - torso(before)) / dt
 
 
@@ -33,19 +33,19 @@ class Robot(NamedTuple):
     """A running robot. The first coordinates of q place the torso on the ground plane."""
 
     name: str
-    """Brax's, or of `metarl_jax.envs.mujoco_models.SOURCES`"""
+    """Brax's name, or one of `metarl_jax.envs.mujoco_models.SOURCES`"""
     horizontal: int
-    """how many of q's first coordinates do so: 1 where the robot moves in a plane, else 2"""
+    """number of these coordinates: 1 if the robot moves in a vertical plane, else 2"""
     start: Callable[[Key, int], jax.Array]
     """``(key, size) → noise on q`` at reset"""
     start_velocity: Callable[[Key, int], jax.Array]
     """``(key, size) → q̇`` at reset"""
     max_velocity: float | None = None
-    """bound of the velocities that the policy sees; None: none"""
+    """observed velocities are clipped to ± this; None: not clipped"""
     velocity: Callable[[PyTree, PyTree, float], jax.Array] = velocity
-    """``(before, after, dt) → [3]`` m/s, what tasks pay for"""
+    """``(before, after, dt) → [3]`` m/s, the velocity in the rewards"""
     observe: Callable[[PyTree], jax.Array] | None = None
-    """what the observation "rllab" shows; only robots of rllab, which run on MuJoCo alone, have it"""
+    """``pipeline state → observation`` "rllab"; only for rllab's robots, which run on MuJoCo only"""
 
 
 def _normal(std: float) -> Callable[[Key, int], jax.Array]:
@@ -61,12 +61,12 @@ def _center_velocity(before: PyTree, after: PyTree, dt: float) -> jax.Array:
     return after.sensed[3:]
 
 
-def _seen_of_cheetah(motion: PyTree) -> jax.Array:
+def _observe_cheetah(motion: PyTree) -> jax.Array:
     """q without x, q̇, centre of mass [20]."""
     return jnp.concatenate([motion.q[1:], motion.qd, motion.sensed[:3]])
 
 
-def _seen_of_ant(motion: PyTree) -> jax.Array:
+def _observe_ant(motion: PyTree) -> jax.Array:
     """All of q and q̇, the torso's rotation matrix, centre of mass [41]."""
     w, x, y, z = motion.q[3:7] / jnp.linalg.norm(motion.q[3:7])
     cross = jnp.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
@@ -82,16 +82,16 @@ HUMANOID = Robot("humanoid", 2, _uniform(0.01), _uniform(0.01))
 # Starts as in rllab's mujoco_env.py, velocity and observation as in half_cheetah_env_rand*.py and ant_env_rand*.py of
 # github.com/cbfinn/maml_rl, the code of the MAML paper.
 RLLAB_HALFCHEETAH = Robot(
-    "halfcheetah-rllab", 1, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_seen_of_cheetah
+    "halfcheetah-rllab", 1, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_observe_cheetah
 )
-RLLAB_ANT = Robot("ant-rllab", 2, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_seen_of_ant)
+RLLAB_ANT = Robot("ant-rllab", 2, _normal(0.01), _normal(0.1), velocity=_center_velocity, observe=_observe_ant)
 
 
 def of_model(model: str, gym: Robot, rllab: Robot) -> Robot:
-    """The robot of a value of the option `model`: "gym" or "rllab".
+    """The robot selected by the option `model`: "gym" or "rllab".
 
     Raises:
-        ValueError: it is another.
+        ValueError: `model` has another value.
     """
     if model not in MODELS:
         raise checks.unknown("model", model, MODELS)
@@ -99,25 +99,25 @@ def of_model(model: str, gym: Robot, rllab: Robot) -> Robot:
 
 
 class Body(TypedDict):
-    """Options that the families of all running robots have in common, beside their own."""
+    """Options shared by the families of all running robots."""
 
     backend: str
-    """of the physics"""
+    """physics backend"""
     horizon: int
     """control steps per episode"""
     action_scale: float
     """policy outputs are divided by it"""
     observation: str
-    """"joints": q without the torso's place on the ground, and q̇; "joints+torso": the torso's position [3] too;
-    "rllab": what the code of the MAML paper shows, for robots of rllab only"""
+    """"joints": q without the torso's ground position, and q̇; "joints+torso": also the torso's position [3];
+    "rllab": as in the code of the MAML paper, for rllab's robots only"""
     mass_scale: float
-    """factor on mass and inertia of every link"""
+    """factor on the mass and inertia of each link"""
     control_cost: float
     """weight of the squared control"""
 
 
 def height_outside(limits: tuple[float, float]) -> Callable[[PyTree], jax.Array]:
-    """``pipeline state → bool``: the torso's height is not within [low, high], metres."""
+    """``pipeline state → bool``: whether the torso's height is outside [low, high] (metres) or NaN."""
     low, high = limits
 
     def terminated(pipeline_state):
@@ -140,17 +140,17 @@ def locomotion_env(
 ) -> TaskEnv:
     """A family of one running robot: r = gain(task, v, x) + alive − control_cost·‖c‖₂².
 
-    v is the torso's velocity over the step, for robots of rllab that of the centre of mass after it, and x the torso's
-    position after it, [3] each, in m/s and metres; c is the control that the simulator received.
+    v [3] is the torso's velocity over the step in m/s (for rllab's robots the centre of mass's after the step), x [3]
+    the torso's position after the step in metres, and c the control that the simulator received.
 
     Args:
-        name: of the environment.
-        robot: that runs.
+        name: name of the environment.
+        robot: the robot.
         sample_task: ``key → task``.
-        gain: ``(task, v, x) → scalar``, what the task pays for.
-        terminated: ``pipeline state → bool``; None where episodes never end early.
+        gain: ``(task, v, x) → scalar``, the task-dependent part of the reward.
+        terminated: ``pipeline state → bool``; None: episodes never end early.
         scale: ``task → {knob: factors}``, see `metarl_jax.envs.dynamics`.
-        alive: reward of every step.
+        alive: reward per step.
         **body: see `Body`.
 
     Raises:
@@ -162,7 +162,7 @@ def locomotion_env(
     observations = OBSERVATIONS[: None if robot.observe else 2]
     if body["observation"] not in observations:
         raise checks.unknown("observation", body["observation"], observations)
-    sees_torso = body["observation"] == "joints+torso"
+    with_torso = body["observation"] == "joints+torso"
 
     def start(key, task, physics: Simulator):
         position_key, velocity_key = jax.random.split(key)
@@ -177,8 +177,8 @@ def locomotion_env(
         speed = pipeline_state.qd
         if robot.max_velocity is not None:
             speed = jnp.clip(speed, -robot.max_velocity, robot.max_velocity)
-        place = [torso(pipeline_state)] if sees_torso else []
-        return jnp.concatenate([pipeline_state.q[robot.horizontal :], speed, *place])
+        position = [torso(pipeline_state)] if with_torso else []
+        return jnp.concatenate([pipeline_state.q[robot.horizontal :], speed, *position])
 
     def reward(task, before, after, control, dt):
         return gain(task, robot.velocity(before, after, dt), torso(after)) + alive - control_cost * (control**2).sum()

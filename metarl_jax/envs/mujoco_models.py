@@ -1,10 +1,10 @@
 """The robots of MuJoCo's C engine (Todorov et al. 2012), read from the model files of the installed gymnasium package.
 
-gymnasium itself is not imported: only its files are read. What they say is kept but for three things, and for rllab's
-robots what `SOURCES` says of them. Textures go: they are nearly all of a model's bytes. The cheetah's total mass is set
-by MuJoCo's function, since the files' attribute for it is deprecated; the numbers are the same. And where this MuJoCo
-adds up the contact margins of two geoms, as it does since about 3.3, they are halved: before, the larger of both
-counted, and all geoms of a robot have the same.
+gymnasium itself is not imported: only its files are read. Besides the edits for rllab's robots in `SOURCES`, three
+things are changed. Textures, most of a model's size, are removed. The cheetah's total mass is set by MuJoCo's function,
+since the XML attribute for it is deprecated; the masses are the same. Contact margins are halved for MuJoCo versions
+that add up the margins of two geoms (since about 3.3): earlier versions use the larger one, and all geoms of a robot
+have the same margin.
 """
 
 import functools
@@ -26,27 +26,27 @@ TOTAL_MASS = "settotalmass"
 
 
 class Source(NamedTuple):
-    """Where a robot's model comes from."""
+    """The source of a robot's model."""
 
     file: str
-    """of gymnasium's"""
+    """name of gymnasium's model file"""
     frames: int
     """physics steps per control step"""
     edits: Mapping[str, Mapping[str, str]] = {}
-    """path of an element → the attributes in which the model differs from the file"""
+    """path of an XML element → attributes to change"""
     start: str | None = None
-    """the file's numeric field that q starts from; None: MuJoCo's reference position"""
+    """numeric field of the file with the initial q; None: MuJoCo's reference position"""
     sensed: bool = False
-    """whether the centre of mass of the whole robot and its velocity are reported with every state"""
+    """whether states include the centre of mass of the whole robot and its velocity"""
 
 
 SOURCES = {
     "halfcheetah": Source("half_cheetah.xml", 5),
     "ant": Source("ant.xml", 5),
     "hopper": Source("hopper.xml", 4),
-    "walker2d": Source("walker2d.xml", 4),  # that of Gym's v2 to v4; in v5 both feet have friction 1.9
+    "walker2d": Source("walker2d.xml", 4),  # as in Gym's v2 to v4; in v5 both feet have friction 1.9
     "humanoid": Source("humanoid.xml", 5),
-    # rllab (github.com/rll/rllab, vendor/mujoco_models): its half_cheetah.xml is Gym's, its ant.xml differs in this.
+    # rllab (github.com/rll/rllab, vendor/mujoco_models): its half_cheetah.xml is Gym's, its ant.xml has these edits.
     "halfcheetah-rllab": Source("half_cheetah.xml", 1, sensed=True),
     "ant-rllab": Source(
         "ant.xml",
@@ -56,16 +56,16 @@ SOURCES = {
         sensed=True,
     ),
 }
-"""robot → its model. The names without a suffix are Brax's too, whose models differ from these."""
+"""robot → its model. Names without a suffix are also names of Brax's robots, whose models differ."""
 
 
 class Loaded(NamedTuple):
-    """A robot as MuJoCo has it."""
+    """A robot's MuJoCo model."""
 
     model: Any
     """`mujoco.MjModel`"""
     start: np.ndarray
-    """[nq] that episodes start around"""
+    """[nq] initial q, before noise"""
 
 
 def assets() -> Path:
@@ -74,9 +74,9 @@ def assets() -> Path:
     Raises:
         ImportError: gymnasium is not installed, or has no such folder.
     """
-    found = importlib.util.find_spec("gymnasium")
-    for place in () if found is None else found.submodule_search_locations or ():
-        folder = Path(place) / "envs" / "mujoco" / "assets"
+    spec = importlib.util.find_spec("gymnasium")
+    for root in () if spec is None else spec.submodule_search_locations or ():
+        folder = Path(root) / "envs" / "mujoco" / "assets"
         if folder.is_dir():
             return folder
     raise ImportError(
@@ -88,7 +88,7 @@ def assets() -> Path:
 def load(robot: str) -> Loaded:
     """The model of one of `SOURCES`.
 
-    MuJoCo's repair of broken simulations is off: a state that explodes stays broken, and the episode counts as void.
+    MuJoCo's automatic reset of diverged simulations is off: they stay non-finite, and their episodes count as void.
 
     Raises:
         ImportError: gymnasium is not installed.
@@ -122,18 +122,18 @@ def load(robot: str) -> Loaded:
 
 @functools.cache
 def margins_add() -> bool:
-    """Whether this MuJoCo finds a contact of two geoms whose distance is between their larger margin and the sum."""
+    """Whether the installed MuJoCo adds up the contact margins of two geoms, rather than using the larger one."""
     mujoco: Any = importlib.import_module("mujoco")
     ball = '<geom type="sphere" size="1" margin="0.1"/>'
-    apart = f'<body>{ball}</body><body pos="2.15 0 0"><freejoint/>{ball}</body>'
-    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{apart}</worldbody></mujoco>")
+    bodies = f'<body>{ball}</body><body pos="2.15 0 0"><freejoint/>{ball}</body>'
+    model = mujoco.MjModel.from_xml_string(f"<mujoco><worldbody>{bodies}</worldbody></mujoco>")
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     return data.ncon > 0
 
 
 class System:
-    """A MuJoCo model with what families read of Brax's `System`; every other name is the model's own."""
+    """A MuJoCo model with the attributes of Brax's `System` that families use; other attributes are the model's."""
 
     def __init__(self, model: Any, start: np.ndarray):
         self.model, self._start = model, start
@@ -144,7 +144,7 @@ class System:
 
     @property
     def init_q(self) -> jax.Array:
-        """[nq] that episodes start around, in the precision of the moment."""
+        """[nq] initial q, before noise, in the current default float type."""
         return jnp.asarray(self._start, float)
 
     def q_size(self) -> int:
@@ -156,20 +156,20 @@ class System:
         return self.model.nv
 
     def act_size(self) -> int:
-        """Components of a control."""
+        """Number of control components."""
         return self.model.nu
 
 
 def torso(model: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(base [3], slides [3, nq]): the torso stands at base + slides · q, since slides or a free joint carry it."""
+    """(base [3], slides [3, nq]): the torso's position is base + slides · q (it has slide joints or a free joint)."""
     joint: Any = importlib.import_module("mujoco").mjtJoint
     base, slides = np.array(model.body_pos[1]), np.zeros((3, model.nq))
-    for kind, body, place, axis in zip(
+    for kind, body, address, axis in zip(
         model.jnt_type, model.jnt_bodyid, model.jnt_qposadr, model.jnt_axis, strict=True
     ):
         if kind == joint.mjJNT_FREE:
-            base, slides[:, place : place + 3] = np.zeros(3), np.eye(3)
+            base, slides[:, address : address + 3] = np.zeros(3), np.eye(3)
         elif kind == joint.mjJNT_SLIDE and body == 1:
-            slides[:, place] = axis
-            base -= axis * model.qpos0[place]
+            slides[:, address] = axis
+            base -= axis * model.qpos0[address]
     return base, slides

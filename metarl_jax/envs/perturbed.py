@@ -1,8 +1,8 @@
-"""Robots whose physics differs between tasks: heavier limbs, slippery soles, weaker motors.
+"""Robots whose physics differs between tasks, such as masses, friction and motor strength.
 
 Walker and hopper as in Rakelly et al. 2019 (PEARL, arXiv:1903.08254) and Rothfuss et al. 2019 (ProMP,
-arXiv:1810.06784); the cheetah's mass as in Clavera et al. 2019 (arXiv:1803.11347) and RLlib. The reward is the same in
-every task; what differs is what must be done for it.
+arXiv:1810.06784); the cheetah's mass as in Clavera et al. 2019 (arXiv:1803.11347) and RLlib. All tasks of a family
+have the same reward function.
 """
 
 from collections.abc import Callable
@@ -28,20 +28,20 @@ from metarl_jax.envs.registry import Family, Ood
 from metarl_jax.envs.walker import WALKER_FALLEN, fallen
 from metarl_jax.types import PyTree
 
-MOST_EXPONENT = 10.0
+MAX_EXPONENT = 10.0
 
 
 class Perturbation(TypedDict):
-    """Options that all families of changed physics have in common, beside `Body`'s."""
+    """Options of all families with perturbed physics, in addition to `Body`."""
 
     alive: float
-    """reward of every step"""
+    """reward per step"""
     knobs: tuple[str, ...]
-    """what to scale, see `metarl_jax.envs.dynamics.FIELDS`"""
+    """physical parameters to scale, see `metarl_jax.envs.dynamics.FIELDS`"""
     per_element: bool
-    """a factor for every link, geom, joint or motor, or one for all"""
+    """whether each link, geom, joint or motor has its own factor, rather than one for all"""
     exponent_range: tuple[float, float]
-    """(low, high) of u in the factors b^u, b = 1.5 and for damping 1.3"""
+    """(low, high) of u in the factors b^u; b = 1.3 for damping, else 1.5"""
 
 
 class _Options(Body, Perturbation): ...
@@ -56,9 +56,9 @@ def _perturbed(name: str, robot: Robot, terminated: Callable[[PyTree], jax.Array
     per_element = checks.boolean("per_element", options["per_element"])
     exponents = checks.interval("exponent_range", options["exponent_range"])
     knobs, backend = options["knobs"], options["backend"]
-    if max(map(abs, exponents)) > MOST_EXPONENT:
+    if max(map(abs, exponents)) > MAX_EXPONENT:
         raise ValueError(
-            f"exponent_range is {exponents}; it must lie in ±{MOST_EXPONENT}, factors of {1.5**MOST_EXPONENT:.0f}"
+            f"exponent_range is {exponents}; it must lie in ±{MAX_EXPONENT}, factors of {1.5**MAX_EXPONENT:.0f}"
         )
     model = simulator(robot.name, backend).env.sys
     dynamics.check(model, backend, knobs)
@@ -96,24 +96,23 @@ def ant_params(*, name: str, **options: Unpack[_Options]) -> TaskEnv:
 
 
 _BODY = {"horizon": 200, "action_scale": 1.0, "observation": "joints", "mass_scale": 1.0}
-_ALL: dict[str, Any] = {
+_PARAMETERS: dict[str, Any] = {
     "knobs": ("mass", "inertia", "friction", "damping"),
     "per_element": True,
     "exponent_range": (-3.0, 3.0),
 }
-_RUNNER = _BODY | {"control_cost": 1e-3, "alive": 1.0} | _ALL
-_FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) for every link and geom"
+_RUNNER = _BODY | {"control_cost": 1e-3, "alive": 1.0} | _PARAMETERS
+_FACTORS = "factors 1.5^u on mass, inertia and friction, 1.3^u on damping, u ~ U(−3, 3) per link and geom"
 _COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "backends": RUNNING_BACKENDS}
 _PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    "differences": "backend=mujoco: Gym's robots on today's MuJoCo, walker2d.xml as up to v4; on Brax's backends "
-    "physics of its own, so absolute returns differ. Inertia has one factor a link where the papers draw one for each "
-    "of its axes, and damping one a degree of freedom. On spring and positional, whose joints have no damping of their "
-    "own, that of the joints' constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 "
-    "mapped onto them.",
+    "differences": "backend=mujoco: Gym's robots on current MuJoCo, walker2d.xml as up to v4; Brax's backends simulate "
+    "different physics, so absolute returns differ. Inertia has one factor per link (in the papers one per axis), and "
+    "damping one per degree of freedom. On spring and positional, whose joints have no damping, the damping of the "
+    "joint constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped to ±1.",
     "ood": Ood(
-        "every factor above the training range: u ~ U(3, 4), the knobs and elements as in training",
+        "all factors above the training range: u ~ U(3, 4), with knobs and elements as in training",
         sampling.beyond("exponent_range", 1.0),
     ),
 }
@@ -151,9 +150,9 @@ CHEETAH_MASS = Family(
     observation="joint positions (without x) and velocities [17]",
     start="q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
     source="this library, after the mass tasks of RLlib and of Clavera et al. 2019, arXiv:1803.11347",
-    differences="No definition that works agree on; the reward is Gym's.",
+    differences="There is no standard definition; the reward is Gym's.",
     ood=Ood(
-        "every factor above the training range: u ~ U(1.7, 2.7), two to three times as heavy",
+        "all factors above the training range: u ~ U(1.7, 2.7), two to three times as heavy",
         sampling.beyond("exponent_range", 1.0),
     ),
     **_COMMON,
@@ -165,7 +164,7 @@ ANT_PARAMS = Family(
     versions={
         "v1": _BODY
         | {"control_cost": 0.5, "alive": 1.0}
-        | _ALL
+        | _PARAMETERS
         | {"knobs": ("mass", "inertia", "friction", "damping", "gear", "gravity"), "exponent_range": (-1.0, 1.0)}
     },
     formula="v_x + 1 − 0.5·‖u‖²; ends when the torso's height leaves [0.2, 1] m",
@@ -173,9 +172,9 @@ ANT_PARAMS = Family(
     observation="q without the torso's place, and q̇ [27]",
     start="q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1)",
     source="this library; the reward is Gym's ant's",
-    differences="None known to compare with: papers that perturb the ant cripple a leg instead.",
+    differences="No comparable definition is known: papers that perturb the ant disable a leg instead.",
     ood=Ood(
-        "every factor above the training range: u ~ U(1, 2)",
+        "all factors above the training range: u ~ U(1, 2)",
         sampling.beyond("exponent_range", 1.0),
     ),
     **_COMMON,

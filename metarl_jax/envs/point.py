@@ -1,7 +1,7 @@
-"""A point in the plane must find a hidden place: s ← s + clip(a / action_scale, ±max_step), observation s [2].
+"""A point in the plane must find a hidden goal: s ← s + clip(a / action_scale, ±max_step), observation s [2].
 
 Finn et al. 2017 (MAML, arXiv:1703.03400), Rakelly et al. 2019 (PEARL, arXiv:1903.08254), Zintgraf et al. 2020 (VariBAD,
-arXiv:1910.08348), Rothfuss et al. 2019 (ProMP, arXiv:1810.06784). Rewards are of the new position.
+arXiv:1910.08348), Rothfuss et al. 2019 (ProMP, arXiv:1810.06784). Rewards depend on the position after the step.
 """
 
 import math
@@ -35,7 +35,7 @@ def _point_env(
     start_range: float = 0.0,
     arrived: Callable[[jax.Array], jax.Array] | None = None,
 ) -> TaskEnv:
-    """A family of points; `reward` and `arrived`, the end of an episode, see s − g [2]. Start ~ U[±start_range]²."""
+    """A point family. `reward` and `arrived` (end of episode) are functions of s − g [2]. Start ~ U[±start_range]²."""
     action_scale = checks.positive("action_scale", action_scale)
 
     def reset(key, task):
@@ -72,11 +72,11 @@ def point_nav(
     The episode terminates once |s_x − g_x| < 0.01 and |s_y − g_y| < 0.01.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: steps per episode.
         action_scale: policy outputs are divided by it.
         goal_range: (low, high) of both coordinates of the goal.
-        goal_hole: share of that square's width, around its middle, which holds no goals.
+        goal_hole: excludes goals from a concentric square, as a fraction of the width.
 
     Raises:
         ValueError: an option is out of its range.
@@ -111,11 +111,11 @@ def point_sparse(
     """r = 1 − ‖s − g‖₂ within `goal_radius` of g, else 0, from s = (0, 0), steps of ±0.1 at most. Never ends early.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: steps per episode.
         action_scale: policy outputs are divided by it.
-        angle_range: hidden g lies on the unit circle, its angle uniform in this range, radians.
-        goal_radius: within which there is a reward.
+        angle_range: range (radians) of the angle of g, which is uniform on an arc of the unit circle.
+        goal_radius: radius around g within which the reward is not 0.
 
     Raises:
         ValueError: an option is out of its range.
@@ -132,7 +132,7 @@ def point_sparse(
 def point_corners(
     *, name: str, horizon: int, action_scale: float, goals: tuple[tuple[float, float], ...], goal_radius: float
 ) -> TaskEnv:
-    """r = max(goal_radius − ‖s − g‖₂, 0) from s ~ U[−0.2, 0.2]², steps of ±0.2 at most; hidden g one of `goals`.
+    """r = max(goal_radius − ‖s − g‖₂, 0) from s ~ U[−0.2, 0.2]², steps of ±0.2 at most, hidden g uniform over `goals`.
 
     Raises:
         ValueError: an option is out of its range.
@@ -206,7 +206,7 @@ POINT_CORNERS = Family(
     build=point_corners,
     versions={"promp2019": {"horizon": 100, "action_scale": 50.0, "goals": CORNERS, "goal_radius": 0.5}},
     formula="max(0.5 − ‖s − g‖₂, 0) after s ← s + clip(a/50, ±0.2); never ends early",
-    tasks="g ∈ {(±2, ±2)}, equal odds",
+    tasks="g ∈ {(±2, ±2)}, equally likely",
     observation="s [2]",
     start="s ~ U[−0.2, 0.2]²",
     random_start=True,

@@ -1,4 +1,4 @@
-"""A seven-joint arm must push a cylinder over a table to a hidden place; a robot and a start of Gym's pusher."""
+"""A seven-joint arm must push a cylinder to a hidden place on a table; robot and initial states as in Gym's pusher."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from metarl_jax.envs.tasks import GoalTask
 from metarl_jax.types import PyTree
 
 ARM = 7
-"""joints of the arm; four more slide the cylinder and the goal's marker"""
+"""joints of the arm; four more move the cylinder and the goal marker"""
 WRIST, OBJECT = 6, 7
-"""links: the one that carries the finger tips, whose frame Gym measures from, and the cylinder"""
+"""link indices: the wrist, which carries the finger tips and whose frame Gym uses in distances, and the cylinder"""
 CENTER = (0.45, -0.05)
-"""of the table, metres: where a sliding coordinate of 0 puts the cylinder and the marker"""
+"""of the table, metres: position of the cylinder and the marker when their slide coordinates are 0"""
 
 
 def _place(pipeline_state: PyTree, link: int) -> jax.Array:
@@ -26,7 +26,7 @@ def _place(pipeline_state: PyTree, link: int) -> jax.Array:
 
 
 def _observe(pipeline_state: PyTree) -> jax.Array:
-    """Angles and velocities of the arm, wrist and cylinder [7 + 7 + 3 + 3]; Brax's own would give the goal away."""
+    """Angles and velocities of the arm, wrist and cylinder [7 + 7 + 3 + 3]; Brax's would reveal the goal."""
     wrist, cylinder = _place(pipeline_state, WRIST), _place(pipeline_state, OBJECT)
     return jnp.concatenate([pipeline_state.q[:ARM], pipeline_state.qd[:ARM], wrist, cylinder])
 
@@ -56,19 +56,19 @@ def pusher_goal(
 ) -> TaskEnv:
     """r = −‖o − g‖₂ − near_weight·‖w − o‖₂ − control_cost·‖c‖₂², cylinder o, wrist w, hidden g on the table; metres.
 
-    o and g in the plane, w − o in space, after the step; c = 2·clip(a / action_scale, ±1) [7] is what the simulator
-    receives. Never ends early.
+    o and g are in the plane, w − o in space, after the step. The simulator receives c = 2·clip(a / action_scale, ±1)
+    [7]. Never ends early.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         backend: a Brax physics backend.
         horizon: control steps of 0.05 s per episode.
         action_scale: policy outputs are divided by it.
         control_cost: weight of ‖c‖².
-        near_weight: weight of the wrist's distance.
-        goal_range: (low, high) of both coordinates of g from the table's centre, metres.
-        goal_hole: share of that square's width, around its middle, which holds no goals.
-        mass_scale: factor on mass and inertia of every link.
+        near_weight: weight of the distance from the wrist to the cylinder.
+        goal_range: (low, high) of both coordinates of g relative to the table's centre, metres.
+        goal_hole: excludes goals from a concentric square, as a fraction of the width.
+        mass_scale: factor on the mass and inertia of each link.
 
     Raises:
         ValueError: an option is out of its range.
@@ -118,8 +118,8 @@ PUSHER_GOAL = Family(
     start="arm at 0, q̇ ~ U(±0.005), cylinder uniform behind the table's centre, at least 0.17 m away",
     random_start=True,
     source="this library, on Brax's pusher (arXiv:2106.13281)",
-    differences="Gym's pusher shows one fixed goal; here it is drawn and hidden, and the distance to it is measured in "
-    "the plane. Brax measures from another link's centre of mass; here, as in Gym, from the wrist's frame.",
+    differences="Gym's pusher has one fixed, visible goal; here it is random and hidden, and the distance to it is "
+    "measured in the plane. Brax measures from another link's centre of mass; here, as in Gym, from the wrist's frame.",
     ood=Ood(
         "g uniform in the square of 1.5 times the width, outside the training square", sampling.around("goal_range")
     ),

@@ -1,4 +1,4 @@
-"""A two-link arm must bring its tip to a hidden place: the family that Brax simulates fastest."""
+"""A two-link arm must bring its tip to a hidden goal; the fastest family to simulate in Brax."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from metarl_jax.types import PyTree
 TIP = 0.11
 """metres from the elbow to the tip; the upper arm measures 0.1 m"""
 ARM = 2
-"""joints of the arm; Brax's model has two more, which only place the target's marker"""
+"""joints of the arm; Brax's model has two more, which only place the target marker"""
 
 
 def _tip(pipeline_state: PyTree) -> jax.Array:
@@ -25,13 +25,13 @@ def _tip(pipeline_state: PyTree) -> jax.Array:
 
 
 def _observe(pipeline_state: PyTree) -> jax.Array:
-    """(cos θ, sin θ, θ̇, tip) of the two joints: [8]. Brax's own observation would give the target away."""
+    """(cos θ, sin θ, θ̇, tip) of the two joints: [8]. Brax's observation would reveal the target."""
     angle = pipeline_state.q[:ARM]
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle), pipeline_state.qd[:ARM], _tip(pipeline_state)])
 
 
 def _start(key, task: GoalTask, physics: Simulator):
-    """θ ~ U(±0.1), θ̇ ~ U(±0.005), as Gym's reacher starts; the marker stands on the goal, for renderers only."""
+    """θ ~ U(±0.1), θ̇ ~ U(±0.005), as in Gym's reacher; the marker is at the goal, for renderers only."""
     position_key, velocity_key = jax.random.split(key)
     angle = jax.random.uniform(position_key, (ARM,), minval=-0.1, maxval=0.1)
     velocity = jax.random.uniform(velocity_key, (ARM,), minval=-0.005, maxval=0.005)
@@ -54,15 +54,15 @@ def reacher_goal(
     Distances in metres, tip and goal in the plane, after the step. Never ends early; observation [8].
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         backend: a Brax physics backend.
         horizon: control steps of 0.02 s per episode.
         action_scale: policy outputs are divided by it.
         control_cost: weight of ‖u‖². Distances are about 0.2 and ‖u‖² up to 2, so Gym's weight of 1 would make standing
             still the best policy for every goal; at 0.01 even full torque costs a tenth of a typical distance.
-        goal_radius: of the disk, metres. The arm reaches 0.1 + 0.11 = 0.21; 0.2 keeps every goal inside (but for the
-            2 cm around the shoulder, 1 % of the disk, from which the elbow's limit of 3 rad keeps the tip).
-        mass_scale: factor on mass and inertia of every link.
+        goal_radius: radius of the disk, metres. The arm reaches 0.1 + 0.11 = 0.21, so with 0.2 all goals are within
+            reach, except in the 2 cm around the shoulder (1 % of the disk), which the elbow's limit of 3 rad excludes.
+        mass_scale: factor on the mass and inertia of each link.
 
     Raises:
         ValueError: an option is out of its range.

@@ -1,7 +1,7 @@
-"""From a name such as ``cheetah-vel@finn2017`` to an environment.
+"""Builds environments from names such as ``cheetah-vel@finn2017``.
 
-Six things silently differ between papers under one family name: task range, horizon, observation, control cost, contact
-cost and action scale. So a family has versions, and its card says how ours differs from the literature.
+Papers use the same family name with different task ranges, horizons, observations, control costs, contact costs and
+action scales. Hence a family has versions, and its card lists the differences from the literature.
 """
 
 import dataclasses
@@ -16,27 +16,27 @@ from metarl_jax.base import TaskEnv
 from metarl_jax.checks import integer, unknown
 
 SPLITS = ("train", "test", "ood")
-"""Names of the splits."""
+"""Names of the task splits."""
 
 
 class Ood(NamedTuple):
-    """The split of tasks from another distribution, outside of the training range where that has an outside."""
+    """The out-of-distribution split: another task distribution, outside the training range where possible."""
 
     tasks: str
-    """in words"""
+    """description of its tasks"""
     shift: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    """``options → those that it changes``, computed from the user's own"""
+    """``options → the options that this split changes``, computed from the options in use"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """One entry of the registry: how to build a family, its versions, and what the documentation says about it."""
+    """One entry of the registry: how to build a family, its versions, and the entries of its card."""
 
     name: str
     build: Callable[..., TaskEnv]
     """``(name=, horizon=, [backend=,] **options) → TaskEnv``"""
     versions: Mapping[str, Mapping[str, Any]]
-    """version → its horizon and options; the first is what a bare name means, and all have the same options"""
+    """version → its horizon and options; the first is the default, and all versions have the same options"""
     formula: str
     tasks: str
     observation: str
@@ -46,12 +46,12 @@ class Family:
     differences: str
     ood: Ood
     finite: int | None = None
-    """how many tasks there are; None: infinitely many"""
+    """number of tasks; None: infinitely many"""
     shared_dynamics: bool = True
     backends: tuple[str, ...] = ()
-    """of the physics, the default first; empty where there is none"""
+    """physics backends, the default first; empty if the family has no physics"""
     version_backends: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    """version → its own, where they are not the family's"""
+    """version → its backends, where they differ from the family's"""
 
     def backends_of(self, version: str) -> tuple[str, ...]:
         """The backends of one version, the default first."""
@@ -59,7 +59,7 @@ class Family:
 
     @property
     def splits(self) -> dict[str, str]:
-        """Split → its tasks, in words."""
+        """Split → description of its tasks."""
         if self.finite is None:
             test = f"other draws of the same: {self.tasks}"
         else:
@@ -69,7 +69,7 @@ class Family:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a user must know of one version of a family before comparing curves; the source of the docs' tables."""
+    """Documentation of one version of a family; the tables in the docs are generated from it."""
 
     name: str
     """full name, version included"""
@@ -78,45 +78,45 @@ class Card:
     tasks: str
     """p(M)"""
     splits: Mapping[str, str]
-    """split → its tasks, in words: what the option `split` of `make` takes"""
+    """split → description of its tasks; the keys are the values of `make`'s option `split`"""
     observation: str
-    """what the policy sees; never the task"""
+    """the policy's input; never includes the task"""
     start: str
-    """how an episode starts"""
+    """distribution of initial states"""
     random_start: bool
-    """whether starts differ between keys"""
+    """whether initial states depend on the key"""
     finite: int | None
-    """how many tasks there are in training; None: infinitely many"""
+    """number of training tasks; None: infinitely many"""
     shared_dynamics: bool
     """whether the task changes rewards only"""
     horizon: int
-    """T if no other is asked for"""
+    """default episode length T"""
     options: Mapping[str, Any]
-    """the options of `make` with this version's values"""
+    """options of `make` and their values in this version"""
     versions: tuple[str, ...]
     """full names of the family's versions, the default first"""
     backends: tuple[str, ...]
-    """physics backends, the default first; empty where there is no physics"""
+    """physics backends, the default first; empty if there is no physics"""
     source: str
-    """the paper that the definition is from"""
+    """the paper with the definition"""
     differences: str
-    """from the literature"""
+    """differences from the literature"""
 
     def __str__(self) -> str:
-        """A line for every entry."""
-        told = vars(self) | {"splits": "; ".join(f"{name}: {tasks}" for name, tasks in self.splits.items())}
-        told |= {"options": ", ".join(f"{name}={value}" for name, value in self.options.items()) or "none"}
-        told |= {"versions": ", ".join(self.versions), "backends": ", ".join(self.backends) or "none"}
-        told["finite"] = "infinitely many" if self.finite is None else self.finite
-        width = max(map(len, told))
-        return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in told.items())
+        """One line per entry."""
+        entries = vars(self) | {"splits": "; ".join(f"{name}: {tasks}" for name, tasks in self.splits.items())}
+        entries |= {"options": ", ".join(f"{name}={value}" for name, value in self.options.items()) or "none"}
+        entries |= {"versions": ", ".join(self.versions), "backends": ", ".join(self.backends) or "none"}
+        entries["finite"] = "infinitely many" if self.finite is None else self.finite
+        width = max(map(len, entries))
+        return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in entries.items())
 
 
 CARD_OF_USER = (
     *("formula", "tasks", "observation", "start", "source", "differences"),
     *("random_start", "shared_dynamics", "finite"),
 )
-"""What the card of a user's family can say; the first six in words."""
+"""Card entries that `register` accepts; the first six are text."""
 
 
 def of_user(
@@ -127,10 +127,10 @@ def of_user(
     card: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> Family:
-    """A family from outside of the package, with one version, v1; what its card is not told it does not say.
+    """A user-defined family with one version, v1; missing card entries read "not said".
 
     Raises:
-        ValueError: `build` does not take its options, or what it returns is no environment of the horizon asked for.
+        ValueError: `build` does not accept its options, or does not return an environment with the requested horizon.
     """
     try:
         inspect.signature(build).bind(name=name, horizon=horizon, **options)
@@ -142,16 +142,16 @@ def of_user(
     def no_shift(options):
         raise ValueError(f"{name!r} has no split 'ood'; register it with ood=, or choose from train, test")
 
-    def checked(**given):
-        env = build(**given)
+    def checked(**settings):
+        env = build(**settings)
         if not isinstance(env, TaskEnv):
             raise ValueError(f"build of {name!r} returns {env!r}; it must return a metarl_jax.TaskEnv")
-        if env.horizon != given["horizon"]:
+        if env.horizon != settings["horizon"]:
             raise ValueError(
-                f"build of {name!r} returns an environment with horizon {env.horizon}, and {given['horizon']} was "
+                f"build of {name!r} returns an environment with horizon {env.horizon}, and {settings['horizon']} was "
                 "asked for; let it pass its horizon on"
             )
-        return dataclasses.replace(env, name=given["name"])
+        return dataclasses.replace(env, name=settings["name"])
 
     words = dict.fromkeys(CARD_OF_USER[:6], "not said")
     shift = Ood("with other options" if ood else "none", ood or no_shift)
@@ -160,12 +160,12 @@ def of_user(
 
 
 def full_names(family: Family) -> tuple[str, ...]:
-    """Names with version, the default first."""
+    """Names with versions, the default first."""
     return tuple(f"{family.name}@{version}" for version in family.versions)
 
 
 def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
-    """The family and version that a name means.
+    """The family and version of a name.
 
     Raises:
         ValueError: there is no such family or version.
@@ -182,7 +182,7 @@ def find(families: Mapping[str, Family], name: str) -> tuple[Family, str]:
 def build(
     family: Family, version: str, split: str, backend: str | None, horizon: int | None, options: dict[str, Any]
 ) -> TaskEnv:
-    """Builds one version of a family with a user's choices.
+    """Builds one version of a family with the user's settings.
 
     Raises:
         ValueError: an option, the split or the backend does not exist, or a value is out of its range.
@@ -206,7 +206,7 @@ def build(
     env = family.build(name=name, **settings)
     if split == "train":
         return env
-    if split == "ood":  # only now: building has checked the options that the shift is computed from
+    if split == "ood":  # not earlier: building validates the options from which the shift is computed
         shift = family.ood.shift(settings)
         if all(settings[option] == value for option, value in shift.items()):
             raise ValueError(
@@ -214,7 +214,8 @@ def build(
             )
         env = family.build(name=name, **{**settings, **shift})
     draw = env.sample_task
-    # A stream of its own: a key that was used in training draws other tasks here. No loop counts to such a tag.
+    # A separate stream, so that the same key draws other tasks than in training. The CRC is far larger than any fold_in
+    # index used elsewhere.
     stream = zlib.crc32(split.encode())
     return dataclasses.replace(
         env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{name} ({split})"
@@ -226,9 +227,13 @@ def make_card(family: Family, version: str) -> Card:
     options = dict(family.versions[version])
     horizon = options.pop("horizon")
     shared = {f.name: getattr(family, f.name) for f in dataclasses.fields(Card) if hasattr(family, f.name)}
-    own = {"name": f"{family.name}@{version}", "versions": full_names(family), "backends": family.backends_of(version)}
+    of_version = {
+        "name": f"{family.name}@{version}",
+        "versions": full_names(family),
+        "backends": family.backends_of(version),
+    }
     return Card(
-        **shared | own,
+        **shared | of_version,
         horizon=horizon,
         options=options,
     )

@@ -1,4 +1,4 @@
-"""The oracle's view: the task as a part of the observation."""
+"""Task-conditioned (oracle) environments: the task is part of the observation."""
 
 import dataclasses
 
@@ -17,20 +17,20 @@ class _Revealed:
     terminated: jax.Array
     truncated: jax.Array
     inner: PyTree
-    """the environment's own state"""
+    """state of the wrapped environment"""
 
 
 def reveal_task(env: TaskEnv) -> TaskEnv:
-    """The same MDPs, with the task's numbers appended to a flat observation: [observation_size + numbers in a task].
+    """The same MDPs with the task's numbers appended to the flat observation: [observation_size + task size].
 
-    A policy trained on it is told what the others have to find out, an upper row for them to be compared with.
+    A policy trained on it does not have to infer the task; its return is a reference for those that do.
     """
     numbers = jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0)))
     size = env.observation_size + sum(leaf.size for leaf in numbers)
 
     def view(task, state):
-        told = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(task)]
-        observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *told])
+        task_numbers = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(task)]
+        observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *task_numbers])
         return _Revealed(observation, state.reward, state.terminated, state.truncated, state)
 
     scene = env.scene

@@ -1,4 +1,4 @@
-"""The state that the shipped environments step through, and how it is made without weak types."""
+"""The state of the built-in environments, constructed without weak types."""
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +9,39 @@ from metarl_jax.types import PyTree
 
 @struct.dataclass
 class State:
-    """One moment of one episode.
+    """State of an environment at one time step.
 
-    `truncated` is always False here: the horizon belongs to the task, and no shipped family has another time limit.
+    `truncated` is always False here: the horizon is part of the MDP, and no built-in family has another time limit.
     """
 
     observation: jax.Array
     """[observation_size]"""
     reward: jax.Array
-    """[] reward of the step that led here; 0 at reset"""
+    """[] reward of the last step; 0 at reset"""
     terminated: jax.Array
-    """[] bool: no reward can follow"""
+    """[] bool: the episode has ended in a terminal state"""
     truncated: jax.Array
-    """[] bool: cut by a time limit although rewards could follow"""
+    """[] bool: the episode was cut off by a time limit, in a state that is not terminal"""
     internal: PyTree = None
-    """what the policy does not see: a random key, a cell, or the physics state (which a renderer reads)"""
+    """hidden from the policy: a random key, a cell, or the physics state (which a renderer reads)"""
 
     def following(
         self, observation: jax.Array, reward: jax.Array, internal: PyTree = None, terminated: jax.Array | None = None
     ) -> "State":
-        """The next state, with this one's dtypes: a scan refuses a carry whose types change, weak ones included."""
+        """The next state, with the same dtypes: the carry of a scan must not change types, including weak types."""
         terminated = jnp.zeros((), bool) if terminated is None else terminated
         return like(self, State(observation, reward, terminated, jnp.zeros((), bool), internal))
 
 
 def first(observation: jax.Array, internal: PyTree = None) -> State:
-    """The state of a fresh episode."""
-    no = jnp.zeros((), bool)
-    state = State(jnp.asarray(observation, float), jnp.zeros((), float), no, no, internal)
+    """The first state of an episode."""
+    false = jnp.zeros((), bool)
+    state = State(jnp.asarray(observation, float), jnp.zeros((), float), false, false, internal)
     return like(state, state)
 
 
 def like(reference: PyTree, tree: PyTree) -> PyTree:
-    """Gives each array of `tree` the dtype of its counterpart in `reference`, strongly typed; keys pass unchanged."""
+    """Casts each array of `tree` to the dtype of its counterpart in `reference`, strongly typed; keys are unchanged."""
 
     def cast(old, new):
         if jnp.issubdtype(jnp.result_type(old), jax.dtypes.prng_key):

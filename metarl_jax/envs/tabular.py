@@ -14,15 +14,15 @@ from metarl_jax.envs.tasks import MDPTask
 def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_std: float, sharpness: float) -> TaskEnv:
     """x' ~ P(·|x, a), r ~ N(R(x, a), reward_std²), from x_0 = 0; P(·|x, a) ~ Dirichlet(1), R(x, a) ~ N(1, 1).
 
-    The observation is the one-hot state [states]. The key of transitions and rewards lives in the state.
+    The observation is the one-hot state [states]. The key for transitions and rewards is part of the state.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         horizon: steps per episode.
         states: number of states.
         actions: number of actions.
         reward_std: standard deviation of the reward's noise.
-        sharpness: P(x'|x, a) ∝ E^sharpness with unit exponentials E; 1 is Dirichlet(1), more is less random.
+        sharpness: P(x'|x, a) ∝ E^sharpness with unit exponentials E; 1 is Dirichlet(1), larger values are less random.
 
     Raises:
         ValueError: a size is not a positive integer, `reward_std` is negative or `sharpness` is not positive.
@@ -34,11 +34,11 @@ def tabular_mdp(*, name: str, horizon: int, states: int, actions: int, reward_st
 
     def sample_task(key):
         transition_key, reward_key = jax.random.split(key)
-        # Dirichlet(1) is a vector of unit exponentials over its sum: no rejection loop of a gamma sampler to compile.
+        # Dirichlet(1) as normalised unit exponentials, which avoids compiling a gamma sampler's rejection loop.
         weight = jax.random.exponential(transition_key, (states, actions, states))
         if sharpness == 1:
             transition = weight / weight.sum(-1, keepdims=True)
-        else:  # in logarithms, where no power overflows
+        else:  # in log space, to avoid overflow
             transition = jax.nn.softmax(sharpness * jnp.log(weight), axis=-1)
         return MDPTask(transition, 1.0 + jax.random.normal(reward_key, (states, actions)))
 
@@ -71,7 +71,7 @@ TABULAR_MDP = Family(
     formula="N(R(x, a), 1); never ends early",
     tasks="P(·|x, a) ~ Dirichlet(1), R(x, a) ~ N(1, 1); 10 states, 5 actions",
     observation="the state, one-hot",
-    start="fixed (state 0; transitions and rewards are drawn)",
+    start="fixed (state 0; transitions and rewards are random)",
     random_start=False,
     shared_dynamics=False,
     source="RL², Duan et al. 2016, arXiv:1611.02779",

@@ -1,4 +1,4 @@
-"""Task structs M: what differs between the tasks of one family. Leaves of one task; a batch adds a leading axis B."""
+"""Task structs M: the quantities that vary within a family. Shapes are of one task; a batch has a leading axis B."""
 
 import jax
 from flax import struct
@@ -33,7 +33,7 @@ class BanditTask:
     """A Bernoulli bandit."""
 
     probability: jax.Array
-    """[K] chance of a reward of 1, arm by arm"""
+    """[K] probability of a reward of 1 per arm"""
 
 
 @struct.dataclass
@@ -51,12 +51,12 @@ class TreasureTask:
     """Rooms with chests."""
 
     treasure: jax.Array
-    """[K] bool: whether a treasure is in the chest, room by room"""
+    """[K] bool: whether each room's chest holds a treasure"""
 
 
 @struct.dataclass
 class DynamicsTask:
-    """Physics that differs from Brax's model."""
+    """Scaled physical parameters."""
 
     scale: dict[str, jax.Array]
-    """knob → factors on the model's own values: [] for all elements alike, or [elements]"""
+    """knob → factors on the model's values: [] for all elements, or [elements]"""

@@ -1,7 +1,7 @@
 """The planar walker: run in a hidden direction, or at a hidden velocity (Rothfuss et al. 2019, arXiv:1810.06784).
 
-The control u = clip(a / action_scale, ±1) [6] is what the simulator receives; velocity and height are the torso's. As
-Gym's walker does, an episode ends when the height leaves (0.8, 2) m or the torso leans more than 1 rad.
+The simulator receives the control u = clip(a / action_scale, ±1) [6]; velocity and height are the torso's. As in
+Gym, an episode ends when the height leaves (0.8, 2) m or the torso leans more than 1 rad.
 """
 
 from collections.abc import Callable
@@ -23,12 +23,12 @@ from metarl_jax.types import PyTree
 def fallen(
     height_range: tuple[float, float], max_angle: float, max_speed: float = jnp.inf
 ) -> Callable[[PyTree], jax.Array]:
-    """``pipeline state → bool``: as Gym says of its planar runners.
+    """``pipeline state → bool``: the termination rule of Gym's planar runners.
 
     Args:
-        height_range: (low, high) of the torso, metres.
-        max_angle: of the torso, either way, radians.
-        max_speed: bound of every other coordinate of q and q̇.
+        height_range: (low, high) of the torso's height, metres.
+        max_angle: bound on the torso's absolute angle, radians.
+        max_speed: bound on the absolute values of q[2:] and q̇.
     """
     low, high = height_range
 
@@ -45,7 +45,7 @@ WALKER_FALLEN = fallen((0.8, 2.0), 1.0)
 
 
 def walker_dir(*, name: str, alive: float, **body: Unpack[Body]) -> TaskEnv:
-    """r = d·v + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equal odds; velocity v in m/s."""
+    """r = d·v + alive − control_cost·‖u‖₂² with a hidden d ∈ {−1, +1}, equally likely; v in m/s."""
 
     def gain(task: DirectionTask, v, x):
         return task.direction * v[0]
@@ -84,8 +84,8 @@ _COMMON: dict[str, Any] = {
     "backends": RUNNING_BACKENDS,
 }
 _DIFFERENCES = (
-    "backend=mujoco: Gym's robot on today's MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
-    "(v5: both 1.9); on Brax's backends physics of its own, so absolute returns differ."
+    "backend=mujoco: Gym's robot on current MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
+    "(v5: both 1.9); Brax's backends simulate different physics, so absolute returns differ."
 )
 _FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
 
@@ -94,7 +94,7 @@ WALKER_DIR = Family(
     build=walker_dir,
     versions={"promp2019": _BODY | {"alive": 1.0}},
     formula=f"d·v + 1 − 0.001·‖u‖²; {_FALLS}",
-    tasks="d ∈ {−1, +1}, equal odds",
+    tasks="d ∈ {−1, +1}, equally likely",
     differences=_DIFFERENCES,
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     finite=2,
@@ -107,7 +107,7 @@ WALKER_VEL = Family(
     versions={"promp2019": _BODY | {"alive": 10.0, "target_range": (0.0, 10.0)}},
     formula=f"−|v − v*| + 10 − 0.001·‖u‖²; {_FALLS}",
     tasks="v* ~ U(0, 10) m/s",
-    differences=f"{_DIFFERENCES} The reward of a step alive is an option; 10 keeps every step's reward positive for "
+    differences=f"{_DIFFERENCES} The alive reward is an option; 10 keeps the reward of each step positive for "
     "0 ≤ v ≤ 10, so that falling never pays.",
     ood=Ood("v* in the half range above: U(10, 15) m/s", sampling.above("target_range")),
     **_COMMON,

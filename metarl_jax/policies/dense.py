@@ -1,8 +1,8 @@
-"""The product of a dense layer, with a weight gradient that suits a CPU; the numbers are those of any other product.
+"""The product of a dense layer, with a weight gradient that is fast on CPUs; results are those of a plain product.
 
-XLA's CPU multiplies rows by a matrix fast, and xᵀg, which sums over the rows of both, at half to a tenth of that speed.
-So the weight gradient copies x transposed first. Derivatives of any order do the same, since they are made of the
-same two products, x W and xᵀg: each is linear in both arguments, and its derivatives in either are the other.
+On a CPU, XLA computes x W fast, but xᵀg, which sums over the rows of both, at half to a tenth of that speed. Hence the
+weight gradient copies x transposed first. This applies to derivatives of any order, since they consist of the same two
+products, x W and xᵀg: each is bilinear, and its derivatives are again of these two forms.
 """
 
 import functools
@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-_config: Any = jax.config  # whose types do not list its options
+_config: Any = jax.config  # its type stubs do not list the options
 
 
 def dense(x: jax.Array, weight: jax.Array) -> jax.Array:
-    """x W, ``[..., I], [I, O] → [..., O]``, in the precision that JAX's default names where this is traced.
+    """x W, ``[..., I], [I, O] → [..., O]``, in JAX's default matmul precision at trace time.
 
     Raises:
-        ValueError: the sizes do not fit.
+        ValueError: the shapes do not match.
     """
     x, weight = jnp.asarray(x), jnp.asarray(weight)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[0]:
@@ -31,7 +31,7 @@ def dense(x: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def _rows(x, weight, turned, precision):
-    """x W, or x Wᵀ where that is turned."""
+    """x W, or x Wᵀ if `turned`."""
     with jax.default_matmul_precision(precision):
         return jax.lax.dot_general(x, weight, (((x.ndim - 1,), (int(turned),)), ((), ())))
 
@@ -45,7 +45,7 @@ def _columns(x, g, precision):
 
 def _columns_by_copy(x, g, precision):
     x, g = (leaf.reshape(-1, leaf.shape[-1]) for leaf in (x, g))
-    # The barriers keep XLA from computing x once more in the order of the copy, and from doing without the copy.
+    # The barriers keep XLA from recomputing x in the copy's memory order, and from removing the copy.
     copy = jax.lax.optimization_barrier(jax.lax.optimization_barrier(x).T)
     return _rows(copy, g, False, precision)
 

@@ -1,4 +1,4 @@
-"""Action distributions of ONE time step; arrays may carry leading batch axes, the last axis is the action's."""
+"""Action distributions of one time step. Arrays may have leading batch axes; the last axis is that of the action."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from flax import struct
 
 
 def _sum_components(values: jax.Array) -> jax.Array:
-    """Sums over action components: the joint density, where a mean would scale every gradient by 1/A."""
+    """Sums over action components, for the joint density; a mean would scale each gradient by 1/A."""
     return values.sum(-1) if jnp.ndim(values) else values
 
 
@@ -41,7 +41,7 @@ class DiagonalGaussian:
 
 @struct.dataclass
 class Categorical:
-    """Categorical over A discrete actions with unnormalised log-probabilities ``logits`` [..., A]; −inf forbids."""
+    """Categorical over A discrete actions with unnormalised log-probabilities ``logits`` [..., A]; −inf: masked."""
 
     logits: jax.Array
 
@@ -55,13 +55,13 @@ class Categorical:
         return jnp.take_along_axis(log_p, jnp.asarray(action)[..., None], axis=-1)[..., 0]
 
     def entropy(self) -> jax.Array:
-        """Entropy [...] in nats; a forbidden action adds 0."""
+        """Entropy [...] in nats; masked actions contribute 0."""
         log_p = jax.nn.log_softmax(self.logits)
         possible = jnp.isfinite(log_p)
         return -jnp.where(possible, jnp.exp(log_p) * jnp.where(possible, log_p, 0), 0).sum(-1)
 
     def kl(self, other: "Categorical") -> jax.Array:
-        """KL(self ‖ other) [...] in nats; an action forbidden in self adds 0."""
+        """KL(self ‖ other) [...] in nats; actions masked in self contribute 0."""
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
         possible = jnp.isfinite(log_p)
         difference = jnp.where(possible, log_p, 0) - jnp.where(possible, log_q, 0)

@@ -1,4 +1,4 @@
-"""A policy evaluated on every step of a trajectory, with padding that can harm neither values nor gradients."""
+"""A policy evaluated at each step of a trajectory, with padding that affects neither values nor gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,10 @@ from metarl_jax.types import PyTree, Trajectory
 
 
 def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
-    """Replaces every invalid step by its episode's first step: valid, or, where the episode is void, finite at least.
+    """Replaces each invalid step by the first step of its episode, which is valid, or at least finite if void.
 
-    A `where` around a result is not enough: a NaN computed from padding still poisons the gradient, so operands are
-    guarded instead.
+    Masking only the result with `where` is not enough: a NaN computed from padding would still make the gradient NaN.
+    Hence the operands are replaced.
 
     Args:
         tree: leaves [N, T, ...].
@@ -26,30 +26,30 @@ def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
 
 
 def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyTree | None:
-    """π_φ(·|s) of every step, leaves [N, T, ...]; that of the first step on padding.
+    """π_φ(·|s) at each step, leaves [N, T, ...]; on padding, that of the first step.
 
-    The functions below take it as `seen`, so that a policy need not be applied to the same steps again.
+    The functions below accept the result as `seen`, so that the policy is not applied to the same steps again.
 
     Returns:
-        Distributions; None where those of the policy are no trees of arrays, so that none can hold many.
+        Distributions; None if the policy's distributions are not pytrees of arrays and thus cannot be batched.
     """
     observation = pad_with_first(trajectory.observation, trajectory.valid)
-    trees = []
+    is_tree = []
 
     def of_step(o):
         distribution = policy.apply(params, o)
-        trees.append(all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(distribution)))
-        return distribution if trees[-1] else ()
+        is_tree.append(all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(distribution)))
+        return distribution if is_tree[-1] else ()
 
-    # Along one axis, so that matrix products are of matrices: XLA turns a transposed product of these alone.
+    # Flatten to one axis, so that products are between matrices: XLA optimises transposed products only for these.
     lead = trajectory.valid.shape
     steps = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(lead) :]), observation)
-    seen = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), jax.vmap(of_step)(steps))
-    return seen if trees[-1] else None
+    batched = jax.tree.map(lambda leaf: leaf.reshape(*lead, *leaf.shape[1:]), jax.vmap(of_step)(steps))
+    return batched if is_tree[-1] else None
 
 
 def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
-    """log π_φ(a|s) [N, T] in nats of the actions taken; that of the first step on padding."""
+    """log π_φ(a|s) [N, T] in nats of the actions taken; on padding, that of the first step."""
     action = pad_with_first(trajectory.action, trajectory.valid)
     if seen is not None:
         return jax.vmap(jax.vmap(lambda distribution, a: distribution.log_prob(a)))(seen, action)
@@ -58,7 +58,7 @@ def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTre
 
 
 def entropy(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
-    """H(π_φ(·|s)) [N, T] in nats; that of the first step on padding."""
+    """H(π_φ(·|s)) [N, T] in nats; on padding, that of the first step."""
     if seen is not None:
         return jax.vmap(jax.vmap(lambda distribution: _having("entropy", distribution)()))(seen)
     observation = pad_with_first(trajectory.observation, trajectory.valid)
@@ -73,24 +73,24 @@ NEEDED_FOR = {
 
 
 def _having(method: str, distribution):
-    """The method of a policy's distribution.
+    """Looks up a method of a policy's distribution.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the distribution does not have it.
     """
-    found = getattr(distribution, method, None)
-    if found is None:
+    bound_method = getattr(distribution, method, None)
+    if bound_method is None:
         raise ValueError(f"the policy's {type(distribution).__name__} has no method {method}, and {NEEDED_FOR[method]}")
-    return found
+    return bound_method
 
 
 def probability_ratio(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
-    """π_φ(a|s) / π_behaviour(a|s) [N, T]; the behaviour is data. On padding it is that of the first step."""
+    """π_φ(a|s) / π_behaviour(a|s) [N, T] with a constant denominator; on padding, that of the first step."""
     return ratio_to_behavior(log_prob(policy, params, trajectory, seen), trajectory)
 
 
 def ratio_to_behavior(log_prob: jax.Array, trajectory: Trajectory) -> jax.Array:
-    """The same of log-probabilities that are known."""
+    """As `probability_ratio`, from log π_φ(a|s) [N, T]."""
     behavior = jax.lax.stop_gradient(pad_with_first(trajectory.log_prob, trajectory.valid))
     return jnp.exp(log_prob - behavior)
 
@@ -103,15 +103,15 @@ def kl_from_behavior(
     seen: PyTree = None,
     acted: PyTree = None,
 ) -> jax.Array:
-    """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, the trust region's direction; that of the first step on padding.
+    """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, as in trust regions; on padding, that of the first step.
 
     Args:
-        policy: π.
+        policy: π, whose distributions must have a method `kl`.
         params: φ.
-        behavior: the parameters that collected the trajectory. Any object with a method `kl` will do as a distribution.
-        trajectory: whose observations to use.
-        seen: π_φ of its steps, see `distributions`; None: to be computed.
-        acted: π_behaviour of its steps, likewise.
+        behavior: the parameters that collected the trajectory.
+        trajectory: the observations.
+        seen: π_φ at each step, from `distributions`; None: computed here.
+        acted: π_behaviour at each step, likewise.
     """
     behavior = jax.lax.stop_gradient(behavior)
     seen = distributions(policy, params, trajectory) if seen is None else seen
@@ -125,22 +125,22 @@ def kl_from_behavior(
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:
-    """Σ values·valid / Σ valid over all axes: the mean over the steps that were taken.
+    """Σ values·valid / Σ valid over all axes: the mean over valid steps.
 
-    Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
+    If `values` is a product, its factors must be finite on padding too: each is the gradient of the other.
     """
     return jnp.where(valid, values, 0).sum() / jnp.maximum(valid.sum(), 1)
 
 
 def mean_of_counted(values: jax.Array, counted: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """Mean over `axis` of the values that count, such as those of the episodes that are not void; 0 where none does.
+    """Mean over `axis` of the values selected by `counted`, such as those of non-void episodes; 0 if there are none.
 
-    Where all count it is ``values.mean(axis)`` to the last bit.
+    If all values are selected, the result is bit-identical to ``values.mean(axis)``.
 
     Args:
-        values: of any shape; those that do not count are 0, as is the sum of the rewards of a void episode.
-        counted: bool, of the same shape.
+        values: any shape; values that are not selected must be 0, as is the return of a void episode.
+        counted: bool, same shape.
         axis: as in `jax.numpy.mean`.
     """
-    some = values.sum(axis) / jnp.maximum(counted.sum(axis), 1)
-    return jnp.where(counted.all(axis), values.mean(axis), some)
+    selected_mean = values.sum(axis) / jnp.maximum(counted.sum(axis), 1)
+    return jnp.where(counted.all(axis), values.mean(axis), selected_mean)

@@ -1,4 +1,4 @@
-"""From what a user hands in as a policy to π_φ."""
+"""Builds the policy π_φ from a user's argument."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,10 +13,11 @@ from metarl_jax.policies.networks import gaussian_mlp, mlp
 
 
 def make_policy(env: TaskEnv, policy: Policy | Mapping[str, Any] | None, **defaults: Any) -> Policy:
-    """π as it is, or made by `metarl_jax.policies.mlp` of the given options over `defaults`.
+    """Returns a policy unchanged, or calls `metarl_jax.policies.mlp` with `defaults` updated by the given options.
 
     Raises:
-        ValueError: it is neither, or not made of functions, or has no parameters that a gradient could move.
+        ValueError: `policy` is neither a policy nor options, or its parts are not functions, or it has no parameters or
+            parameters that are not float.
     """
     if policy is None or isinstance(policy, Mapping):
         options = {

@@ -1,4 +1,4 @@
-"""Policies with multilayer perceptrons, by flax.linen."""
+"""Multilayer perceptron policies in flax.linen."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,17 +19,17 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "r
 
 
 def orthogonal(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
-    """A random orthogonal matrix [n, n]: the polar factor of a Gaussian one, by Newton and Schulz's iteration.
+    """A random orthogonal matrix [n, n]: the polar factor of a Gaussian matrix, by Newton–Schulz iteration.
 
-    Its distribution is that of flax's initialiser, which takes a QR decomposition; several of these at once, batched by
-    a vmap over seeds or tasks, wait for each other for ever on jaxlib 0.10's CPU threads.
+    The distribution is the same as that of flax's initialiser, which uses a QR decomposition. In jaxlib 0.10, QR
+    decompositions batched by a vmap over seeds or tasks deadlock on the CPU.
     """
     gaussian = jax.random.normal(key, shape, dtype)
 
     def step(x, _):
         return 1.5 * x - 0.5 * x @ x.T @ x, None
 
-    # Within the unit ball all singular values go to 1; the smallest ones grow by half in every step.
+    # From a norm of at most 1, all singular values converge to 1; small ones grow by a factor of 1.5 per step.
     return jax.lax.scan(step, gaussian / jnp.linalg.norm(gaussian), None, length=60)[0]
 
 
@@ -57,7 +57,7 @@ def layer_sizes(what: str, sizes: Sequence[int]) -> list[int]:
     """The sizes of hidden layers, as integers.
 
     Raises:
-        ValueError: they are no sequence, or one is no positive integer.
+        ValueError: `sizes` is not a sequence of positive integers.
     """
     if not isinstance(sizes, Sequence):
         raise ValueError(f"{what} is {sizes!r}; it must be a sequence of layer sizes, such as (64, 64)")
@@ -78,7 +78,7 @@ def _network(observation_size: int, output_size: int, hidden: Sequence[int], act
 
 
 def _body(observation_size: int, output_size: int, hidden: Sequence[int], activation: str, context_size: int):
-    """A policy's network, with the context as further inputs where there is one, and the labels of its parameters."""
+    """``init``, ``apply`` and ``labels`` of a policy's network, whose input includes the context, if any."""
     context_size = checks.integer("context_size", context_size, least=0)
     init_network, apply_network = _network(observation_size + context_size, output_size, hidden, activation)
 
@@ -98,8 +98,8 @@ def _body(observation_size: int, output_size: int, hidden: Sequence[int], activa
             layer: dict.fromkeys(weights, "head" if layer == last else "body")
             for layer, weights in params["network"].items()
         }
-        own = {"network": network, "log_std": "std", "context": "context"}
-        return {name: own[name] for name in params}
+        by_name = {"network": network, "log_std": "std", "context": "context"}
+        return {name: by_name[name] for name in params}
 
     return init, apply, labels
 
@@ -126,14 +126,13 @@ def gaussian_mlp(
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
         init_std: σ at initialisation.
-        min_std: a floor under σ: log σ = log min_std + softplus(ρ − log min_std) in the parameter ρ. Smooth, so that a
-            σ near the floor still has a gradient and can grow again; None means log σ = ρ. The inner step scales
-            with 1/σ², so without a floor a shrinking σ ends in divergence.
-        learn_std: False keeps σ at `init_std` in both loops; φ then holds no log_std.
-        context_size: components of a context that the network sees beside the observation; part of φ, zeros at
-            initialisation. 0 means none.
+        min_std: lower bound of σ: log σ = log min_std + softplus(ρ − log min_std) with the parameter ρ. It is smooth,
+            so that the gradient does not vanish near the bound; None: log σ = ρ. Inner steps scale with 1/σ², so
+            without a lower bound a shrinking σ can lead to divergence.
+        learn_std: False fixes σ at `init_std` in both loops; φ then has no log_std.
+        context_size: size of a context vector, an additional network input that is part of φ and initially 0; 0: none.
 
-    The bound is applied in `apply`, hence alike in sampling and in every loss.
+    The bound is applied in `apply`, so it holds for both sampling and losses.
 
     Raises:
         ValueError: a size is not positive, the activation is unknown, or not 0 < min_std < init_std.
@@ -146,7 +145,7 @@ def gaussian_mlp(
     start = math.log(init_std) if floor is None else floor + _softplus_inverse(math.log(init_std) - floor)
 
     def init(key):
-        # A σ that is not learned is no parameter: evolution strategies would move whatever stands in φ.
+        # A fixed σ must not be in φ, because evolution strategies change all of φ.
         return init_network(key) | ({"log_std": jnp.full(action_size, start, float)} if learn_std else {})
 
     def apply(params, observation):
@@ -179,7 +178,7 @@ def value_mlp(
 ) -> tuple[Callable[[jax.Array], PyTree], Callable[[PyTree, jax.Array], jax.Array]]:
     """A scalar function of its input: ``(init: key → w, apply: (w, x [..., input_size]) → [...])``.
 
-    The last layer starts with a hundredth of Glorot's weights, so the function starts near 0.
+    The last layer's initial weights are Glorot weights times 0.01, so that initial outputs are near 0.
 
     Raises:
         ValueError: a size is not positive or the activation is unknown.
@@ -201,17 +200,17 @@ def mlp(
     context_size: int = 0,
     **gaussian_options,
 ) -> Policy:
-    """The default policy of an environment: categorical where its actions are discrete, else Gaussian.
+    """The default policy of an environment: categorical for discrete actions, else Gaussian.
 
     Args:
-        env: whose sizes to use.
+        env: determines the input and output sizes.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
-        context_size: components of a context in φ that the network sees beside the observation, as CAVIA adapts it.
+        context_size: size of a context vector in φ, an additional network input, as adapted by CAVIA.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`.
 
     Raises:
-        ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
+        ValueError: an option is out of range, or applies only to Gaussians while the actions are discrete.
     """
     if not env.discrete:
         return gaussian_mlp(

@@ -1,4 +1,4 @@
-"""Policies with a memory: f_θ that acts at every step. A gated recurrent unit reads what happened, step by step."""
+"""Recurrent policies f_θ: a gated recurrent unit processes the history step by step."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ def _as_input(percept: Percept) -> jax.Array:
 
 
 def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callable]:
-    """A gated recurrent unit (Cho et al. 2014, arXiv:1406.1078): its ``init``, ``start`` and ``remember``."""
+    """``init``, ``start`` and ``remember`` of a gated recurrent unit (Cho et al. 2014, arXiv:1406.1078)."""
     cell = nn.GRUCell(memory_size, recurrent_kernel_init=orthogonal, param_dtype=float)
     blank = jnp.zeros(memory_size, float)
 
@@ -43,7 +43,7 @@ def _input_size(env: TaskEnv) -> int:
 
 
 def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
-    """2σ(W s + b) in (0, 2)^M, its ``init`` and ``apply``: about 1 for s = 0, and another for every one-hot s."""
+    """``init`` and ``apply`` of the gate 2σ(W s + b) in (0, 2)^M; initially 1 for s = 0 and distinct per one-hot s."""
     layer = nn.Dense(memory_size, kernel_init=nn.initializers.normal(1.0), param_dtype=float)
 
     def init(key: jax.Array) -> PyTree:
@@ -57,7 +57,7 @@ def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
 
 
 def _encoder(input_size: int, sizes: Sequence[int]) -> tuple[Callable, Callable, int]:
-    """relu layers of a vector: their ``init``, their ``apply`` and the size of what comes out."""
+    """``init``, ``apply`` and output size of a stack of relu layers."""
     sizes = layer_sizes("encoder", sizes)
     layers = nn.Sequential([layer for size in sizes for layer in (nn.Dense(size, param_dtype=float), nn.relu)])
 
@@ -82,30 +82,30 @@ def gru(
 ) -> RecurrentPolicy:
     """m_t = GRU(m_{t−1}, x_t), x_t = [s_t, a_{t−1}, r_{t−1}, start_t], π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory.
 
-    With an encoder the unit reads relu layers of the whole transition, x_t = MLP([s_{t−1}, s_t, a_{t−1}, r_{t−1},
-    start_t]), and the memory is [m_t, s_t]. Gated, π and V see m_t ⊙ 2σ(W s_t + b) in the place of m_t. Where every
-    state has rewards of its own to remember, as in a random MDP, what is written must be a product of state, action and
-    reward, and what is read one of state and memory; a plain unit learns for long only what holds in all states.
+    With an encoder, the GRU's input is x_t = MLP([s_{t−1}, s_t, a_{t−1}, r_{t−1}, start_t]) with relu layers, and the
+    memory is [m_t, s_t]. If gated, π and V get m_t ⊙ 2σ(W s_t + b) instead of m_t. Encoder and gate help if the policy
+    must memorise the rewards of each state, as in a random MDP: writes then depend on products of state, action and
+    reward, and reads on products of state and memory. A plain GRU learns for a long time only what holds in all states.
 
     Duan et al. (2016, arXiv:1611.02779), Wang et al. (2016, arXiv:1611.05763); encoder and gate are additions.
 
     Args:
-        env: whose sizes to use.
-        memory_size: numbers in the unit's memory.
-        hidden: sizes of the layers between the memory and the outputs; none means linear ones.
-        activation: of these layers, "tanh" or "relu".
-        encoder: sizes of the layers that read a transition for the unit; none means no such layers.
-        gated: whether the observation gates what is read of the memory.
+        env: determines the input and output sizes.
+        memory_size: size of the GRU's state.
+        hidden: sizes of the layers between the memory and the outputs; empty: linear outputs.
+        activation: activation of these layers, "tanh" or "relu".
+        encoder: sizes of the encoder's layers; empty: no encoder.
+        gated: whether the observation gates the memory that π and V read.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.gaussian_mlp`.
 
     Raises:
-        ValueError: an option is out of range, or is one for Gaussians while the actions are discrete.
+        ValueError: an option is out of range, or applies only to Gaussians while the actions are discrete.
     """
     size, gated = checks.integer("memory_size", memory_size), checks.boolean("gated", gated)
     last_size = env.observation_size if encoder else 0
     init_encoder, encode, encoded_size = _encoder(_input_size(env) + last_size, encoder)
     init_memory, blank, remember = _gru(encoded_size, size)
-    # The head is the library's own policy network, which sees the memory in the place of an observation.
+    # The head is the default policy network, with the memory in place of an observation.
     head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
     init_value, value = value_mlp(size, hidden, activation)
     init_gate, gate = _gate(env.observation_size, size)
@@ -121,11 +121,11 @@ def gru(
 
     def remember_transition(params, memory, percept):
         past, last = jnp.split(memory, [size])
-        read = jnp.concatenate([last, _as_input(percept)])
+        inputs = jnp.concatenate([last, _as_input(percept)])
         if not encoder:
-            return remember(params["memory"], past, read)
-        unit = remember(params["memory"], past, encode(params["encoder"], read))
-        return jnp.concatenate([unit, _flat(percept.observation)])
+            return remember(params["memory"], past, inputs)
+        new_memory = remember(params["memory"], past, encode(params["encoder"], inputs))
+        return jnp.concatenate([new_memory, _flat(percept.observation)])
 
     def act(params, memory, observation):
         read = memory[:size]
@@ -143,19 +143,19 @@ def gru(
 
 
 def hypernetwork(env: TaskEnv, policy: Policy, memory_size: int = 64) -> RecurrentPolicy:
-    """m_t as in `gru`, φ_t = b + W m_t, π_φt(·|s_t): a recurrent hypernetwork emits the base policy's φ at every step.
+    """m_t as in `gru`, φ_t = b + W m_t, π_φt(·|s_t): a recurrent hypernetwork outputs the base policy's φ at each step.
 
-    W is 0 and b the base policy's own initialisation at first, so that training starts from a policy of the usual
-    scale, whatever the memory holds (Beck et al. 2022, arXiv:2210.11348, "Bias-HyperInit"; recurrent: Beck et al. 2023,
+    Initially W = 0 and b is an initialisation of the base policy, so that training starts from a policy of the usual
+    scale, independent of the memory (Beck et al. 2022, arXiv:2210.11348, "Bias-HyperInit"; recurrent: Beck et al. 2023,
     arXiv:2309.14970).
 
     Args:
-        env: whose sizes to use.
+        env: determines the input sizes.
         policy: the base policy π_φ.
-        memory_size: numbers in the memory.
+        memory_size: size of the memory.
 
     Raises:
-        ValueError: the size is no positive integer.
+        ValueError: the size is not a positive integer.
     """
     size = checks.integer("memory_size", memory_size)
     init_memory, start, remember = _gru(_input_size(env), size)
@@ -173,8 +173,8 @@ def hypernetwork(env: TaskEnv, policy: Policy, memory_size: int = 64) -> Recurre
         return jax.tree.map(lambda b, w: b + jnp.tensordot(memory, w, 1), emit["bias"], emit["kernel"])
 
     def act(params, memory, observation):
-        seen = jnp.concatenate([memory, _flat(observation)])
-        return policy.apply(phi(params, memory), observation), value(params["value"], seen)
+        value_input = jnp.concatenate([memory, _flat(observation)])
+        return policy.apply(phi(params, memory), observation), value(params["value"], value_input)
 
     return RecurrentPolicy(
         init,

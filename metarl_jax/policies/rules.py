@@ -1,4 +1,4 @@
-"""Networks of learned update rules: what reads a rollout backwards and says how the agent should change."""
+"""Networks of learned update rules: they process a rollout backwards and output targets for the agent's update."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -13,18 +13,18 @@ from metarl_jax.policies.networks import orthogonal
 from metarl_jax.types import Key, PyTree
 
 STEP_INPUTS = 4
-"""r_t, d_t, γ, and π(a_t|s_t) brought into (0, 1)"""
+"""r_t, d_t, γ, and π(a_t|s_t) mapped to (0, 1)"""
 EMBEDDING = 16
 
 
 class UpdateRule(NamedTuple):
-    """What the policy and the predictions of an agent should become, from a rollout read backwards."""
+    """Computes targets for an agent's policy and predictions from a rollout, processed backwards."""
 
     init: Callable[[Key], PyTree]
     """``key → θ``"""
     apply: Callable[..., tuple[jax.Array, jax.Array]]
-    """``(θ, steps [N, T, 4], y [N, T, m], following [N, T, m], valid [N, T]) → (π̂ [N, T], logits of ŷ [N, T, m])``;
-    y and following are y(s_t) and y(s_{t+1}) as probabilities, the latter 0 where the episode is over"""
+    """``(θ, steps [N, T, 4], y [N, T, m], next_y [N, T, m], valid [N, T]) → (π̂ [N, T], logits of ŷ [N, T, m])``;
+    y and next_y are the probabilities y(s_t) and y(s_{t+1}), the latter 0 after the end of the episode"""
 
 
 class _Embedding(nn.Module):
@@ -35,15 +35,15 @@ class _Embedding(nn.Module):
 
 
 def backward_lstm(prediction_size: int, units: int) -> UpdateRule:
-    """The rule's network of Oh et al. (2020, arXiv:2007.08794): an LSTM from the last step of a rollout to its first.
+    """The network of Oh et al. (2020, arXiv:2007.08794): an LSTM from the last step of a rollout to the first.
 
-    x_t = [r_t, d_t, γ, π(a_t|s_t), e(y(s_t)), e(y(s_{t+1}))] with an embedding e of one number. π̂_t and ŷ_t are linear
-    in the LSTM's output. A row is a piece of one episode, and the memory is 0 where it ends: nothing comes back from
-    padding, nor from another episode.
+    x_t = [r_t, d_t, γ, π(a_t|s_t), e(y(s_t)), e(y(s_{t+1}))] with a scalar embedding e. π̂_t and ŷ_t are linear in the
+    LSTM's output. Each row is a segment of one episode, and the state is 0 at its end: no information flows back from
+    padding or from another episode.
 
     Args:
-        prediction_size: m, categories of y.
-        units: of the LSTM.
+        prediction_size: m, the number of categories of y.
+        units: size of the LSTM.
 
     Raises:
         ValueError: a size is not a positive integer.
@@ -53,42 +53,42 @@ def backward_lstm(prediction_size: int, units: int) -> UpdateRule:
     embedding, cell = _Embedding(), nn.OptimizedLSTMCell(units, recurrent_kernel_init=orthogonal, param_dtype=float)
     policy_head, prediction_head = nn.Dense(1, param_dtype=float), nn.Dense(prediction_size, param_dtype=float)
 
-    def rest(*lead):
+    def zero_state(*lead):
         return (jnp.zeros((*lead, units)),) * 2
 
     def init(key: Key) -> PyTree:
         keys = jax.random.split(key, 4)
         modules = {
             "embedding": (embedding, jnp.zeros(prediction_size)),
-            "lstm": (cell, rest(), jnp.zeros(STEP_INPUTS + 2)),
+            "lstm": (cell, zero_state(), jnp.zeros(STEP_INPUTS + 2)),
             "policy": (policy_head, jnp.zeros(units)),
             "prediction": (prediction_head, jnp.zeros(units)),
         }
         return {
-            name: module.init(one, *inputs)["params"]
-            for one, (name, (module, *inputs)) in zip(keys, modules.items(), strict=True)
+            name: module.init(module_key, *inputs)["params"]
+            for module_key, (name, (module, *inputs)) in zip(keys, modules.items(), strict=True)
         }
 
     def apply(
         params: PyTree,
         steps: Float[Array, "N T 4"],
         y: Float[Array, "N T m"],
-        following: Float[Array, "N T m"],
+        next_y: Float[Array, "N T m"],
         valid: Bool[Array, "N T"],
     ) -> tuple[Float[Array, "N T"], Float[Array, "N T m"]]:
         def run(module: nn.Module, name: str, x: jax.Array) -> jax.Array:
             return jnp.asarray(module.apply({"params": params[name]}, x))
 
-        known = [run(embedding, "embedding", values) for values in (y, following)]
-        inputs = jnp.concatenate([steps, *known], axis=-1)
+        embedded = [run(embedding, "embedding", values) for values in (y, next_y)]
+        inputs = jnp.concatenate([steps, *embedded], axis=-1)
 
-        def step(memory, now):
-            x, taken = now
+        def step(memory, inputs_t):
+            x, valid_t = inputs_t
             after, output = cast(tuple, cell.apply({"params": params["lstm"]}, memory, x))
-            return jax.tree.map(lambda new, old: jnp.where(taken[:, None], new, old), after, memory), output
+            return jax.tree.map(lambda new, old: jnp.where(valid_t[:, None], new, old), after, memory), output
 
         by_time = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), (inputs, valid))
-        _, outputs = jax.lax.scan(step, rest(len(valid)), by_time, reverse=True)
+        _, outputs = jax.lax.scan(step, zero_state(len(valid)), by_time, reverse=True)
         outputs = jnp.swapaxes(outputs, 0, 1)
         return run(policy_head, "policy", outputs)[..., 0], run(prediction_head, "prediction", outputs)
 

@@ -1,4 +1,4 @@
-"""Everything that touches disk or a terminal: configuration, checkpoints, logs, pictures, and runs made of them.
+"""All code that uses the disk or a terminal: configuration, checkpoints, logs, plots, and complete runs.
 
-`run.train_run` and `evaluate.evaluate_run` are what the scripts do. The maths never imports this package.
+The scripts call functions such as `run.train_run` and `evaluate.evaluate_run`. Algorithms never import this package.
 """

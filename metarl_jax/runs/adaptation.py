@@ -1,8 +1,8 @@
-"""How fast learners adapt, as numbers that can be compared across task families: statistics of a page's rows.
+"""Statistics of adaptation speed that are comparable across task families.
 
-A row is a dictionary of JSON: `family`, `algorithm`, `episodes` [S], seen before each stage, and `per_task`
-[R, num_tasks, S], the mean return of a stage in each held-out task by each of R training seeds. Families are put on one
-scale: 0 is the untrained policy before adaptation and 1 the oracle, which sees the task.
+A row is a JSON object: `family`, `algorithm`, `episodes` [S], the number before each stage, and `per_task`
+[R, num_tasks, S], the mean return of a stage in each held-out task for each of R training seeds. Returns are scaled so
+that 0 is the untrained policy before adaptation and 1 the oracle, which observes the task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,25 +13,25 @@ import numpy as np
 from metarl_jax.runs.comparisons import ORACLE
 
 UNTRAINED = "random init"
-"""the row of untrained parameters that adapt like the others"""
+"""name of the row with untrained parameters, which adapt like the others"""
 
 
 class Anchors(NamedTuple):
-    """The two returns of a family that its scores lie between."""
+    """The two returns of a family that define its scale."""
 
     low: float
-    """of untrained parameters before adaptation, mean over seeds and tasks"""
+    """return of untrained parameters before adaptation, mean over seeds and tasks"""
     high: float
-    """of the oracle, likewise"""
+    """return of the oracle, mean over seeds and tasks"""
 
 
 def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
-    """Those of every family.
+    """The anchors of each family.
 
     Raises:
-        ValueError: a family lacks one of the two rows, or its oracle is no better than nothing.
+        ValueError: a family lacks one of the two rows, or its oracle is not better than the untrained policy.
     """
-    found = {}
+    by_family = {}
     for family in dict.fromkeys(row["family"] for row in rows):
         first = {
             row["algorithm"]: np.mean(np.array(row["per_task"])[..., 0]) for row in rows if row["family"] == family
@@ -42,31 +42,31 @@ def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
         low, high = float(first[UNTRAINED]), float(first[ORACLE])
         if high <= low:
             raise ValueError(f"the oracle of {family} returns {high:.4g}, no more than the untrained {low:.4g}")
-        found[family] = Anchors(low, high)
-    return found
+        by_family[family] = Anchors(low, high)
+    return by_family
 
 
 def normalized(row: Mapping[str, Any], scale: Anchors) -> np.ndarray:
-    """Scores [R, num_tasks, S]: 0 is untrained, 1 the oracle's mean; a task may be above or below."""
+    """Scores [R, num_tasks, S]: 0 is untrained, 1 the oracle's mean; single tasks may be outside [0, 1]."""
     return (np.array(row["per_task"], float) - scale.low) / (scale.high - scale.low)
 
 
 def area(scores: np.ndarray) -> np.ndarray:
     """Area under the adaptation curve: the mean score of an episode over the trial, [...] of [..., S].
 
-    A stage's score holds for its episodes, and all stages have equally many.
+    All episodes of a stage have the same score, and all stages have the same number of episodes.
     """
     return np.asarray(scores).mean(-1)
 
 
 def episodes_to(share: float, scores: np.ndarray, episodes: Sequence[int]) -> float:
-    """Episodes seen until the mean score [S] first reaches `share`; infinite where it never does."""
+    """Number of episodes before the first stage whose mean score [S] reaches `share`; infinite if there is none."""
     reached = np.flatnonzero(np.asarray(scores) >= share)
     return float(episodes[reached[0]]) if len(reached) else np.inf
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
-    """P(X > Y) + ½ P(X = Y) for a random task and a random seed of each; scores are [R, num_tasks], [R', num_tasks].
+    """P(X > Y) + ½ P(X = Y) for a random task and random seeds; scores are [R, num_tasks], [R', num_tasks].
 
     Agarwal et al. (2021, arXiv:2108.13264).
     """
@@ -75,15 +75,15 @@ def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def profile(scores: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Performance profile: the share of seeds and tasks whose score [R, num_tasks] is above each threshold."""
+    """Performance profile: the fraction of seeds and tasks whose score [R, num_tasks] exceeds each threshold."""
     return (np.asarray(scores)[..., None] > np.asarray(thresholds)).mean((0, 1))
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record for every learner's row.
+    """One record per row, except for the oracle.
 
-    `start`, `end` and `area` are the IQM of the first stage, the last stage and the trial, with the ends of their
-    intervals; `episodes_50` and `episodes_90` are None where the mean never gets there; the row's own times follow.
+    `start`, `end` and `area` are the IQMs of the first stage, the last stage and the trial, with their intervals;
+    `episodes_50` and `episodes_90` are None if the mean never reaches that score; the row's times follow.
 
     Raises:
         ValueError: as `anchors`, or a row has fewer than two seeds.
@@ -103,18 +103,18 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for percent in (50, 90):
             needed = episodes_to(percent / 100, curve, row["episodes"])
             record[f"episodes_{percent}"] = None if np.isinf(needed) else int(needed)
-        own = {name: row.get(name) for name in ("ms_per_stage", "ms_per_action", "minutes", "source")}
-        records.append({"family": row["family"], "algorithm": row["algorithm"]} | record | own)
+        extra = {name: row.get(name) for name in ("ms_per_stage", "ms_per_action", "minutes", "source")}
+        records.append({"family": row["family"], "algorithm": row["algorithm"]} | record | extra)
     return records
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """The records as a page, family by family, the largest area first."""
+    """The records as Markdown, one table per family, the largest area first."""
 
     def interval(values):
         return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
 
-    def known(value, form):
+    def text_of(value, form):
         return "–" if value is None else form.format(value)
 
     lines = []
@@ -127,36 +127,36 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         ]
         for record in sorted((r for r in records if r["family"] == family), key=lambda r: -r["area"][0]):
             cells = [f"`{record['algorithm']}`", *(interval(record[name]) for name in ("start", "end", "area"))]
-            cells += [known(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
-            cells += [known(record["ms_per_stage"], "{:.1f}"), known(record["ms_per_action"], "{:.3f}")]
-            lines.append(f"| {' | '.join([*cells, known(record['minutes'], '{:.1f}')])} |")
+            cells += [text_of(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
+            cells += [text_of(record["ms_per_stage"], "{:.1f}"), text_of(record["ms_per_action"], "{:.3f}")]
+            lines.append(f"| {' | '.join([*cells, text_of(record['minutes'], '{:.1f}')])} |")
         lines.append("")
     return "\n".join(lines)
 
 
 def improvements(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """P(row better than column) of the area, mean over the families that both are in."""
+    """P(row better than column) in terms of area, averaged over the families of both."""
     scales = anchors(rows)
     areas: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
         if row["algorithm"] != ORACLE:
             scores = area(normalized(row, scales[row["family"]]))
             areas.setdefault(row["algorithm"], {})[row["family"]] = scores
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     for x, of_x in areas.items():
         for y, of_y in areas.items():
             both = [f for f in of_x if f in of_y and of_x[f].shape[1] == of_y[f].shape[1]]
             if x != y and both:
                 chances = [probability_of_improvement(of_x[f], of_y[f]) for f in both]
-                found.setdefault(x, {})[y] = round(float(np.mean(chances)), 3)
-    return found
+                result.setdefault(x, {})[y] = round(float(np.mean(chances)), 3)
+    return result
 
 
 def check_row(row: Any, source: str) -> dict[str, Any]:
-    """A row that somebody else made, whole.
+    """Validates a row from an external file and returns it.
 
     Raises:
-        ValueError: it lacks a field, or its numbers do not fit together.
+        ValueError: it lacks a field, or its values are inconsistent.
     """
     if not isinstance(row, dict):
         raise ValueError(f"{source} holds {row!r} for a row; it must be an object")

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: orbax writes them, and each says what it belongs to and proves itself whole."""
+"""Checkpoints of a run, written by orbax; each records its run's configuration and a digest of its content."""
 
 import contextlib
 import errno
@@ -25,7 +25,7 @@ from metarl_jax.runs.provenance import provenance
 from metarl_jax.types import MetaState
 
 SCHEMA = 2
-"""Changes whenever an older program could no longer read what this one writes."""
+"""Version of the file format; increased by incompatible changes."""
 
 _OF_ANOTHER_SCHEMA = (
     "the checkpoints in {} are of schema {}; "
@@ -35,27 +35,27 @@ _OF_ANOTHER_SCHEMA = (
 
 
 class _Literal(PosixGPath):
-    """A path whose own name is no pattern where orbax looks for files below it; etils would take it for one."""
+    """A path whose name is taken literally in `glob`; etils would interpret it as a pattern."""
 
     def glob(self, pattern: str) -> Iterator["_Literal"]:
         return map(type(self), Path(self).glob(pattern))
 
 
 class _NewestAndBest:
-    """Which checkpoints orbax keeps."""
+    """Orbax preservation policy: keeps the newest checkpoints and the best one."""
 
     def __init__(self, newest: int, scores: dict[int, float]):
         self._newest, self._scores = newest, scores
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """One answer for each of `checkpoints`, whose `step` is the iteration."""
+        """Whether to keep each of `checkpoints`, whose `step` is the iteration."""
         steps = sorted(info.step for info in checkpoints)
-        kept = {*steps[-self._newest :], _best(self._scores, steps)}
-        return [info.step in kept for info in checkpoints]
+        preserved = {*steps[-self._newest :], _best(self._scores, steps)}
+        return [info.step in preserved for info in checkpoints]
 
 
 def _best(scores: dict[int, float], steps: Sequence[int]) -> int | None:
-    """The newest step of the highest score; None: no step has one."""
+    """The newest step with the highest score; None if no step has a score."""
     scored = (step for step in steps if np.isfinite(scores.get(step, np.nan)))
     return max(scored, key=lambda step: (scores[step], step), default=None)
 
@@ -63,26 +63,26 @@ def _best(scores: dict[int, float], steps: Sequence[int]) -> int | None:
 class Checkpoints:
     """The checkpoints of one run folder, under ``checkpoints/ITERATION``.
 
-    The newest `keep` stay, and the one of the best score. Each holds the state, and a record of its digest, its score,
-    the configuration, the versions and the layout of the state that it was written with.
+    The newest `keep` checkpoints are kept, and the one with the best score. Each holds the state and a record of its
+    digest, score, configuration, package versions and state layout.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, state: MetaState, *, write: bool = False):
-        """Opens a folder, or makes one.
+        """Opens the checkpoints of a run folder, or creates their folder.
 
         Args:
             folder: the run folder.
-            config: the run that wants to write or to go on; its `keep` is how many to keep.
-            state: an example of its state; only structure, types and shapes are used.
-            write: whether to write too; a reader leaves everything as it is.
+            config: configuration of the run; `config.keep` is the number of checkpoints to keep.
+            state: an example of the state; only structure, types and shapes are used.
+            write: whether to open for writing; a reader modifies nothing.
 
         Raises:
-            ValueError: there is nothing to read, or no checkpoint can be there.
+            ValueError: there are no checkpoints to read, or the path cannot hold checkpoints.
         """
         check_path(folder)
         self.directory = Path(os.path.realpath(folder)) / "checkpoints"
         self.notes: list[str] = []
-        """what the user should be told: damaged checkpoints, other versions"""
+        """messages for the user: damaged checkpoints, other package versions"""
         self._template, self._config = state, config
         self._scores: dict[int, float] = {}
         if files.there(self.directory / "meta.json"):
@@ -91,10 +91,10 @@ class Checkpoints:
             self.directory.mkdir(exist_ok=True)
         elif not files.there(self.directory, folder=True):
             raise ValueError(f"{folder} holds no checkpoints; experiments/train.py writes them")
-        # orbax reports on its own logger what concerns its developers; what concerns the user is in `notes`.
+        # Silence orbax's developer-oriented log; messages for the user are in `notes`.
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        # One process writes, and it knows the whole state: orbax need not wait for others.
-        alone = ocp.options.MultiprocessingOptions(
+        # One process has the full state and writes it, so orbax must not wait for the others.
+        single_process = ocp.options.MultiprocessingOptions(
             primary_host=jax.process_index(),
             active_processes={jax.process_index()},
             barrier_sync_key_prefix=f"process{jax.process_index()}",
@@ -102,27 +102,27 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=False,
             read_only=not write,
-            cleanup_tmp_directories=write,  # what a killed process was writing
+            cleanup_tmp_directories=write,  # leftovers of a killed process
             preservation_policy=_NewestAndBest(config.keep, self._scores),
             enable_async_checkpointing=write,
-            multiprocessing_options=alone,
+            multiprocessing_options=single_process,
         )
         self._manager = ocp.CheckpointManager(_Literal(self.directory), options=options, item_names=("state", "record"))
         if write:
             self._read_scores()
 
     def save(self, state: MetaState, score: float | None = None) -> None:
-        """Starts to write the state under its iteration, and returns; one that is there stays.
+        """Starts writing the state in the background; does nothing if its iteration already has a checkpoint.
 
-        What an earlier call could not write is raised here, or by `close`. A checkpoint that is not whole when the
-        process ends is none.
+        Errors of the background write are raised by the next call, or by `close`. If the process dies mid-write, the
+        partial checkpoint is ignored on restore.
 
         Args:
-            state: leaves are copied before this returns.
-            score: the higher the better; None has no claim to be kept as the best.
+            state: the state; leaves are copied before this returns.
+            score: the higher the better; a checkpoint with None is never the best.
 
         Raises:
-            OSError: this checkpoint, or the one before, could not be written.
+            OSError: this checkpoint, or the previous one, could not be written.
         """
         leaves = {path: np.array(leaf) for path, leaf in by_path(state).items()}
         iteration = int(np.max(np.asarray(state.iteration)))
@@ -144,43 +144,43 @@ class Checkpoints:
             self._manager.save(iteration, args=args)
 
     def iterations(self) -> list[int]:
-        """Iterations of which there is a checkpoint, ascending."""
+        """Iterations that have a checkpoint, ascending."""
         return sorted(self._manager.all_steps())
 
     def best(self) -> int | None:
-        """The iteration of the best score; None: no checkpoint has one."""
+        """The iteration with the best score; None if no checkpoint has a score."""
         self._read_scores()
         return _best(self._scores, self.iterations())
 
     def _read_scores(self) -> None:
         for iteration in self.iterations():
-            # One that is damaged cannot be the best; `restore` tells of it when it is asked for.
+            # A damaged checkpoint is not a candidate; `restore` reports it when it is requested.
             with contextlib.suppress(Exception):
                 score = self._read_record(iteration).get("score")
                 if score is not None:
                     self._scores[iteration] = score
 
     def restore(self, iteration: int | None = None) -> MetaState:
-        """The newest whole checkpoint; `notes` names every newer one that is damaged.
+        """Reads the newest intact checkpoint; adds newer, damaged ones to `notes`.
 
         Args:
-            iteration: this one and no other; None: the newest.
+            iteration: the checkpoint to read; None: the newest.
 
         Raises:
-            ValueError: there is none, or it is of another schema, configuration or layout.
+            ValueError: there is none, or it has another schema, configuration or layout.
         """
-        there = self.iterations()
-        if iteration is not None and iteration not in there:
+        available = self.iterations()
+        if iteration is not None and iteration not in available:
             raise ValueError(
-                f"there is no checkpoint of iteration {iteration} in {self.directory}; there are {there or 'none'}"
+                f"there is no checkpoint of iteration {iteration} in {self.directory}; there are {available or 'none'}"
             )
         failures = []
-        for candidate in [iteration] if iteration is not None else reversed(there):
+        for candidate in [iteration] if iteration is not None else reversed(available):
             try:
                 record = self._read_record(candidate)
                 fits = record["schema"] == SCHEMA
                 state = self._read(candidate, record) if fits and record["layout"] == layout(self._template) else None
-            except Exception as error:  # whatever orbax, tensorstore or JSON make of damaged bytes
+            except Exception as error:  # any error that orbax, tensorstore or JSON raise for damaged bytes
                 if _is_the_machine(error):
                     raise
                 failures.append(f"checkpoint {candidate} is damaged ({_one_line(error)})")
@@ -189,18 +189,18 @@ class Checkpoints:
             if state is not None:
                 self.notes += [f"{failure}; going back to checkpoint {candidate}" for failure in failures]
                 return state
-        found = "; ".join(failures) or "there is none at all"
+        reasons = "; ".join(failures) or "there is none at all"
         raise ValueError(
-            f"no whole checkpoint in {self.directory}: {found}; restore a copy, or start another run by another "
+            f"no whole checkpoint in {self.directory}: {reasons}; restore a copy, or start another run by another "
             "--folder"
         )
 
     def _read_record(self, iteration: int) -> dict[str, Any]:
-        read = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-        return verified(read, SCHEMA)
+        content = self._manager.restore(iteration, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+        return verified(content, SCHEMA)
 
     def _check(self, record: dict[str, Any]) -> None:
-        """Whether a record is of this run; raises ValueError if not."""
+        """Raises ValueError if a record belongs to another run; notes other versions and hardware."""
         where = f"the checkpoints in {self.directory}"
         if record["schema"] != SCHEMA:
             raise ValueError(_OF_ANOTHER_SCHEMA.format(self.directory, record["schema"]))
@@ -224,14 +224,14 @@ class Checkpoints:
                     )
 
     def prove(self, iteration: int) -> None:
-        """Reads a checkpoint back that was just written: a run whose checkpoints cannot be read is none.
+        """Verifies that a checkpoint that was just written can be read back.
 
         Raises:
             ValueError: it cannot be read.
         """
         try:
             self._values(iteration, self._read_record(iteration))
-        except Exception as error:  # whatever orbax, tensorstore or JSON make of what they find
+        except Exception as error:  # any error that orbax, tensorstore or JSON raise
             if _is_the_machine(error):
                 raise
             raise ValueError(
@@ -240,13 +240,13 @@ class Checkpoints:
             ) from error
 
     def _values(self, iteration: int, record: dict[str, Any]) -> dict[str, np.ndarray]:
-        """The leaves of a checkpoint by their path, held against its digest."""
-        wanted = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in by_path(self._template).items()}
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-        read = {path: np.asarray(leaf) for path, leaf in self._manager.restore(iteration, args=args)["state"].items()}
-        if (record["iteration"], record["sha256"]) != (iteration, digest({path: read[path] for path in wanted})):
+        """The leaves of a checkpoint by path, verified against its digest."""
+        templates = {path: np.zeros(leaf.shape, leaf.dtype) for path, leaf in by_path(self._template).items()}
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(templates))
+        leaves = {path: np.asarray(leaf) for path, leaf in self._manager.restore(iteration, args=args)["state"].items()}
+        if (record["iteration"], record["sha256"]) != (iteration, digest({path: leaves[path] for path in templates})):
             raise ValueError("its content does not match its digest")
-        return {path: read[path] for path in wanted}
+        return {path: leaves[path] for path in templates}
 
     def _read(self, iteration: int, record: dict[str, Any]) -> MetaState:
         read = self._values(iteration, record)
@@ -260,7 +260,7 @@ class Checkpoints:
         return jax.tree.unflatten(tree, leaves)
 
     def discard_after(self, iteration: int) -> None:
-        """Moves checkpoints newer than `iteration` to ``damaged/``, so that the run can write them again."""
+        """Moves checkpoints after `iteration` to ``damaged/``, so that the run can write them again."""
         for newer in [step for step in self.iterations() if step > iteration]:
             target = self.directory.parent / "damaged" / str(newer)
             number = 1
@@ -273,7 +273,7 @@ class Checkpoints:
         self._manager.reload()
 
     def wait(self) -> None:
-        """Until everything saved is on disk.
+        """Blocks until all saved checkpoints are on disk.
 
         Raises:
             OSError: something could not be written.
@@ -282,7 +282,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits, and ends orbax's threads.
+        """Waits for pending writes and ends orbax's threads.
 
         Raises:
             OSError: something could not be written.
@@ -296,7 +296,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def _as_os_error(directory: Path) -> Iterator[None]:
-    """orbax and tensorstore tell of a full disk in exceptions of several kinds; here all are OSErrors."""
+    """Converts errors of orbax and tensorstore to OSErrors, since they report a full disk in several ways."""
     try:
         yield
     except OSError:
@@ -308,7 +308,7 @@ def _as_os_error(directory: Path) -> Iterator[None]:
 
 
 def _is_the_machine(error: Exception) -> bool:
-    """Whether an error is not the file's: memory, open files, a network disk. A whole checkpoint is no worse for it."""
+    """Whether an error is not due to a damaged file, but to memory, open files or a network disk."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError))
 
 

@@ -1,6 +1,6 @@
-"""What comparisons of algorithms share: equal environment steps, all seeds in one program, the same held-out tasks.
+"""Shared code of algorithm comparisons: equal environment steps, all seeds in one program, the same held-out tasks.
 
-Importing this module loads no JAX, so that a script's help text can answer at once.
+Importing this module does not import JAX, so that scripts print their help without delay.
 """
 
 import json
@@ -19,68 +19,68 @@ if TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
 
 ORACLE = "oracle"
-"""`pretrain` on the task made visible: what adaptation could reach at best, and no competitor."""
+"""`pretrain` with the task in the observation: an upper reference for adaptation, not a competitor."""
 
 MEMORY: dict[str, Any] = {"tasks": 40, "episodes": 4, "outer_lr": 1e-3, "minibatches": 4}
-"""Options of the algorithms with a memory. At Adam's rate of 3e-3 they learn point-nav in half the steps, and one of
-three seeds was lost there later, within a few iterations."""
+"""Options of the recurrent algorithms. With a rate of 3e-3 for Adam they learn point-nav in half the steps, but one of
+three seeds collapsed later."""
 
 DENSE: dict[str, Any] = {"discount": 0.9, "lambda_": 0.9, "entropy_weight": 0.0}
-"""The same where rewards are dense: what an action is worth shows at once, and a shorter horizon of credit lowers the
+"""Additional options for dense rewards: effects of actions are immediate, and a smaller discount and λ reduce the
 variance of PPO's gradient."""
 
 SMALL_BASE = {"hidden": (16, 16)}
-"""A base policy for `rl2-hyper`, each of whose weights takes a product per number of the memory at every step."""
+"""Base policy for `rl2-hyper`, small because each weight costs one product per memory unit at each step."""
 
 
 class Entry(NamedTuple):
-    """What a row of a comparison is made of."""
+    """The ingredients of a row of a comparison."""
 
     env: "TaskEnv"
     algorithm: "MetaAlgorithm"
     steps: int
-    """adaptation steps of the evaluation"""
+    """adaptation steps in the evaluation"""
     trial: int
-    """environment steps of a meta-iteration"""
+    """environment steps per meta-iteration"""
     options: dict[str, Any]
-    """that were given to the training"""
+    """options of the training"""
 
 
 def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
-    """A registered algorithm, or the oracle; options that it does not have are left out.
+    """Builds a registered algorithm, or the oracle; options that it does not have are ignored.
 
     Args:
-        env: p(M) and its MDPs.
-        name: of the algorithm, or ORACLE.
-        options: of the training.
-        eval_episodes: of a trial of the evaluation.
+        env: the environment.
+        name: name of the algorithm, or ORACLE.
+        options: options of the training.
+        eval_episodes: episodes per trial in the evaluation.
 
     Raises:
-        ValueError: a value is out of range, or `eval_episodes` are no whole number of stages.
+        ValueError: a value is out of range, or `eval_episodes` is not a multiple of the episodes per stage.
     """
     from metarl_jax import algorithms, envs
 
     registered = "pretrain" if name == ORACLE else name
     env = envs.reveal_task(env) if name == ORACLE else env
     defaults = algorithms.options(registered)
-    given = {option: value for option, value in options.items() if option in defaults}
-    algorithm = algorithms.make(registered, env, **given)
-    whole = defaults | given
-    if eval_episodes % whole["episodes"]:
+    used = {option: value for option, value in options.items() if option in defaults}
+    algorithm = algorithms.make(registered, env, **used)
+    chosen = defaults | used
+    if eval_episodes % chosen["episodes"]:
         raise ValueError(
-            f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {whole['episodes']} at "
+            f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {chosen['episodes']} at "
             "a time; choose a multiple"
         )
-    trials = 2 if registered == "es-maml" else 1  # its antithetic pairs
-    episodes = trials * (whole["adaptation_steps"] + 1) * whole["tasks"] * whole["episodes"]
-    return Entry(env, algorithm, eval_episodes // whole["episodes"] - 1, episodes * env.horizon, given)
+    trials = 2 if registered == "es-maml" else 1  # ES evaluates antithetic pairs
+    episodes = trials * (chosen["adaptation_steps"] + 1) * chosen["tasks"] * chosen["episodes"]
+    return Entry(env, algorithm, eval_episodes // chosen["episodes"] - 1, episodes * env.horizon, used)
 
 
 def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    """Trains all seeds in one program for as many whole meta-iterations as `steps` environment steps have room for.
+    """Trains all seeds in one program for as many meta-iterations as fit into `steps` environment steps.
 
     Returns:
-        θ of all seeds, leaves [R, ...], and what a row says of the training.
+        θ of all seeds, leaves [R, ...], and the entries of a row about the training.
     """
     import jax
     import jax.numpy as jnp
@@ -93,25 +93,25 @@ def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[A
     for chunk in training.train(built.algorithm, roots, iterations):
         params = chunk.state.params
         seconds.append(chunk.seconds)
-        now = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
-        print(f"\r{label}: iteration {chunk.done} of {iterations}, return {now}    ", end="", file=sys.stderr)
+        returns = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
+        print(f"\r{label}: iteration {chunk.done} of {iterations}, return {returns}    ", end="", file=sys.stderr)
     minutes = sum(seconds[1:]) / 60  # the first chunk compiles
     options = {option: repr(value) for option, value in built.options.items()}
     return params, {"options": options, "iterations": iterations, "minutes": minutes}
 
 
 def scores(built: Entry, params: Any, num_tasks: int) -> np.ndarray:
-    """Mean return [R, num_tasks, S] of every stage on held-out tasks, the same for every entry; void ones left out."""
+    """Mean return [R, num_tasks, S] of each stage on held-out tasks (equal for all entries), without void episodes."""
     import jax
     import jax.numpy as jnp
 
     from metarl_jax import training
 
-    held_out = training.streams(jax.random.key(10**6)).evaluate
+    evaluation_key = training.streams(jax.random.key(10**6)).evaluate
 
     @jax.jit
     def evaluate(theta):
-        task_keys, keys = jax.random.split(held_out, (2, num_tasks))
+        task_keys, keys = jax.random.split(evaluation_key, (2, num_tasks))
         tasks = jax.vmap(built.env.sample_task)(task_keys)
 
         def returns(key, theta, task):
@@ -124,10 +124,10 @@ def scores(built: Entry, params: Any, num_tasks: int) -> np.ndarray:
 
 
 def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
-    """The comparison in a file, or a new one.
+    """Reads a comparison from a file, or starts a new one if the file does not exist.
 
     Raises:
-        ValueError: the file holds something else.
+        ValueError: the file is damaged or holds another comparison.
     """
     if not files.there(path):
         return {"arguments": described, "rows": []}
@@ -143,13 +143,13 @@ def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
 
 
 def fill(path: Path, stored: dict[str, Any], missing: Sequence[Any], row: Callable[[Any], dict[str, Any]]) -> None:
-    """Computes the missing rows one by one; the file is written, whole or not at all, after each.
+    """Computes the missing rows one by one; writes the file atomically after each row.
 
     Args:
-        path: of the file.
-        stored: of `read`; the rows are added to it.
-        missing: what `row` takes.
-        row: computes one.
+        path: path of the file.
+        stored: the result of `read`; rows are added to it.
+        missing: arguments of `row`, one per missing row.
+        row: computes a row.
 
     Raises:
         UserError: a row cannot be computed.

@@ -1,7 +1,7 @@
-"""Several processes as one job: how they start, agree, share values and end, none of them waiting for a dead one.
+"""Multi-process jobs: starting, agreeing, sharing values and ending, without waiting for processes that have died.
 
-JAX runs the same program in every process, and a process that takes another turn than the rest makes the rest wait. So
-whatever depends on more than the command line (the clock, a signal, the disk) is decided by one and told to all.
+JAX runs the same program in each process, and a process that diverges from the others blocks them. Hence decisions that
+depend on more than the command line (time, signals, the disk) are made by one process and broadcast to all.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ T = TypeVar("T")
 _FLAGS = ("--coordinator", "--num-processes", "--process-id")
 
 ARRIVAL = 300
-"""Seconds that a process waits at the start for all others."""
+"""Seconds that a process waits for all others at the start."""
 SILENCE = 30
-"""Seconds without a sign of life after which a process counts as dead. JAX's threads give it, busy or not."""
+"""Seconds without a heartbeat after which a process counts as dead; JAX sends heartbeats from background threads."""
 FAREWELL = 5
-"""Seconds that a process which failed waits for the others to fail likewise, before it ends alone."""
+"""Seconds that a failed process waits for the others to fail too, before it exits."""
 
 _GO_ON = "--resume goes on from the last checkpoint once all are started again"
 _LOST = f"another process of this job has ended or cannot be reached, and its own output says why; {_GO_ON}"
-# Of gloo, NCCL and JAX's coordination service. What else a runtime error may be, out of memory, is this process's own.
+# Signs of gloo, NCCL and JAX's coordination service. Other runtime errors, such as out of memory, are local.
 _SIGNS = ("gloo", "nccl", "unavailable", "coordination", "connection closed", "connection reset", "socket closed")
 
 
@@ -55,38 +55,38 @@ def start(
     arrival: int = ARRIVAL,
     silence: int = SILENCE,
 ) -> None:
-    """Makes this process one of a job's; before any other use of JAX. Without arguments the job is this process alone.
+    """Joins a multi-process job; must precede any other use of JAX. Without arguments, this process is the whole job.
 
-    Once all have met, the death of one ends the others: within `silence` seconds where nothing else betrays it, at once
-    where process 0 died, and with status 1 and a line on stderr. JAX aborts the process for this (SIGABRT); the line is
-    written, and the status set, by a handler of that signal.
+    After the start, the death of one process ends the others with status 1 and a line on stderr: immediately for
+    process 0, else after `silence` seconds at most. JAX aborts the process for this (SIGABRT); a signal handler writes
+    the line and sets the status.
 
     Args:
-        coordinator: HOST:PORT of process 0, as all can reach it.
-        num_processes: how many there are.
-        process_id: which of them this is, from 0.
+        coordinator: HOST:PORT of process 0, reachable from all processes.
+        num_processes: number of processes.
+        process_id: index of this process, from 0.
         detect: take all three from Slurm, Kubernetes, Open MPI or a TPU pod.
-        arrival: seconds to wait for all to start.
-        silence: seconds without a sign of life after which a process counts as dead.
+        arrival: seconds to wait for all processes to start.
+        silence: seconds without a heartbeat after which a process counts as dead.
 
     Raises:
-        ValueError: the values do not fit each other, no cluster was detected, or the coordinator cannot be reached.
+        ValueError: the values are inconsistent, no cluster was detected, or the coordinator cannot be reached.
     """
-    given = [value is not None for value in (coordinator, num_processes, process_id)]
-    if not (detect or any(given)):
+    is_set = [value is not None for value in (coordinator, num_processes, process_id)]
+    if not (detect or any(is_set)):
         return
-    if detect and any(given):
+    if detect and any(is_set):
         raise ValueError("--distributed asks the cluster for what --coordinator tells; give only one of them")
     if coordinator is not None and num_processes is not None and process_id is not None:
         _check(coordinator, num_processes, process_id)
     elif not detect:
-        missing = [flag for flag, known in zip(_FLAGS, given, strict=True) if not known]
+        missing = [flag for flag, present in zip(_FLAGS, is_set, strict=True) if not present]
         raise ValueError(f"{' and '.join(missing)} not given; a job needs all of {', '.join(_FLAGS)}")
-    where = coordinator or "the address that was detected"
-    # JAX's own handler of SIGTERM would only take note of it; the run's own finishes a chunk and writes a checkpoint.
+    location = coordinator or "the address that was detected"
+    # JAX's SIGTERM handler would only record the signal; the run's handler finishes a chunk and writes a checkpoint.
     jax.config.update("jax_enable_preemption_service", False)
     _on_abort(
-        f"not all processes of the job met at {where} within {arrival} s; start the same command on every machine, "
+        f"not all processes of the job met at {location} within {arrival} s; start the same command on every machine, "
         "each process with its own id, and check that all can reach that host and port"
     )
     try:
@@ -103,7 +103,7 @@ def start(
     except jax.errors.JaxRuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"no job could be made at {where} ({reason}); its port must be free where process 0 is"
+            f"no job could be made at {location} ({reason}); its port must be free where process 0 is"
         ) from error
     except (ValueError, RuntimeError) as error:
         if not detect:
@@ -129,7 +129,7 @@ def _check(coordinator: str, num_processes: int, process_id: int) -> None:
 
 
 def _reach(coordinator: str, seconds: float) -> None:
-    """Waits until process 0 listens: JAX would do so too, and abort where this raises."""
+    """Waits until process 0 listens; JAX would wait too, but abort the process on a timeout."""
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + seconds
     while True:
@@ -147,9 +147,9 @@ def _reach(coordinator: str, seconds: float) -> None:
 
 @contextlib.contextmanager
 def peer_errors() -> Iterator[None]:
-    """Turns the runtime errors by which this process notices another's death into `PeerLost`.
+    """Converts runtime errors caused by the death of another process to `PeerLost`.
 
-    Wrap all that communicates, which is every computation on arrays of several processes.
+    Use it around all communication, that is, computations on arrays of several processes.
     """
     try:
         yield
@@ -160,18 +160,18 @@ def peer_errors() -> Iterator[None]:
 
 
 def run(script: Callable[[], int]) -> int:
-    """Runs a script to its exit status and ends this process's part in the job, if it has one.
+    """Runs a script, leaves the job (if any) and returns the exit status.
 
-    After a success all wait for each other. After a failure the others get `FAREWELL` seconds to fail likewise, as they
-    do where the error was told to all. Then this process ends without them, and by that they notice.
+    After a success, all processes wait for each other. After a failure, this process waits `FAREWELL` seconds for the
+    others to fail too, which they do if the error was broadcast. Then it exits, which ends the others.
 
     Args:
-        script: what returns an exit status, having told its errors, such as ``lambda: cli.run(main)``.
+        script: reports its errors and returns an exit status, such as ``lambda: cli.run(main)``.
     """
     try:
         status = script()
         if status == 0 and jax.distributed.is_initialized():
-            # A barrier without a time limit, unlike that of the shutdown: process 0 may still be evaluating.
+            # Unlike the barrier of the shutdown, this one has no time limit: process 0 may still be evaluating.
             with peer_errors():
                 multihost_utils.sync_global_devices("end of the job")
             jax.distributed.shutdown()
@@ -186,7 +186,7 @@ def run(script: Callable[[], int]) -> int:
         status = 1
     if jax.distributed.is_initialized():
         sys.stderr.flush()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # all is said; what JAX's runtime may add would bury it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # suppresses further output of JAX's runtime
         _on_abort(_LOST, status)
         farewell = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         farewell.start()
@@ -196,7 +196,7 @@ def run(script: Callable[[], int]) -> int:
 
 
 def _exit(status: int) -> NoReturn:
-    """Ends the process now, without the handlers of a normal exit, which wait for the other processes."""
+    """Ends the process immediately, without exit handlers, which would wait for the other processes."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -205,10 +205,10 @@ def _exit(status: int) -> NoReturn:
 
 
 def _on_abort(line: str, status: int = 1) -> None:
-    """What is said, and the exit status, when C++ aborts the process.
+    """Sets the error line and the exit status for the case that C++ code aborts the process.
 
-    JAX's runtime does that where it finds another process dead, from a thread of its own. A handler set by the `signal`
-    module would not run, since abort() does not return to the interpreter; one set in C does, and may call Python.
+    JAX's runtime calls abort() in one of its threads when another process has died. A handler set by the `signal`
+    module would not run, since abort() does not return to the interpreter. A C handler runs and may call Python.
     """
     global _handler
 
@@ -220,7 +220,7 @@ def _on_abort(line: str, status: int = 1) -> None:
 
     handler = _Handler(last_words)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
-    _handler = handler  # the one before is freed now, when C no longer calls it
+    _handler = handler  # frees the previous handler, which C no longer calls
 
 
 _Handler = ctypes.CFUNCTYPE(None, ctypes.c_int)
@@ -228,15 +228,15 @@ _handler: Any = None
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that writes files and talks: process 0."""
+    """Whether this process writes files and prints: process 0."""
     return jax.process_index() == 0
 
 
 def from_writer(value: T) -> T:
-    """Process 0's value, in all processes. Every process must call this, with whatever value.
+    """Broadcasts process 0's value. All processes must call this, with any value.
 
     Args:
-        value: anything that can be pickled, such as a text or a tree of host arrays; its own in a process alone.
+        value: any picklable object, such as a text or a tree of host arrays; returned as it is in a single process.
     """
     if jax.process_count() == 1:
         return value
@@ -247,17 +247,17 @@ def from_writer(value: T) -> T:
 
 
 def agree(stop: bool, count: int) -> tuple[bool, int]:
-    """Whether any process wants to stop, and process 0's count; the same in all. Every process must call this."""
+    """Whether any process wants to stop, and process 0's count; equal in all processes, which must all call this."""
     if jax.process_count() == 1:
         return stop, count
-    said = np.reshape(multihost_utils.process_allgather(np.array([stop, count], np.int32)), (-1, 2))
-    return bool(said[:, 0].any()), int(said[0, 1])
+    votes = np.reshape(multihost_utils.process_allgather(np.array([stop, count], np.int32)), (-1, 2))
+    return bool(votes[:, 0].any()), int(votes[0, 1])
 
 
 def gather(tree: PyTree) -> PyTree:
-    """Host copies of arrays that may lie on several processes' devices, in all. Every process must call this.
+    """Host copies of arrays, which may be sharded across processes. All processes must call this.
 
-    Typed keys, of which there are no host copies, stay as they are.
+    Typed keys cannot be copied to the host and are returned unchanged.
     """
 
     def leaf(x: Any) -> np.ndarray | jax.Array:

@@ -1,4 +1,4 @@
-"""The evaluation of a run on held-out tasks: a table, a file and a picture."""
+"""The evaluation of a run on held-out tasks: a table, a file and a plot."""
 
 import dataclasses
 from pathlib import Path
@@ -39,25 +39,25 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
-    Of a run of several seeds each is adapted to the same tasks with the same draws.
-    Those of another split than "test", of another checkpoint than the newest, of stages of another size or of another
-    `inner_lr_beyond` than the run's, are named after it: evaluation-ood.json, adaptation-best.png,
-    evaluation-40-episodes.json, evaluation-4000-steps.json, evaluation-constant.json.
+    If a run has several seeds, each is adapted to the same tasks with the same random draws. File names have a suffix
+    for a split other than "test", a checkpoint other than the newest, and a stage size or `inner_lr_beyond` other than
+    the run's: evaluation-ood.json, adaptation-best.png, evaluation-40-episodes.json, evaluation-4000-steps.json,
+    evaluation-constant.json.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         console: where the table is printed.
-        tasks: held-out tasks; None is the run's `eval_tasks`.
-        steps: L'; None is the run's `eval_steps`, or else the larger of 3 and the L of training. Where each stage is a
-            single episode it is L: there a trial is one life, which three steps more may make four times as long.
-        burn_in: stages that do not count in J; None is the run's own, as far as the trial reaches.
-        episodes: N, episodes of a stage; None is those of training.
-        stage_steps: a budget of environment steps of a stage, which then has at most N episodes; None is the run's.
-        inner_lr: rates of the inner steps; None is those of training.
-        inner_lr_beyond: how they go on in further steps than those of training, or than those given here; None is the
-            run's own rule, which halves them at every step unless set.
-        seed: of the held-out tasks; None is the run's `eval_seed`.
-        split: whose tasks, "test", "ood" or "train"; None is the run's `eval_split`.
+        tasks: number of held-out tasks; None: the run's `eval_tasks`.
+        steps: L'; None: the run's `eval_steps`, or else the larger of 3 and the L of training. If each stage is a
+            single episode, the default is L: there, three extra steps could make the trial four times longer.
+        burn_in: number of initial stages that do not count in J; None: the run's value, limited by the trial's length.
+        episodes: N, episodes per stage; None: as in training.
+        stage_steps: budget of environment steps per stage, which then has at most N episodes; None: the run's value.
+        inner_lr: rates of the inner steps; None: as in training.
+        inner_lr_beyond: rule for the rates of steps beyond those of training or of `inner_lr`; None: the run's rule,
+            which is halving at each step unless set.
+        seed: seed of the held-out tasks; None: the run's `eval_seed`.
+        split: "test", "ood" or "train"; None: the run's `eval_split`.
         checkpoint: "newest", "best" or an iteration; see `metarl_jax.runs.states.restore`.
 
     Returns:
@@ -69,30 +69,33 @@ def evaluate_run(
     with user_errors(), talk.status(console, "setting up the evaluation"):
         check_own(folder)
         config = read_config(folder)
-        given = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
-        given = {name: value for name, value in given.items() if value is not None}
-        # `replace` runs the checks of the configuration on what was given here.
-        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
+        overrides = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        # `replace` validates the given values.
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **overrides))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         trained_stages, trained_episodes = _sizes(*configs.build(config))
-        own, usual = config.evaluation.eval_steps, trained_steps if trained_episodes == 1 else max(3, trained_steps)
-        new_steps = usual if own is None else own
+        run_steps = config.evaluation.eval_steps
+        usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
+        new_steps = usual if run_steps is None else run_steps
         stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
         counted = _burn_in(config, burn_in, stages)
         state, notes = restore(config, checkpoint)
-        own_rule = configs.algorithm_value(config, "inner_lr_beyond")
-        own_budget = config.algorithm_options.stage_steps
-        given = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
-        given |= {"episodes": episodes, "stage_steps": stage_steps}
-        if given["episodes"] or given["stage_steps"]:
-            given["baseline"] = _baseline_of_training(config)
-        given = {name: value for name, value in given.items() if value is not None}
-        config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **given))
+        run_rule = configs.algorithm_value(config, "inner_lr_beyond")
+        run_budget = config.algorithm_options.stage_steps
+        overrides = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
+        overrides |= {"episodes": episodes, "stage_steps": stage_steps}
+        if overrides["episodes"] or overrides["stage_steps"]:
+            overrides["baseline"] = _baseline_of_training(config)
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        config = dataclasses.replace(
+            config, algorithm_options=dataclasses.replace(config.algorithm_options, **overrides)
+        )
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
-        together = _sizes(*built)[1]
-        check_evaluation(built, config, together)
-        if episodes not in (None, together):
+        stage_episodes = _sizes(*built)[1]
+        check_evaluation(built, config, stage_episodes)
+        if episodes not in (None, stage_episodes):
             raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
         rates = configs.inner_rates(config, new_steps)
         size = reports.stage_in_words(
@@ -116,7 +119,7 @@ def evaluate_run(
             )
             for theta in params_of_seeds(state, config.seeds)
         ]
-    name = built.env.name.replace(f" ({split})", "")  # the split has a column of its own
+    name = built.env.name.replace(f" ({split})", "")  # the split has a separate column
     report = reports.to_report(
         dict(zip(config.all_seeds, of_seeds, strict=True)),
         task=name,
@@ -135,12 +138,12 @@ def evaluate_run(
     with user_errors():
         suffix = ("" if split == "test" else f"-{split}") + ("" if checkpoint == "newest" else f"-{checkpoint}")
         suffix += "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
-        suffix += "" if stage_steps in (None, own_budget) else f"-{stage_steps}-steps"
-        suffix += "" if inner_lr_beyond in (None, own_rule) else f"-{inner_lr_beyond}"
+        suffix += "" if stage_steps in (None, run_budget) else f"-{stage_steps}-steps"
+        suffix += "" if inner_lr_beyond in (None, run_rule) else f"-{inner_lr_beyond}"
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     from metarl_jax.runs import plots
 
-    seen = report["rows"]["adapted"]["episodes"]
+    episodes_before = report["rows"]["adapted"]["episodes"]
     title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
     if in_words := reports.rates_in_words(rates):
         title += f"\n{in_words}"
@@ -149,7 +152,7 @@ def evaluate_run(
         folder / f"adaptation{suffix}.png",
         title=title,
         horizon=built.env.horizon,
-        trained_episodes=seen[trained_stages - 1] if trained_stages <= len(seen) else 0,
+        trained_episodes=episodes_before[trained_stages - 1] if trained_stages <= len(episodes_before) else 0,
         seeds=config.seeds,
     )
     console.print(reports.table(report))
@@ -160,12 +163,12 @@ def evaluate_run(
 
 
 def _baseline_of_training(config: configs.TrainConfig) -> str | None:
-    """The baseline that the sizes of training chose, which those of an evaluation might not; None: none was chosen."""
-    own = config.algorithm_options.baseline
-    if own is not None or algorithms.options(config.algorithm).get("baseline", "none") is not None:
-        return own
+    """The baseline selected by the sizes of training, which other sizes might change; None: none was selected."""
+    chosen = config.algorithm_options.baseline
+    if chosen is not None or algorithms.options(config.algorithm).get("baseline", "none") is not None:
+        return chosen
     if configs.algorithm_value(config, "advantage") != "gae":
-        return own
+        return chosen
     names = ("tasks", "episodes", "adaptation_steps", "stage_steps")
     env = configs.build(config).env
     horizon = configs.algorithm_value(config, "horizon") or env.horizon
@@ -174,7 +177,7 @@ def _baseline_of_training(config: configs.TrainConfig) -> str | None:
 
 
 def _sizes(env: TaskEnv, algorithm: MetaAlgorithm) -> tuple[int, int]:
-    """S and N of what `adapt` returns; nothing is compiled."""
+    """S and N of the result of `adapt`, without compilation."""
 
     def returns(key):
         return algorithm.adapt(key, algorithm.init(key).params, env.sample_task(key)).returns
@@ -182,20 +185,20 @@ def _sizes(env: TaskEnv, algorithm: MetaAlgorithm) -> tuple[int, int]:
     return jax.eval_shape(returns, jax.random.key(0)).shape
 
 
-def _burn_in(config: configs.TrainConfig, given: int | None, stages: int) -> int:
-    """Stages of the evaluation that do not count; the run's own as far as the trial reaches.
+def _burn_in(config: configs.TrainConfig, requested: int | None, stages: int) -> int:
+    """Number of stages of the evaluation that do not count; by default the run's value, limited by the trial's length.
 
     Raises:
-        ValueError: the given number leaves none to count.
+        ValueError: no stage would count.
     """
-    if given is None:
-        own = configs.algorithm_value(config, "burn_in")
-        return stages - 1 if own is None else min(own, stages - 1)
-    if checks.integer("burn_in", given, 0) >= stages:
+    if requested is None:
+        trained = configs.algorithm_value(config, "burn_in")
+        return stages - 1 if trained is None else min(trained, stages - 1)
+    if checks.integer("burn_in", requested, 0) >= stages:
         raise ValueError(
-            f"burn_in is {given}; with {stages} stages it must lie in 0..{stages - 1}, since one must count"
+            f"burn_in is {requested}; with {stages} stages it must lie in 0..{stages - 1}, since one must count"
         )
-    return given
+    return requested
 
 
 _FILES = {

@@ -1,7 +1,7 @@
-"""The files that runs write and read: plain ones, each written whole or not at all.
+"""Reading and atomic writing of the files of runs.
 
-Whoever can write in a folder can leave a link or a pipe there under any name. No link is followed, since what it leads
-to is not the run's, and nothing is opened that waits for another process: both are refused by name.
+Another user with write access to a folder can place a link or a pipe there under any name. Links are not followed,
+since their targets do not belong to the run, and pipes, which could block, are not opened: both raise an OSError.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ _KINDS = {
 
 
 def _mode(path: Path) -> int | None:
-    """Kind of what is there itself, be it a link; None: nothing is."""
+    """File type of `path`, without following links; None if it does not exist."""
     try:
         return stat.S_IFMT(os.lstat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -37,27 +37,27 @@ def _mode(path: Path) -> int | None:
 
 
 def there(path: Path, *, folder: bool = False) -> bool:
-    """Whether there is a file, or a folder.
+    """Whether the file, or the folder, exists.
 
     Raises:
-        OSError: there is something else, such as a link to one.
+        OSError: it exists but is of another type, such as a link.
     """
-    found, wanted = _mode(path), stat.S_IFDIR if folder else stat.S_IFREG
-    if found not in (None, wanted):
-        raise OSError(errno.EINVAL, f"it is {_KINDS[found]}, and not {_KINDS[wanted]}", str(path))
-    return found is not None
+    actual, expected = _mode(path), stat.S_IFDIR if folder else stat.S_IFREG
+    if actual not in (None, expected):
+        raise OSError(errno.EINVAL, f"it is {_KINDS[actual]}, and not {_KINDS[expected]}", str(path))
+    return actual is not None
 
 
 def own(folder: Path, names: Sequence[str], folders: Sequence[str]) -> None:
-    """Refuses whatever in a folder has a name of ours and is not of our kind.
+    """Checks that entries of a folder with names of a run's files and folders are files and folders, not links.
 
     Args:
-        folder: which may not be there yet.
-        names: of files, as patterns.
-        folders: likewise.
+        folder: may not exist yet.
+        names: patterns of file names.
+        folders: patterns of folder names.
 
     Raises:
-        OSError: something is not.
+        OSError: an entry is of another type.
     """
     for path in folder.iterdir() if folder.is_dir() else ():
         for patterns, is_folder in ((names, False), (folders, True)):
@@ -66,12 +66,12 @@ def own(folder: Path, names: Sequence[str], folders: Sequence[str]) -> None:
 
 
 def plain(folder: Path) -> None:
-    """Refuses what is neither a file nor a folder, however deep below a folder.
+    """Checks recursively that a folder contains only files and folders.
 
     Raises:
-        OSError: something is not, such as a link.
+        OSError: an entry is of another type, such as a link.
     """
-    # Another process may remove some.
+    # Another process may remove entries in the meantime.
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -81,10 +81,10 @@ def plain(folder: Path) -> None:
 
 
 def opened(path: Path, mode: str = "r", **options: Any) -> IO[Any]:
-    """As `open`, in UTF-8, of a file that is one; "x" makes a new one, "a" appends.
+    """As `open`, in UTF-8, for regular files only; "x" creates a new file, "a" appends.
 
     Raises:
-        OSError: as `open`, or there is something else under that name.
+        OSError: as `open`, or it is not a regular file.
     """
 
     def opener(name: str, flags: int) -> int:
@@ -102,8 +102,8 @@ def read(path: Path, errors: str = "strict") -> str:
     """The text of a file.
 
     Raises:
-        ValueError: it is no text in UTF-8.
-        OSError: it cannot be read, or is no file.
+        ValueError: it is not UTF-8 text.
+        OSError: it cannot be read, or is not a regular file.
     """
     with opened(path, errors=errors) as file:
         return file.read()
@@ -111,17 +111,17 @@ def read(path: Path, errors: str = "strict") -> str:
 
 @contextlib.contextmanager
 def whole(path: Path, mode: str = "x") -> Iterator[IO[Any]]:
-    """A file to write, which takes its name at the end: who reads sees the one before or the new one.
+    """Opens a file for atomic writing: readers see either the old or the new content.
 
-    Until then it lies beside it as a new file ``NAME.tmp``; what a killed process left under that name is removed, and
-    if it was a link, not what it leads to.
+    The content goes to a new file ``NAME.tmp`` in the same folder, which is renamed at the end. A leftover ``NAME.tmp``
+    of a killed process is removed; if it is a link, its target is not.
 
     Args:
-        path: of the file.
+        path: path of the file.
         mode: "x" for text in UTF-8, "xb" for bytes.
 
     Raises:
-        OSError: it cannot be written, or there is something else under its name, which stays as it was.
+        OSError: it cannot be written, or `path` is not a regular file and is left unchanged.
     """
     there(path)
     temporary = path.with_name(f"{path.name}.tmp")
@@ -137,13 +137,13 @@ def whole(path: Path, mode: str = "x") -> Iterator[IO[Any]]:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a text, as `whole` does."""
+    """Writes a text atomically."""
     with whole(path) as file:
         file.write(text)
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Writes a picture as PNG, as `whole` does."""
+    """Writes a figure as PNG atomically."""
     with whole(path, "xb") as file, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of a name in letters that the font does not have
+        warnings.filterwarnings("ignore", message="Glyph")  # a name with characters that the font lacks
         figure.savefig(file, format="png")

@@ -1,4 +1,4 @@
-"""A run folder and its lock: one writer at a time."""
+"""Run folders and their locks, which ensure a single writer."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from typing import Any
 from metarl_jax.runs import files, json_text
 
 LOCK, HELD = "lock", "lock.held"
-"""The file that the kernel locks, and the one that takes its place where there are no such locks."""
+"""The file that the kernel locks, and the lock file for file systems without kernel locks."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 FILES = (
@@ -44,19 +44,19 @@ _BEFORE_THE_FIRST_ITERATION = {
 
 
 _LONGEST = 3500
-"""Bytes of a run folder's path: the system allows 4096, and a checkpoint needs some hundred below it."""
+"""Maximum length of a run folder's path in bytes: the system allows 4096, and paths below it add some hundred."""
 _SCHEMES = ("gs", "s3", "az", "hf")
 
 
 def check_path(folder: Path) -> None:
-    """Whether checkpoints can be in the folder at all, wherever a link has put it; nothing is opened.
+    """Checks that a folder's path, with links resolved, can hold checkpoints, without opening anything.
 
-    Brackets, stars and spaces are letters like others. But some paths orbax and tensorstore take for others.
+    Brackets, stars and spaces are allowed, but orbax and tensorstore misinterpret some other characters.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: the path cannot hold checkpoints.
     """
-    path = Path(os.path.realpath(folder))  # which, unlike `resolve`, takes links that lead in a circle as they are
+    path = Path(os.path.realpath(folder))  # unlike `resolve`, does not raise for circular links
     text, encoded = str(path), os.fsencode(path)
     reasons = {
         "holds a backslash, which tensorstore reads as a slash": "\\" in text,
@@ -78,12 +78,12 @@ def check_path(folder: Path) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """Whether what a run reads and writes is in the folder itself, and nothing in it can be waited for for ever.
+    """Checks that the files of a run are regular files and folders in the run folder itself.
 
     Raises:
-        OSError: something under a name of a run's is a link, a pipe or the like.
+        OSError: an entry with a name of a run's files is a link, a pipe or similar.
     """
-    if not folder.is_dir():  # who needs one says so
+    if not folder.is_dir():  # callers that need the folder report this
         return
     files.own(folder, FILES, FOLDERS)
     for name in ("checkpoints", "tensorboard"):
@@ -91,27 +91,27 @@ def check_own(folder: Path) -> None:
 
 
 def resumable(folder: Path) -> bool:
-    """Whether there is a run in the folder that can be resumed: its configuration is written last."""
+    """Whether the folder holds a run that can be resumed; its configuration is written last."""
     return files.there(folder / "config.json")
 
 
 def unborn(folder: Path) -> bool:
-    """Whether the folder is empty, or holds no more than a run that was killed before it could be resumed."""
+    """Whether the folder is empty, or holds only a run that was killed before it could be resumed."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
     if not names:
         return True
-    # A run that has lost nothing but its config.json is worth restoring: it has later checkpoints.
+    # A folder with later checkpoints is a run that has lost its config.json, and can be repaired.
     later = [path.name for path in folder.glob("checkpoints/*") if path.name.partition(".")[0] != "0"]
     return LOCK in names and names <= _BEFORE_THE_FIRST_ITERATION and not later
 
 
 def clear(folder: Path) -> None:
-    """Removes what `unborn` allows, but for the lock, which the caller holds.
+    """Empties a folder for which `unborn` is true, except for the lock, which the caller holds.
 
     Raises:
-        ValueError: there is more in the folder by now.
+        ValueError: another run has started in the folder.
     """
     if not unborn(folder):
         raise ValueError(f"the run folder {folder} is another run's by now; choose another by --folder")
@@ -124,18 +124,18 @@ def clear(folder: Path) -> None:
 
 @contextlib.contextmanager
 def only_writer(folder: Path, lock: str = "kernel") -> Iterator[None]:
-    """Holds the folder's lock. The kernel takes it back when the process ends, however it ends.
+    """Holds the folder's lock. The kernel releases it when the process ends for any reason.
 
-    The file ``lock`` names the owner and stays behind, empty, when the lock is given back. Where the file system has no
-    such locks, ``lock.held`` can take their place: made by one process alone, and removed by it at its end. One that is
-    killed cannot remove it.
+    The file ``lock`` names the owner, and is emptied when the lock is released. If the file system does not support
+    kernel locks, ``lock.held`` can replace them: a process creates it exclusively and removes it at the end, unless it
+    is killed.
 
     Args:
-        folder: that is there.
-        lock: "kernel", or "file" for ``lock.held`` as well.
+        folder: an existing folder.
+        lock: "kernel", or "file" to use ``lock.held`` as well.
 
     Raises:
-        ValueError: another process holds it, or the file system has no locks.
+        ValueError: another process holds the lock, or the file system does not support locks.
         OSError: the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
@@ -162,7 +162,7 @@ def only_writer(folder: Path, lock: str = "kernel") -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # a disk that is full or gone: what matters is that the lock is released
+            with contextlib.suppress(OSError):  # disk full or gone: the lock must still be released
                 file.truncate(0)
 
 
@@ -182,35 +182,39 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _signature() -> str:
-    me = {"process": os.getpid(), "host": socket.gethostname(), "since": datetime.now().isoformat(" ", "seconds")}
-    return json.dumps(me) + "\n"
+    entry = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().isoformat(" ", "seconds"),
+    }
+    return json.dumps(entry) + "\n"
 
 
 def owner(lock: Path) -> dict[str, Any] | None:
-    """What a lock's file says of its owner; None: it was just taken, and its owner has not signed yet."""
+    """The owner named in a lock's file; None if the owner has just taken it and not written it yet."""
     try:
-        said = json_text.loads(files.read(lock))
-        return {"process": int(said["process"]), "host": str(said["host"]), "since": str(said["since"])}
+        content = json_text.loads(files.read(lock))
+        return {"process": int(content["process"]), "host": str(content["host"]), "since": str(content["since"])}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def running(owner: dict[str, Any] | None) -> bool:
-    """Whether the owner of a lock may still be there; of another host's nobody can tell here."""
+    """Whether the owner of a lock may still be running; always True for owners on other hosts."""
     if owner is None or owner["host"] != socket.gethostname():
         return True
     try:
         os.kill(owner["process"], 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # another user's process
         return True
     return True
 
 
 def _in_use(folder: Path, owner: dict[str, Any] | None) -> str:
-    who = f"process {owner['process']} on {owner['host']} (since {owner['since']})" if owner else "another process"
+    holder = f"process {owner['process']} on {owner['host']} (since {owner['since']})" if owner else "another process"
     if not files.there(folder / HELD):
-        return f"the folder {folder} is in use by {who}; wait for it, stop it, or choose another folder by --folder"
+        return f"the folder {folder} is in use by {holder}; wait for it, stop it, or choose another folder by --folder"
     ended = "which no longer runs" if not running(owner) else "if that has ended"
-    return f"the folder {folder} is in use by {who}; {ended}: remove {folder / HELD}, or choose another --folder"
+    return f"the folder {folder} is in use by {holder}; {ended}: remove {folder / HELD}, or choose another --folder"

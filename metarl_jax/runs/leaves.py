@@ -1,4 +1,4 @@
-"""A state as a checkpoint holds it: leaves by their path, what they look like, and a digest that proves them whole."""
+"""States in the form of a checkpoint: leaves by path, their types and shapes, and a digest to verify them."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "versions": (dict, types.NoneType),
     "hardware": (dict, types.NoneType),
 }
-"""What a checkpoint says of itself, beside its digest."""
+"""Fields of a checkpoint's record and their types, without the digest."""
 
 
 def is_key(leaf: Any) -> bool:
@@ -28,13 +28,13 @@ def is_key(leaf: Any) -> bool:
 
 
 def by_path(state: PyTree) -> dict[str, Any]:
-    """Leaves by their path, typed keys as their data: orbax's own treatment of keys then does not matter."""
+    """Leaves by path; typed keys are converted to their data, independent of orbax's handling of keys."""
     paths = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): jax.random.key_data(x) if is_key(x) else x for path, x in paths}
 
 
 def layout(state: PyTree) -> dict[str, str]:
-    """Type and shape of every leaf, by its path, such as ``float32[64,64]``."""
+    """Type and shape of each leaf by path, such as ``float32[64,64]``."""
     return {path: f"{leaf.dtype}{list(leaf.shape)}".replace(" ", "") for path, leaf in by_path(state).items()}
 
 
@@ -52,10 +52,10 @@ def proof(record: dict[str, Any]) -> str:
 
 
 def verified(record: dict[str, Any], schema: int) -> dict[str, Any]:
-    """A record that was read, without its proof.
+    """Verifies a record and removes its proof.
 
     Raises:
-        ValueError: the proof is of another record or, whoever signed it, it is not of the kinds that `schema` has.
+        ValueError: the proof does not match the record, or a field does not have the type required by `schema`.
     """
     if record.pop("proof", None) != proof(record):
         raise ValueError("its record does not match its digest")

@@ -1,4 +1,4 @@
-"""A trained run as objects: what a notebook, or a program of one's own, takes from a run folder."""
+"""Loads a trained run into objects, for notebooks and other programs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,38 +11,38 @@ from metarl_jax.types import PyTree
 
 
 class Loaded(NamedTuple):
-    """A trained θ and what it belongs to."""
+    """A trained θ with its environment, algorithm and configuration."""
 
     env: TaskEnv
-    """draws the tasks of the split that was asked for"""
+    """draws tasks of the requested split"""
     algorithm: MetaAlgorithm
-    """as in training; ``algorithm.adapt(key, params, task, steps=3)`` adapts"""
+    """as in training; ``algorithm.adapt(key, params, task, steps=3)`` adapts to a task"""
     params: PyTree
     """θ"""
     config: TrainConfig
-    """of the run"""
+    """configuration of the run"""
     iteration: int
-    """meta-updates that θ has behind it"""
+    """number of meta-updates of θ"""
 
 
 def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", seed: int | None = None) -> Loaded:
     """Environment, algorithm, θ and configuration of a run.
 
     Args:
-        folder: of the run, wherever it is now.
+        folder: the run folder, which may have been moved.
         checkpoint: "newest", "best" (the highest return after adaptation in training) or an iteration.
-        split: whose tasks the environment draws: "train", "test" or "ood".
-        seed: which of a run's several seeds; None is the first.
+        split: the tasks that the environment draws: "train", "test" or "ood".
+        seed: one of the run's seeds; None: the first.
 
     Raises:
-        ValueError: the folder is no run folder, holds no such checkpoint, or its run had no such seed.
+        ValueError: the folder is not a run folder, holds no such checkpoint, or its run had no such seed.
 
     Example:
         >>> run = mrl.load("runs/point-nav-promp-0")
         >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, steps=3)
         >>> rows["adapted"].mean  # return after 0, 1, 2 and 3 inner steps
     """
-    from metarl_jax.runs.states import params_of_seeds, restore  # orbax, which the zoo does without
+    from metarl_jax.runs.states import params_of_seeds, restore  # imports orbax, which the zoo does not need
 
     config = read_config(Path(folder))
     seed = config.seed if seed is None else seed

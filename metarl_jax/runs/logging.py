@@ -1,6 +1,6 @@
-"""Where metrics go: `metrics.csv`, which is reproducible number for number, and viewers such as TensorBoard.
+"""Loggers for metrics: `metrics.csv`, which is exactly reproducible, TensorBoard, and Weights & Biases.
 
-Rates and times depend on the machine's mood, so they go to `timing.csv` and never into `metrics.csv`.
+Times and rates are not reproducible, so they are written to `timing.csv` instead of `metrics.csv`.
 """
 
 import csv
@@ -20,22 +20,22 @@ from metarl_jax.runs import files
 
 
 class Logger(Protocol):
-    """What a sink for metrics needs."""
+    """Interface of a logger."""
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
-        """Takes the scalars of one iteration of one seed, NumPy or Python numbers."""
+        """Logs the scalars (NumPy or Python numbers) of one iteration and seed."""
 
     def flush(self) -> None:
-        """Makes everything logged so far visible to a reader; called after every chunk."""
+        """Makes all logged values visible to readers; called after each chunk."""
 
     def close(self) -> None:
-        """Ends the sink."""
+        """Closes the logger."""
 
 
 def rows(metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """One dict of NumPy scalars per iteration, from leaves [n, ...].
 
-    Return and gain come first, the others sorted; the entries of a vector are numbered, as in return_0, return_1.
+    Return and gain come first, the others are sorted. Entries of vectors are numbered, as in return_0, return_1.
     """
     names = sorted(metrics, key=lambda name: (name != "return", name != "gain", name))
     cells = [
@@ -67,17 +67,17 @@ class TableLogger:
     """A CSV file with one row per iteration and seed; iterations are counted from 0 without gaps."""
 
     def __init__(self, path: Path, resume_at: int | None = None, seeds: int = 1):
-        """Starts a file, or goes on with one.
+        """Creates a file, or continues an existing one.
 
         Args:
-            path: of the file.
-            resume_at: keep the rows before this iteration and drop the later ones, which a killed run may have written
-                after its last checkpoint; None starts a new file.
-            seeds: rows of an iteration.
+            path: path of the file.
+            resume_at: iteration to resume at; later rows, which a killed run may have written after its last
+                checkpoint, are dropped. None: create a new file.
+            seeds: rows per iteration.
 
         Raises:
-            ValueError: the file lacks a row that should be kept, or is missing.
-            FileExistsError: a new file would overwrite one.
+            ValueError: the file to continue is missing or lacks a row.
+            FileExistsError: the new file already exists.
         """
         self._header: list[str] | None = None
         if resume_at is None:
@@ -86,16 +86,16 @@ class TableLogger:
         if not files.there(path):
             raise ValueError(f"{path} is missing, so the run cannot go on at iteration {resume_at}; {_RESTORE}")
         lines = files.read(path, errors="replace").splitlines(keepends=True)
-        kept = lines[: resume_at * seeds + 1] if resume_at else []
+        retained = lines[: resume_at * seeds + 1] if resume_at else []
         expected = ["iteration", *(str(row // seeds) for row in range(resume_at * seeds))] if resume_at else []
-        whole = all(line.endswith("\n") and line.count(",") == kept[0].count(",") for line in kept)
-        whole = whole and all(_is_number(cell) for line in kept[1:] for cell in line.split(","))
-        if [line.partition(",")[0] for line in kept] != expected or not whole:
+        intact = all(line.endswith("\n") and line.count(",") == retained[0].count(",") for line in retained)
+        intact = intact and all(_is_number(cell) for line in retained[1:] for cell in line.split(","))
+        if [line.partition(",")[0] for line in retained] != expected or not intact:
             raise ValueError(
                 f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on; {_RESTORE}"
             )
-        files.write(path, "".join(kept))
-        self._header = next(csv.reader(io.StringIO(kept[0]))) if kept else None
+        files.write(path, "".join(retained))
+        self._header = next(csv.reader(io.StringIO(retained[0]))) if retained else None
         self._file = files.opened(path, "a", newline="")
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ class TableLogger:
         writer.writerow([iteration, seed, *map(_text, metrics.values())])
 
     def flush(self) -> None:
-        """Puts every row on disk, so that a checkpoint is never ahead of the table."""
+        """Writes all rows to disk, so that a checkpoint is never ahead of the table."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -124,7 +124,7 @@ class TableLogger:
 
 
 class TimingLog:
-    """timing.csv: a row per chunk. Unlike metrics.csv it is a diary, so a resumed run appends to what is there."""
+    """timing.csv, one row per chunk. Unlike with metrics.csv, a resumed run only appends rows."""
 
     def __init__(self, path: Path):
         self._file = files.opened(path, "a")
@@ -132,7 +132,7 @@ class TimingLog:
             self._file.write("iteration,seconds,environment_steps_per_second\n")
 
     def log(self, done: int, seconds: float, steps: float) -> None:
-        """A chunk that ended when `done` iterations were done, with `steps` environment steps in it."""
+        """Logs a chunk with `steps` environment steps, after which `done` iterations were complete."""
         self._file.write(f"{done},{seconds},{steps / seconds}\n")
         self._file.flush()
 
@@ -142,23 +142,23 @@ class TimingLog:
 
 
 class TensorBoardLogger:
-    """TensorBoard events in a folder, or in one below it per seed; on resume, points from `resume_at` on are hidden.
+    """TensorBoard events in a folder, or in one subfolder per seed; on resume, points from `resume_at` on are hidden.
 
-    They are written here and not by tensorboardX's thread: a full disk ends that one with a traceback, and the training
-    loop would wait for it for ever.
+    Events are written in the calling thread, not by tensorboardX's writer thread: on a full disk the latter would end
+    with a traceback, and the training loop would wait for it indefinitely.
     """
 
     def __init__(self, folder: Path, resume_at: int | None = None, seeds: Sequence[int] = (0,)):
         from tensorboardX.event_file_writer import EventsWriter
 
-        # Made by protobuf at import, where no type checker looks.
+        # Generated by protobuf at import, so type checkers do not know it.
         events: Any = importlib.import_module("tensorboardX.proto.event_pb2")
         self._event = events.Event
         self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         self._writers = {}
         for seed in seeds:
-            # Absolute, since tensorboardX takes what stands before a colon for a protocol, and new under any name that
-            # it makes of the second and the host: it would go through a link, and over a file of the same second.
+            # The path is absolute, since tensorboardX reads the text before a colon as a protocol. The name is random,
+            # since tensorboardX's name (time and host) could be a link, or a file of the same second.
             path = folder.absolute() / f"seed-{seed}" if len(seeds) > 1 else folder.absolute()
             path.mkdir(parents=True, exist_ok=True)
             self._writers[seed] = EventsWriter(str(path / f"events.{secrets.token_hex(4)}"))
@@ -167,7 +167,7 @@ class TensorBoardLogger:
                 self._writers[seed].write_event(events.Event(step=resume_at, session_log=start))
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
-        """Adds a point to every curve whose value is finite."""
+        """Adds the finite values to their curves."""
         points = [
             self._summary.Value(tag=name, simple_value=float(value))
             for name, value in metrics.items()
@@ -202,10 +202,10 @@ def require_wandb(project: str) -> Any:
 
 
 class WandbLogger:
-    """Weights & Biases; a resumed run goes on under the same id, made of the folder's name."""
+    """Weights & Biases logger; a resumed run keeps its id, which is derived from the folder's name."""
 
     def __init__(self, project: str, folder: Path, configuration: dict[str, Any], seeds: int = 1):
-        """Starts the run; with several seeds, the names of the metrics have the seed before them.
+        """Starts the run; with several seeds, metric names are prefixed with the seed.
 
         Raises:
             ValueError: wandb is not installed.
@@ -213,7 +213,7 @@ class WandbLogger:
         wandb = require_wandb(project)
         self._several = seeds > 1
         name = folder.resolve().name
-        # Of these letters an id may be.
+        # An id may contain only these characters.
         self._run = wandb.init(
             project=project,
             id=re.sub(r"[^\w.=,@+-]", "_", name),
@@ -224,7 +224,7 @@ class WandbLogger:
         )
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
-        """Adds a point to every curve."""
+        """Adds the values to their curves."""
         prefix = f"seed-{seed}/" if self._several else ""
         self._run.log({prefix + name: float(value) for name, value in metrics.items()}, step=iteration)
 

@@ -1,4 +1,4 @@
-"""What a run will hold in memory at the least, so that sizes that no memory has are refused before anything is made."""
+"""Lower bounds of a run's memory, to reject impossible sizes before anything is allocated."""
 
 import os
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from metarl_jax.types import PyTree
 
 SCALARS = 3
-"""numbers of a step beside observation and action, at the least: reward, discount, advantage"""
+"""minimum number of scalars per step besides observation and action: reward, discount, advantage"""
 
 
 def memory_of_machine() -> int:
-    """Bytes that arrays can have: those of all local devices where they tell, as GPUs do, else the machine's."""
+    """Bytes available to arrays: the memory of all local devices if they report it, as GPUs do, else the machine's."""
     import jax
 
     limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
@@ -24,19 +24,19 @@ def memory_of_machine() -> int:
 
 
 def check_fits(what: str, needed: int, options: Mapping[str, int]) -> None:
-    """Raises ValueError where so many bytes are more than there are.
+    """Raises ValueError if `needed` exceeds the available memory.
 
     Args:
-        what: takes them.
-        needed: bytes, at the least.
-        options: those that the size is the product of, as the command line has them, with their values.
+        what: description of the data, for the message.
+        needed: lower bound in bytes.
+        options: command-line options that determine the size, with their values.
     """
-    there = memory_of_machine()
-    if needed > there:
-        # The largest are what was meant to be another number, so they come first.
+    available = memory_of_machine()
+    if needed > available:
+        # The largest values are the most likely mistakes, so they come first.
         sizes = ", ".join(f"--{name} {value}" for name, value in sorted(options.items(), key=lambda pair: -pair[1]))
         raise ValueError(
-            f"{what} would take {_readable(needed)} at the least, and {_readable(there)} are there; "
+            f"{what} would take {_readable(needed)} at the least, and {_readable(available)} are there; "
             f"take less of {sizes}"
         )
 
@@ -46,14 +46,14 @@ def _readable(size: int) -> str:
 
 
 def bytes_of(tree: "PyTree") -> int:
-    """Bytes of a tree of arrays or of their shapes."""
+    """Size in bytes of a tree of arrays or of their shapes."""
     import jax
 
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def bytes_of_episode(env: "TaskEnv", horizon: int) -> int:
-    """Bytes of an episode, at the least."""
+    """Lower bound of an episode's size in bytes."""
     import jax
     import jax.numpy as jnp
 
@@ -63,10 +63,10 @@ def bytes_of_episode(env: "TaskEnv", horizon: int) -> int:
 
 
 def check_run(built: Built, config: TrainConfig) -> None:
-    """Refuses a run whose states, data or evaluation fit into no memory of this machine.
+    """Checks that the states, data and evaluation of a run can fit into memory.
 
     Raises:
-        ValueError: one of them does not; it names the options.
+        ValueError: one of them cannot; the message names the options.
     """
     import jax
 
@@ -84,15 +84,15 @@ def check_run(built: Built, config: TrainConfig) -> None:
 
 
 def check_evaluation(built: Built, config: TrainConfig, together: int = 1) -> None:
-    """Refuses an evaluation that fits into no memory: every task has a θ of its own, and all play one stage at once.
+    """Checks that an evaluation can fit into memory: each task has adapted parameters, and all run a stage at once.
 
     Args:
-        built: what is evaluated.
-        config: its sizes.
-        together: episodes of a stage, which are played at once; at least one.
+        built: environment and algorithm.
+        config: the sizes.
+        together: episodes of a stage, which run at once; at least 1.
 
     Raises:
-        ValueError: it does not; it names the options.
+        ValueError: it cannot; the message names the options.
     """
     import jax
 

@@ -1,4 +1,4 @@
-"""Pictures of a run. They use figures without a window system, so nothing global is set and no display is needed."""
+"""Plots of a run. Figures are created without pyplot, so there is no global state and no display is needed."""
 
 import csv
 import logging
@@ -17,16 +17,16 @@ from metarl_jax.evaluation import iqm_interval
 from metarl_jax.runs import files
 from metarl_jax.runs.comparisons import ORACLE
 
-# Matplotlib announces that it builds a font cache, once per machine; nobody who trains needs to know.
+# Silences Matplotlib's message that it builds a font cache.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 styled = style.context("default")
-"""Around what draws: a picture is the same on every machine. A ``matplotlibrc`` in the working folder, which may be a
-stranger's run, could else have its texts set by LaTeX, a program."""
+"""Decorator of all plotting functions: plots look the same on all machines. It also ignores a ``matplotlibrc`` in the
+working folder, which could be untrusted and could run LaTeX."""
 
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # told apart by colour-blind readers and on paper
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # distinguishable for colour-blind readers and in print
 _LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
-_MOST_TICKS, _LONG = 12, 200  # stages with a tick each; stages from which on the axis is logarithmic
+_MOST_TICKS, _LONG = 12, 200  # most stages with one tick each; most stages on a linear axis
 _ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
 
 
@@ -42,7 +42,7 @@ def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
 
 
 def quiet_axes(axes: Axes) -> None:
-    """A faint grid, and no frame above and to the right."""
+    """Draws a faint grid and removes the top and right spines."""
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -52,14 +52,14 @@ def _return_label(horizon: int) -> str:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Trailing mean over at most `window` values, fewer at the start, NaN left out; same length [n]."""
+    """Trailing mean over at most `window` values, fewer at the start, ignoring NaN; same length [n]."""
     values = np.asarray(values, float)
-    met = np.isfinite(values)
-    total, count = (np.cumsum(np.insert(x, 0, 0)) for x in (np.where(met, values, 0.0), met))
+    finite = np.isfinite(values)
+    total, count = (np.cumsum(np.insert(x, 0, 0)) for x in (np.where(finite, values, 0.0), finite))
     end = np.arange(1, len(total))
     start = np.maximum(end - window, 0)
-    number = count[end] - count[start]
-    return np.where(number > 0, (total[end] - total[start]) / np.maximum(number, 1), np.nan)
+    finite_count = count[end] - count[start]
+    return np.where(finite_count > 0, (total[end] - total[start]) / np.maximum(finite_count, 1), np.nan)
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -73,16 +73,16 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 @styled
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int, unit: str) -> None:
-    """Return before and after adaptation against meta-iterations: every iteration faint, its trailing mean bold.
+    """Plots return before and after adaptation against meta-iterations: values faint, trailing mean bold.
 
-    Of several seeds the trailing means are faint, and their mean is bold.
+    With several seeds, the trailing mean of each is faint, and their mean is bold.
 
     Args:
-        metrics: columns of metrics.csv, return_0 … return_L among them.
-        path: of the picture.
+        metrics: columns of metrics.csv, including return_0 … return_L.
+        path: path of the plot.
         title: task and algorithm.
         horizon: T, for the axis label.
-        unit: what lies between two stages: an inner step, or an episode of a memory.
+        unit: name of the step between two stages: "inner step", or "episode" for recurrent policies.
     """
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
     seeds = len(np.unique(metrics["seed"]))
@@ -116,8 +116,8 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
         top.tick_params(labelsize=8)
         top.spines["top"].set_visible(False)
-    beside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(stages) > 6 else {}
-    axes.legend(frameon=False, fontsize=9, **beside)
+    position = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(stages) > 6 else {}
+    axes.legend(frameon=False, fontsize=9, **position)
     files.save(figure, path)
 
 
@@ -125,17 +125,17 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
 def adaptation(
     rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
-    """Return against episodes seen, on held-out tasks, ± one standard error over tasks, or over several seeds.
+    """Plots return on held-out tasks against episodes seen, ± one standard error over tasks, or over several seeds.
 
-    A point is the mean return of a stage, above the episodes before it.
+    Each point is the mean return of a stage, at the number of episodes before it.
 
     Args:
-        rows: of evaluation.json.
-        path: of the picture.
+        rows: rows of evaluation.json.
+        path: path of the plot.
         title: task, algorithm and number of tasks.
         horizon: T, for the axis label.
-        trained_episodes: before the last stage of a trial in training; where the curve goes beyond, a line marks it.
-        seeds: of training.
+        trained_episodes: episodes before the last stage of a training trial; marked by a line if the curve goes beyond.
+        seeds: number of training seeds.
     """
     figure, axes = _axes(title, "", _return_label(horizon))
     episodes: list[int] = []
@@ -154,14 +154,14 @@ def adaptation(
 
 
 def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
-    """An axis of the episodes seen before each stage: a tick per stage where they are few, a log scale for hundreds."""
+    """Sets up the axis of episodes before each stage: one tick per stage if there are few, log scale if many."""
     each = episodes[1] if len(episodes) > 1 else 1
     same = all(np.diff(episodes) == each)
     axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 and same else ""))
     if len(episodes) <= _MOST_TICKS and same:
         axes.set_xticks(episodes)
     elif len(episodes) > _LONG:
-        # Linear up to the first stage's end, since 0 has no logarithm.
+        # Linear up to the end of the first stage, to include 0.
         axes.set_xscale("symlog", linthresh=each, linscale=0.5)
         axes.set_xlim(0, episodes[-1])
         axes.set_xticks(ticks := [0, *(10**n for n in range(9) if each <= 10**n <= episodes[-1])])
@@ -172,18 +172,18 @@ def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
 
 @styled
 def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Return against episodes seen, a panel for each family: IQM over seeds and tasks with its bootstrap interval.
+    """Plots return against episodes seen, one panel per family: IQM over seeds and tasks with a bootstrap interval.
 
-    Where a stage is several episodes, the curve is level until φ changes. The oracle's line is its return before it
-    has seen anything, for it sees the task.
+    If a stage has several episodes, the curve is constant until φ changes. The oracle's line is its return in stage 0,
+    since it observes the task.
 
     Args:
-        rows: of `family`, `algorithm`, `episodes` [S] before each stage, and `per_task` [R, num_tasks, S].
-        path: of the picture.
+        rows: rows with `family`, `algorithm`, `episodes` [S] before each stage, and `per_task` [R, num_tasks, S].
+        path: path of the plot.
     """
     families = list(dict.fromkeys(row["family"] for row in rows))
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
-    palette = (*_LINES[:-1], "#35978f")  # grey is the oracle's
+    palette = (*_LINES[:-1], "#35978f")  # grey is for the oracle
     colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
     figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -193,19 +193,19 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xlabel("episodes seen")
         last = 1
         for row in (row for row in rows if row["family"] == family):
-            found, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
+            interval, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
             if name == ORACLE:
-                axes.axhline(found.estimate[0], color=GREY, linestyle="--", linewidth=1.2, label=name)
+                axes.axhline(interval.estimate[0], color=GREY, linestyle="--", linewidth=1.2, label=name)
                 continue
             episodes = row["episodes"]
             each = episodes[1] if len(episodes) > 1 else 1
-            # A level stretch per stage; where a stage is one episode, a line through them.
+            # A constant segment per stage, or a line through the stages if each is one episode.
             x = np.repeat([*episodes, episodes[-1] + each], 2)[1:-1] if each > 1 else np.array(episodes)
-            estimate, low, high = (np.repeat(values, 2) if each > 1 else values for values in found)
+            estimate, low, high = (np.repeat(values, 2) if each > 1 else values for values in interval)
             axes.fill_between(x, low, high, color=colors[name], alpha=0.18, linewidth=0)
             axes.plot(x, estimate, color=colors[name], linewidth=1.6, label=name)
             last = max(last, int(x[-1]))
-        # Linear from 0 to 1, which a log scale could not show.
+        # Linear from 0 to 1, to include 0.
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         axes.set_xlim(0, last)
         axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
@@ -223,12 +223,11 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 @styled
 def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Performance profiles: the share of seeds and tasks whose score over the trial exceeds a threshold, by family.
+    """Plots performance profiles: the fraction of seeds and tasks whose score over the trial exceeds a threshold.
 
     Args:
-        rows: as those of `curves`, with an oracle and an untrained row for each family; see
-            `metarl_jax.runs.adaptation`.
-        path: of the picture.
+        rows: as in `curves`, with an oracle and an untrained row for each family; see `metarl_jax.runs.adaptation`.
+        path: path of the plot.
     """
     from metarl_jax.runs import adaptation
 
@@ -260,19 +259,19 @@ def _number(text: str) -> float:
 
 @styled
 def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *, title: str, error: str) -> bool:
-    """Return after adaptation against the numbers that a sweep varies, ± one standard error.
+    """Plots return after adaptation against the numeric options of a sweep, ± one standard error.
 
-    A grid is one panel: the option with the most values along the axis, a line per combination of the others. Where
-    those are too many for lines, as in a random sweep, each option has a panel of points.
+    A grid has one panel, with the option with the most values on the x axis and one line per combination of the others.
+    If these are too many, as in a random sweep, each option has one panel of points.
 
     Args:
-        results: of every finished member its options, mean return and standard error.
-        path: of the picture.
-        title: of the sweep.
-        error: what the standard error is over.
+        results: options, mean return and standard error of each finished member.
+        path: path of the plot.
+        title: title of the plot.
+        error: unit of the standard error, such as "4 seeds".
 
     Returns:
-        Whether there was something to draw: one to three options with two or more numbers.
+        Whether a plot was written: there must be one to three options with two or more numbers.
     """
     columns = {option: [options[option] for options, *_ in results] for option in (results[0][0] if results else ())}
     numbers = {option: np.array([_number(value) for value in values]) for option, values in columns.items()}
@@ -293,8 +292,8 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
         axes.set_xlabel(option)
         if x.min() > 0 and x.max() / x.min() >= 10:
             axes.set_xscale("log")
-        drawn = lines if len(panels) == 1 else [""]
-        for index, label in enumerate(drawn):
+        line_labels = lines if len(panels) == 1 else [""]
+        for index, label in enumerate(line_labels):
             members = [i for i in np.argsort(x) if len(panels) > 1 or labels[i] == label]
             axes.errorbar(
                 x[members],
@@ -312,7 +311,7 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     first.set_ylabel("return after adaptation")
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
     note = f"bars: ± 1 standard error over {error}"
-    handles = first.get_legend_handles_labels()  # given, since there may be none, of which matplotlib would warn
+    handles = first.get_legend_handles_labels()  # explicit, since matplotlib would warn if there are none
     legend = first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
     for text in legend.get_texts():
         text.set_parse_math(False)

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a live bar on a terminal, a line now and then in a log file."""
+"""Progress of a training run: a live bar on a terminal, or occasional lines in a log file."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from metarl_jax.runs import talk
 
-_LINE_EVERY = 15.0  # seconds between lines where there is no terminal
+_LINE_EVERY = 15.0  # seconds between lines without a terminal
 
 
 def quantity(value: float) -> str:
@@ -21,24 +21,24 @@ def quantity(value: float) -> str:
 
 
 def mean_of_finite(values: np.ndarray) -> float:
-    """Mean over iterations and seeds that have a return; NaN if none has."""
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else math.nan
+    """Mean over the finite values; NaN if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else math.nan
 
 
 def duration(seconds: float) -> str:
-    """h:mm:ss."""
+    """Formats seconds as h:mm:ss."""
     minutes, rest = divmod(int(max(seconds, 0)), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 class TrainingProgress:
-    """Iterations, time left, return before → after adaptation, environment steps per second. A context manager."""
+    """Context manager that shows iterations, time left, return before → after adaptation, and steps per second."""
 
     def __init__(self, console: Console, start: int, iterations: int):
         self._console, self._start, self._iterations = console, start, iterations
         self._begin = self._last_line = self._clock = time.monotonic()
-        self._warm = start  # iterations done when the clock for the time left started, after compilation
+        self._warm = start  # iterations done when timing started, after compilation
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(bar_width=24),
@@ -61,12 +61,12 @@ class TrainingProgress:
         self._bar.stop()
 
     def update(self, done: int, metrics: dict[str, np.ndarray], seconds: float) -> None:
-        """After a chunk.
+        """Updates the display after a chunk.
 
         Args:
-            done: iterations done, those before a resume included.
-            metrics: of the chunk; leaves [n, ...].
-            seconds: what the chunk took.
+            done: iterations done, including those before a resume.
+            metrics: metrics of the chunk, leaves [n, ...].
+            seconds: duration of the chunk.
         """
         now, status = time.monotonic(), ""
         if "return" in metrics:
@@ -82,7 +82,7 @@ class TrainingProgress:
         left = ""
         if self._warm > self._start and done > self._warm:
             left = f"{duration((now - self._clock) / (done - self._warm) * (self._iterations - done))} left"
-        elif self._warm == self._start:  # the first chunk compiled
+        elif self._warm == self._start:  # the first chunk includes compilation
             self._warm, self._clock = done, now
             left = f"first iteration after {now - self._begin:.1f} s"
         self._bar.update(self._task, completed=done, status=status, left=left)

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, hardware, the revision of the source. Checkpoints record it."""
+"""Package versions, hardware and source revision, which checkpoints record."""
 
 import functools
 import importlib.metadata
@@ -19,18 +19,18 @@ def provenance() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what determines a run's numbers; a package that is missing is left out."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages that affect a run's numerical results."""
+    installed = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def hardware() -> dict[str, str]:
-    """What sums in another order, or rounds otherwise, where it differs."""
+    """Hardware properties that affect rounding or the order of summation."""
     return {
         "device": jax.devices()[0].device_kind,
         "devices": str(jax.device_count()),
@@ -40,16 +40,16 @@ def hardware() -> dict[str, str]:
 
 
 def revision() -> str | None:
-    """The git commit of the source, with "-dirty" where files were changed since; None: it is not under git."""
+    """The git commit of the source, with "-dirty" if files have changed; None if it is not in a git repository."""
     package = Path(__file__).resolve().parents[1]
-    # A virtual environment within someone's repository is not that repository's source.
+    # The package may be in a virtual environment inside an unrelated repository.
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if tracked else None
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=True)
+        git = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):  # no git, or no repository
         return None
-    return done.stdout.strip()
+    return git.stdout.strip()

@@ -1,4 +1,4 @@
-"""The action of experiments/render.py: held-out tasks before and after adaptation, as pages, videos and pictures."""
+"""Implements experiments/render.py: held-out tasks before and after adaptation, as pages, videos and plots."""
 
 import dataclasses
 from pathlib import Path
@@ -25,34 +25,34 @@ from metarl_jax.training import streams
 from metarl_jax.types import PyTree
 
 PATHS = 10
-"""episodes drawn per task of a point family; bodies are shown in one"""
+"""episodes drawn per task of a point family; robots are shown in one episode"""
 
 
-class Held(NamedTuple):
-    """What was recorded in held-out tasks; every leaf has the tasks first."""
+class Recording(NamedTuple):
+    """Recorded episodes of held-out tasks; all leaves have a leading axis of tasks."""
 
     tasks: PyTree
     returns: jax.Array
-    """[tasks, S, N] of the adaptation, as in evaluation.json"""
+    """[tasks, S, N] returns during adaptation, as in evaluation.json"""
     episodes: tuple[Episode, Episode]
-    """before and after adaptation, leaves [tasks, episodes, ...]"""
+    """episodes before and after adaptation, leaves [tasks, episodes, ...]"""
 
 
 def _is_point(env: TaskEnv, task: PyTree, revealed: int) -> bool:
-    """Whether the task has a goal in the plane and the observation starts with the position in it."""
+    """Whether the task has a goal in the plane and the observation is a position in it (plus the revealed task)."""
     return getattr(getattr(task, "goal", None), "shape", None) == (2,) and env.observation_size - revealed == 2
 
 
 def _record(
     key, built: Built, theta: PyTree, look: Any, *, tasks: int, steps: int, episodes: int, horizon: int
-) -> Held:
-    """Adapts to the first held-out tasks of an evaluation, with its draws, and then records episodes.
+) -> Recording:
+    """Adapts to the first held-out tasks of an evaluation, with its random draws, and then records episodes.
 
-    Episode n draws alike before and after adaptation: from the stage that would follow the last of the trial.
+    Episode n uses the same key before and after adaptation: that of the stage after the last of the trial.
     """
     env, (adapt, policy) = built.env, (built.algorithm.adapt, built.algorithm.policy)
     assert policy is not None
-    task_key, adapt_key, _ = jax.random.split(key, 3)  # as in metarl_jax.evaluation, a test compares
+    task_key, adapt_key, _ = jax.random.split(key, 3)  # as in metarl_jax.evaluation; a test checks this
 
     def one(index):
         task, key = env.sample_task(jax.random.fold_in(task_key, index)), jax.random.fold_in(adapt_key, index)
@@ -63,12 +63,12 @@ def _record(
         def of_policy(params):
             return jax.vmap(lambda key: record(key, env, policy, params, task, lambda s: look(task, s), horizon))(keys)
 
-        # One program steps both policies; unstacked outside of it.
+        # One program runs both policies; the results are unstacked outside.
         return task, adapted.returns, jax.vmap(of_policy)(pair)
 
-    drawn, returns, both = jax.device_get(jax.jit(jax.vmap(one))(jnp.arange(tasks)))
+    task_batch, returns, both = jax.device_get(jax.jit(jax.vmap(one))(jnp.arange(tasks)))
     before, after = jax.tree.map(lambda leaf: leaf[:, 0], both), jax.tree.map(lambda leaf: leaf[:, 1], both)
-    return Held(drawn, returns, (before, after))
+    return Recording(task_batch, returns, (before, after))
 
 
 def _links(env: TaskEnv):
@@ -90,19 +90,19 @@ def render_run(
     video: bool = True,
     brax_viewer: bool = False,
 ) -> list[Path]:
-    """Draws episodes of a run's newest checkpoint in held-out tasks, before and after adaptation; of its first seed.
+    """Renders episodes of a run's newest checkpoint and first seed in held-out tasks, before and after adaptation.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         console: where the files are listed.
-        tasks: how many, the first of those that `evaluate_run` takes.
-        steps: inner steps; None is the L of training, at least 1.
-        seed: of the held-out tasks; None is the run's `eval_seed`.
-        split: whose tasks; None is the run's `eval_split`.
-        output: folder of the pictures; None is ``renders`` in the run's, of other splits than test
-            ``renders-SPLIT``.
-        video: also write a video per task of a body.
-        brax_viewer: also write Brax's own pages of a body.
+        tasks: number of tasks, the first of those that `evaluate_run` uses.
+        steps: inner steps; None: the L of training, at least 1.
+        seed: seed of the held-out tasks; None: the run's `eval_seed`.
+        split: split of the tasks; None: the run's `eval_split`.
+        output: folder of the results; None: ``renders`` in the run folder, or ``renders-SPLIT`` if the split is not
+            "test".
+        video: also write a video per task of a robot.
+        brax_viewer: also write Brax's pages of a robot.
 
     Returns:
         The files.
@@ -114,9 +114,9 @@ def render_run(
         checks.integer("tasks", tasks)
         check_own(folder)
         config = read_config(folder)
-        given = {name: value for name, value in (("eval_seed", seed), ("eval_split", split)) if value is not None}
-        # `replace` runs the checks of the configuration on what was given here.
-        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
+        overrides = {name: value for name, value in (("eval_seed", seed), ("eval_split", split)) if value is not None}
+        # `replace` validates the given values.
+        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **overrides))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
         steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
         split = config.evaluation.eval_split
@@ -149,31 +149,31 @@ def render_run(
     labels = ("before adaptation", f"after {steps} inner step{'s'[: steps > 1]}")
     with talk.status(console, f"adapting to {tasks} held-out tasks"):
         if env.scene is None:
-            held = _record(key, built, theta, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
+            recording = _record(key, built, theta, lambda _, s: s.observation[:2], **sizes, episodes=PATHS)
         else:
-            held = _record(key, built, theta, _links(env), **sizes, episodes=1)
+            recording = _record(key, built, theta, _links(env), **sizes, episodes=1)
     with talk.status(console, "drawing"):
         if env.scene is None:
-            drawn = _draw_points(held, output, title, labels)
+            results = _draw_points(recording, output, title, labels)
         else:
-            drawn = _draw_bodies(held, env, output, title, labels, video, brax_viewer)
-    for file, meaning in drawn.items():
+            results = _draw_bodies(recording, env, output, title, labels, video, brax_viewer)
+    for file, meaning in results.items():
         talk.file(console, file, meaning)
-    return list(drawn)
+    return list(results)
 
 
 def _of_task(tree: PyTree, index: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-def _draw_points(held: Held, output: Path, title: str, labels: tuple[str, str]) -> dict[Path, str]:
+def _draw_points(recording: Recording, output: Path, title: str, labels: tuple[str, str]) -> dict[Path, str]:
     from metarl_jax.runs import task_pictures
 
-    count = len(held.returns)
-    tasks = [_of_task(held.tasks, i) for i in range(count)]
+    count = len(recording.returns)
+    tasks = [_of_task(recording.tasks, i) for i in range(count)]
     task_pictures.draw_paths(
         [(task_pictures.describe(task), np.asarray(task.goal)) for task in tasks],
-        [(_of_task(held.episodes[0], i), _of_task(held.episodes[1], i)) for i in range(count)],
+        [(_of_task(recording.episodes[0], i), _of_task(recording.episodes[1], i)) for i in range(count)],
         output / "paths.png",
         title=title,
         labels=labels,
@@ -182,7 +182,13 @@ def _draw_points(held: Held, output: Path, title: str, labels: tuple[str, str]) 
 
 
 def _draw_bodies(
-    held: Held, env: TaskEnv, output: Path, title: str, labels: tuple[str, str], video: bool, brax_viewer: bool
+    recording: Recording,
+    env: TaskEnv,
+    output: Path,
+    title: str,
+    labels: tuple[str, str],
+    video: bool,
+    brax_viewer: bool,
 ) -> dict[Path, str]:
     from metarl_jax.runs import viewer
     from metarl_jax.runs.video import write_video
@@ -190,17 +196,17 @@ def _draw_bodies(
     assert env.scene is not None
     reset = jax.jit(env.reset)
     views, systems = [], []
-    for index in range(len(held.returns)):
-        task = _of_task(held.tasks, index)
+    for index in range(len(recording.returns)):
+        task = _of_task(recording.tasks, index)
         systems.append(env.scene(task, reset(jax.random.key(0), task))[0])
-        views.append(_view(systems[-1], held, index, labels))
+        views.append(_view(systems[-1], recording, index, labels))
     page = output / "bodies.html"
-    with user_errors():  # what is not finite cannot be drawn
+    with user_errors():  # raises for values that are not finite
         files.write(page, viewer.page(title, views))
-    drawn = {page: "both bodies of every task, side by side; opens in a browser, offline"}
+    results = {page: "both bodies of every task, side by side; opens in a browser, offline"}
     for number, view in enumerate(views, start=1):
         if video:
-            drawn[write_video(view, output / f"task-{number}")] = view.title
+            results[write_video(view, output / f"task-{number}")] = view.title
     for number, (view, system) in enumerate(zip(views, systems, strict=True), start=1):
         for name, episode in zip(("before", "after"), view.episodes, strict=True):
             if brax_viewer:
@@ -209,21 +215,21 @@ def _draw_bodies(
                 page = output / f"brax-{number}-{name}.html"
                 with user_errors():
                     files.write(page, brax_page(system, episode.look))
-                drawn[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
-    return drawn
+                results[page] = f"Brax's own viewer, {name} adaptation; needs the network when opened"
+    return results
 
 
-def _view(system: Any, held: Held, index: int, labels: tuple[str, str]) -> Any:
+def _view(system: Any, recording: Recording, index: int, labels: tuple[str, str]) -> Any:
     from metarl_jax.runs import scene, task_pictures
     from metarl_jax.runs.viewer import View
 
-    task = _of_task(held.tasks, index)
+    task = _of_task(recording.tasks, index)
     fields = task_pictures.leaves(task)
     goal, direction = fields.get("goal"), fields.get("direction")
     heading = None
     if direction is not None and direction.shape in ((), (2,)):
         heading = (float(direction), 0.0) if direction.ndim == 0 else tuple(direction.tolist())
-    before, after = (_of_task(_of_task(episodes, index), 0) for episodes in held.episodes)
+    before, after = (_of_task(_of_task(episodes, index), 0) for episodes in recording.episodes)
     return View(
         title=task_pictures.describe(task),
         shapes=scene.shapes(system),

@@ -1,4 +1,4 @@
-"""Single episodes with what a picture needs of every moment; training keeps none of it."""
+"""Records single episodes with the data for rendering, which training does not store."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,30 +14,30 @@ from metarl_jax.types import Key, PyTree, strongly_typed
 
 @struct.dataclass
 class Episode:
-    """One episode; after its end it stands still."""
+    """One episode; after its end the state is constant."""
 
     look: PyTree
-    """leaves [T+1, ...]: what was seen of the reset and of each step after it"""
+    """leaves [T+1, ...]: recorded data of the reset and of each step"""
     reward: jax.Array
     """[T]; 0 after the end"""
     valid: jax.Array
-    """[T] bool: the step was taken"""
+    """[T] bool: whether the episode was running"""
 
 
 def record(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, look: Callable[[Any], PyTree], horizon: int
 ) -> Episode:
-    """Runs one episode by scan. With the key of an episode of `metarl_jax.rollout` it is that episode.
+    """Runs one episode by scan. With the same key, `metarl_jax.rollout` produces the same episode.
 
-    But one whose simulation diverges, which is void there, ends here before the step that broke it.
+    The exception is an episode whose simulation diverges: it is void there, but ends here before the first bad step.
 
     Args:
-        key: of the start and the actions: two policies recorded with one key start alike and draw the same noise.
+        key: random key of the reset and the actions; with the same key, two policies have the same start and noise.
         env: the environment.
-        policy: acts with `params`.
+        policy: π.
         params: φ.
         task: M.
-        look: ``state → what to keep of it``.
+        look: ``state → data to record``.
         horizon: T.
     """
     reset_key, action_key = jax.random.split(key)
@@ -45,12 +45,12 @@ def record(
 
     def step(carry, key):
         state, running = carry
-        following = env.step(task, state, policy.apply(params, state.observation).sample(key))
-        running &= sane(following)
-        state = jax.tree.map(lambda new, old: jnp.where(running, new, old), following, state)
-        taken = (look(state), jnp.where(running, following.reward, 0.0), running)
-        over = jnp.asarray(following.terminated, bool) | jnp.asarray(following.truncated, bool)
-        return (state, running & ~over), taken
+        next_state = env.step(task, state, policy.apply(params, state.observation).sample(key))
+        running &= sane(next_state)
+        state = jax.tree.map(lambda new, old: jnp.where(running, new, old), next_state, state)
+        recorded = (look(state), jnp.where(running, next_state.reward, 0.0), running)
+        done = jnp.asarray(next_state.terminated, bool) | jnp.asarray(next_state.truncated, bool)
+        return (state, running & ~done), recorded
 
     carry = (start, jnp.array(True))
     looks, reward, valid = jax.lax.scan(step, carry, jax.random.split(action_key, horizon))[1]

@@ -1,4 +1,4 @@
-"""An evaluation as a file, a table and a picture."""
+"""Evaluations as a JSON file and as a table."""
 
 import itertools
 import json
@@ -33,25 +33,25 @@ def to_report(
     """The content of evaluation.json.
 
     With one seed, `rows` are its rows, with standard errors over tasks. With several, the trained rows are those of
-    `metarl_jax.evaluation.across_seeds`, with standard errors over seeds, and `per_seed` holds each seed's own.
+    `metarl_jax.evaluation.across_seeds`, with standard errors over seeds, and `per_seed` holds the rows of each seed.
 
     Args:
-        of_seeds: of `metarl_jax.evaluation.evaluate`, by the seed of the training.
-        task: the family.
-        algorithm: its name.
-        split: whose tasks.
-        episodes_per_step: N, episodes that each step learns from and each return is the mean of.
-        stage_steps: budget of environment steps per stage, by which a stage has at most N episodes; None: it has N.
+        of_seeds: training seed → result of `metarl_jax.evaluation.evaluate`.
+        task: name of the environment.
+        algorithm: name of the algorithm.
+        split: split of the tasks.
+        episodes_per_step: N, episodes per stage.
+        stage_steps: budget of environment steps per stage, which then has at most N episodes; None: no budget.
         inner_lr: rate of each of the L' steps.
-        inner_lr_beyond: how they go on beyond the steps of training; None where the algorithm has no such rule.
-        burn_in: stages that `counted_mean` leaves out.
+        inner_lr_beyond: rule for the rates beyond the steps of training; None if the algorithm has no such rule.
+        burn_in: number of stages that `counted_mean` excludes.
         trained_steps: L of training.
         trained_stages: S of training.
-        iteration: meta-updates that the evaluated θ has behind it.
-        seed: of the held-out tasks.
+        iteration: number of meta-updates of the evaluated θ.
+        seed: seed of the held-out tasks.
     """
     first = next(iter(of_seeds.values()))
-    # Untrained parameters know nothing of the seed, and the draws are the same.
+    # Rows of untrained parameters are equal for all seeds.
     several = len(of_seeds) > 1
     rows = first | {"adapted": across_seeds([rows["adapted"] for rows in of_seeds.values()])} if several else first
     per_seed = [{"seed": seed, "rows": {"adapted": _row(rows["adapted"])}} for seed, rows in of_seeds.items()]
@@ -76,17 +76,17 @@ def to_report(
 
 def _row(row: Row) -> dict[str, Any]:
     lists = {field: getattr(row, field).tolist() for field in Row._fields if field != "per_task"}
-    # Of a task left out, null is the step without a return. Any other NaN is in the statistics as well, so that
-    # `write_report` refuses it.
+    # For an excluded task, null marks a stage without a return. Any other NaN is also in the statistics, so
+    # `write_report` rejects it.
     per_task = [[None if np.isnan(mean) else mean for mean in means] for means in row.per_task.tolist()]
     return {"steps": list(range(row.per_task.shape[1]))} | lists | {"per_task": per_task}
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    """Writes evaluation.json, whole or not at all.
+    """Writes evaluation.json atomically.
 
     Raises:
-        ValueError: a number is not finite, so that the file would be no JSON.
+        ValueError: a number is not finite, which JSON does not support.
     """
     try:
         text = json.dumps(report, indent=1, allow_nan=False)
@@ -96,13 +96,13 @@ def write_report(report: dict[str, Any], path: Path) -> None:
 
 
 def stage_in_words(episodes: int, steps: int | None) -> str:
-    """What a table says of a stage's size: "20 episodes", or "4000 steps, at most 100 episodes"."""
+    """Description of a stage's size: "20 episodes", or "4000 steps, at most 100 episodes"."""
     several = f"{episodes} episode{'s'[: episodes > 1]}"
     return several if steps is None else f"{steps} steps, at most {several}"
 
 
 def rates_in_words(rates: Sequence[float]) -> str:
-    """What a table and a picture say of the rates; nothing of none."""
+    """Description of the inner rates; empty if there are none."""
     if not rates:
         return ""
     shown = ", ".join(f"{rate:.3g}" for rate in rates[:5])
@@ -110,7 +110,7 @@ def rates_in_words(rates: Sequence[float]) -> str:
 
 
 def few(steps: Sequence[int], most: int = 12) -> list[int]:
-    """Of the steps 0, 1, 2, … all, or where those are too many, 0, the powers of the least fitting base, the last."""
+    """All steps, or if there are more than `most`: 0, the powers of the smallest possible base, and the last."""
     steps, last, base = list(steps), len(steps) - 1, 2
     while len(steps) > most:
         powers = itertools.takewhile(lambda power: power < last, (base**n for n in itertools.count()))
@@ -119,7 +119,7 @@ def few(steps: Sequence[int], most: int = 12) -> list[int]:
 
 
 def table(report: dict[str, Any]) -> Table:
-    """Mean, standard error, median and interquartile mean per stage, and the gain over stage 0, of a few stages."""
+    """Mean, standard error, median, interquartile mean, and gain over stage 0, for a few stages."""
     seeds = len(report["training_seeds"])
     over = "tasks" if seeds == 1 else f"{seeds} seeds (of random init over tasks)"
     caption = f"s.e.: standard error over {over}; gain: over stage 0 of the same task; IQM: interquartile mean"
@@ -127,7 +127,7 @@ def table(report: dict[str, Any]) -> Table:
         caption += f"\n{rates}"
     names = {"adapted": "meta-trained", "random_init": "random init"}
     for name, row in report["rows"].items():
-        if report["burn_in"] < row["steps"][-1]:  # of one stage the table has it
+        if report["burn_in"] < row["steps"][-1]:  # for a single stage, the table has it
             mean = f"{row['counted_mean']:.2f} ± {row['counted_standard_error']:.2f}"
             counted = f"{report['burn_in']} to {row['steps'][-1]}"
             caption += f"\n{names.get(name, name)}: {mean} per episode of the stages {counted}, which count in J"

@@ -1,4 +1,4 @@
-"""A training run from its start, or from where it was stopped, to its evaluation."""
+"""A training run, from its start or a checkpoint to its evaluation."""
 
 import shlex
 import time
@@ -31,20 +31,19 @@ def train_run(
     debug_nans: bool = False,
     lock: str = "kernel",
 ) -> Path:
-    """Trains in a run folder, draws the learning curve and evaluates.
+    """Trains in a run folder, plots the learning curve and evaluates.
 
-    SIGTERM, SIGINT, SIGHUP and the loss of standard output let the chunk that runs end (about two seconds, or one
-    meta-iteration where that takes longer; while one is being logged, it is the next), take a checkpoint and raise. A
-    process that is killed without a chance loses what came after the newest checkpoint and nothing else: `resume`
-    repeats it, bit for bit (on a GPU if the compiled program is still in the cache, since XLA may choose other kernels
-    when it compiles anew).
+    On SIGTERM, SIGINT, SIGHUP or the loss of standard output, the current chunk finishes (about two seconds, or one
+    meta-iteration if that takes longer; the next chunk if one is being logged), a checkpoint is written, and an error
+    is raised. A killed process loses only the work after the newest checkpoint: `resume` repeats it bit for bit (on a
+    GPU only if the compiled program is still in the cache, since XLA may choose other kernels in a new compilation).
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         console: where progress is shown.
-        resume: go on from the newest whole checkpoint of the folder.
-        override: whether `resume` may change what `metarl_jax.runs.config_file.SAFE_TO_CHANGE` names.
-        debug_nans: find the operation that yields the first NaN, if there is one; then stop.
+        resume: continue from the newest intact checkpoint of the folder.
+        override: whether `resume` may change the options in `metarl_jax.runs.config_file.SAFE_TO_CHANGE`.
+        debug_nans: on the first NaN, find the operation that produced it, then stop.
         lock: "kernel" or "file"; see `metarl_jax.runs.folder.only_writer`.
 
     Returns:
@@ -52,7 +51,7 @@ def train_run(
 
     Raises:
         UserError: bad input; nothing was overwritten.
-        RunStopped: by a signal, a full disk, or numbers that are not finite; the checkpoints before are kept.
+        RunStopped: a signal, a full disk, or numbers that are not finite; existing checkpoints are kept.
     """
     folder, began = config.run_folder, time.monotonic()
 
@@ -96,7 +95,7 @@ def _summarize(session: Session, seconds: float, console: Console) -> None:
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
-    from metarl_jax.runs import plots, theta_plot  # matplotlib loads while nobody waits for the first iteration
+    from metarl_jax.runs import plots, theta_plot  # imports matplotlib, which would delay the first iteration
 
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
     if any(name.startswith("return_") for name in metrics):
@@ -124,7 +123,7 @@ def _train(
     config: TrainConfig, session: Session, console: Console, received: signals.Signals, debug_nans: bool
 ) -> None:
     start, state = int(np.max(session.state.iteration)), session.state
-    done, told = start, False
+    done, reported = start, False
 
     def pace(count: int) -> int:
         stop, count = distributed.agree(received.received is not None or bool(cli.output_lost()), count)
@@ -147,9 +146,9 @@ def _train(
                 done, state = chunk.done, chunk.state
                 session.log(chunk.start, chunk.metrics)
                 void = without_episode(chunk.metrics)
-                if np.any(void) and not told:
-                    told = True
-                    _tell_void(config, session, chunk, np.argwhere(void)[0], console)
+                if np.any(void) and not reported:
+                    reported = True
+                    _report_void(config, session, chunk, np.argwhere(void)[0], console)
                 if session.files is not None:
                     session.files.timing.log(done, chunk.seconds, steps_of(chunk.metrics))
                 if done % config.checkpoint_every == 0 or done >= config.iterations:
@@ -157,7 +156,7 @@ def _train(
                 progress.update(done, chunk.metrics, chunk.seconds)
             if received.received or done < config.iterations:
                 session.checkpoint(state, wait=True)
-                distributed.from_writer(None)  # who ends first is waited for a few seconds only
+                distributed.from_writer(None)  # a barrier: all processes must end within a few seconds
                 saved = f"iteration {done} of {config.iterations} is saved"
                 if (lost := cli.output_lost()) and not received.received:
                     raise cli.OutputLost(f"{lost}; {saved}")
@@ -166,20 +165,20 @@ def _train(
         raise _stopped(config, session, error, debug_nans, console) from error
 
 
-def _tell_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
-    """A line on an iteration that was skipped because all its episodes were void: its number, and of which seed."""
+def _report_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
+    """Reports an iteration that was skipped because all of its episodes were void."""
     iteration, seed = chunk.start + int(first[0]), int(first[1]) if len(first) > 1 else None
     cause = None
     if jax.process_count() == 1:
         cause = why_void(session.built.algorithm, root_keys(config), iteration, chunk.state, seed)
-    of_what = f": {cause}" if cause else ""
-    talk.note(console, f"iteration {iteration}: every episode diverged{of_what}; such iterations are skipped")
+    suffix = f": {cause}" if cause else ""
+    talk.note(console, f"iteration {iteration}: every episode diverged{suffix}; such iterations are skipped")
 
 
 def _stopped(
     config: TrainConfig, session: Session, error: NonFiniteError, debug_nans: bool, console: Console
 ) -> RunStopped:
-    """What to tell of numbers that are not finite; the rows before them are logged."""
+    """Logs the rows before the first non-finite number and returns the error to raise."""
     session.log(error.iteration - len(next(iter(error.metrics.values()))), error.metrics)
     text = f"stopped at {error}"
     if session.files is not None:
@@ -187,8 +186,8 @@ def _stopped(
         checkpoints.wait()
         last = checkpoints.iterations()[-1]
         text += f"; the last good checkpoint, of iteration {last}, is in {checkpoints.directory}"
-    distributed.from_writer(None)  # who ends first is waited for a few seconds only
-    if error.metric == "diverged_episodes":  # the environment's numbers and no operation's
+    distributed.from_writer(None)  # a barrier: all processes must end within a few seconds
+    if error.metric == "diverged_episodes":  # caused by the environment, not by an operation
         return RunStopped(
             f"{text}; repair the environment, which mrl.envs.check tells more of, or go on without such iterations by "
             "--resume --override --on-nonfinite skip"
@@ -199,15 +198,15 @@ def _stopped(
             "without such updates"
         )
     with talk.status(console, "looking for the operation, one by one; this can take minutes"):
-        found = _operation(config, session, error)
-    return RunStopped(f"{text}; {found or 'no operation yields a NaN, so a number overflowed to infinity'}")
+        operation = _operation(config, session, error)
+    return RunStopped(f"{text}; {operation or 'no operation yields a NaN, so a number overflowed to infinity'}")
 
 
 def _operation(config: TrainConfig, session: Session, error: NonFiniteError) -> str | None:
     keys, state = streams(root_keys(config)).train, distributed.gather(error.state)
     if error.seed is not None:
         keys, state = keys[error.seed], jax.tree.map(lambda leaf: leaf[error.seed], state)
-    # θ was not touched by the update that was undone, so this is the state before it.
+    # The failed update was undone, so this is the state before it.
     before = unguarded(MetaState(state.params, state.opt_state, state.iteration - 1))
     key = jax.random.fold_in(keys, error.iteration)
     return first_nan(session.built.algorithm, key, before)

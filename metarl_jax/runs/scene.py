@@ -1,6 +1,6 @@
-"""What a Brax system looks like: convex shapes on its links, and the camera that the page and the pictures share.
+"""Geometry of a Brax system, as convex shapes on its links, and the camera shared by pages and videos.
 
-Nothing here imports Brax or MuJoCo: a system is read by the names of its fields.
+This module does not import Brax or MuJoCo; it reads a system's fields by name.
 """
 
 from typing import Any, NamedTuple
@@ -9,18 +9,18 @@ import numpy as np
 
 PLANE, HEIGHT_FIELD, SPHERE, CAPSULE, _ELLIPSOID, CYLINDER, BOX = range(7)  # MuJoCo's geom types; 7 is a mesh
 HIDDEN_GROUP = 3
-"""MuJoCo's viewers hide geoms of this group and beyond: collision shapes that repeat what is seen"""
+"""MuJoCo's viewers hide geoms of this group and higher: collision shapes that duplicate visible ones"""
 RIM = 16
-"""corners of a cylinder's ends"""
+"""number of corners of a cylinder's end"""
 FOCAL = 2.6
-"""focal length in half heights of a picture; viewer.html gets it with the data"""
+"""focal length in units of half the picture's height; passed to viewer.html with the data"""
 DEFAULT_COLORS = ((0.5, 0.5, 0.5), (0.4, 0.33, 0.26))
-"""MuJoCo's and Brax's: what has one of them is drawn in `BODY` or `WORLD`, which stand out from the ground"""
+"""default colours of MuJoCo and Brax, replaced by `BODY` or `WORLD`, which contrast with the ground"""
 BODY, WORLD = (0.85, 0.62, 0.36), (0.74, 0.77, 0.81)
 
 
 class Shape(NamedTuple):
-    """A rigid body on one link: the convex hull of balls of one radius around `points`."""
+    """A rigid body on one link: the convex hull of balls of equal radius around `points`."""
 
     link: int
     """index of the link; −1 is the world"""
@@ -40,7 +40,7 @@ def rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
 
 
 def _outline(kind: int, size: np.ndarray, bound: float) -> tuple[np.ndarray, float]:
-    """Points [P, 3] in the geom's own frame and the radius around them."""
+    """Points [P, 3] in the geom's frame and the radius around them."""
     if kind == CAPSULE:
         return np.array([[0, 0, -size[1]], [0, 0, size[1]]]), size[0]
     if kind == CYLINDER:
@@ -53,7 +53,7 @@ def _outline(kind: int, size: np.ndarray, bound: float) -> tuple[np.ndarray, flo
 
 
 def shapes(system: Any) -> list[Shape]:
-    """The visible bodies of a Brax system, in the order of its geoms; planes and height fields are left out.
+    """The visible bodies of a Brax system, in the order of its geoms, without planes and height fields.
 
     Args:
         system: Brax's System: MuJoCo's model with `geom_type`, `geom_size`, `geom_pos`, `geom_quat`, `geom_bodyid`,
@@ -61,7 +61,7 @@ def shapes(system: Any) -> list[Shape]:
     """
     fields = ("type", "size", "pos", "quat", "bodyid", "rgba", "group", "rbound")
     columns = [np.asarray(getattr(system, f"geom_{name}")).tolist() for name in fields]
-    found = []
+    visible = []
     for kind, size, position, quaternion, body, rgba, group, bound in zip(*columns, strict=True):
         if kind in (PLANE, HEIGHT_FIELD) or rgba[3] == 0 or group >= HIDDEN_GROUP:
             continue
@@ -70,12 +70,12 @@ def shapes(system: Any) -> list[Shape]:
         color = tuple(round(c, 3) for c in rgba[:3])
         if color in DEFAULT_COLORS:
             color = BODY if body > 0 else WORLD
-        found.append(Shape(body - 1, points, float(radius), color))
-    return found
+        visible.append(Shape(body - 1, points, float(radius), color))
+    return visible
 
 
 def floor(system: Any) -> float | None:
-    """Height of the lowest ground plane, metres; None where there is none."""
+    """Height of the lowest ground plane, metres; None if there is none."""
     heights = np.asarray(system.geom_pos)[np.asarray(system.geom_type) == PLANE, 2]
     return float(heights.min()) if len(heights) else None
 
@@ -89,17 +89,17 @@ def place(shape: Shape, position: np.ndarray, rotation: np.ndarray) -> np.ndarra
 
 
 class Camera(NamedTuple):
-    """A perspective that looks at a centre: one for both panels, each with its own centre."""
+    """A perspective camera looking at a centre; both panels share it, with separate centres."""
 
     azimuth: float
-    """of the direction of view, radians; π/2 looks along +y, so that +x is to the right"""
+    """viewing direction, radians; π/2 looks along +y, so that +x is to the right"""
     elevation: float
-    """above the ground, radians"""
+    """elevation above the ground, radians"""
     distance: float
-    """metres from the centre"""
+    """distance from the centre, metres"""
 
     def project(self, points: np.ndarray, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Points [..., 3] → places on the picture [..., 2], its half height being 1, and depths [...] in metres."""
+        """Points [..., 3] → picture coordinates [..., 2] (half the height is 1) and depths [...] in metres."""
         (ca, sa), (ce, se) = ((np.cos(a), np.sin(a)) for a in (self.azimuth, self.elevation))
         right, up = np.array([sa, -ca, 0]), np.array([se * ca, se * sa, ce])
         offset = points - center
@@ -108,28 +108,28 @@ class Camera(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What pictures of a body are centred on and scaled by; they follow the first link along the ground."""
+    """Centre and scale of pictures of a body; the centre follows the first link along the ground."""
 
     height: float
-    """of the centre, metres"""
+    """height of the centre, metres"""
     scale: float
-    """the farthest that any point of the body is from the centre at the start, metres"""
+    """largest distance of a point of the body from the centre at the start, metres"""
 
 
 def frame(shapes: list[Shape], position: np.ndarray, rotation: np.ndarray) -> Frame:
-    """The frame of a body at one moment: link positions [links, 3] and rotations [links, 4]."""
+    """The frame of a body, from link positions [links, 3] and rotations [links, 4] at one time step."""
     bodies = np.concatenate([place(shape, position, rotation) for shape in shapes if shape.link >= 0])
     height = (bodies[:, 2].min() + bodies[:, 2].max()) / 2
     return Frame(float(height), float(np.linalg.norm(bodies - [*position[0, :2], height], axis=-1).max()))
 
 
 def choose_camera(shapes: list[Shape], position: np.ndarray, rotation: np.ndarray) -> Camera:
-    """From the side if the body moves in the plane of x and z, from above if it lies flat, else in between.
+    """A side view if the body moves in the xz plane, a view from above if it is flat, else in between.
 
     Args:
-        shapes: of the body.
-        position: [moments, links, 3] of some episodes.
-        rotation: [moments, links, 4].
+        shapes: shapes of the body.
+        position: [steps, links, 3] of some episodes.
+        rotation: [steps, links, 4].
     """
     scale = frame(shapes, position[0], rotation[0]).scale
     extent = np.ptp(np.concatenate([place(s, position[0], rotation[0]) for s in shapes if s.link >= 0]), axis=0)
@@ -143,6 +143,6 @@ def choose_camera(shapes: list[Shape], position: np.ndarray, rotation: np.ndarra
 
 
 def grid_step(scale: float) -> float:
-    """Width of the ground's tiles: 1, 2 or 5 times a power of ten, about half the body's size, metres."""
+    """Width of the ground tiles, metres: 1, 2 or 5 times a power of ten, about half the body's size."""
     power = 10.0 ** np.floor(np.log10(scale / 2))
     return float(power * max(m for m in (1, 2, 5) if m * power <= scale / 2))

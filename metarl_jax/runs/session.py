@@ -1,4 +1,4 @@
-"""What a training run has open: the environment and the algorithm, the devices, and in one process the run folder."""
+"""Resources of a training run: environment, algorithm, devices, and in one process the run folder."""
 
 import contextlib
 import dataclasses
@@ -28,21 +28,22 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class Files:
-    """What the writer has open."""
+    """Open files of the writing process."""
 
     checkpoints: Checkpoints
     loggers: list[Logger]
     timing: TimingLog
     seeds: tuple[int, ...]
     returns: list[float] = dataclasses.field(default_factory=list)
-    """after adaptation, of every iteration since the last checkpoint: its score is their mean"""
+    """returns after adaptation since the last checkpoint; their mean is the score of the next"""
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
-        """The rows of the iterations from `start` on, flushed."""
+        """Logs the rows of the iterations from `start` on and flushes the loggers."""
         if len(self.seeds) == 1:
             metrics = {name: values[:, None] for name, values in metrics.items()}
         if "return" in metrics:
-            self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()  # NaN where a seed has none
+            # NaN if a seed has no return
+            self.returns += np.asarray(metrics["return"], float)[..., -1].mean(1).tolist()
         flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in metrics.items()}
         for number, record in enumerate(rows(flat)):
             iteration, seed = divmod(number, len(self.seeds))
@@ -52,7 +53,7 @@ class Files:
             logger.flush()
 
     def checkpoint(self, state: MetaState) -> None:
-        """Starts to write a checkpoint; the rows of its iterations are on disk before."""
+        """Starts writing a checkpoint, after the rows of its iterations are on disk."""
         finite = [value for value in self.returns if np.isfinite(value)]
         self.checkpoints.save(state, float(np.mean(finite)) if finite else None)
         self.returns.clear()
@@ -60,21 +61,21 @@ class Files:
 
 @dataclasses.dataclass
 class Session:
-    """A training run in one process. Of several, one has the files."""
+    """A training run in one process; with several processes, only one has the files."""
 
     built: Built
     mesh: jax.sharding.Mesh
     state: MetaState
     files: Files | None
     steps: float = 0.0
-    """environment steps taken"""
+    """number of environment steps"""
     undone: int = 0
-    """updates that were, since a number was not finite or no episode sound"""
+    """number of updates undone because of a non-finite number, or because all episodes were void"""
     diverged: int = 0
-    """episodes that were void"""
+    """number of void episodes"""
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
-        """Counts, and writes the rows of the iterations from `start` on."""
+        """Updates the counts and logs the rows of the iterations from `start` on."""
         self.steps += steps_of(metrics)
         self.undone += int(metrics["nonfinite"].sum())
         self.diverged += int(metrics["diverged_episodes"].sum()) if "diverged_episodes" in metrics else 0
@@ -82,7 +83,7 @@ class Session:
             self.files.log(start, metrics)
 
     def checkpoint(self, state: MetaState, wait: bool = False) -> None:
-        """Every process must call this, since each may have seeds that no other has."""
+        """Writes a checkpoint. All processes must call this, since seeds may be sharded across them."""
         state = distributed.gather(state)
         if self.files is not None:
             self.files.checkpoint(state)
@@ -91,9 +92,9 @@ class Session:
 
 
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
-    """Whether a run may start, or go on, in its folder; raises ValueError if not."""
+    """Raises ValueError if a run may not start, or resume, in its folder."""
     if not config.task.isprintable():
-        envs.card(config.task)  # an unknown name is to be told as one, and not as a part of the folder's
+        envs.card(config.task)  # reports an unknown name as such, before it is rejected as part of the folder's name
     folder = config.run_folder
     check_path(folder)
     check_own(folder)
@@ -118,7 +119,7 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
 
 
 def _check_shared(built: Built, mesh: jax.sharding.Mesh) -> None:
-    """Raises ValueError where the devices cannot share a size that the algorithm splits over them, whichever it is."""
+    """Raises ValueError if a size that the algorithm shards is not divisible by the number of devices."""
     if mesh.size > 1:  # tracing takes seconds
         key = jax.random.key(0)
         with jax.set_mesh(mesh):
@@ -129,10 +130,10 @@ def _check_shared(built: Built, mesh: jax.sharding.Mesh) -> None:
 def opened(
     config: TrainConfig, resume: bool, override: bool, console: Console, lock: str = "kernel"
 ) -> Iterator[Session]:
-    """A session, closed at the end. Everything that can be checked is checked before the folder is touched.
+    """Context manager for a session. All possible checks run before the folder is modified.
 
     Raises:
-        UserError: the configuration, or the state of the folder; in all processes what the writer finds.
+        UserError: the configuration or the folder is invalid; errors of the writing process are raised in all of them.
     """
     with contextlib.ExitStack() as stack:
         _by_writer(lambda: _check_folder(config, resume, override))
@@ -152,7 +153,7 @@ def opened(
 
 
 def _by_writer(action: Callable[[], T]) -> T | None:
-    """What the writer's action returns; None in other processes. What it refuses is refused in all of them."""
+    """Runs `action` in the writing process; returns its result, else None. Its UserError is raised in all processes."""
     result, refusal = None, None
     if distributed.is_writer():
         try:
@@ -169,7 +170,7 @@ def _by_writer(action: Callable[[], T]) -> T | None:
 def _open_files(
     config: TrainConfig, state: MetaState, resume: bool, stack: contextlib.ExitStack, lock: str
 ) -> tuple[MetaState, Files]:
-    """The state to start from, and what the writer opens and the stack closes."""
+    """The initial or restored state, and the writer's files, which `stack` closes."""
     folder, iteration = config.run_folder, None
     folder.mkdir(parents=True, exist_ok=True)
     stack.enter_context(only_writer(folder, lock))
@@ -196,13 +197,13 @@ def _open_files(
     timing = TimingLog(folder / "timing.csv")
     stack.callback(timing.close)
     if not resume:
-        checkpoints.save(state)  # so that there is one to go back to, whatever happens
+        checkpoints.save(state)  # so that there is always a checkpoint to go back to
         checkpoints.wait()
         checkpoints.prove(int(np.max(state.iteration)))
-    write_config(config, folder)  # last: where it is, there is a run that can be resumed
+    write_config(config, folder)  # last: its presence marks a run that can be resumed
     return state, Files(checkpoints, loggers, timing, config.all_seeds)
 
 
 def steps_of(metrics: dict[str, np.ndarray]) -> float:
-    """Environment steps of a chunk."""
+    """Number of environment steps of a chunk."""
     return float(metrics["environment_steps"].sum()) if "environment_steps" in metrics else 0.0

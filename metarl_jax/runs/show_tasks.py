@@ -1,4 +1,4 @@
-"""The action of experiments/show_tasks.py: a family's card, its tasks as a picture, and what trivial policies earn."""
+"""Implements experiments/show_tasks.py: a family's card, a plot of its tasks, and returns of trivial policies."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from metarl_jax.types import Key, PyTree
 
 
 class _Trivial(NamedTuple):
-    """Actions that ignore the observation."""
+    """An action distribution that ignores the observation."""
 
     draw: Any
     """``key → action``"""
@@ -38,7 +38,7 @@ class _Trivial(NamedTuple):
 
 
 def _policy(env: TaskEnv) -> Policy:
-    """φ is the standard deviation of normal actions; discrete ones are uniform if φ > 0. φ = 0 makes every action 0."""
+    """φ is the standard deviation of normal actions; discrete actions are uniform if φ > 0. φ = 0 gives action 0."""
 
     def apply(noise, observation):
         def draw(key):
@@ -54,20 +54,20 @@ def _policy(env: TaskEnv) -> Policy:
 def trivial_returns(
     key: Key, env: TaskEnv, tasks: PyTree, *, action_std: float, episodes: int
 ) -> dict[str, np.ndarray]:
-    """Mean undiscounted return of every task, [B], under "random" actions and under "zero" actions.
+    """Mean undiscounted return per task [B] of the policies "random" and "zero".
 
-    Episodes whose simulation diverged are left out; a task that has no others is NaN.
+    Episodes whose simulation diverged are excluded; a task without other episodes has NaN.
 
     Args:
-        key: of the episodes; both policies start alike.
-        env: the family.
+        key: key of the episodes; both policies get the same initial states.
+        env: the environment.
         tasks: a batch, leaves [B, ...].
-        action_std: standard deviation of random continuous actions; discrete ones are uniform.
-        episodes: per task.
+        action_std: standard deviation of random continuous actions; discrete actions are uniform.
+        episodes: number of episodes per task.
     """
     policy = _policy(env)
 
-    @jax.jit  # with the noise as an argument: the physics is compiled once for both
+    @jax.jit  # the noise is an argument, so that the physics compiles once for both policies
     def returns(noise):
         def one(index, task):
             key_of_task = jax.random.fold_in(key, index)
@@ -83,7 +83,7 @@ def trivial_returns(
 
 
 def _card(card: envs.Card, chosen: Mapping[str, Any]) -> Table:
-    """A card as rows, with the options in force; ranges in its words are those of the options that it names itself."""
+    """A card as a table, with the chosen options; ranges in its texts refer to the default options."""
     options = {**card.options, **chosen}
     rows: dict[str, Any] = {
         "reward; end": card.formula,
@@ -119,22 +119,22 @@ def show_tasks(
     options: Mapping[str, Any] | None = None,
     output: Path = Path("runs/tasks"),
 ) -> Path:
-    """Prints a family's card and the returns of trivial policies, and draws sampled tasks.
+    """Prints a family's card and the returns of trivial policies, and plots sampled tasks.
 
     Args:
-        name: of the family, with or without version.
+        name: name of the family, with or without version.
         console: where to print.
-        split: whose tasks: train, test or ood.
-        tasks: how many to draw, at least 2.
-        episodes: per task and trivial policy.
-        seed: of the tasks, from the stream of held-out tasks.
-        backend: of the physics; None is the family's default.
-        horizon: steps per episode; None is the family's default.
-        options: the family's own.
-        output: folder of the picture.
+        split: split of the tasks: train, test or ood.
+        tasks: number of tasks to sample, at least 2.
+        episodes: episodes per task and policy.
+        seed: seed of the tasks, in the stream of held-out tasks.
+        backend: physics backend; None: the family's default.
+        horizon: steps per episode; None: the family's default.
+        options: options of the family.
+        output: folder of the plot.
 
     Returns:
-        The picture.
+        Path of the plot.
 
     Raises:
         UserError: bad input.

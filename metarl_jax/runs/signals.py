@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT, SIGHUP: a training loop ends after the chunk that runs, with a checkpoint; all else ends at once."""
+"""SIGTERM, SIGINT, SIGHUP: a training loop ends after the current chunk with a checkpoint; other code ends at once."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from metarl_jax.runs.cli import RunStopped
 
 
 class Interrupted(RunStopped):
-    """A signal ended a run. Scripts exit with status 128 + its number, as shells and schedulers expect."""
+    """A signal stopped a run. Scripts exit with status 128 + signal number, as shells and schedulers expect."""
 
     def __init__(self, signum: int, message: str):
         super().__init__(f"stopped by {signal.Signals(signum).name}: {message}")
@@ -21,27 +21,30 @@ class Interrupted(RunStopped):
 
 
 class Signals:
-    """What arrived, and whether it may end the run at once. Clusters send SIGTERM some time before they kill."""
+    """A signal handler that records the signal and raises, or only records it in patient mode.
+
+    Clusters send SIGTERM some time before SIGKILL.
+    """
 
     def __init__(self, hint: Callable[[], str]):
         self.hint, self._patient = hint, False
-        """says how to go on"""
+        """returns a hint on how to continue"""
         self.received: int | None = None
-        """the number of the signal that asks a patient part to stop"""
+        """number of the received signal"""
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        """The handler."""
+        """The signal handler."""
         first, self.received = self.received is None, signum
-        if not (self._patient and first):  # a second one means it
+        if not (self._patient and first):  # a second signal is urgent
             raise Interrupted(signum, self.hint())
 
     def interrupted(self, text: str) -> Interrupted:
-        """What to raise for the signal that was noted, once everything is safe."""
+        """The exception to raise for the recorded signal, after a checkpoint."""
         return Interrupted(self.received or signal.SIGTERM, f"{text}; {self.hint()}")
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
-        """Within it, a signal is only noted in `received`; a second one ends the run all the same."""
+        """Patient mode: a signal is only recorded in `received`; a second one still raises."""
         self._patient = True
         try:
             yield
@@ -51,10 +54,10 @@ class Signals:
 
 @contextlib.contextmanager
 def handled(hint: Callable[[], str]) -> Iterator[Signals]:
-    """Handles the signals within it.
+    """Installs a handler for the signals inside the context.
 
     Args:
-        hint: says how to go on, for the line that the user sees.
+        hint: returns a hint on how to continue, for the user's message.
     """
     signals = Signals(hint)
     with installed(signals):
@@ -62,32 +65,32 @@ def handled(hint: Callable[[], str]) -> Iterator[Signals]:
 
 
 GRACE = 5.0
-"""seconds that Python code has to end the process after a second signal"""
+"""seconds between a second signal and the forced end of the process"""
 
 
 @contextlib.contextmanager
 def insistent() -> Iterator[None]:
-    """Within it, a second SIGTERM, SIGINT or SIGHUP ends the process after `GRACE` seconds, whatever it does by then.
+    """Inside the context, a second SIGTERM, SIGINT or SIGHUP ends the process after `GRACE` seconds in any case.
 
-    Python runs a signal's handler between two of its own operations, so never while one waits for a device program that
-    does not end. What is noted at once is the signal's number, in a socket that a thread reads. Only where SIGTERM has
-    a handler; without one it ends the process by itself. For scripts; outside of the main thread it does nothing.
+    Python runs signal handlers between bytecode instructions, so not while an instruction waits for a device program
+    that hangs. But the signal number is written immediately to a socket, which a thread reads. This applies only to
+    signals with a Python handler; SIGTERM without one ends the process anyway. No-op outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    arrived, noted = socket.socketpair()
-    noted.setblocking(False)  # as set_wakeup_fd wants it
-    left = threading.Event()
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)  # required by set_wakeup_fd
+    exited = threading.Event()
 
     def watch() -> None:
         numbers: list[int] = []
         while len(numbers) < 2:
-            told = arrived.recv(1)
-            if not told:
+            data = receiver.recv(1)
+            if not data:
                 return
-            numbers += [number for number in told if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
-        if left.wait(GRACE):
+            numbers += [number for number in data if number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+        if exited.wait(GRACE):
             return
         name = signal.Signals(numbers[-1]).name
         print(
@@ -98,24 +101,24 @@ def insistent() -> Iterator[None]:
         )
         os._exit(128 + numbers[-1])
 
-    before = signal.set_wakeup_fd(noted.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, name="signals", daemon=True)
     watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
-        left.set()
-        noted.close()
+        exited.set()
+        sender.close()
         watcher.join()
-        arrived.close()
+        receiver.close()
 
 
 @contextlib.contextmanager
 def installed(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """The signals have this handler within it. Outside of the main thread, where Python cannot, they keep theirs.
+    """Installs a handler for SIGTERM, SIGINT and SIGHUP. No-op outside the main thread, where Python cannot do this.
 
-    A SIGHUP that is ignored stays so: who starts a script by nohup wants it to outlive the terminal.
+    SIGHUP stays ignored if it is, since a script started with nohup must outlive the terminal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C before a script's own handling of it: while its imports take their time, and after its end.
+"""Handling of Ctrl-C during a script's slow imports and after its end.
 
 Importing this module takes a millisecond.
 """
@@ -17,7 +17,7 @@ INTERRUPTED = "interrupted; a training run goes on from its last checkpoint with
 
 
 def end(signum: int, frame: FrameType | None = None) -> NoReturn:
-    """Ends the process. Raised in the middle of an import, an exception could be printed, wrapped or swallowed."""
+    """Signal handler that ends the process; an exception raised during an import could be wrapped or swallowed."""
     try:
         os.write(2, f"{INTERRUPTED}\n".encode())
     finally:
@@ -25,24 +25,24 @@ def end(signum: int, frame: FrameType | None = None) -> NoReturn:
 
 
 def quiet() -> None:
-    """What a script calls before it imports the rest: from here on Ctrl-C is a line and status 130."""
+    """Called by scripts before their imports: from now on, Ctrl-C prints one line and exits with status 130."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, end)
 
 
 def awake() -> contextlib.AbstractContextManager[None]:
-    """Within it, Ctrl-C raises KeyboardInterrupt, which closes files and folders on its way."""
+    """Inside the context, Ctrl-C raises KeyboardInterrupt, so that files are closed and locks released."""
     return _instead(end, signal.default_int_handler)
 
 
 def at_once() -> contextlib.AbstractContextManager[None]:
-    """Within it, Ctrl-C ends the process: an import of NumPy makes a KeyboardInterrupt an ImportError of a page."""
+    """Inside the context, Ctrl-C ends the process: importing NumPy would turn KeyboardInterrupt into an ImportError."""
     return _instead(signal.default_int_handler, end)
 
 
 @contextlib.contextmanager
 def _instead(one: Handler, other: Handler) -> Iterator[None]:
-    """Has one handler of SIGINT for another; nothing is changed where that is not in force."""
+    """Replaces the SIGINT handler `one` by `other` inside the context, if `one` is the current handler."""
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not one:
         yield
         return

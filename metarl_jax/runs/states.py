@@ -1,4 +1,4 @@
-"""The state of a run: at its start, and as its checkpoints hold it."""
+"""The initial state of a run, and restoring a state from its checkpoints."""
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +12,26 @@ from metarl_jax.types import MetaState, PyTree
 
 
 def root_keys(config: TrainConfig) -> jax.Array:
-    """The root key of a run; with several seeds one each, [R]."""
+    """The root key of a run; with several seeds, keys [R]."""
     keys = [jax.random.key(seed) for seed in config.all_seeds]
     return keys[0] if len(keys) == 1 else jnp.stack(keys)
 
 
 def initial_state(built: Built, config: TrainConfig) -> MetaState:
-    """Before the first iteration; leaves [R, ...] with several seeds."""
+    """The state before the first iteration; leaves [R, ...] with several seeds."""
     init = built.algorithm.init if config.seeds == 1 else jax.vmap(built.algorithm.init)
     return guarded(jax.jit(init)(streams(root_keys(config)).init))
 
 
 def restore(config: TrainConfig, checkpoint: str = "newest") -> tuple[MetaState, list[str]]:
-    """A whole checkpoint of a run, and what the user should be told of it.
+    """Restores an intact checkpoint of a run; also returns messages for the user.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         checkpoint: "newest", "best" (the highest return after adaptation) or an iteration.
 
     Raises:
-        ValueError: there is none, or the folder's checkpoints are of another run.
+        ValueError: there is no such checkpoint, or the folder's checkpoints belong to another run.
     """
     checkpoints = Checkpoints(config.run_folder, config, initial_state(configs.build(config), config))
     try:

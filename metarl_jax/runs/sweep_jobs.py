@@ -1,7 +1,7 @@
-"""Members of a sweep as processes: submitit starts them, on this machine or by Slurm, and train.py does the work.
+"""Runs the members of a sweep as processes of train.py, started by submitit on this machine or on Slurm.
 
-submitit runs a `Worker`, which runs train.py in a process of its own. What a member has reached is read from its run
-folder and never from the engine, so a sweep can be cut off and started again at any moment.
+submitit runs a `Worker`, which runs train.py in a subprocess. The progress of members is read from their run folders
+only, so a sweep can be interrupted and restarted at any time.
 """
 
 import contextlib
@@ -28,23 +28,23 @@ _HEADER = "=== "
 
 
 class Job(Protocol):
-    """A member that was started."""
+    """A started member."""
 
     def done(self) -> bool:
-        """Whether it has ended, for whatever reason."""
+        """Whether it has ended, for any reason."""
         ...
 
     def stop(self) -> None:
-        """Asks it to write a checkpoint and end; may be called again until it has."""
+        """Requests a checkpoint and the end; may be called repeatedly."""
 
     def last_words(self) -> str:
-        """The line that says why it ended."""
+        """The output line with the reason for its end."""
         ...
 
 
 @contextlib.contextmanager
 def _ignored(signum: signal.Signals) -> Iterator[None]:
-    """What a process ignores, the processes that it starts ignore too, unless they handle it themselves."""
+    """Ignores a signal, also in child processes started inside the context, unless they install a handler."""
     before = signal.signal(signum, signal.SIG_IGN)
     try:
         yield
@@ -53,6 +53,7 @@ def _ignored(signum: signal.Signals) -> Iterator[None]:
 
 
 def _held(lock: Path) -> bool:
+    """Whether a process holds the lock of a sweep's folder."""
     if files.there(lock.with_name(HELD)):
         return running(owner(lock.with_name(HELD)))
     try:
@@ -67,23 +68,23 @@ def _held(lock: Path) -> bool:
 
 @dataclasses.dataclass
 class Worker:
-    """Runs train.py for a member; resumes it where it has begun, on a requeue too."""
+    """Runs train.py for a member; resumes the run if it exists, also after a requeue."""
 
     command: tuple[str, ...]
-    """that starts the member"""
+    """command line of the member"""
     folder: Path
-    """of its run"""
+    """run folder"""
     log: Path
-    """where its output goes"""
+    """file for the output"""
     environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
-    """variables that the process is to have, or not to have"""
+    """environment variables to set, or to remove (None)"""
     lock: Path | None = None
-    """held by a sweep on this machine, which the member must not outlive; None: the cluster looks after the member"""
+    """lock of a sweep on this machine, whose end must end the member; None: the cluster manages the member"""
     _child: subprocess.Popen[bytes] | None = dataclasses.field(default=None, init=False)
     _stopping: bool = dataclasses.field(default=False, init=False)
 
     def __call__(self) -> int:
-        """Runs the member to its end; returns train.py's exit status."""
+        """Runs the member; returns the exit status of train.py."""
         before = signal.signal(signal.SIGTERM, self._stop)
         try:
             return self._run()
@@ -95,8 +96,8 @@ class Worker:
         command = [*self.command, "--resume"] if begun else [*self.command]
         environment = {name: value for name, value in os.environ.items() if name not in self.environment}
         environment |= {name: value for name, value in self.environment.items() if value is not None}
-        # Slurm sends SIGUSR2, which would end train.py, to all processes of a job. Ctrl-C in a terminal reaches all of
-        # the foreground's process group: the sweep alone is to hear it, and to pass it on once.
+        # Slurm sends SIGUSR2 to all processes of a job, which would end train.py. Ctrl-C in a terminal goes to the
+        # whole foreground process group, but only the sweep should receive it and forward it once.
         with files.opened(self.log, "a") as output, _ignored(signal.SIGUSR2):
             print(f"{_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}", file=output, flush=True)
             self._child = subprocess.Popen(
@@ -107,7 +108,7 @@ class Worker:
                 env=environment,
                 process_group=None if self.lock is None else 0,
             )
-        if self._stopping:  # asked to before there was a process to pass it on to
+        if self._stopping:  # a stop was requested before the process existed
             self._child.terminate()
         while True:
             try:
@@ -117,27 +118,27 @@ class Worker:
                     self._stop()
 
     def _stop(self, *_: Any) -> None:
-        """Passes SIGTERM on, once: a second one may be an order to leave the checkpoint be."""
+        """Forwards SIGTERM once: a second one would end the member without a checkpoint."""
         if self._stopping:
             return
         self._stopping = True
-        if self._child is not None and self.lock is not None:  # Slurm signals the processes of a job itself
+        if self._child is not None and self.lock is not None:  # Slurm itself signals all processes of a job
             self._child.terminate()
 
     def checkpoint(self) -> Any:
-        """What submitit calls before a time limit or a preemption: the member ends well and is queued again."""
+        """Called by submitit before a time limit or a preemption: ends the member with a checkpoint and requeues it."""
         from submitit.helpers import DelayedSubmission
 
         if self._child is not None:
             self._child.terminate()
-            while self._child.poll() is None:  # `wait` could wait for this very thread, which it has interrupted
+            while self._child.poll() is None:  # `wait` could deadlock, since this handler may have interrupted it
                 time.sleep(0.1)
         return DelayedSubmission(dataclasses.replace(self))
 
 
 @dataclasses.dataclass
 class _Started:
-    """A job of submitit."""
+    """A submitit job."""
 
     job: Any
     log: Path
@@ -148,7 +149,7 @@ class _Started:
         return self.job.done()
 
     def stop(self) -> None:
-        if self.local:  # its own `cancel` leaves one second before SIGKILL, too little for a checkpoint
+        if self.local:  # `cancel` would send SIGKILL after one second, too early for a checkpoint
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(self.job.job_id), signal.SIGTERM)
         elif not self.cancelled:
@@ -166,16 +167,16 @@ def _last_line(text: str) -> str:
 
 
 def last_words(log: Path) -> str:
-    """The last error that a member's newest start wrote, or else its last line."""
+    """The last error line of a member's latest start, or else its last line."""
     try:
         text = files.read(log, errors="replace")
-    except OSError:  # it has not begun
+    except OSError:  # it has not started
         text = ""
     return _last_line(("\n" + text).rpartition(f"\n{_HEADER}")[2].partition("\n")[2])
 
 
 def _submitit() -> Any:
-    # At its import it would set up the logging of the whole process, and print its own warnings.
+    # Otherwise its import would configure the logging of the whole process.
     os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
     return importlib.import_module("submitit")
 
@@ -184,26 +185,26 @@ def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
     """Parameters of submitit's Slurm executor, given as NAME=VALUE.
 
     Raises:
-        ValueError: a pair is no such pair, the name is unknown, there is no time limit, or no Slurm.
+        ValueError: a pair is malformed, a name is unknown, there is no time limit, or Slurm is not installed.
     """
     from metarl_jax.runs.config import parse_options
 
-    found, known = parse_options("slurm", tuple(pairs)), _submitit().SlurmExecutor._valid_parameters()
-    for name in found:
-        if name not in known:
-            raise unknown("parameter of Slurm", name, sorted(known))
-    if "time" not in found:
+    parameters, valid = parse_options("slurm", tuple(pairs)), _submitit().SlurmExecutor._valid_parameters()
+    for name in parameters:
+        if name not in valid:
+            raise unknown("parameter of Slurm", name, sorted(valid))
+    if "time" not in parameters:
         raise ValueError("Slurm needs a time limit; write --slurm time=MINUTES (who reaches it is queued again)")
-    integer("slurm time", found["time"])
+    integer("slurm time", parameters["time"])
     if shutil.which("srun") is None:
         raise ValueError(
             "cluster is 'slurm', but there is no srun here; use --cluster local or a machine of the cluster"
         )
-    return found
+    return parameters
 
 
 class Engine:
-    """Starts members by submitit."""
+    """Starts members with submitit."""
 
     def __init__(
         self, folder: Path, command: Sequence[str], *, slurm: dict[str, Any] | None = None, sharing: bool = False
@@ -211,36 +212,36 @@ class Engine:
         """Sets submitit up.
 
         Args:
-            folder: of the sweep.
-            command: what runs train.py.
+            folder: folder of the sweep.
+            command: command that runs train.py.
             slurm: parameters of the Slurm executor; None: processes on this machine.
-            sharing: whether several processes of this machine run at once, so that none may take all of a GPU's
+            sharing: whether several processes run at once on this machine, so that each must not use all of a GPU's
                 memory or all cores.
         """
         submitit = _submitit()
         self._folder, self._command, self._local = folder, tuple(command), slurm is None
         (folder / "logs").mkdir(exist_ok=True)
-        # Workers run what they unpickle there: each start has a folder of its own, which is its user's alone.
+        # Workers execute the pickles in this folder, so each start creates a new one that only its user can access.
         (folder / "submitit").mkdir(exist_ok=True)
         pickles = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder / "submitit")
         if slurm is None:
             self._executor = submitit.LocalExecutor(pickles)
-            self._executor.update_parameters(timeout_min=60 * 24 * 365)  # its default is two minutes
+            self._executor.update_parameters(timeout_min=60 * 24 * 365)  # the default is two minutes
         else:
             self._executor = submitit.SlurmExecutor(pickles, max_num_timeout=1000)
             self._executor.update_parameters(**slurm)
         # submitit's local executor hides all GPUs that were not asked for.
         self._environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if self._local else {}
         if sharing and self._local:
-            # Members that run side by side keep the cores busy already: MuJoCo's threads would fight for them.
+            # Parallel members already use all cores, for which MuJoCo's threads would compete.
             for variable, shared in {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "METARL_MUJOCO_THREADS": "1"}.items():
                 self._environment.setdefault(variable, os.environ.get(variable, shared))
 
     def start(self, name: str, arguments: Sequence[str]) -> Job:
-        """Starts a member, or queues it.
+        """Starts or queues a member.
 
         Raises:
-            OSError: the cluster does not take it.
+            OSError: the cluster rejects it.
         """
         from submitit.core.utils import FailedJobError
 
@@ -253,7 +254,7 @@ class Engine:
             self._folder / LOCK if self._local else None,
         )
         try:
-            with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # the sweep alone is to hear of its terminal
+            with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # only the sweep handles signals of the terminal
                 return _Started(self._executor.submit(worker), log, self._local)
         except FailedJobError as error:
             raise OSError(_last_line(str(error))) from error
@@ -269,19 +270,19 @@ def drive(
     stopping: Callable[[], bool],
     interval: float = 0.2,
 ) -> dict[str, str]:
-    """Runs members, some at a time, until all have ended; one that fails does not stop the others.
+    """Runs members, at most `jobs` at a time, until all have ended; a failure does not stop the others.
 
     Args:
-        names: of the members.
-        start: starts one.
-        jobs: how many run at once.
+        names: names of the members.
+        start: starts a member.
+        jobs: maximum number of running members.
         finished: whether a member's run folder is complete.
-        say: takes a line about a member that was started or has ended.
-        stopping: whether to start no more and to stop those that run.
-        interval: seconds between two looks.
+        say: prints a line about a member that started or ended.
+        stopping: whether to stop running members and start no more.
+        interval: seconds between polls.
 
     Returns:
-        The last words of every member that ended before it was finished, those that were stopped left out.
+        The last words of each failed member, that is, one that ended unfinished without being stopped.
     """
     waiting, running, failures = deque(names), {}, {}
     began: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What the members of a sweep have reached, read from their run folders: a table, `results.csv` and a picture."""
+"""Results of a sweep, read from the run folders of its members, as a table and as `results.csv`."""
 
 import csv
 from collections.abc import Mapping
@@ -26,53 +26,53 @@ class Estimate(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What one member has reached."""
+    """Result of one member."""
 
     name: str
-    """of its folder"""
+    """name of its folder"""
     options: Options
     status: str
     """finished, failed, stopped or not started"""
     iterations: int
-    """meta-updates that its metrics.csv holds"""
+    """number of meta-updates in its metrics.csv"""
     before: Estimate | None
-    """return before adaptation; None where the member is not finished, as in the next two"""
+    """return before adaptation; None if the member is not finished, also for the next two fields"""
     after: Estimate | None
     """return after the L inner steps of training"""
     gain: Estimate | None
-    """of the L steps, paired by task"""
+    """gain of the L steps, paired by task"""
     environment_steps: int
-    """of training, all seeds"""
+    """environment steps of the training, all seeds"""
     minutes: float
-    """of training"""
+    """duration of the training"""
     error: str = ""
-    """the last line of a member that failed"""
+    """last output line of a failed member"""
 
 
 def report_path(folder: Path, config: TrainConfig) -> Path:
-    """Where a run writes the evaluation at its end."""
+    """Path of the evaluation at the end of a run."""
     split = config.evaluation.eval_split
     return folder / ("evaluation.json" if split == "test" else f"evaluation-{split}.json")
 
 
 def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """The evaluation at the end of a run; None before it is there, or where it is of fewer iterations than wanted."""
+    """The evaluation at the end of a run; None if it is missing, or has fewer iterations than configured."""
     try:
-        found = json_text.loads(files.read(report_path(folder, config)))
-        _estimates(found)  # who has no such numbers has not finished
-        return found if found["iteration"] >= config.iterations else None
+        content = json_text.loads(files.read(report_path(folder, config)))
+        _estimates(content)  # raises if these numbers are missing: the run has not finished
+        return content if content["iteration"] >= config.iterations else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
 
-def _estimates(found: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
-    """Return before and after adaptation, and the gain: over seeds where there are several, else over tasks.
+def _estimates(content: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
+    """Return before and after adaptation, and gain, with standard errors over seeds, or over tasks for a single seed.
 
     Tasks are the same for all seeds, so a standard error over seeds and tasks together would be too small.
     """
-    rows = [one["rows"]["adapted"] for one in found.get("per_seed", ())]
-    rows = rows if len(rows) > 1 else [found["rows"]["adapted"]]
-    stages = found.get("stages_in_training", found["adaptation_steps_in_training"] + 1)
+    rows = [seed_report["rows"]["adapted"] for seed_report in content.get("per_seed", ())]
+    rows = rows if len(rows) > 1 else [content["rows"]["adapted"]]
+    stages = content.get("stages_in_training", content["adaptation_steps_in_training"] + 1)
     step = min(stages - 1, rows[0]["steps"][-1])
 
     def estimate(mean: str, error: str, step: int) -> Estimate:
@@ -86,11 +86,11 @@ def _estimates(found: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
 
 
 def _column(path: Path, name: str) -> np.ndarray:
-    """A column of a table that may be missing, or cut off in its last line."""
+    """A column of a CSV file, which may be missing or have an incomplete last line."""
     try:
         with files.opened(path, newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error):  # not there, or no table, which the member itself tells
+    except (OSError, UnicodeDecodeError, csv.Error):  # missing or not a table, which the member itself reports
         return np.zeros(0)
     try:
         return np.array([float(row[name]) for row in rows])
@@ -101,38 +101,38 @@ def _column(path: Path, name: str) -> np.ndarray:
 def collect(
     plan: Plan, folder: Path, configs: Mapping[str, TrainConfig], failures: Mapping[str, str] | None = None
 ) -> list[Result]:
-    """What every member has reached, the best return after adaptation first and those without one last.
+    """Results of all members, sorted by return after adaptation, unfinished members last.
 
     Args:
-        plan: of the sweep.
-        folder: of the sweep.
-        configs: of the members, by name.
-        failures: the last line of each member that failed.
+        plan: plan of the sweep.
+        folder: folder of the sweep.
+        configs: configurations of the members by name.
+        failures: last output line of each failed member.
     """
     failures = failures or {}
     results = []
     for name, options in plan.members.items():
         run = folder / name
-        found = report(run, configs[name])
-        begun = "stopped" if (run / "config.json").is_file() else "not started"
+        evaluation = report(run, configs[name])
+        unfinished = "stopped" if (run / "config.json").is_file() else "not started"
         iterations = _column(run / "metrics.csv", "iteration")
         results.append(
             Result(
                 name,
                 options,
-                "finished" if found else "failed" if name in failures else begun,
+                "finished" if evaluation else "failed" if name in failures else unfinished,
                 int(iterations[-1]) + 1 if len(iterations) else 0,
-                *(_estimates(found) if found else (None, None, None)),
+                *(_estimates(evaluation) if evaluation else (None, None, None)),
                 environment_steps=int(_column(run / "metrics.csv", "environment_steps").sum()),
                 minutes=float(_column(run / "timing.csv", "seconds").sum() / 60),
-                error="" if found else failures.get(name, ""),
+                error="" if evaluation else failures.get(name, ""),
             )
         )
     return sorted(results, key=lambda result: -result.after.mean if result.after else np.inf)
 
 
 def write(results: list[Result], path: Path, seeds: int) -> None:
-    """Writes results.csv, one row per member, whole or not at all."""
+    """Writes results.csv atomically, one row per member."""
     with files.whole(path) as file:
         table = csv.writer(file, lineterminator="\n")
         numbers = [f"{name}_{part}" for name in ("before", "after", "gain") for part in ("mean", "standard_error")]
@@ -150,7 +150,7 @@ def write(results: list[Result], path: Path, seeds: int) -> None:
 
 
 def table(results: list[Result], title: str, seeds: int) -> Table:
-    """The results for a terminal."""
+    """The results as a table for the terminal."""
     over = f"{seeds} seeds' means" if seeds > 1 else "held-out tasks"
     shown = Table(
         title=Text(f"{title}: return on held-out tasks, best after adaptation first", "bold"),

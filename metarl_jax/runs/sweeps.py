@@ -1,6 +1,6 @@
-"""The plan of a sweep: combinations of options of experiments/train.py, each a run folder, checked before any starts.
+"""Plans of sweeps: combinations of options of experiments/train.py, one run folder each, checked before the start.
 
-Importing this module loads no JAX, so that a script's help text can answer at once.
+Importing this module does not import JAX, so that scripts print their help without delay.
 """
 
 import dataclasses
@@ -22,37 +22,37 @@ from metarl_jax.runs.folder import LOCK, check_path
 from metarl_jax.runs.options import FLAG_NAMES
 
 MOST = 10_000
-"""Members of a sweep; each is a folder, and a row of its table."""
+"""Maximum number of members of a sweep; each is a folder and a row of the table."""
 
 SCHEMA = 1
-"""Changes whenever an older program could no longer read what this one writes."""
+"""Version of the file format; increased by incompatible changes."""
 
 Options = dict[str, str]
-"""Values of options by name, as words of a command line."""
+"""Option name → value, as on the command line."""
 
-_OURS = {
+_RESERVED = {
     "folder": "every member has its own, inside the folder of the sweep",
     "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
     "seeds": "write --seeds R before the --",
     "seed": "R seeds are trained in one program by --seeds R, from the --seed after the -- on",
 }
-"""Options that are not to be swept, and what there is instead."""
+"""Options that cannot be swept, and what to do instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a sweep runs."""
+    """The members of a sweep."""
 
     base: tuple[str, ...]
-    """arguments of train.py that all members share"""
+    """arguments of train.py shared by all members"""
     members: dict[str, Options]
-    """by the name of the member's folder"""
+    """folder name → options"""
     seeds: int = 1
     """seeds per member, trained together in one program"""
 
     def arguments(self, name: str, folder: Path) -> list[str]:
-        """The command line of train.py for a member of the sweep in `folder`."""
+        """Arguments of train.py for a member of the sweep in `folder`."""
         hints = arguments.hints()
         words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
@@ -61,24 +61,24 @@ class Plan:
 
 def _words(option: str, value: str, hint: Any) -> list[str]:
     flag = arguments.flag(option)
-    if hint is bool and value in ("True", "False"):  # a switch, which takes no value
+    if hint is bool and value in ("True", "False"):  # a flag without a value
         return [flag if value == "True" else flag.replace("--", "--no-", 1)]
     return [flag, *value.split()]
 
 
 def _option(flag: str, spec: str) -> tuple[str, str]:
-    """Name and text of NAME=TEXT, the name as the configuration has it."""
+    """Splits NAME=TEXT; returns the option's name in the configuration, and the text."""
     name, equals, text = spec.partition("=")
     if not (equals and name and text):
         raise ValueError(f"--{flag} is {spec!r}; it must be NAME=VALUES, such as outer_lr=0.001,0.003")
     option = name.removeprefix("--").replace("-", "_")
-    known = arguments.hints()
+    hints = arguments.hints()
     option = {flag: name for name, flag in FLAG_NAMES.items()}.get(option, option)
-    option = option + "_" if option not in known and option + "_" in known else option  # lambda is a keyword
-    if option in _OURS:
-        raise ValueError(f"--{flag} names {name!r}, which a sweep sets itself: {_OURS[option]}")
-    if option not in known:
-        raise unknown("option of train.py", name, [name for name in known if name not in _OURS])
+    option = option + "_" if option not in hints and option + "_" in hints else option  # lambda is a keyword
+    if option in _RESERVED:
+        raise ValueError(f"--{flag} names {name!r}, which a sweep sets itself: {_RESERVED[option]}")
+    if option not in hints:
+        raise unknown("option of train.py", name, [name for name in hints if name not in _RESERVED])
     return option, text
 
 
@@ -92,10 +92,10 @@ def _values(flag: str, spec: str, text: str) -> list[str]:
 
 
 def grid(specs: Sequence[str]) -> list[Options]:
-    """Every combination of values given as NAME=VALUE,VALUE,...; a value of several words is a tuple.
+    """All combinations of values in the form NAME=VALUE,VALUE,...; a value of several words is a tuple.
 
     Raises:
-        ValueError: an option is unknown, given twice or not to be swept, or a value is empty or given twice.
+        ValueError: an option is unknown, duplicate or reserved, or a value is empty or duplicate.
     """
     values: dict[str, list[str]] = {}
     for spec in specs:
@@ -114,13 +114,13 @@ def _few(what: str, members: int) -> None:
 
 
 def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
-    """Distinct random combinations; more samples of the same seed begin with the same ones.
+    """Distinct random combinations; with the same seed, a larger sample starts with the smaller one.
 
     Args:
-        specs: ranges as NAME=LOW:HIGH (uniform), NAME=log:LOW:HIGH (uniform in the logarithm), NAME=int:LOW:HIGH (whole
-            numbers, both ends included) or NAME=VALUE,VALUE,... (one of these).
-        samples: how many.
-        seed: of the draws.
+        specs: ranges as NAME=LOW:HIGH (uniform), NAME=log:LOW:HIGH (log-uniform), NAME=int:LOW:HIGH (integers, ends
+            included) or NAME=VALUE,VALUE,... (one of these).
+        samples: number of combinations.
+        seed: seed of the draws.
 
     Raises:
         ValueError: an option or a range is not allowed, or there are fewer combinations than samples.
@@ -133,14 +133,14 @@ def draws(specs: Sequence[str], samples: int, seed: int) -> list[Options]:
         if option in ranges:
             raise ValueError(f"--random names {option!r} twice; one range is enough")
         ranges[option] = _range(spec, option, text)
-    random, found = np.random.default_rng(seed), []
+    random, distinct = np.random.default_rng(seed), []
     for _ in range(100 * samples):
         drawn = {option: draw(random) for option, draw in ranges.items()}
-        if drawn not in found:
-            found.append(drawn)
-        if len(found) == samples:
-            return found
-    raise ValueError(f"samples is {samples}, but the ranges of --random hold about {len(found)} combinations only")
+        if drawn not in distinct:
+            distinct.append(drawn)
+        if len(distinct) == samples:
+            return distinct
+    raise ValueError(f"samples is {samples}, but the ranges of --random hold about {len(distinct)} combinations only")
 
 
 def _range(spec: str, option: str, text: str) -> Callable[[np.random.Generator], str]:
@@ -173,22 +173,22 @@ def _range(spec: str, option: str, text: str) -> Callable[[np.random.Generator],
 
 
 def _short(value: float, low: float, high: float) -> str:
-    """Four digits, which a folder's name and a table can hold, and which are the value that is used."""
+    """The value with four digits, short enough for folder names and tables; the run uses this rounded value."""
     text = f"{value:.4g}"
     return text if low <= float(text) <= high else repr(float(value))
 
 
 def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Options], seeds: int = 1) -> Plan:
-    """Every sample with every grid point, under folder names that are readable and distinct.
+    """Combines each sample with each grid point, under readable and distinct folder names.
 
     Args:
-        base: arguments of train.py that all members share.
-        grids: of `grid`.
-        samples: of `draws`; empty where nothing is random.
-        seeds: per member.
+        base: arguments of train.py shared by all members.
+        grids: result of `grid`.
+        samples: result of `draws`; empty if no option is random.
+        seeds: seeds per member.
 
     Raises:
-        ValueError: an option is swept twice, or fixed in `base` too.
+        ValueError: an option is swept twice, or also fixed in `base`.
     """
     integer("seeds", seeds)
     _few("--grid with --random", len(grids or [{}]) * len(samples or [{}]))
@@ -196,12 +196,12 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
     swept = [*(grids[0] if grids else ()), *(samples[0] if samples else ())]
     if not swept:
         raise ValueError("there is nothing to sweep; name options by --grid NAME=VALUE,... or --random NAME=LOW:HIGH")
-    if twice := [option for option in swept if swept.count(option) > 1]:
-        raise ValueError(f"{twice[0]} is in --grid and in --random; it can be in one of them")
+    if duplicates := [option for option in swept if swept.count(option) > 1]:
+        raise ValueError(f"{duplicates[0]} is in --grid and in --random; it can be in one of them")
     fixed = [re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in base if word[:2] == "--"]
     for option in fixed:
-        if option in _OURS and option != "seed":
-            raise ValueError(f"--{option} stands after the --, but a sweep sets it itself: {_OURS[option]}")
+        if option in _RESERVED and option != "seed":
+            raise ValueError(f"--{option} stands after the --, but a sweep sets it itself: {_RESERVED[option]}")
         if option in swept:
             raise ValueError(f"{option} is swept and also fixed after the --; leave one of them out")
     if not {"task", "preset"} & {*fixed, *swept}:
@@ -220,28 +220,28 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
 
 
 def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
-    """Reads every member's arguments as train.py does and builds what they describe, so that no member stops at once.
+    """Parses each member's arguments as train.py does and builds the run, to detect errors before any member starts.
 
     Returns:
-        The configuration of every member.
+        Member name → configuration.
 
     Raises:
         UserError: a member's arguments are not allowed, or two members are the same run.
     """
     from metarl_jax.runs import config as configs
 
-    found: dict[str, TrainConfig] = {}
+    configurations: dict[str, TrainConfig] = {}
     for name in plan.members:
         try:
             config = arguments.parse(plan.arguments(name, folder)).config
             configs.build(config)
         except (UserError, ValueError, OSError) as error:
             raise UserError(f"member {name}: {' '.join(str(error).split())}") from error
-        for other, same in found.items():
+        for other, same in configurations.items():
             if dataclasses.replace(same, folder=config.folder) == config:
                 raise UserError(f"members {other} and {name} are the same run; leave one of the values out")
-        found[name] = config
-    return found
+        configurations[name] = config
+    return configurations
 
 
 def _load(path: Path) -> Plan:
@@ -260,33 +260,33 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def differences(stored: Plan, wanted: Plan) -> list[str]:
-    """What another plan has changed; empty if the two are the same."""
+def differences(stored: Plan, requested: Plan) -> list[str]:
+    """Differences between two plans; empty if they are equal."""
     lines = []
-    if stored.base != wanted.base:
-        old, new = (" ".join(plan.base) or "nothing" for plan in (stored, wanted))
+    if stored.base != requested.base:
+        old, new = (" ".join(plan.base) or "nothing" for plan in (stored, requested))
         lines.append(f"after the -- stood {old}, now {new}")
-    if stored.seeds != wanted.seeds:
-        lines.append(f"seeds was {stored.seeds}, now {wanted.seeds}")
-    for text, one, other in (("no longer among", stored, wanted), ("new among", wanted, stored)):
+    if stored.seeds != requested.seeds:
+        lines.append(f"seeds was {stored.seeds}, now {requested.seeds}")
+    for text, one, other in (("no longer among", stored, requested), ("new among", requested, stored)):
         if names := [name for name, options in one.members.items() if other.members.get(name) != options]:
             lines.append(f"{text} the members: {_named(names)}")
     return lines
 
 
 def open_folder(plan: Plan, folder: Path) -> bool:
-    """Makes the folder of a sweep with its `sweep.json`, or goes on with one that holds the same plan.
+    """Creates the folder of a sweep with its `sweep.json`, or reopens one with the same plan.
 
     Returns:
-        Whether it was there.
+        Whether the folder existed.
 
     Raises:
-        ValueError: the folder holds another sweep, or something that is no sweep; or no run can be in it.
+        ValueError: the folder holds another sweep or other files, or its path cannot hold runs.
     """
     check_path(folder)
-    if found := re.search("%[jtaA]", str(folder.absolute())):
+    if placeholder := re.search("%[jtaA]", str(folder.absolute())):
         raise ValueError(
-            f"{folder} holds {found[0]}, which submitit replaces by the number of a job; choose another --folder"
+            f"{folder} holds {placeholder[0]}, which submitit replaces by the number of a job; choose another --folder"
         )
     files.own(folder, ("sweep.json", "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
     path = folder / "sweep.json"

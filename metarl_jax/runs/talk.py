@@ -1,4 +1,4 @@
-"""Lines on a console whose words are shown as they are: what a user named is neither markup nor an emoji's name."""
+"""Console output of plain text: user-chosen names are not interpreted as markup or emoji."""
 
 import contextlib
 import logging
@@ -11,18 +11,18 @@ from rich.text import Text
 
 
 def line(console: Console, text: str) -> None:
-    """A line, wrapped by the terminal alone, so that a path in it can be copied whole."""
+    """Prints a line without inserting line breaks, so that paths in it can be copied."""
     console.print(Text(text), soft_wrap=True)
 
 
 def note(console: Console, text: str) -> None:
-    """What the user should know."""
+    """Prints a note for the user."""
     console.print(Text.assemble(("note:", "yellow"), f" {text}"), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def noted(console: Callable[[], Console]) -> Iterator[None]:
-    """Within it, what the library's logger says is a note on a new console."""
+    """Inside the context, messages of the library's logger are printed as notes on a new console."""
 
     class Notes(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -39,10 +39,10 @@ def noted(console: Callable[[], Console]) -> Iterator[None]:
 
 
 def file(console: Console, path: Path, meaning: str) -> None:
-    """A file that was written, and what is in it."""
+    """Prints the path of a written file and a description."""
     console.print(Text.assemble(f"  {path}  ", (meaning, "dim")), soft_wrap=True)
 
 
 def status(console: Console, text: str) -> Status:
-    """What goes on, shown on a terminal while the context that this returns is open."""
+    """Context manager that shows the current activity on a terminal."""
     return console.status(Text(text))

@@ -1,4 +1,4 @@
-"""Tasks in words and as pictures: how each leaf of a task is shown follows from its name and shape."""
+"""Descriptions and plots of tasks; the name and shape of a leaf determine how it is shown."""
 
 import math
 from pathlib import Path
@@ -18,15 +18,15 @@ from metarl_jax.runs.replay import Episode
 from metarl_jax.types import PyTree
 
 UNITS = {"target": " m/s"}
-"""units of the leaves of the task structs in `metarl_jax.envs`"""
+"""units of leaves of the task structs in `metarl_jax.envs`"""
 MOST_NUMBERS = 6
-"""of a task, in a title"""
+"""maximum number of a task's numbers in a title"""
 
 
 def leaves(task: PyTree) -> dict[str, np.ndarray]:
-    """The arrays of a task, or of a batch of tasks, by name: that of the field or key, dots between nested ones."""
-    named = jax.tree_util.tree_leaves_with_path(task)
-    return {_name(path): np.asarray(leaf) for path, leaf in named}
+    """The arrays of a task, or of a batch of tasks, by name: fields or keys, joined by dots."""
+    with_paths = jax.tree_util.tree_leaves_with_path(task)
+    return {_name(path): np.asarray(leaf) for path, leaf in with_paths}
 
 
 def _name(path: tuple[Any, ...]) -> str:
@@ -35,17 +35,17 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def describe(task: PyTree) -> str:
-    """One task in a few words, such as "target 1.30 m/s", "goal (0.12, −0.05)" or "mass × 0.4 to 2.7"."""
-    words, left = [], MOST_NUMBERS
+    """Short description of one task, such as "target 1.30 m/s", "goal (0.12, −0.05)" or "mass × 0.4 to 2.7"."""
+    words, remaining = [], MOST_NUMBERS
     for name, value in leaves(task).items():
         if isinstance(task, DynamicsTask):
             low, high = value.min(), value.max()
             words.append(f"{name.partition('.')[2]} × {low:.2g}" + (f" to {high:.2g}" if high > low else ""))
             continue
-        if value.size > left:
+        if value.size > remaining:
             words.append(f"{name} {list(value.shape)}")
             continue
-        left -= value.size
+        remaining -= value.size
         if name == "direction" and value.ndim == 0:
             words.append(f"direction {'forwards' if value > 0 else 'backwards'} ({value:+.0f})".replace("-", "−"))
             continue
@@ -56,19 +56,19 @@ def describe(task: PyTree) -> str:
 
 @styled
 def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
-    """Draws sampled tasks, one panel per leaf.
+    """Plots sampled tasks, one panel per leaf.
 
-    A goal in the plane is a dot, a direction a bar or a dot on the circle, a bandit a row of a heat map, an MDP (only
-    the first of them) its mean rewards, anything else a histogram: of targets on a linear axis, of other
-    numbers on a logarithmic one if all are positive and range over more than a factor of 3.
+    A goal in the plane is a dot, a direction a bar or a dot on the circle, a bandit a row of a heat map. MDPs are shown
+    by the mean rewards of the first. Other leaves are shown as a histogram, which has a logarithmic axis if the numbers
+    are not targets, are positive and range over more than a factor of 3.
 
     Args:
         tasks: a batch, leaves [B, ...].
-        path: of the picture.
+        path: path of the plot.
         title: family, split and number of tasks.
     """
     shown = leaves(tasks)
-    if "mean_reward" in shown:  # transition probabilities say little to the eye
+    if "mean_reward" in shown:  # transition probabilities are hard to read in a plot
         shown.pop("transition", None)
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
@@ -128,7 +128,7 @@ def _histogram(axes: Axes, name: str, values: np.ndarray) -> None:
     if logarithmic:
         axes.set_xscale("log")
         ticks = [tick for tick in (0.1, 0.2, 0.3, 0.5, 1, 2, 3, 5, 10) if low <= tick <= high]
-        if len(ticks) > 2:  # less than two decades, of which the axis would name one number
+        if len(ticks) > 2:  # for less than two decades, the default axis has only one label
             axes.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
             axes.set_xticks([], minor=True)
         axes.xaxis.set_major_formatter("{x:g}")
@@ -148,14 +148,14 @@ def draw_paths(
     title: str,
     labels: tuple[str, str],
 ) -> None:
-    """Draws the paths of a point in the plane: a column per task, before adaptation above, after it below.
+    """Plots the paths of a point in the plane: one column per task, before adaptation above, after it below.
 
     Args:
         tasks: title and goal [2] of each task.
-        episodes: of each task, before and after; `look` is the position [N, T+1, 2], the other leaves [N, T].
-        path: of the picture.
-        title: task, algorithm.
-        labels: of the rows.
+        episodes: episodes of each task before and after; `look` is the position [N, T+1, 2], other leaves are [N, T].
+        path: path of the plot.
+        title: task and algorithm.
+        labels: labels of the rows.
     """
     figure = Figure(figsize=(1.0 + 2.9 * len(tasks), 6.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""The path of a θ that holds hyperparameters, over training."""
+"""Plot of meta-learned hyperparameters over training."""
 
 from pathlib import Path
 
@@ -16,22 +16,22 @@ HYPERPARAMETERS = {
     "value_weight": "value weight",
     "learning_rate": "learning rate α",
 }
-"""Those of `metarl_jax.inner.HYPERPARAMETERS`, with their labels"""
+"""`metarl_jax.inner.HYPERPARAMETERS` with plot labels"""
 
 
 @styled
 def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -> bool:
-    """What θ meant over the meta-iterations, where it holds hyperparameters: one panel for each that moves.
+    """Plots the hyperparameters in θ against meta-iterations, one panel for each that changes.
 
-    Of several seeds each is faint, and their mean is bold.
+    With several seeds, each is faint, and their mean is bold.
 
     Args:
         metrics: columns of metrics.csv.
-        path: of the picture.
+        path: path of the plot.
         title: task and algorithm.
 
     Returns:
-        Whether there was something to draw: all of `HYPERPARAMETERS` are among the metrics, and one of them moves.
+        Whether a plot was written: all of `HYPERPARAMETERS` must be among the metrics, and at least one must change.
     """
     if not HYPERPARAMETERS.keys() <= metrics.keys():
         return False

@@ -1,4 +1,4 @@
-"""Two bodies side by side as a video: MP4 where ffmpeg is installed, else GIF. Drawn by Matplotlib, without OpenGL."""
+"""Videos of two bodies side by side: MP4 if ffmpeg is installed, else GIF. Drawn with Matplotlib, without OpenGL."""
 
 import os
 import shutil
@@ -20,14 +20,14 @@ from metarl_jax.runs.viewer import View, return_so_far
 
 MAX_FRAMES = 100
 STRIDE = 2
-"""steps per frame, at least"""
+"""minimum number of steps per frame"""
 SIZE = (8.0, 4.0)
-"""inches, at 80 pixels each: even numbers of pixels, which MP4 wants"""
+"""inches, at 80 pixels each; MP4 requires even numbers of pixels"""
 _DISC = np.exp(1j * np.linspace(0, 2 * np.pi, 28, endpoint=False)).view(float).reshape(-1, 2)
 
 
 def moments(steps: int) -> range:
-    """The moments that are drawn, of 0 … `steps`."""
+    """The time steps to draw, from 0 … `steps`."""
     return range(0, steps + 1, max(STRIDE, -(-(steps + 1) // MAX_FRAMES)))
 
 
@@ -50,14 +50,14 @@ def hull(points: np.ndarray) -> np.ndarray:
 
 
 def silhouette(camera: Camera, points: np.ndarray, radius: float, center: np.ndarray) -> tuple[np.ndarray, float]:
-    """Outline [corners, 2] on the picture of balls around points [P, 3], and their mean depth."""
+    """Projected outline [corners, 2] of balls around points [P, 3], and their mean depth."""
     places, depth = camera.project(points, center)
     discs = places[:, None] + (scene.FOCAL * radius / depth)[:, None, None] * _DISC
     return hull(discs.reshape(-1, 2) if radius else places), float(depth.mean())
 
 
 class _Panel:
-    """One body on the ground, in axes whose half height is 1."""
+    """One body on the ground; half the height of the axes is 1."""
 
     def __init__(self, axes: Axes, view: View, index: int, camera: Camera):
         self.view, self.camera, self.frame = view, camera, view.frame
@@ -98,12 +98,12 @@ class _Panel:
         bodies.set_facecolor([tuple(color) for *_, color in parts])
         bodies.set_edgecolor([tuple(0.45 * color) for *_, color in parts])
         bodies.set_linewidth(0.8)
-        over = moment >= self.steps < len(self.returns) - 1
-        self.ended.set_text(f"ended after {self.steps} steps" if over else "")
+        ended = moment >= self.steps < len(self.returns) - 1
+        self.ended.set_text(f"ended after {self.steps} steps" if ended else "")
         self.text.set_text(f"return so far {self.returns[moment]:.2f}".replace("-", "−"))
 
     def _tiles(self, center: np.ndarray, floor: float) -> list[np.ndarray]:
-        """Every other tile of the ground, those behind the camera left out."""
+        """Alternate tiles of the ground, without those behind the camera."""
         step, reach = scene.grid_step(self.frame.scale), 5 * self.frame.scale
         count, (i0, j0) = int(np.ceil(reach / step)), np.floor(center[:2] / step).astype(int)
         i, j = np.meshgrid(np.arange(i0 - count, i0 + count), np.arange(j0 - count, j0 + count))
@@ -128,7 +128,7 @@ class _Panel:
 
 
 def frames(view: View) -> Iterator[np.ndarray]:
-    """Pictures [height, width, 3] uint8 of the moments that `moments` names."""
+    """Pictures [height, width, 3] uint8 of the time steps in `moments`."""
     figure = Figure(figsize=SIZE, dpi=80)
     canvas = FigureCanvasAgg(figure)
     figure.subplots_adjust(left=0.01, right=0.99, bottom=0.02, top=0.86, wspace=0.03)
@@ -146,11 +146,11 @@ def frames(view: View) -> Iterator[np.ndarray]:
 
 @styled
 def write_video(view: View, path: Path) -> Path:
-    """Writes a video that plays at the speed of the simulation.
+    """Writes a video in real time.
 
     Args:
-        view: what to draw.
-        path: without suffix: ``.mp4`` or ``.gif`` is added.
+        view: the two episodes.
+        path: path without suffix; ``.mp4`` or ``.gif`` is added.
 
     Returns:
         The file.
@@ -167,17 +167,17 @@ def write_video(view: View, path: Path) -> Path:
     form = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{pictures.shape[2]}x{pictures.shape[1]}"]
     command = [ffmpeg, "-y", "-loglevel", "error", *form, "-r", f"{1 / seconds:.6f}", "-i", "-", "-pix_fmt", "yuv420p"]
     with files.whole(path, "xb") as file:
-        # What stands before a colon ffmpeg takes for a protocol, and the format it would take from the file's name.
+        # `file:` keeps ffmpeg from reading text before a colon as a protocol; the format is not in the temporary name.
         target = ["-f", "mp4", f"file:{os.path.abspath(file.name)}"]
-        done = subprocess.run([*command, *target], input=pictures.tobytes(), capture_output=True, check=False)
-        if done.returncode:
-            raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+        ffmpeg_run = subprocess.run([*command, *target], input=pictures.tobytes(), capture_output=True, check=False)
+        if ffmpeg_run.returncode:
+            raise OSError(f"ffmpeg could not write {path}: {ffmpeg_run.stderr.decode(errors='replace').strip()[-200:]}")
     return path
 
 
 def _write_gif(view: View, path: Path, seconds: float) -> Path:
     pictures = [Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE) for picture in frames(view)]
-    # GIF counts hundredths of a second, and browsers slow down what is faster than two of them.
+    # GIF durations are in 1/100 s, and browsers slow down frames shorter than 2/100 s.
     duration = max(20, round(1000 * seconds))
     with files.whole(path, "xb") as file:
         pictures[0].save(

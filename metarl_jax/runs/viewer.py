@@ -1,4 +1,4 @@
-"""One HTML page that shows two bodies side by side; it needs nothing but itself, so it opens offline."""
+"""A self-contained HTML page that shows two bodies side by side; it works offline."""
 
 import html
 import json
@@ -16,32 +16,32 @@ LABELS = ("before adaptation", "after adaptation")
 
 
 class View(NamedTuple):
-    """One task and two episodes in it, before and after adaptation. Their `look` is Brax's Transform of the links."""
+    """Two episodes of one task, before and after adaptation. Their `look` is Brax's Transform of the links."""
 
     title: str
     shapes: list[Shape]
     floor: float | None
     """height of the ground, metres"""
     dt: float
-    """seconds between two moments"""
+    """seconds per step"""
     episodes: tuple[Episode, Episode]
     labels: tuple[str, str] = LABELS
     goal: tuple[float, float] | None = None
-    """a place on the ground to mark, metres"""
+    """goal position on the ground, metres"""
     heading: tuple[float, float] | None = None
-    """a direction along the ground to mark"""
+    """goal direction along the ground"""
     speed: bool = False
-    """whether the mean speed along x is of interest"""
+    """whether to show the mean speed along x"""
 
     @property
     def frame(self) -> Frame:
-        """One for both."""
+        """Frame shared by both episodes."""
         links = self.episodes[0].look
         return scene.frame(self.shapes, np.asarray(links.pos[0]), np.asarray(links.rot[0]))
 
     @property
     def camera(self) -> Camera:
-        """One for both."""
+        """Camera shared by both episodes."""
         position, rotation = (
             np.concatenate([np.asarray(getattr(episode.look, name)) for episode in self.episodes])
             for name in ("pos", "rot")
@@ -50,7 +50,7 @@ class View(NamedTuple):
 
 
 def return_so_far(episode: Episode) -> np.ndarray:
-    """[T+1] sum of the rewards of the steps taken so far."""
+    """[T+1] cumulative reward."""
     return np.concatenate([[0.0], np.cumsum(np.asarray(episode.reward, np.float64))])
 
 
@@ -69,7 +69,7 @@ def _episode(episode: Episode, label: str) -> dict[str, Any]:
 
 
 def data(title: str, views: list[View]) -> dict[str, Any]:
-    """What the page's script reads: lengths in metres, `links` are [T+1][links][x y z, w x y z]."""
+    """Data for the page's script: lengths in metres; `links` are [T+1][links][x y z, w x y z]."""
     return {
         "title": title,
         "focal": scene.FOCAL,
@@ -93,15 +93,15 @@ def data(title: str, views: list[View]) -> dict[str, Any]:
 
 
 def page(title: str, views: list[View]) -> str:
-    """The page's HTML. ``#task=2&t=0.5`` behind its address shows one moment: that view, half a second in, paused.
+    """The page's HTML. The fragment ``#task=2&t=0.5`` in its address shows that view at 0.5 s, paused.
 
     Raises:
-        ValueError: a number is not finite, so that there is no picture of it.
+        ValueError: a number is not finite.
     """
     try:
         text = json.dumps(data(title, views), allow_nan=False, separators=(",", ":"))
     except ValueError as error:
         raise ValueError("an episode holds a position or reward that is NaN or infinite; it cannot be drawn") from error
-    # Neither "</script>" nor "<!--" in a title may end the script or hide its end.
+    # Escapes "</script>" and "<!--" in titles, which would end the script or hide its end.
     page = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", html.escape(title), 1)
     return page.replace("DATA", text.replace("<", "\\u003c"), 1)

@@ -1,11 +1,11 @@
-"""Trained θ that come with the package, each from a run whose command, curve and evaluation come with it.
+"""Trained parameters θ shipped with the package, each with the command, learning curve and evaluation of its run.
 
 >>> mrl.zoo.names()
 >>> run = mrl.zoo.load("point-nav/maml-trpo")
 
-A folder of the zoo holds config.json, which says how θ was trained; theta.npz, its arrays by path; evaluation.json, as
-`experiments/evaluate.py` writes it; metrics.csv, the training; and about.json: the command, date, hardware, licence,
-and a digest of θ. `python -m metarl_jax.zoo add RUN NAME` makes one of a run.
+A folder of the zoo holds config.json, the configuration of the training; theta.npz, the arrays of θ by path;
+evaluation.json, as written by `experiments/evaluate.py`; metrics.csv, the training metrics; and about.json, with the
+command, date, hardware, licence, and a digest of θ. `python -m metarl_jax.zoo add RUN NAME` creates one from a run.
 """
 
 from metarl_jax.zoo.store import about, evaluation, load, names, unpack

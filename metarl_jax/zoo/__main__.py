@@ -15,5 +15,5 @@ if __name__ == "__main__":
     parser.add_argument("name")
     parser.add_argument("--command", required=True)
     parser.add_argument("--hardware", required=True)
-    given = parser.parse_args()
-    print(add(given.run, given.name, given.command, given.hardware))
+    arguments = parser.parse_args()
+    print(add(arguments.run, arguments.name, arguments.command, arguments.hardware))

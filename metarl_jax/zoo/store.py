@@ -1,4 +1,4 @@
-"""The zoo's folders: what is in them, how a run becomes one, and how one becomes a run again."""
+"""The zoo's folders: reading them, creating one from a run, and unpacking one into a run folder."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ LICENCE = "that of metarl_jax"
 
 
 def names() -> tuple[str, ...]:
-    """What there is, as TASK/ALGORITHM, or TASK/ALGORITHM-VARIANT."""
+    """Names of the entries, as TASK/ALGORITHM or TASK/ALGORITHM-VARIANT."""
     return tuple(sorted(str(path.parent.relative_to(ROOT)) for path in ROOT.glob("*/*/about.json")))
 
 
@@ -34,7 +34,7 @@ def _folder(name: str) -> Path:
 
 
 def about(name: str) -> dict[str, Any]:
-    """Where θ comes from: `command`, `date`, `hardware`, `seed`, `iteration`, `licence`, `sha256`.
+    """Origin of an entry's θ: `command`, `date`, `hardware`, `seed`, `iteration`, `licence`, `sha256`.
 
     Raises:
         ValueError: there is no such name.
@@ -43,7 +43,7 @@ def about(name: str) -> dict[str, Any]:
 
 
 def evaluation(name: str) -> dict[str, Any]:
-    """What `experiments/evaluate.py` found of it, as in evaluation.json.
+    """Evaluation of an entry: the content of its evaluation.json.
 
     Raises:
         ValueError: there is no such name.
@@ -57,11 +57,11 @@ def _config(name: str) -> TrainConfig:
 
 
 def load(name: str, split: str = "test") -> Loaded:
-    """Environment, algorithm, θ and configuration, as `metarl_jax.load` gives them of a run folder.
+    """Environment, algorithm, θ and configuration of an entry, as `metarl_jax.load` returns them for a run folder.
 
     Args:
         name: one of `names()`.
-        split: whose tasks the environment draws: "train", "test" or "ood".
+        split: the tasks that the environment draws: "train", "test" or "ood".
 
     Raises:
         ValueError: there is no such name, or the file of θ is damaged.
@@ -87,19 +87,19 @@ def _theta(name: str, like: PyTree) -> PyTree:
 
 
 def unpack(name: str, folder: Path) -> Path:
-    """A run folder with this θ as its checkpoint, which every script takes: evaluate, render, train --resume.
+    """Creates a run folder with this θ as its checkpoint, for use with all scripts: evaluate, render, train --resume.
 
-    The optimiser's state is that of a start.
+    The optimizer's state is the initial one.
 
     Args:
         name: one of `names()`.
-        folder: to be made, whole or not at all; one that holds this θ stays as it is.
+        folder: created atomically; an existing folder that holds this θ is left unchanged.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: there is no such name, or the folder is there and holds something else.
+        ValueError: there is no such name, or the folder exists and holds something else.
     """
     from metarl_jax.runs.checkpoints import Checkpoints
     from metarl_jax.runs.states import initial_state
@@ -113,47 +113,47 @@ def unpack(name: str, folder: Path) -> Path:
     start = initial_state(configs.Built(loaded.env, loaded.algorithm), loaded.config)
     iteration = jax.numpy.full_like(start.iteration, loaded.iteration)
     state = dataclasses.replace(start, params=loaded.params, iteration=iteration)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as kept:
-        making = Path(kept) / "run"
-        making.mkdir()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        new = Path(temporary) / "run"
+        new.mkdir()
         config = dataclasses.replace(loaded.config, folder=str(folder))
-        checkpoints = Checkpoints(making, config, state, write=True)
+        checkpoints = Checkpoints(new, config, state, write=True)
         try:
             checkpoints.save(state)
         finally:
             checkpoints.close()
-        (making / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
-        write_config(config, making)
-        making.rename(folder)
+        (new / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
+        write_config(config, new)
+        new.rename(folder)
     return folder
 
 
 def _holds(folder: Path, loaded: Loaded) -> bool:
-    """Whether the newest checkpoint of a folder is that of an entry."""
+    """Whether the newest checkpoint of a folder is the loaded entry."""
     try:
-        held = load_run(folder)
+        run = load_run(folder)
     except ValueError:
         return False
-    leaves = (by_path(params) for params in (held.params, loaded.params))
-    arrays = [{path: np.asarray(leaf) for path, leaf in of_one.items()} for of_one in leaves]
-    return held.iteration == loaded.iteration and digest(arrays[0]) == digest(arrays[1])
+    leaves = (by_path(params) for params in (run.params, loaded.params))
+    arrays = [{path: np.asarray(leaf) for path, leaf in one.items()} for one in leaves]
+    return run.iteration == loaded.iteration and digest(arrays[0]) == digest(arrays[1])
 
 
 def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) -> Path:
-    """Makes a folder of the zoo from an evaluated run; of a run of several seeds it takes the first.
+    """Creates a folder of the zoo from an evaluated run, using the first seed.
 
     Args:
-        run: its folder.
-        name: as in `names()`.
-        command: by which it was trained.
-        hardware: on which.
-        root: of the zoo.
+        run: folder of the run.
+        name: name of the entry, as in `names()`.
+        command: the command of the training.
+        hardware: the hardware of the training.
+        root: folder of the zoo.
 
     Returns:
         The new folder.
 
     Raises:
-        ValueError: the run has no evaluation.json of its newest checkpoint.
+        ValueError: the run has no evaluation of its newest checkpoint.
     """
     loaded = load_run(run)
     if not (run / "evaluation.json").exists():
@@ -161,7 +161,7 @@ def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) ->
     report = json.loads((run / "evaluation.json").read_text())
     if report["iteration"] != loaded.iteration:
         raise ValueError(f"{run} was evaluated at iteration {report['iteration']}, not {loaded.iteration}")
-    if loaded.config.seeds > 1:  # the rows of the first seed; those of random initialisation are the same for all
+    if loaded.config.seeds > 1:  # rows of the first seed; those of random initialisation are equal for all seeds
         report["rows"]["adapted"] = report.pop("per_seed")[0]["rows"]["adapted"]
         report["training_seeds"] = report["training_seeds"][:1]
     folder = root / name

@@ -1,4 +1,4 @@
-"""Environments of other JAX suites as `TaskEnv`. Importing this package imports none of them; using one does.
+"""Adapters that turn environments of other JAX suites into `TaskEnv`s. A suite is imported only when it is used.
 
 >>> env = from_gymnax("Pendulum-v1", lambda key, params: params.replace(g=15 * jax.random.uniform(key)))
 """

@@ -1,4 +1,4 @@
-"""What the suites have in common: optional libraries, users' functions, steps that change the dtypes of a reset."""
+"""Code shared by the suites: optional imports, checks of users' functions, and consistent dtypes of states."""
 
 import importlib
 import inspect
@@ -16,10 +16,10 @@ from metarl_jax.types import Key, PyTree, strongly_typed
 
 
 def load(library: str, extra: str) -> Any:
-    """An optional library, imported when it is needed.
+    """Imports an optional library.
 
     Raises:
-        ImportError: it cannot be imported; the line names the extra that brings it.
+        ImportError: it cannot be imported; the message names the extra that installs it.
     """
     try:
         return importlib.import_module(library)
@@ -29,13 +29,13 @@ def load(library: str, extra: str) -> Any:
 
 
 def function(name: str, value: Any, *arguments: str) -> Any:
-    """`value` if it can be called with these positional arguments, else a ValueError."""
+    """Returns `value` if it can be called with these positional arguments, else raises a ValueError."""
     call = f"{name}({', '.join(arguments)})"
     if not callable(value):
         raise ValueError(f"{name} is {value!r}; it must be a function, called as {call}")
     try:
         signature = inspect.signature(value)
-    except ValueError:  # some built-in functions have none
+    except ValueError:  # some built-in functions have no signature
         return value
     try:
         signature.bind(*arguments)
@@ -45,7 +45,7 @@ def function(name: str, value: Any, *arguments: str) -> Any:
 
 
 def sampler(name: str, sample: Callable[[Key], PyTree]) -> Callable[[Key], PyTree]:
-    """`sample` with strongly typed arrays for leaves; `name` is what errors call it."""
+    """`sample` with strongly typed arrays as leaves; error messages call it `name`."""
 
     def typed(key):
         task = sample(key)
@@ -58,15 +58,15 @@ def sampler(name: str, sample: Callable[[Key], PyTree]) -> Callable[[Key], PyTre
 
 
 def scalar(name: str, value: Any) -> Any:
-    """`value` if it is one number, else a ValueError."""
+    """Returns `value` if it is a scalar, else raises a ValueError."""
     if value is None or jnp.shape(value) != ():
-        found = "None" if value is None else f"an array of shape {jnp.shape(value)}"
-        raise ValueError(f"{name} is {found}; it must be a scalar")
+        description = "None" if value is None else f"an array of shape {jnp.shape(value)}"
+        raise ValueError(f"{name} is {description}; it must be a scalar")
     return value
 
 
 def flat(name: str, observation: PyTree) -> jax.Array:
-    """All numbers of an observation in one float vector; a tree's leaves one after the other, in JAX's order."""
+    """An observation flattened into one float vector; the leaves of a tree are in JAX's order."""
     leaves = jax.tree.leaves(observation)
     if not leaves:
         raise ValueError(f"{name}: the observation is {observation!r}; it must hold at least one array")
@@ -74,7 +74,7 @@ def flat(name: str, observation: PyTree) -> jax.Array:
 
 
 def moment(name: str, observation: PyTree, reward: Any, terminated: Any, truncated: Any, internal: PyTree) -> State:
-    """One `State`, in float and bool; `internal` as it is."""
+    """A `State` with float and bool fields; `internal` is unchanged."""
     return State(
         observation=flat(name, observation),
         reward=jnp.asarray(scalar(f"{name}: reward", reward), float),
@@ -94,18 +94,18 @@ def assemble(
     discrete: bool,
     horizon: int,
 ) -> TaskEnv:
-    """A `TaskEnv` whose states have one type, whatever mixture of int, float and weak types a suite returns.
+    """A `TaskEnv` whose states always have the same dtypes, even if the suite mixes int, float and weak types.
 
-    Nothing runs here: shapes and types are found by abstract evaluation, which also shows what is wrong with a user's
-    functions. Both functions are jitted, so stepping by hand compiles once; inside a larger program they are inlined.
+    Shapes and dtypes come from abstract evaluation, which also detects errors in the user's functions. `reset` and
+    `step` are jitted, so outside a jitted program they compile only once; inside a larger program they are inlined.
 
     Args:
-        name: of the environment.
+        name: name of the environment.
         sample_task: ``key → task``.
         reset: ``(key, task) → State``.
         step: ``(task, state, action) → State``.
-        action_size: components of an action, or discrete actions.
-        discrete: which of the two.
+        action_size: number of action components, or of discrete actions.
+        discrete: whether actions are discrete.
         horizon: steps per episode.
 
     Raises:
@@ -128,10 +128,11 @@ def assemble(
     )
 
 
-def _joint(name: str, following: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
-    """The least types that hold both `start` and what follows it, as a tree of shapes and dtypes.
+def _joint(name: str, next_state: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:
+    """The smallest common dtypes of `start` and all later states, as a tree of shapes and dtypes.
 
-    Casting a step's result to the types of the reset would cut numbers where a reset says 0 and a step 0.5.
+    Casting a step's result to the dtypes of the reset would truncate values, for example if a reset returns 0 and a
+    step 0.5.
     """
 
     def promoted(path, old, new):
@@ -143,7 +144,7 @@ def _joint(name: str, following: Callable[[PyTree], PyTree], start: PyTree) -> P
 
     types = jax.tree_util.tree_map_with_path(promoted, start, start)
     while True:
-        after = following(types)
+        after = next_state(types)
         if jax.tree.structure(types) != jax.tree.structure(after):
             raise ValueError(f"{name}: reset and step return states of different structure")
         wider = jax.tree_util.tree_map_with_path(promoted, types, after)

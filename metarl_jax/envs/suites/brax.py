@@ -26,25 +26,24 @@ def from_brax(
 ) -> TaskEnv:
     """A Brax environment whose task acts through its reward, its model, or both.
 
-    `previous` and `next` are Brax's `State`s around one step, and `State.internal` is the present one. `done` means
-    terminated: Brax's time limits are wrappers, and none is used.
+    `previous` and `next` are Brax's `State`s before and after a step, and `State.internal` is the current one. `done`
+    means terminated: Brax implements time limits as wrappers, which are not used.
 
     Args:
         env: a `brax.envs.Env` without wrappers, or its registered name.
         sample_task: ``key → task``, any pytree of arrays.
-        reward: ``(task, previous, action, next) → scalar``, with the action that the environment got; the environment's
-            own if None.
-        system: ``(task, System) → System`` with other numbers in it, for resets and steps; one compiled program runs
-            all tasks. Physics on spring and positional read `system.link.inertia`, on mjx `system.body_mass`.
-        observe: ``State → array`` (any shape; flattened), what the policy sees; `State.obs` if None.
-        action_limit: actions are clipped to ± this; None: not clipped. Brax's own environments take ±1.
-        horizon: steps per episode; 1000 is what `brax.envs.create` sets.
-        backend: for a name only: "spring" (default), "generalized", "positional" or "mjx".
-        name: of the environment; "brax:" and its name or class if None.
+        reward: ``(task, previous, action, next) → scalar``, where `action` is clipped; None: the environment's reward.
+        system: ``(task, System) → System`` with changed values, for resets and steps; one compiled program runs all
+            tasks. The physics of spring and positional reads `system.link.inertia`, that of mjx `system.body_mass`.
+        observe: ``State → array`` (any shape; flattened), the policy's input; None: `State.obs`.
+        action_limit: actions are clipped to ± this; None: not clipped. Brax's environments expect ±1.
+        horizon: steps per episode; 1000 as in `brax.envs.create`.
+        backend: only if `env` is a name: "spring" (default), "generalized", "positional" or "mjx".
+        name: name of the environment; None: "brax:" followed by its name or class.
 
     Raises:
-        ValueError: `env` is no Brax environment, is wrapped or has no such name, neither reward nor system is given, or
-            another argument does not fit.
+        ValueError: `env` is not a Brax environment, is wrapped, or its name is unknown; neither `reward` nor `system`
+            is given; or another argument is invalid.
     """
     label = f"brax:{env if isinstance(env, str) else type(env).__name__}"
     with quiet():

@@ -1,4 +1,4 @@
-"""gymnax (Lange 2022, github.com/RobertTLange/gymnax) from 1.0 on: a task is the environment's parameters."""
+"""gymnax ≥ 1.0 (Lange 2022, github.com/RobertTLange/gymnax): a task is the environment's parameters."""
 
 import math
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from metarl_jax.types import Key, PyTree
 
 
 class Hidden(NamedTuple):
-    """`State.internal` of an environment of gymnax."""
+    """`State.internal` of a gymnax environment."""
 
     state: PyTree
-    """gymnax's own"""
+    """gymnax's state"""
     key: Key
-    """what the next step's key is drawn from"""
+    """split to obtain the next step's key"""
 
 
 def from_gymnax(
@@ -32,21 +32,21 @@ def from_gymnax(
 ) -> TaskEnv:
     """A gymnax environment (gymnax ≥ 1.0) whose task is its `EnvParams`.
 
-    Episodes are gymnax's `reset_env` and `step_env`, which do not reset by themselves. An observation of any shape or
-    tree is flattened into one float vector. Actions are clipped to the task's action space; those of a `Box` are
-    vectors here and get the box's shape. `max_steps_in_episode` truncates where it lies below the horizon; a limit at
-    or beyond the horizon never does, since reaching the horizon is neither termination nor truncation.
+    Episodes use gymnax's `reset_env` and `step_env`, which do not reset automatically. An observation of any shape or
+    tree is flattened into one float vector. Actions are clipped to the task's action space; for a `Box` they are
+    vectors, reshaped to the box's shape. `max_steps_in_episode` truncates only if it is less than the horizon:
+    reaching the horizon is neither termination nor truncation.
 
     Args:
         env: the environment, such as ``gymnax.make("CartPole-v1")[0]``, or its registered name.
         sample_params: ``(key, default_params) → params``, such as ``default_params.replace(gravity=...)``.
-        horizon: steps per episode; the `max_steps_in_episode` of the default parameters if None.
-        name: of the environment; "gymnax:" and its own name if None.
+        horizon: steps per episode; None: `max_steps_in_episode` of the default parameters.
+        name: name of the environment; None: "gymnax:" followed by gymnax's name.
 
     Raises:
         ImportError: gymnax is missing, or older than 1.0.
-        ValueError: `env` is no gymnax environment or has no such name, its actions are neither discrete nor a `Box`,
-            `sample_params` does not fit, or the horizon is no positive integer.
+        ValueError: `env` is not a gymnax environment or its name is unknown, its actions are neither discrete nor a
+            `Box`, `sample_params` is invalid, or the horizon is not a positive integer.
     """
     gymnax = assembly.load("gymnax", "gymnax")
     base = gymnax.environments.environment.Environment
@@ -85,14 +85,14 @@ def from_gymnax(
     def step(task, before: State, action):
         key, step_key = jax.random.split(before.internal.key)
         observation, state, reward, terminated, _ = env.step_env(
-            step_key, before.internal.state, legal(action, task), task
+            step_key, before.internal.state, clip_action(action, task), task
         )
         limit = task.max_steps_in_episode
         unlimited = task.replace(max_steps_in_episode=jnp.where(limit < steps, limit, jnp.inf))
         truncated = env.is_truncated(state, unlimited)
         return assembly.moment(name, observation, reward, terminated, truncated, Hidden(state, key))
 
-    legal, action_size, discrete = _actions(name, env, gymnax.environments.spaces)
+    clip_action, action_size, discrete = _actions(name, env, gymnax.environments.spaces)
     return assembly.assemble(
         name=name,
         sample_task=assembly.sampler("sample_params", sample),
@@ -105,7 +105,7 @@ def from_gymnax(
 
 
 def _actions(name: str, env: Any, spaces: Any) -> tuple[Callable[[jax.Array, Any], jax.Array], int, bool]:
-    """``(action, params) → action`` as the environment takes it; how many numbers or choices; whether discrete."""
+    """``(action, params) → action`` for the environment, number of components or of choices, and whether discrete."""
     space = env.action_space(env.default_params)
     if isinstance(space, spaces.Discrete):
         return lambda action, params: jnp.clip(action, 0, space.n - 1), int(space.n), True
@@ -113,7 +113,7 @@ def _actions(name: str, env: Any, spaces: Any) -> tuple[Callable[[jax.Array, Any
         raise ValueError(f"the action space of {name!r} is {space!r}; it must be a Discrete or a Box")
 
     def boxed(action, params):
-        box = env.action_space(params)  # its bounds may be part of the task
+        box = env.action_space(params)  # its bounds may depend on the task
         return jnp.clip(action.reshape(space.shape), box.low, box.high)
 
     return boxed, math.prod(space.shape), False

@@ -1,4 +1,4 @@
-"""Brax and MuJoCo Playground alike: ``reset(rng)`` and ``step(state, action)`` around a model that the object holds."""
+"""Shared adapter for Brax and MuJoCo Playground: ``reset(rng)``, ``step(state, action)`` and a model attribute."""
 
 import copy
 import types
@@ -16,14 +16,14 @@ from metarl_jax.types import Key, PyTree
 
 
 def with_model(env: Any, field: str, model: PyTree) -> Any:
-    """A copy of an environment that holds another model; the original is not touched, so no tracer stays in it.
+    """A copy of an environment with another model; the original is unchanged, so no tracer leaks into it.
 
-    Some environments choose a method in their constructor and keep it, bound to themselves; the copy gets its own.
+    Bound methods stored as attributes (some constructors choose one) are rebound to the copy.
     """
     changed = copy.copy(env)
-    for name, held in vars(env).items():
-        if isinstance(held, types.MethodType) and held.__self__ is env:
-            setattr(changed, name, types.MethodType(held.__func__, changed))
+    for name, value in vars(env).items():
+        if isinstance(value, types.MethodType) and value.__self__ is env:
+            setattr(changed, name, types.MethodType(value.__func__, changed))
     setattr(changed, field, model)
     return changed
 
@@ -40,10 +40,10 @@ def task_env(
     horizon: int,
     name: str,
 ) -> TaskEnv:
-    """A `TaskEnv` of one environment object, whose model is its attribute `field`; see `from_brax` for the rest.
+    """A `TaskEnv` from an environment object with its model in the attribute `field`; see `from_brax` for the rest.
 
     Raises:
-        ValueError: an argument does not fit; the line says which and why.
+        ValueError: an argument is invalid.
     """
     if getattr(env, "unwrapped", env) is not env:
         raise ValueError(f"env is the wrapper {type(env).__name__}; hand in the environment itself, env.unwrapped")
@@ -74,7 +74,7 @@ def task_env(
             )
         return with_model(env, field, changed)
 
-    def seen(state):
+    def observed(state):
         if observe is not None:
             return observe(state)
         if isinstance(state.obs, jax.Array):
@@ -83,16 +83,16 @@ def task_env(
         raise ValueError(f"{name}: the observation is a dictionary of {keys}; say with observe(state) what is seen")
 
     def reset(key, task):
-        state = of_task(task).reset(jax.random.key_data(key))  # the suites' code is written for raw keys
-        return assembly.moment(name, seen(state), 0.0, False, False, state)
+        state = of_task(task).reset(jax.random.key_data(key))  # the suites expect raw keys
+        return assembly.moment(name, observed(state), 0.0, False, False, state)
 
     def step(task, before: State, action):
         previous = before.internal
         action = action if limit is None else jnp.clip(action, -limit, limit)
-        # Some environments write into the dictionaries of the state they get, so they get a copy.
+        # Some environments modify the dictionaries of their input state, so they get a copy.
         state = of_task(task).step(jax.tree.map(lambda leaf: leaf, previous), action)
-        gained = state.reward if reward is None else reward(task, previous, action, state)
-        return assembly.moment(name, seen(state), gained, state.done, False, state)
+        new_reward = state.reward if reward is None else reward(task, previous, action, state)
+        return assembly.moment(name, observed(state), new_reward, state.done, False, state)
 
     return assembly.assemble(
         name=name,

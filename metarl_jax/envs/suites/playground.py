@@ -25,28 +25,27 @@ def from_playground(
 ) -> TaskEnv:
     """A MuJoCo Playground environment whose task acts through its reward, its model, or both.
 
-    `previous` and `next` are Playground's `State`s around one step, and `State.internal` is the present one. `done`
-    means terminated, and no wrapper is used. Names are those of the dm_control suite, loaded with MJX's own solver
-    (``impl="jax"``, where Playground's default is Warp). Environments of the other suites are handed in as objects;
-    loading those downloads their robots.
+    `previous` and `next` are Playground's `State`s before and after a step, and `State.internal` is the current one.
+    `done` means terminated, and wrappers are not used. Names refer to the dm_control suite, loaded with MJX's solver
+    (``impl="jax"``; Playground's default is Warp). Environments of the other suites must be passed as objects; loading
+    them downloads their robots.
 
     Args:
         env: an `mujoco_playground.MjxEnv` without wrappers, or a name such as "PointMass".
         sample_task: ``key → task``, any pytree of arrays.
-        reward: ``(task, previous, action, next) → scalar``, with the action that the environment got; the environment's
-            own if None.
-        system: ``(task, mjx.Model) → mjx.Model`` with other numbers in it, for resets and steps: domain randomisation.
-            One compiled program runs all tasks. What an environment computed from its model when it was made stays.
-        observe: ``State → array`` (any shape; flattened), what the policy sees; `State.obs` if None, which must then be
-            an array and no dictionary.
-        action_limit: actions are clipped to ± this; None: not clipped. Playground's own environments take ±1.
-        horizon: steps per episode; the `episode_length` of the environment's configuration if None.
-        name: of the environment; "playground:" and its name or class if None.
+        reward: ``(task, previous, action, next) → scalar``, where `action` is clipped; None: the environment's reward.
+        system: ``(task, mjx.Model) → mjx.Model`` with changed values, for resets and steps: domain randomisation. One
+            compiled program runs all tasks. Quantities that an environment precomputed from its model do not change.
+        observe: ``State → array`` (any shape; flattened), the policy's input; None: `State.obs`, which must then be an
+            array, not a dictionary.
+        action_limit: actions are clipped to ± this; None: not clipped. Playground's environments expect ±1.
+        horizon: steps per episode; None: `episode_length` of the environment's configuration.
+        name: name of the environment; None: "playground:" followed by its name or class.
 
     Raises:
         ImportError: MuJoCo Playground is missing.
-        ValueError: `env` is no Playground environment, is wrapped or has no such name, neither reward nor system is
-            given, or another argument does not fit.
+        ValueError: `env` is not a Playground environment, is wrapped, or its name is unknown; neither `reward` nor
+            `system` is given; or another argument is invalid.
     """
     label = f"playground:{env if isinstance(env, str) else type(env).__name__}"
     with quiet():
