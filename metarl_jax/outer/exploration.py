@@ -1,13 +1,17 @@
 """Credit of episodes for later stages' returns: data, which `metarl_jax.outer.credit` weighs their scores with."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metarl_jax.base import Trial
 from metarl_jax.inner.returns import as_at_start
+from metarl_jax.outer.meta_gradient import Parts, replay
 from metarl_jax.policies.likelihood import mean_of_counted
-from metarl_jax.types import Stage
+from metarl_jax.types import PyTree, Stage
 
 
 def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.Array:
@@ -82,10 +86,40 @@ def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.
     return jnp.where((usable & (examples > 0))[..., None], own[..., None] - expected, 0)
 
 
-def less_that_of_the_others(
-    values: Float[Array, "*batch N"], sound: Bool[Array, "*batch N"]
-) -> Float[Array, "*batch N"]:
+def minus_mean_of_others(values: Float[Array, "*batch N"], sound: Bool[Array, "*batch N"]) -> Float[Array, "*batch N"]:
     """x_n minus the mean of the other sound episodes' x; x_n where there are none, and 0 where n is not sound."""
     values = jnp.where(sound, values, 0)
     others = sound.sum(-1, keepdims=True) - 1
     return jnp.where(sound, values - (values.sum(-1, keepdims=True) - values) / jnp.maximum(others, 1), 0)
+
+
+def influence(parts: Parts, theta: PyTree, data: Stage) -> jax.Array:
+    """C_kn = −∂loss/∂w_kn less the mean of the other episodes' of its stage, at w = 1; leaves [B, S, N].
+
+    w_kn weighs the advantages of episode n of stage k in the inner step that learns from it, so its derivative is what
+    this episode changed of the later return, and of all else in the outer loss, where `exploration_credit` gives every
+    episode the whole return. What the other episodes made of it never enters, which takes away most of the noise. What
+    is left out is of second order: how the step's effect depends on two episodes at once. So the gradient is biased
+    where inner steps are long. With one episode there is no mean to subtract. A step without a derivative, as that of
+    `metarl_jax.inner.first_order`, has no influence at all.
+
+    Void episodes have no credit, and are no others. Data whose credit is 0 are expected.
+    """
+
+    def of_task(data):
+        def loss(weights):
+            weighed = dataclasses.replace(data, advantage=data.advantage * weights[..., None])
+            path = replay(parts, theta, weighed)
+            return parts.objective(parts.policy, dataclasses.replace(path, data=data))[0]
+
+        return -jax.grad(loss)(jnp.ones_like(data.credit))
+
+    found = jax.lax.stop_gradient(parts.memory.over_tasks(of_task, data))
+    return minus_mean_of_others(found, ~data.trajectory.void)
+
+
+CREDITS: dict[str, Callable[[Parts, PyTree, Stage], jax.Array]] = {
+    "return": lambda parts, theta, data: exploration_credit(data, parts.trial, parts.discount),
+    "influence": influence,
+}
+"""``(parts, θ, collected data) → C [B, S, N]`` by name: what `metarl_jax.outer.credit` weighs log p(τ) with."""
