@@ -1,4 +1,4 @@
-"""J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
+"""J(θ): objectives along the adaptation path, outer optimisers, and the meta-gradient."""
 
 from metarl_jax.outer.adaptation import adapt, summary, with_steps
 from metarl_jax.outer.budget import within_budget

@@ -1,4 +1,4 @@
-"""Adaptation to ONE task, by the same trial that training uses: what `MetaAlgorithm.adapt` runs."""
+"""Adaptation to ONE task with the trial of training: the implementation of `MetaAlgorithm.adapt`."""
 
 import dataclasses
 
@@ -10,27 +10,27 @@ from metarl_jax.types import Adaptation, Key, PyTree, Stage, Trajectory
 
 
 def summary(stage: Stage) -> tuple[jax.Array, Trajectory, jax.Array, jax.Array | None]:
-    """What `adapt` keeps of a stage: returns, D, lengths, which episodes are spare.
+    """The results of a stage for `adapt`: returns, D, lengths and spare flags.
 
-    Summed up stage by stage: where D is not asked for, nothing of it need outlive a stage of a long trial.
+    Returns and lengths are computed per stage, so that memory stays constant in S if D is unused.
     """
     return stage.trajectory.returns, stage.trajectory, stage.trajectory.lengths, stage.trajectory.spare
 
 
 def with_steps(parts: Parts, steps: int | None) -> Parts:
-    """The parts of a trial of `steps` inner steps, for `adapt`; None: those of training.
+    """The parts with `steps` inner steps per trial, for `adapt`; None: unchanged.
 
     Raises:
-        ValueError: `steps` is no integer of at least 0.
+        ValueError: `steps` is not a non-negative integer.
     """
     if steps is None:
         return parts
     trial = dataclasses.replace(parts.trial, adaptation_steps=checks.integer("steps", steps, 0), burn_in=None)
-    further = steps > parts.trial.adaptation_steps and parts.longer is not None
-    return parts._replace(trial=trial, adapter=parts.longer if further else parts.adapter)
+    is_longer = steps > parts.trial.adaptation_steps and parts.longer is not None
+    return parts._replace(trial=trial, adapter=parts.longer if is_longer else parts.adapter)
 
 
 def adapt(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Adaptation:
-    """φ = f_θ(D) in ONE task, by the same trial that training uses."""
-    fast, seen = run_trial(key, parts, theta, task, summary)
-    return Adaptation(parts.adapter.params(theta, fast), *seen)
+    """φ = f_θ(D) in ONE task, with the same trial as in training."""
+    fast, summaries = run_trial(key, parts, theta, task, summary)
+    return Adaptation(parts.adapter.params(theta, fast), *summaries)

@@ -1,7 +1,8 @@
-"""Level 2: parts that see one task become a meta-gradient over B tasks.
+"""One trial in ONE task: data collection, and its replay as a differentiable function of θ.
 
-Two phases. `collect` runs the trial, physics included, without gradients. `replay` runs the same adapter again on the
-fixed data as a function of θ, and that is what the outer loss differentiates: nothing flows through the environment.
+There are two phases. `collect` runs the trial, including the physics, without gradients. `replay` runs the same adapter
+again on the fixed data as a function of θ, which the outer loss differentiates. No gradient flows through the
+environment. `metarl_jax.outer.tasks` maps both over B tasks.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from metarl_jax.types import Key, Path, PyTree, Stage, Trajectory
 
 
 class Parts(NamedTuple):
-    """What an algorithm of the family is a product of."""
+    """The components of a gradient-based algorithm."""
 
     env: TaskEnv
     policy: Policy
@@ -30,33 +31,33 @@ class Parts(NamedTuple):
     trial: Trial
     memory: Memory = Memory()
     refit: Callable[[PyTree, Trajectory], PyTree] | None = None
-    """``(θ, trajectories [B·S·N, T]) → θ``: what is fitted to a meta-iteration's data instead of learned by gradient"""
+    """``(θ, trajectories [B·S·N, T]) → θ``: fit to a meta-iteration's data, for parameters not learned by gradient"""
     average: str = "horizon"
-    """what losses divide the sums over a stage by, see `metarl_jax.types.Trajectory.mean`"""
+    """divisor of the sums over a stage in losses, see `metarl_jax.types.Trajectory.mean`"""
     longer: Adapter | None = None
-    """the adapter of `adapt` with more inner steps than training takes; None: `adapter`"""
+    """the adapter used by `adapt` for more inner steps than in training; None: `adapter`"""
     credit: str = "return"
-    """what episodes are credited with, a name of `CREDITS`"""
+    """how episodes are credited for later stages, a name of `metarl_jax.outer.CREDITS`"""
     multi_step_iterations: int | None = None
-    """meta-iterations over which the last stage becomes the only one that counts; None: all counted ones always do"""
+    """meta-iterations until only the last stage counts; None: all counted stages always count"""
     discount: float = 1.0
-    """γ of J(θ). Unless the advantages hold γᵗ it is 1, whatever their own γ, which then is a way to estimate"""
+    """γ of J(θ): 1 unless the advantages include γᵗ; the γ of the advantages is then only part of the estimator"""
 
 
 def run_trial(
-    key: Key, parts: Parts, theta: PyTree, task: PyTree, kept: Callable[[Stage], PyTree]
+    key: Key, parts: Parts, theta: PyTree, task: PyTree, record: Callable[[Stage], PyTree]
 ) -> tuple[PyTree, PyTree]:
-    """One trial in ONE task: roll out, learn, roll out, … Physics stands once in the program, in the scan over stages.
+    """One trial in ONE task: roll out, learn, roll out, … The scan over stages compiles the physics once.
 
     Args:
         key: stage s draws from ``fold_in(key, s)``.
-        parts: the algorithm's.
+        parts: components of the algorithm.
         theta: θ.
         task: M.
-        kept: what is kept of a stage. Its credit is 0, since it takes other tasks to know it.
+        record: ``stage → the record to keep of it``. The stage's credit is 0, because it depends on the other tasks.
 
     Returns:
-        The fast parameters after the last inner step, and what was kept, leaves [S, ...].
+        The fast parameters after the last inner step, and the records, leaves [S, ...].
     """
     env, policy, adapter, trial = parts.env, parts.policy, parts.adapter, parts.trial
 
@@ -69,7 +70,7 @@ def run_trial(
             trajectory = within_budget(trajectory, trial.stage_steps)
         with jax.named_scope("adapt"):
             advantage, scale = parts.advantage(params, trajectory)
-            # The last stage is there to be counted; no step follows it.
+            # No inner step follows the last stage.
             fast = jax.lax.cond(
                 index < trial.adaptation_steps,
                 lambda: adapter.learn(theta, fast, trajectory, advantage),
@@ -77,13 +78,13 @@ def run_trial(
             )
         credit = jnp.zeros(trial.episodes, advantage.dtype)
         data = Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
-        return fast, kept(data)
+        return fast, record(data)
 
     return jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
 
 
 def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
-    """All of one trial in ONE task, for the replay; leaves [S, N, T, ...]. See `run_trial`."""
+    """The data of one trial in ONE task, for the replay; leaves [S, N, T, ...]. See `run_trial`."""
     return run_trial(key, parts, theta, task, lambda stage: stage)[1]
 
 
@@ -91,13 +92,13 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
     """The adaptation path of ONE task as a differentiable function of θ at fixed data.
 
     Args:
-        parts: the algorithm's.
+        parts: components of the algorithm.
         theta: θ.
         data: leaves [S, ...], from `collect`.
-        start: what the adapter passed to stage 0, fixed data too; None means where θ starts.
+        start: state of the adapter at stage 0, fixed data too; None means ``adapter.init(θ)``.
 
     Returns:
-        φ_0 … φ_L, leaves [S, ...], beside the data.
+        φ_0 … φ_L, leaves [S, ...], and the data.
     """
     adapter = parts.adapter
 
@@ -105,20 +106,20 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
         params = adapter.params(theta, fast)
         if adapter.learn_seeing is None:
             return adapter.learn(theta, fast, stage.trajectory, stage.advantage), (params, None)
-        fast, seen = adapter.learn_seeing(theta, fast, stage.trajectory, stage.advantage)
-        return fast, (params, seen)
+        fast, pi = adapter.learn_seeing(theta, fast, stage.trajectory, stage.advantage)
+        return fast, (params, pi)
 
     learned_from = jax.tree.map(lambda leaf: leaf[:-1], data)
     start = adapter.init(theta) if start is None else start
     fast, path = jax.lax.scan(parts.memory.checkpoint(step), start, learned_from)
-    params, seen = adapter.params(theta, fast), None
+    params, pi = adapter.params(theta, fast), None
     if path[1] is not None:
-        seen = distributions(parts.policy, params, jax.tree.map(lambda leaf: leaf[-1], data.trajectory))
-    params, seen = jax.tree.map(lambda before, last: jnp.concatenate([before, last[None]]), path, (params, seen))
-    return Path(params=params, data=data, burn_in=parts.trial.first_counted, seen=seen)
+        pi = distributions(parts.policy, params, jax.tree.map(lambda leaf: leaf[-1], data.trajectory))
+    params, pi = jax.tree.map(lambda before, last: jnp.concatenate([before, last[None]]), path, (params, pi))
+    return Path(params=params, data=data, burn_in=parts.trial.first_counted, seen=pi)
 
 
 def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
-    """The trial of task number `index` of a meta-iteration; leaves [S, N, T, ...]."""
+    """The trial in task `index` of a meta-iteration; leaves [S, N, T, ...]."""
     task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
     return collect(data_key, parts, theta, parts.env.sample_task(task_key))

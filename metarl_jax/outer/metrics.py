@@ -9,24 +9,24 @@ from metarl_jax.types import Metrics, PyTree, Stage, Trajectory
 
 
 def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
-    """Metrics of collected data, and of the φ of every stage, leaves [B, S, ...].
+    """Metrics of collected data and of φ at each stage, leaves [B, S, ...].
 
-    Returns are undiscounted sums over an episode.
+    return [S] (undiscounted, per episode), gain (last stage minus first), entropy [S] in nats (sampled, −E log π),
+    inner_step_norm (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (steps taken / maximum number of steps),
+    environment_steps, diverged_episodes.
 
-    return [S], gain (last stage minus first), entropy [S] in nats (sampled, −E log π), inner_step_norm
-    (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (taken steps / room for them), environment_steps,
-    diverged_episodes. The return is the mean over all episodes but void ones, NaN if there is no other, and no step of
-    a void episode is among the steps taken. Where stages are budgets of steps it is the mean over tasks of that, since
-    a task of short episodes has more of them, and spare episodes are no room.
+    The return is the mean over all episodes that are not void, NaN if there are none; steps of void episodes are not
+    counted as taken. If stages have a budget of steps, the return is first averaged within each task, because a task
+    with short episodes has more of them, and spare episodes do not count in valid_share.
     """
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
-    sound, room = ~trajectory.void, jnp.ones_like(trajectory.valid)
+    not_void, room = ~trajectory.void, jnp.ones_like(trajectory.valid)
     if trajectory.spare is None:
-        per_stage = mean_of_counted(returns, sound, (0, 2))
+        per_stage = mean_of_counted(returns, not_void, (0, 2))
     else:
         room = room & ~trajectory.spare[..., None]
-        per_stage = mean_of_counted(mean_of_counted(returns, sound, 2), sound.any(2), 0)
-    per_stage = jnp.where(sound.any((0, 2)), per_stage, jnp.nan)
+        per_stage = mean_of_counted(mean_of_counted(returns, not_void, 2), not_void.any(2), 0)
+    per_stage = jnp.where(not_void.any((0, 2)), per_stage, jnp.nan)
     step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), params))
     return {
         "return": per_stage,
@@ -40,14 +40,14 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
 
 
 def describe_window(data: Stage) -> Metrics:
-    """`describe` of windows of long lives, leaves [B, S, ...]: what stage 0 took was counted by the window before.
+    """`describe` for windows of long lives, leaves [B, S, ...]; counts exclude stage 0, which the last window counted.
 
-    Where all agents are newborn, stage 0 is void, and its return is given as that of stage 1.
+    If all agents are new, stage 0 is void, and its return is replaced by that of stage 1.
     """
     metrics = describe(data.trajectory, data.params)
-    new = describe(*jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params)))
-    known = ~data.trajectory.void[:, 0].all()
+    new_metrics = describe(*jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params)))
+    any_old = ~data.trajectory.void[:, 0].all()
     returns = metrics["return"]
-    returns = returns.at[0].set(jnp.where(known, returns[0], returns[1]))
-    counts = {name: new[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
+    returns = returns.at[0].set(jnp.where(any_old, returns[0], returns[1]))
+    counts = {name: new_metrics[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
     return metrics | counts | {"return": returns, "gain": returns[-1] - returns[0]}

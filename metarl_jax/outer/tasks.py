@@ -17,8 +17,7 @@ from metarl_jax.types import Key, Path, PyTree, Stage
 def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
     """Samples B tasks and runs a trial in each.
 
-    Task i and its data draw from ``fold_in(key, i)``, so they do not depend on how many tasks there are or where they
-    live.
+    Task i and its data draw from ``fold_in(key, i)``, so they do not depend on the number of tasks or on the device.
 
     Returns:
         Leaves [B, S, N, T, ...].
@@ -28,7 +27,7 @@ def collect_tasks(key: Key, parts: Parts, theta: PyTree) -> Stage:
 
 
 def with_behaviors(parts: Parts, data: Stage) -> Stage:
-    """Collected data with π_φ(·|s) of all its steps, so that no outer step computes it again; leaves [B, S, ...]."""
+    """Adds π_φ(·|s) at all steps to the data, so that outer steps need not recompute it; leaves [B, S, ...]."""
 
     def of_stage(stage):
         return distributions(parts.policy, stage.params, stage.trajectory)
@@ -39,21 +38,21 @@ def with_behaviors(parts: Parts, data: Stage) -> Stage:
 
 
 def meta_objective(parts: Parts) -> MetaObjective:
-    """The objective along every task's path, and its KL; means over tasks. See `MetaObjective`."""
+    """The objective along each task's path, and its KL; means over tasks. See `MetaObjective`."""
 
     def of_task(theta, data):
         return parts.objective(parts.policy, replay(parts, theta, data))
 
     def tell(theta, data):
         counted = replay(parts, theta, data).counted
-        # φ instead of what has whole numbers, which no tangent passes; both are flat points of the KL.
-        smooth = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(counted.seen))
-        return counted.params, counted.seen if smooth else None
+        # Distributions with integer leaves carry no tangents: use φ instead. Both are stationary points of the KL.
+        differentiable = all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(counted.seen))
+        return counted.params, counted.seen if differentiable else None
 
-    def kl(told, data):
-        params, seen = told
+    def kl(policies, data):
+        params, action_distributions = policies
         counted = jax.tree.map(lambda leaf: leaf[parts.trial.first_counted :], data)
-        stages = kl_of_stages(parts.policy, Path(params=params, data=counted, burn_in=0, seen=seen))
+        stages = kl_of_stages(parts.policy, Path(params=params, data=counted, burn_in=0, seen=action_distributions))
         return stages.mean() if counted.weight is None else counted.weight @ stages
 
     return parts.memory.mean_over_tasks(of_task, Divergence(tell, kl))
