@@ -25,7 +25,7 @@ TASKS = "tasks"
 def mesh(devices: int | None = None, *, tasks: int, seeds: int = 1) -> jax.sharding.Mesh:
     """A mesh with axes [SEEDS, TASKS] on which all devices have the same number of seeds and tasks.
 
-    Devices are assigned to seeds first, since seeds need no communication; the rest of the factor goes to tasks.
+    Devices are assigned to seeds first, since seeds need no communication; the remaining devices share the tasks.
 
     Args:
         devices: number of devices, taken from the start of ``jax.devices()``; None means all.

@@ -74,15 +74,7 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
 
 
 def _run(
-    key: Key,
-    env: TaskEnv,
-    step_env: Step,
-    act: Act,
-    task: PyTree,
-    past: _Past,
-    start: Running,
-    steps: int,
-    horizon: int,
+    key: Key, env: TaskEnv, step_env: Step, act: Act, task: PyTree, past: _Past, init: Running, steps: int, horizon: int
 ) -> tuple[_Past, Running, dict[str, jax.Array]]:
     """Runs one episode from its current state for up to `steps` steps; steps after its end are padding.
 
@@ -100,11 +92,10 @@ def _run(
         no        any        no          no       the start diverged: void, the policy is shown zeros
 
     Returns:
-        The past, the environment, and the fields of a `Trajectory` with leaves [steps, ...]; padding is not filled in
-        yet.
+        The past, the environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet filled in.
     """
     start_ok = soundness.witnessed(
-        soundness.within(start.state.observation, soundness.MOST_OBSERVATION), "at reset", start.state
+        soundness.within(init.state.observation, soundness.MOST_OBSERVATION), "at reset", init.state
     )
 
     def policy_input(state):  # carried states are finite, except after a diverged reset: then the policy sees zeros
@@ -126,30 +117,30 @@ def _run(
         return observation, memory, action, log_prob
 
     keys = jax.random.split(key, steps)
-    policy_ok = soundness.within(decide(keys[0], past, start.state, start.time == 0)[2], jnp.inf)
+    policy_ok = soundness.within(decide(keys[0], past, init.state, init.time == 0)[2], jnp.inf)
 
     def step(carry, key):
         state, past, time, active, episode_ok = carry
         observation, memory, action, log_prob = decide(key, past, state, time == 0)
         with jax.named_scope("physics"):
             next_state = _promoted(step_env(task, state, action), state)
-        # Divergence in padding is ignored, because padding is discarded.
+        # Padding may diverge: its results are discarded.
         step_ok = soundness.witnessed(~(active & policy_ok) | soundness.sane(next_state), "after a step", next_state)
         episode_ok, active = episode_ok & step_ok, active & step_ok
         done = jnp.asarray(next_state.terminated, bool) | jnp.asarray(next_state.truncated, bool)
         reward = jnp.where(active, jnp.asarray(next_state.reward, float), 0.0)
         record = {"observation": observation, "action": action, "log_prob": log_prob, "reward": reward}
-        # A finished episode keeps its state, so padding cannot diverge.
+        # A finished episode keeps its last state.
         new_past = _Past(memory, as_vector(env, action), reward)
         state, past = _where(active, (next_state, new_past), (state, past))
         time = time + active
         return (state, past, time, active & ~done & (time < horizon), episode_ok), record
 
-    carry = (start.state, past, start.time, start_ok, start_ok)
+    carry = (init.state, past, init.time, start_ok, start_ok)
     (state, after, time, active, episode_ok), record = jax.lax.scan(step, carry, keys)
     # The next observation of a step is the observation of the following step, and the final state says how the episode
     # ended. Fewer recorded fields are faster on an accelerator: each costs a kernel per step.
-    number, steps_taken = jnp.arange(steps), time - start.time
+    number, steps_taken = jnp.arange(steps), time - init.time
     last, terminated = number == steps_taken - 1, jnp.asarray(state.terminated, bool)
     valid = (number < steps_taken) & episode_ok
     path = record["observation"]
