@@ -1,6 +1,6 @@
 """Level 1's interfaces: bundles of pure functions, closed over and never passed through jit.
 
-A bundle says what a part can do. `metarl_jax.compose`, `sequential` and `lifelong` put parts together.
+`metarl_jax.compose`, `metarl_jax.sequential` and `metarl_jax.lifelong` assemble algorithms from them.
 """
 
 import dataclasses
@@ -17,22 +17,22 @@ from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskEnv:
-    """A distribution over MDPs p(M). The task is an ARGUMENT of `reset` and `step`; nothing redraws it.
+    """A distribution over MDPs p(M). The task is an ARGUMENT of `reset` and `step`; they never draw one.
 
     The state is any struct with the fields `observation`, `reward` (of the step that led here), `terminated` and
-    `truncated`. `step` takes no key: a stochastic environment carries one in its state. An episode whose observation or
-    reward is NaN or infinite is void, see `metarl_jax.types.Trajectory`; it disturbs no other.
+    `truncated`. `step` takes no key: a stochastic environment carries a key in its state. An episode whose observation
+    or reward is NaN or infinite is void, see `metarl_jax.types.Trajectory`; it does not affect other episodes.
 
     Raises:
-        ValueError: a size or the horizon is not a positive integer, or a function is none.
+        ValueError: a size or the horizon is not a positive integer, or a function is not callable.
     """
 
     sample_task: Callable[[Key], PyTree] = dataclasses.field(repr=False)
-    """``key → task``, any pytree of arrays; a function of the key alone. What else it reads, such as a variable of a
-    curriculum, is frozen when it is compiled: a later change goes unnoticed. For another p(M) make another environment,
-    ``dataclasses.replace(env, sample_task=...)``, and an algorithm for it"""
+    """``key → task``, any pytree of arrays; a function of the key alone. Other values that it reads, such as a variable
+    of a curriculum, are constants of the compiled program: later changes have no effect. For another p(M) create a new
+    environment with ``dataclasses.replace(env, sample_task=...)``, and an algorithm for it"""
     reset: Callable[[Key, PyTree], Any] = dataclasses.field(repr=False)
-    """``(key, task) → state``, a fresh start for every key"""
+    """``(key, task) → state`` at the start of an episode, drawn from the key"""
     step: Callable[[PyTree, Any, jax.Array], Any] = dataclasses.field(repr=False)
     """``(task, state, action) → state``"""
     observation_size: int
@@ -43,8 +43,8 @@ class TaskEnv:
     discrete: bool = False
     name: str = "custom"
     scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = dataclasses.field(default=None, repr=False)
-    """``(task, state) → (system, pipeline state)``: Brax's or like them, for a renderer; the system's `opt.timestep`
-    is the seconds between two moments. None: there is no body to draw"""
+    """``(task, state) → (system, pipeline state)`` in Brax's format, for rendering; the system's `opt.timestep` is the
+    time between two states in seconds. None: the environment cannot be rendered in 3D"""
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
@@ -58,7 +58,7 @@ class TaskEnv:
 
 
 class Policy(NamedTuple):
-    """π_φ. `apply` sees ONE observation; batching is the library's business.
+    """π_φ. `apply` takes ONE observation; the library does the batching.
 
     The distribution has `sample(key)`, `log_prob(action)`, `entropy()` and `kl(other)`, see `metarl_jax.policies`.
     """
@@ -66,15 +66,15 @@ class Policy(NamedTuple):
     init: Callable[[Key], PyTree]
     apply: Callable[[PyTree, jax.Array], Any]
     labels: Callable[[PyTree], PyTree] | None = None
-    """``φ → a tree like φ`` whose leaves name what a parameter is: "body", "head" (the last layer), "std" or "context";
-    what lets an inner loop move some of them only. None: the policy names none"""
+    """``φ → a tree like φ`` of labels: "body", "head" (the last layer), "std" or "context", by which an inner loop can
+    adapt a subset of the parameters. None: no labels"""
 
 
 class RecurrentPolicy(NamedTuple):
-    """π_θ with a memory, f_θ that acts at every step: each function sees ONE step of one trial.
+    """π_θ with a memory, an f_θ that adapts at each step: each function handles ONE step of one trial.
 
-    What a step needs of the past stands in the memory alone, so that a trial can be replayed: `remember` along time,
-    then `act` at all steps at once.
+    The memory is the only state carried between steps, so a trial can be replayed: `remember` in a scan over time, then
+    `act` at all steps in parallel.
     """
 
     init: Callable[[Key], PyTree]
@@ -84,27 +84,27 @@ class RecurrentPolicy(NamedTuple):
     remember: Callable[[PyTree, PyTree, Percept], PyTree]
     """``(θ, memory, percept) → memory``"""
     act: Callable[[PyTree, PyTree, PyTree], tuple[Any, jax.Array]]
-    """``(θ, memory, observation) → (distribution, value)``, the memory being that of the percept with this observation;
-    the value, [], is of the rest of the trial, in any fixed unit"""
+    """``(θ, memory, observation) → (distribution, value)``, with the memory after the percept of this observation; the
+    value, [], is that of the rest of the trial, in any fixed unit"""
     params: Callable[[PyTree, PyTree], PyTree]
-    """``(θ, memory) → φ``: what the memory means for what is done next, such as the base policy's weights"""
+    """``(θ, memory) → φ``: the parameters that determine the next action, such as the weights of a base policy"""
 
 
 class InnerOptimizer(NamedTuple):
     """A differentiable update rule: ``update(gradient, state, φ, learned) → (φ, state)``.
 
-    `learned` is what the outer loop learns of the rule itself, such as rates, and so a part of θ.
+    `learned` holds the rule's meta-learned parameters, such as rates; it is part of θ.
     """
 
     init: Callable[[PyTree], PyTree]
-    """``φ → state``, what one inner step passes to the next"""
+    """``φ → state``, carried from one inner step to the next"""
     update: Callable[..., tuple[PyTree, PyTree]]
     init_learned: Callable[[PyTree], PyTree] | None = None
     """``φ → learned`` at the start of training; None: the rule is fixed"""
 
 
 class Adapter(NamedTuple):
-    """f_θ for one task, one application per stage: ``fast_0 = init(θ)``, ``fast_{s+1} = learn(θ, fast_s, D_s)``."""
+    """f_θ for one task, applied once per stage: ``fast_0 = init(θ)``, ``fast_{s+1} = learn(θ, fast_s, D_s)``."""
 
     init_meta: Callable[[Key], PyTree]
     """``key → θ``"""
@@ -115,21 +115,21 @@ class Adapter(NamedTuple):
     learn: Callable[[PyTree, PyTree, Trajectory, jax.Array], PyTree]
     """``(θ, fast, trajectory, advantage) → fast``"""
     born: Callable[[Key, PyTree], PyTree] | None = None
-    """``(key, θ) → fast`` of an agent whose start is drawn anew for every life; None: θ says where all agents start"""
+    """``(key, θ) → fast`` of a new agent with a random initialisation; None: θ determines the initialisation"""
     learn_seeing: Callable[[PyTree, PyTree, Trajectory, jax.Array], tuple[PyTree, PyTree | None]] | None = None
-    """`learn`, with the distributions π_φ(·|s) of the trajectory's steps as a function of θ where the step has computed
-    them anyway: ``(θ, fast, trajectory, advantage) → (fast, distributions or None)``"""
+    """`learn` that also returns the distributions π_φ(·|s) at the trajectory's steps, differentiable in θ, if it has
+    computed them: ``(θ, fast, trajectory, advantage) → (fast, distributions or None)``"""
 
 
 Surrogate = Callable[[Policy, PyTree, Trajectory, jax.Array], jax.Array]
 """``(policy, φ, trajectory, advantage) → scalar``: the loss that an inner step descends."""
 
 AdvantageEstimator = Callable[[Trajectory], jax.Array]
-"""``trajectory → advantage [N, T]``: what a user may hand in."""
+"""``trajectory → advantage [N, T]``: the form in which users provide an estimator."""
 
 ScaledEstimator = Callable[[PyTree, Trajectory], tuple[jax.Array, jax.Array]]
-"""``(φ, trajectory) → (advantage [N, T], scale [])``: what the assembly runs. φ may hold a critic; the scale is what
-the advantages were divided by, in units of return."""
+"""``(φ, trajectory) → (advantage [N, T], scale [])``: the form used internally. φ may contain a critic; the scale is
+the divisor of the advantages, in units of return."""
 
 Objective = Callable[[Policy, Path], tuple[jax.Array, Metrics]]
 """``(policy, path) → (loss, metrics)`` of one task: the outer loss along its adaptation path."""
@@ -141,11 +141,11 @@ class MetaObjective(NamedTuple):
     loss: Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
     """``(θ, data) → (loss, metrics)``"""
     kl: Callable[[PyTree, PyTree], jax.Array] | None = None
-    """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats; None: the objective has none"""
+    """``(θ, data) → E KL(behaviour ‖ π_φ(θ))`` over the counted stages, in nats; None: not available"""
     gradient: Callable[[PyTree, PyTree], tuple[tuple[jax.Array, Metrics], PyTree]] | None = None
-    """``(θ, data) → ((loss, metrics), ∇_θ loss)`` where it has a better way than to differentiate `loss`"""
+    """``(θ, data) → ((loss, metrics), ∇_θ loss)``, more efficient than differentiating `loss`; None: differentiate"""
     kl_curvature: Callable[[PyTree, PyTree], Callable[[PyTree], PyTree]] | None = None
-    """``(θ, data) → (v → ∇²KL v)`` at the θ that collected the data, leaves like θ's; None: by differentiating `kl`"""
+    """``(θ, data) → (v → ∇²KL v)`` at the θ that collected the data, v like θ; None: differentiate `kl` twice"""
 
     def value_and_gradient(self, theta: PyTree, data: PyTree) -> tuple[tuple[jax.Array, Metrics], PyTree]:
         """((loss, metrics), ∇_θ loss)."""
@@ -164,36 +164,36 @@ class OuterOptimizer(NamedTuple):
     init: Callable[[PyTree], PyTree]
     update: Callable[[MetaObjective, PyTree, PyTree, PyTree], tuple[PyTree, PyTree, Metrics]]
     needs_kl: bool = False
-    """whether it asks the objective for its KL"""
+    """whether it uses the objective's KL"""
 
 
 class Online(NamedTuple):
-    """f_θ without an environment: what acts and learns where somebody else steps the world, see `metarl_jax.Learner`.
+    """f_θ for an environment that runs outside the program, see `metarl_jax.Learner`.
 
-    `fast` is what it knows of the task: φ and the inner optimiser's state, or the memory.
+    `fast` is the state of the adaptation: φ and the inner optimiser's state, or the memory.
     """
 
     start: Callable[[Key, PyTree], PyTree]
-    """``(key, θ) → fast`` before anything was seen"""
+    """``(key, θ) → fast`` before the first observation"""
     act: Callable[[PyTree, PyTree, Percept], tuple[PyTree, Any]]
-    """``(θ, fast, percept) → (fast, distribution)``: what to do now; a memory takes the percept in"""
+    """``(θ, fast, percept) → (fast, distribution)`` of the next action; a memory is updated with the percept"""
     params: Callable[[PyTree, PyTree], PyTree]
     """``(θ, fast) → φ``"""
     learn: Callable[[PyTree, PyTree, Trajectory], PyTree] | None
-    """``(θ, fast, a stage, leaves [N, T, ...]) → fast``; what padding holds within a row does not matter, and a row
-    without a valid step is void. None: it has learned while it acted"""
+    """``(θ, fast, a stage with leaves [N, T, ...]) → fast``. Values on padding are ignored, and a row without a valid
+    step is void. None: the agent learns while it acts"""
     stage: Callable[[], Trajectory]
-    """shapes and dtypes of a stage, leaves [N, T, ...]; a memory's is one episode"""
+    """shapes and dtypes of a stage, leaves [N, T, ...]; with a memory, a stage is one episode"""
     horizon: int
-    """environment steps of an episode. Where it is more than T, a row is a piece of an episode"""
+    """environment steps per episode. If larger than T, a row is a piece of an episode"""
     env: TaskEnv
-    """whose observations and actions these are"""
+    """the environment that defines observations and actions"""
     budget: int | None = None
-    """environment steps after which a stage is complete before it has N episodes; None: it takes all N"""
+    """environment steps after which a stage is complete even with fewer than N episodes; None: no budget"""
 
 
 class MetaAlgorithm(NamedTuple):
-    """All that training, evaluation, checkpoints and notebooks know of an algorithm. Every function is jittable."""
+    """An algorithm as used by training, evaluation, checkpoints and notebooks. All functions are jittable."""
 
     init: Callable[[Key], MetaState]
     """``key → state``"""
@@ -201,13 +201,13 @@ class MetaAlgorithm(NamedTuple):
     """one meta-iteration on fresh tasks and data; ``metrics["return"]`` is [S]"""
     adapt: Callable[..., Adaptation]
     """``(key, θ, task, steps=None) → Adaptation``: the f_θ of training, applied to one task; `steps`, a Python integer,
-    makes the trial longer or shorter than the L inner steps of training (None)"""
+    is the number of inner steps (None: L, as in training)"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
     policy: Policy | None = None
-    """what acts with φ, for those who want more of an episode than `adapt` keeps; None: the algorithm does not say"""
+    """the policy that acts with φ, for collecting episodes beyond those of `adapt`; None: not provided"""
     online: Online | None = None
-    """the same f_θ for an environment outside of the program; None: the algorithm does not say"""
+    """the same f_θ for an environment outside the program; None: not provided"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -215,7 +215,7 @@ class Trial:
     """The sizes of one trial. S = L + 1 stages, so H = S·N episodes, of which K = burn_in·N are free exploration.
 
     Raises:
-        ValueError: a size is not a positive integer, or the burn-in leaves no stage to count.
+        ValueError: a size is not a positive integer, or the burn-in covers all stages.
     """
 
     tasks: int = 20
@@ -225,12 +225,12 @@ class Trial:
     adaptation_steps: int = 1
     """L, inner steps; 0 means no adaptation"""
     burn_in: int | None = None
-    """stages that the objective does not count, 0 … L; None means L: only the last stage counts"""
+    """number of initial stages that the objective ignores, 0 … L; None means L: only the last stage counts"""
     horizon: int = 100
     """T, environment steps per episode"""
     stage_steps: int | None = None
-    """a stage's budget of environment steps: it has as many whole episodes, one after the other, as reach it, and at
-    most N; None: it has N episodes, however short"""
+    """budget of environment steps per stage: episodes are counted in order until their steps reach the budget, at most
+    N episodes; None: all N episodes count, whatever their length"""
 
     def __post_init__(self):
         for field, least in (("tasks", 1), ("episodes", 1), ("horizon", 1), ("adaptation_steps", 0)):
@@ -250,7 +250,7 @@ class Trial:
 
     @property
     def first_counted(self) -> int:
-        """The burn-in as a number: the index of the first stage that counts."""
+        """Index of the first stage that counts: `burn_in` with None resolved."""
         return self.adaptation_steps if self.burn_in is None else self.burn_in
 
     @property

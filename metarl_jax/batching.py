@@ -1,8 +1,8 @@
-"""One batch axis for what is run in many copies: tasks × episodes of physics as one long row.
+"""Merges nested vmaps into one batch axis, so that physics runs on tasks × episodes as one long row.
 
-A `vmap` over tasks of a `vmap` over episodes hands the compiler arrays [B, N, ...] with two batch axes, for which it
-transposes around products of matrices. On a GPU that is one kernel launch in nine of a step of Brax's physics, whose
-time there is the number of its launches.
+A `vmap` over tasks of a `vmap` over episodes gives the compiler arrays [B, N, ...] with two batch axes, and it inserts
+transposes around matrix products. On a GPU these are one kernel launch in nine of a Brax step, whose run time is
+proportional to the number of launches.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from metarl_jax.types import PyTree
 
-_config: Any = jax.config  # whose types do not list its options
+_config: Any = jax.config  # jax.config is untyped: its options are not declared
 
 
 def one_axis(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """The function, for which two vmaps or more are one: it sees [B·N, ...] where they map [B, N, ...].
+    """Wraps a function so that nested vmaps are merged: it receives [B·N, ...] where the vmaps map [B, N, ...].
 
-    What is returned is the same to rounding. An argument that the inner vmap does not map, such as a task that N
-    episodes share, is repeated N times. The function is traced once, and may close over traced values. Under a mesh of
-    devices only two vmaps are merged, the tasks' and the episodes': seeds are spread over devices along an axis of
-    their own. Where JIT is disabled nothing is merged, so that a debugger sees the function's own operations.
+    Results are the same up to rounding. An argument that the inner vmap does not map, such as a task shared by N
+    episodes, is repeated N times. The function is traced once and may close over traced values. Under a device mesh
+    only two vmaps are merged, over tasks and over episodes, because seeds are sharded along a separate axis. With JIT
+    disabled nothing is merged, so a debugger sees the function's own operations.
 
     Args:
-        function: of arrays and typed keys, its results likewise. No gradient passes it.
+        function: a function from arrays and typed keys to arrays and typed keys. It is not differentiable.
     """
 
     def merged(*arguments):
@@ -37,8 +37,8 @@ def one_axis(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
         is_traced = [isinstance(const, Tracer) for const in closed.consts]
 
-        # What the function closes over is an argument too where it is traced, since a vmap may map it; numbers are not
-        # repeated.
+        # Traced values that the function closes over become arguments, because a vmap may map them. Concrete constants
+        # do not, so they are not repeated.
         def pure(traced, *arguments):
             traced = iter(traced)
             consts = [next(traced) if yes else const for yes, const in zip(is_traced, closed.consts, strict=True)]
@@ -54,14 +54,14 @@ def one_axis(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
             return _mapped(_row(pure)(*_repeated(size, mapped, arguments)))
 
         traced = [const for yes, const in zip(is_traced, closed.consts, strict=True) if yes]
-        # Cut here, since reverse mode knows no rule for a custom vmap.
+        # Stop gradients here: custom_vmap has no reverse-mode rule.
         return single(*jax.lax.stop_gradient((traced, *arguments)))
 
     return merged
 
 
 def _row(function: Callable[..., PyTree], merged: int = 1) -> Callable[..., PyTree]:
-    """``jax.vmap(function)``, `merged` axes in one; a vmap of it merges one more."""
+    """``jax.vmap(function)`` over `merged` axes in one; a vmap of the result merges one more axis."""
     along = jax.vmap(function)
 
     @custom_vmap
@@ -73,7 +73,7 @@ def _row(function: Callable[..., PyTree], merged: int = 1) -> Callable[..., PyTr
         arguments = _repeated(size, mapped, arguments)
         if merged == 2 and not jax.sharding.get_abstract_mesh().empty:
             return _mapped(jax.vmap(along)(*arguments))
-        # Sizes are said, not asked for by −1: a leaf may have an axis of size 0.
+        # Explicit sizes instead of −1: a leaf may have an axis of size 0.
         flat = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), arguments)
         results = _row(function, merged + 1)(*flat)
         return _mapped(jax.tree.map(lambda leaf: leaf.reshape(size, len(leaf) // size, *leaf.shape[1:]), results))
@@ -82,7 +82,7 @@ def _row(function: Callable[..., PyTree], merged: int = 1) -> Callable[..., PyTr
 
 
 def _repeated(size: int, mapped: Any, arguments: PyTree) -> PyTree:
-    """The arguments with a leading axis of this size in every leaf, those that are not mapped repeated along it."""
+    """The arguments with a leading axis of this size in each leaf; unmapped leaves are broadcast along it."""
     leaves, structure = jax.tree.flatten(arguments)
     repeated = [
         leaf if is_mapped else jnp.broadcast_to(leaf, (size, *jnp.shape(leaf)))
@@ -92,5 +92,5 @@ def _repeated(size: int, mapped: Any, arguments: PyTree) -> PyTree:
 
 
 def _mapped(results: PyTree) -> tuple[PyTree, PyTree]:
-    """What a vmap rule returns: the results, and that each of them has the axis."""
+    """The return value of a vmap rule: the results, and a tree that marks each of them as mapped."""
     return results, jax.tree.map(lambda _: True, results)

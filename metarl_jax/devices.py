@@ -1,8 +1,8 @@
-"""Many devices, one program: seeds and tasks are split over a mesh of devices, θ is the same on all of them.
+"""Multi-device execution in one program: seeds and tasks are sharded over a device mesh, θ is replicated.
 
-The mesh is ambient: under ``with jax.set_mesh(mesh(tasks=40)):`` a jitted update spreads its tasks over all devices,
-and the compiler adds what crosses devices, the sums over tasks. Without a mesh nothing here changes a program. Draws
-belong to the number of a task and not to its place, so the number of devices changes a result by rounding only.
+The mesh is ambient: under ``with jax.set_mesh(mesh(tasks=40)):`` a jitted update shards its tasks over all devices, and
+the compiler inserts the collectives, the sums over tasks. Without a mesh nothing here changes a program. Random numbers
+depend on a task's index and not on its device, so the number of devices changes results only by rounding.
 """
 
 import functools
@@ -17,23 +17,23 @@ from metarl_jax import checks
 from metarl_jax.types import PyTree
 
 SEEDS = "seeds"
-"""the mesh axis of independent runs, which never talk to each other"""
+"""mesh axis of independent runs, which need no communication"""
 TASKS = "tasks"
-"""the mesh axis of a meta-iteration's tasks, which meet where gradients and metrics are averaged over them"""
+"""mesh axis of a meta-iteration's tasks; gradients and metrics are averaged over it"""
 
 
 def mesh(devices: int | None = None, *, tasks: int, seeds: int = 1) -> jax.sharding.Mesh:
-    """The devices as a grid, [SEEDS, TASKS], of which every device has equally many seeds and tasks.
+    """A mesh with axes [SEEDS, TASKS] on which all devices have the same number of seeds and tasks.
 
-    As many devices as can be have seeds of their own, since these need no communication; what is left is for tasks.
+    Devices are assigned to seeds first, since seeds need no communication; the remaining devices share the tasks.
 
     Args:
-        devices: how many, the first of ``jax.devices()``; None means all.
+        devices: number of devices, taken from the start of ``jax.devices()``; None means all.
         tasks: B, tasks per meta-iteration.
-        seeds: runs that are trained side by side.
+        seeds: number of runs trained in parallel.
 
     Raises:
-        ValueError: there are not as many devices, or seeds and tasks cannot be split evenly over them.
+        ValueError: there are fewer devices, or seeds and tasks cannot be split evenly over them.
     """
     available = jax.devices()
     devices = len(available) if devices is None else checks.integer("devices", devices)
@@ -60,14 +60,14 @@ def count(axis: str) -> int:
     return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
 
 
-# Jitted, because outside of a program JAX constrains nothing that is not on the mesh already.
+# Jitted, because outside jit JAX applies no constraint to arrays that are not on the mesh yet.
 @functools.partial(jax.jit, static_argnames="spec", inline=True)
 def _constrained(tree: PyTree, spec: PartitionSpec) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)
 
 
 def check_chunk(task_chunk: int | None, shared_by: int) -> None:
-    """Raises ValueError where so many devices cannot share the tasks of a chunk evenly."""
+    """Raises ValueError if `shared_by` devices cannot share the tasks of a chunk evenly."""
     if task_chunk is not None and task_chunk % shared_by:
         raise ValueError(
             f"task_chunk is {task_chunk}, which the {shared_by} devices that share the tasks cannot share evenly; "
@@ -76,7 +76,7 @@ def check_chunk(task_chunk: int | None, shared_by: int) -> None:
 
 
 def check_minibatches(minibatches: int, tasks: int, shared_by: int) -> None:
-    """Raises ValueError where so many devices cannot share the tasks of a minibatch evenly."""
+    """Raises ValueError if `shared_by` devices cannot share the tasks of a minibatch evenly."""
     if tasks // minibatches % shared_by:
         fit = [number for number in range(1, tasks + 1) if tasks % (number * shared_by) == 0]
         choice = f"minibatches from {', '.join(map(str, fit))}, or fewer devices" if fit else "fewer devices"
@@ -87,9 +87,9 @@ def check_minibatches(minibatches: int, tasks: int, shared_by: int) -> None:
 
 
 def split(tree: PyTree, axis: str) -> PyTree:
-    """The same tree, the leading axis of every leaf spread over an axis of the ambient mesh.
+    """The same tree with the leading axis of each leaf sharded over an axis of the ambient mesh.
 
-    In a vmap over seeds, ``jax.vmap(..., spmd_axis_name=SEEDS)``, the vmap's own axis is spread over SEEDS beside it.
+    In a vmap over seeds, ``jax.vmap(..., spmd_axis_name=SEEDS)``, the mapped axis is sharded over SEEDS as well.
 
     Raises:
         ValueError: the devices cannot share a leading axis evenly.
@@ -107,20 +107,20 @@ def split(tree: PyTree, axis: str) -> PyTree:
 
 
 def replicated(tree: PyTree) -> PyTree:
-    """The same tree, whole on every device of the ambient mesh; in a vmap over seeds, on every device of the seed."""
+    """The same tree, replicated on the ambient mesh; in a vmap over seeds, on all devices of the seed."""
     return tree if jax.sharding.get_abstract_mesh().empty else _constrained(tree, PartitionSpec())
 
 
 def by_share(function: Callable[[PyTree], PyTree], batch: PyTree, axis: str) -> PyTree:
-    """`function` of every device's share of a batch, so that a loop over rows is one over the device's own rows.
+    """Applies `function` to each device's share of a batch, so that a loop over rows runs over local rows only.
 
     Args:
-        function: of a batch with leaves [n, ...] of any size n, row by row; its results likewise.
-        batch: leaves [d·n, ...], of d devices along the axis.
-        axis: of the ambient mesh.
+        function: maps a batch with leaves [n, ...] to results [n, ...] row by row, for any n.
+        batch: leaves [d·n, ...], with d devices along the axis.
+        axis: an axis of the ambient mesh.
 
     Returns:
-        Leaves [d·n, ...], in the batch's order.
+        Leaves [d·n, ...], in the order of the batch.
 
     Raises:
         ValueError: the devices cannot share the batch evenly.
@@ -129,5 +129,5 @@ def by_share(function: Callable[[PyTree], PyTree], batch: PyTree, axis: str) -> 
     if devices == 1:
         return function(batch)
     shares = jax.tree.map(lambda leaf: leaf.reshape(devices, -1, *leaf.shape[1:]), split(batch, axis))
-    done = split(jax.vmap(function, spmd_axis_name=axis)(split(shares, axis)), axis)
-    return split(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done), axis)
+    results = split(jax.vmap(function, spmd_axis_name=axis)(split(shares, axis)), axis)
+    return split(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), results), axis)

@@ -1,4 +1,4 @@
-"""The four functions of an algorithm as they are called: what goes in is checked, before JAX or flax sees it."""
+"""Argument checks for the four functions of an algorithm, before JAX or flax sees the arguments."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,18 +19,18 @@ def entry_points(
     policy: Policy | None = None,
     online: Online | None = None,
 ) -> MetaAlgorithm:
-    """The algorithm of these functions: in full precision, and with arguments in their order and of their kind.
+    """Builds a `MetaAlgorithm` whose functions run in full precision and check their arguments.
 
-    The checks run when a function is traced, so a compiled one pays nothing for them. They raise ValueError: for a key
-    that is none or several, a state that is none, and a θ that is a state, a key, or that of several seeds.
+    The checks run at trace time, so compiled programs have no overhead. They raise ValueError if `key` is not a single
+    key, if `state` is not a `MetaState`, or if θ is a state, a key, or the stacked θ of several seeds.
 
     Args:
         init: ``key → MetaState``.
         update: ``(key, state) → (state, metrics)``.
         adapt: ``(key, θ, task, steps) → Adaptation``.
         gradient: ``(key, θ) → (gradient, metrics)``.
-        policy: what acts with φ, if the algorithm says so.
-        online: the same for an environment outside of the program, if the algorithm says so.
+        policy: the policy that acts with φ, if the algorithm provides it.
+        online: the adapter for an environment outside the program, if the algorithm provides it.
     """
 
     @full_precision
@@ -69,7 +69,7 @@ def _words(value: Any) -> str:
 
 
 def _is_key(value: Any) -> bool:
-    """A typed key, or one of the older kind, a few words of uint32; of any shape."""
+    """A typed key or a legacy uint32 key, of any shape."""
     dtype = getattr(value, "dtype", None)
     return dtype is not None and (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32)
 
@@ -77,8 +77,8 @@ def _is_key(value: Any) -> bool:
 def _check_key(key: Any) -> None:
     if not _is_key(key):
         raise ValueError(f"key is {_words(key)}; the first argument is a key, such as jax.random.key(0)")
-    lead = key.ndim if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.ndim - 1
-    if lead:
+    batch_axes = key.ndim if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.ndim - 1
+    if batch_axes:
         raise ValueError(f"key has shape {list(key.shape)}, and one key is wanted; take one, or jax.vmap over several")
 
 
@@ -88,13 +88,15 @@ def _check_theta(key: Any, theta: Any, init: Callable[..., MetaState]) -> None:
         raise ValueError("θ is a MetaState; pass its params: state.params")
     if _is_key(theta):
         raise ValueError("θ is a key; the arguments are (key, θ), and the task after them where there is one")
-    own = jax.eval_shape(init, key).params
-    if jax.tree.structure(own) != jax.tree.structure(theta):
-        return  # whoever hands in a tree of another kind may know why
-    pairs = [(leaf.shape, jnp.shape(other)) for leaf, other in zip(*map(jax.tree.leaves, (own, theta)), strict=True)]
+    expected = jax.eval_shape(init, key).params
+    if jax.tree.structure(expected) != jax.tree.structure(theta):
+        return  # a tree of another structure may be intended
+    pairs = [
+        (leaf.shape, jnp.shape(other)) for leaf, other in zip(*map(jax.tree.leaves, (expected, theta)), strict=True)
+    ]
     if all(len(other) > len(shape) and other[1:] == shape for shape, other in pairs):
-        several = pairs[0][1][0]
+        seeds = pairs[0][1][0]
         raise ValueError(
-            f"θ is that of {several} seeds, by its leading axis; take one, jax.tree.map(lambda leaf: leaf[0], θ), or "
+            f"θ is that of {seeds} seeds, by its leading axis; take one, jax.tree.map(lambda leaf: leaf[0], θ), or "
             "jax.vmap over them"
         )

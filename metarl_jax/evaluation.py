@@ -17,22 +17,22 @@ from metarl_jax.types import Key, PyTree
 class Row(NamedTuple):
     """Undiscounted returns per adaptation step 0 … L' over held-out tasks; step 0 is before any adaptation.
 
-    An entry of `per_task` is the mean of one task's N episodes, void ones left out. A task that has nothing but void
-    episodes at some step is left out of the statistics of all steps, which so are of the same tasks. Standard errors
+    An entry of `per_task` is the mean over one task's N episodes, without void ones. A task whose episodes are all void
+    at some step is excluded from the statistics of all steps, so that all steps cover the same tasks. Standard errors
     are over tasks.
     """
 
     per_task: np.ndarray
-    """[num_tasks, L'+1]; NaN where all episodes are void"""
+    """[num_tasks, L'+1] mean return; NaN where all episodes are void"""
     episodes: np.ndarray
-    """[L'+1] episodes of a task before those of the step, which the return is to be drawn against: int step·N, or where
-    a stage is a budget of steps the mean over tasks"""
+    """[L'+1] episodes per task before this step, the x-axis of a learning curve: int step·N, or the mean over tasks if
+    stages have a budget of steps"""
     environment_steps: np.ndarray
-    """[L'+1] environment steps that these took, ends before the horizon counted as such: mean over tasks"""
+    """[L'+1] environment steps taken in these episodes, early ends included: mean over tasks"""
     mean: np.ndarray
     """[L'+1]"""
     standard_error: np.ndarray
-    """[L'+1] of the mean"""
+    """[L'+1] standard error of the mean"""
     median: np.ndarray
     """[L'+1]"""
     iqm: np.ndarray
@@ -40,25 +40,25 @@ class Row(NamedTuple):
     gain_mean: np.ndarray
     """[L'+1] mean of return − return at step 0 of the same task"""
     gain_standard_error: np.ndarray
-    """[L'+1] of the gain: paired, so the spread between tasks does not enter"""
+    """[L'+1] standard error of the gain; paired by task, so the spread between tasks does not enter"""
     counted_mean: np.ndarray
     """[] return per episode of the steps after the burn-in: J(θ) / (H − K)"""
     counted_standard_error: np.ndarray
-    """[] of the same"""
+    """[] standard error of `counted_mean`"""
     diverged_episodes: np.ndarray
-    """[L'+1] int: episodes of all tasks whose simulation diverged"""
+    """[L'+1] int: number of diverged episodes, over all tasks"""
     tasks_left_out: np.ndarray
-    """[] int: tasks that are in no statistic"""
+    """[] int: number of tasks excluded from the statistics"""
 
     @property
     def columns(self) -> dict[str, np.ndarray]:
-        """The statistics step by step, [L'+1] each, as a data frame takes them: ``pandas.DataFrame(row.columns)``."""
+        """The statistics per step, [L'+1] each, ready for ``pandas.DataFrame(row.columns)``."""
         names = ("episodes", "environment_steps", "mean", "standard_error", "median", "iqm")
         more = ("gain_mean", "gain_standard_error", "diverged_episodes")
         return {"step": np.arange(len(self.mean))} | {name: getattr(self, name) for name in names + more}
 
     def __str__(self) -> str:
-        """A table: a line for every step."""
+        """A table with one line per step."""
         lines = ["step  episodes before       mean ± s.e.    median       IQM       gain ± s.e."]
         for step in range(len(self.mean)):
             gain = f"{self.gain_mean[step]:+9.2f} ± {self.gain_standard_error[step]:<5.2f}" if step else ""
@@ -70,14 +70,14 @@ class Row(NamedTuple):
 
 
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over axis 0 of what is left when a quarter (rounded down) is cut from either end of the sorted values."""
+    """Mean over axis 0 after dropping a quarter of the sorted values (rounded down) at each end."""
     ordered = np.sort(np.asarray(values), axis=0)
     cut = len(ordered) // 4
     return ordered[cut : len(ordered) - cut].mean(0)
 
 
 class Interval(NamedTuple):
-    """An estimate and the ends of its confidence interval."""
+    """An estimate and its confidence interval."""
 
     estimate: np.ndarray
     low: np.ndarray
@@ -87,15 +87,15 @@ class Interval(NamedTuple):
 def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) -> Interval:
     """Interquartile mean of all scores, with the percentile interval of a stratified bootstrap.
 
-    A draw takes, for every task by itself, as many seeds as there are, with replacement; so the interval is about
-    another R trainings on these tasks, and not about other tasks. Draws are the same at every call and for all trailing
-    axes, so curves on the same tasks can be compared.
+    Each draw resamples the R seeds with replacement, independently per task. So the interval is for repeating the R
+    training runs on the same tasks, not for other tasks. The draws are the same in all calls and for all trailing axes,
+    so curves on the same tasks can be compared.
 
     Agarwal, Schwarzer, Castro, Courville, Bellemare (2021, arXiv:2108.13264).
 
     Args:
-        scores: [R, num_tasks, ...], of R ≥ 2 seeds.
-        level: of the interval.
+        scores: [R, num_tasks, ...], with R ≥ 2 seeds.
+        level: confidence level.
         draws: number of bootstrap samples.
 
     Returns:
@@ -115,8 +115,8 @@ def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) 
         return interquartile_mean(scores.reshape(seeds * tasks, *scores.shape[2:]))
 
     random = np.random.default_rng(0)
-    drawn = [pooled(scores[random.integers(seeds, size=(seeds, tasks)), np.arange(tasks)]) for _ in range(draws)]
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    resampled = [pooled(scores[random.integers(seeds, size=(seeds, tasks)), np.arange(tasks)]) for _ in range(draws)]
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return Interval(pooled(scores), low, high)
 
 
@@ -136,14 +136,14 @@ def summarize(
 
     Args:
         per_task: [num_tasks, L'+1].
-        lengths: int [num_tasks, L'+1, N], the steps of every episode, 0 for a void one; None means one episode of one
-            step, as a bandit's.
-        spare: bool [num_tasks, L'+1, N], the episodes beyond a stage's budget of steps; None means there is none.
-        burn_in: steps that do not count, 0 … L'; None means L': only the last counts.
+        lengths: int [num_tasks, L'+1, N], steps of each episode, 0 for a void one; None means one episode of one step,
+            as in a bandit.
+        spare: bool [num_tasks, L'+1, N], the episodes beyond a stage's budget of steps; None means no budget.
+        burn_in: number of initial steps that do not count, 0 … L'; None means L': only the last counts.
 
     Raises:
-        ValueError: the burn-in leaves nothing to count, or there are fewer than two tasks, or fewer than two that have
-            an episode that is not void at every step; of these no standard error can be had.
+        ValueError: the burn-in covers all steps, there are fewer than two tasks, or fewer than two tasks have an
+            episode that is not void at each step, so that no standard error can be computed.
     """
     per_task = np.asarray(per_task, np.float64)
     if per_task.ndim != 2 or len(per_task) < 2:
@@ -160,22 +160,22 @@ def summarize(
             f"the simulation diverged in every episode of some step in {left_out.sum()} of {len(per_task)} tasks, so "
             "there is nothing to evaluate; make the environment stable, or the inner rate smaller"
         )
-    kept = per_task[~left_out]
-    gain = kept - kept[:, :1]
-    counted = kept[:, burn_in:].mean(1)
-    taken = lengths[~left_out].sum(-1)  # [tasks, L'+1]
+    usable = per_task[~left_out]
+    gain = usable - usable[:, :1]
+    counted = usable[:, burn_in:].mean(1)
+    steps = lengths[~left_out].sum(-1)  # [tasks, L'+1]
     episodes = np.arange(last + 1) * lengths.shape[-1]
     if spare is not None:
-        played = (~np.asarray(spare)[~left_out]).sum(-1)
-        episodes = (np.cumsum(played, 1) - played).mean(0)
+        counted_episodes = (~np.asarray(spare)[~left_out]).sum(-1)
+        episodes = (np.cumsum(counted_episodes, 1) - counted_episodes).mean(0)
     return Row(
         per_task=per_task,
         episodes=episodes,
-        environment_steps=(np.cumsum(taken, 1) - taken).mean(0),
-        mean=kept.mean(0),
-        standard_error=standard_error(kept),
-        median=np.median(kept, axis=0),
-        iqm=interquartile_mean(kept),
+        environment_steps=(np.cumsum(steps, 1) - steps).mean(0),
+        mean=usable.mean(0),
+        standard_error=standard_error(usable),
+        median=np.median(usable, axis=0),
+        iqm=interquartile_mean(usable),
         gain_mean=gain.mean(0),
         gain_standard_error=standard_error(gain),
         counted_mean=counted.mean(),
@@ -186,26 +186,26 @@ def summarize(
 
 
 def across_seeds(rows: Sequence[Row]) -> Row:
-    """One row for R ≥ 2 trainings that were evaluated on the same tasks.
+    """Combines the rows of R ≥ 2 training runs that were evaluated on the same tasks.
 
-    Standard errors are over the seeds' means, which is how far another R trainings would be from these. Median and
-    interquartile mean are of all R·num_tasks returns; an entry of `per_task` is the mean over seeds, void ones left
-    out; `diverged_episodes` and `tasks_left_out` are sums.
+    Standard errors are computed from the seeds' means, so they describe the variation between training runs. Median and
+    interquartile mean are of all R·num_tasks returns. An entry of `per_task` is the mean over seeds, without NaNs.
+    `diverged_episodes` and `tasks_left_out` are sums.
 
     Raises:
-        ValueError: there are fewer than two.
+        ValueError: there are fewer than two rows.
     """
     if len(rows) < 2:
         raise ValueError(f"rows holds {len(rows)}; a standard error over seeds takes at least 2")
     per_task = np.stack([row.per_task for row in rows])  # [R, num_tasks, L'+1]
-    met = ~np.isnan(per_task)
-    count = met.sum(0)
-    pooled = per_task[met.all(-1)]
+    present = ~np.isnan(per_task)
+    count = present.sum(0)
+    pooled = per_task[present.all(-1)]
     means, gains = np.stack([row.mean for row in rows]), np.stack([row.gain_mean for row in rows])
     counted = np.stack([row.counted_mean for row in rows])
     episodes = np.stack([row.episodes for row in rows])
     return Row(
-        per_task=np.where(count > 0, np.where(met, per_task, 0).sum(0) / np.maximum(count, 1), np.nan),
+        per_task=np.where(count > 0, np.where(present, per_task, 0).sum(0) / np.maximum(count, 1), np.nan),
         episodes=episodes[0] if (episodes == episodes[0]).all() else episodes.mean(0),
         environment_steps=np.mean([row.environment_steps for row in rows], 0),
         mean=means.mean(0),
@@ -225,17 +225,17 @@ def across_seeds(rows: Sequence[Row]) -> Row:
 def _returns(
     adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and which episodes are spare, likewise.
+    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and spare flags [num_tasks, L'+1, N] or None.
 
-    Each task has its own θ: leaves [num_tasks, ...]. What memory this takes does not grow with L', but for these:
-    nothing else of D is asked for.
+    `params` has leaves [num_tasks, ...], one θ per task. Only these outputs grow with L': the rest of D is unused, so
+    XLA drops it.
     """
 
     def one(key, theta, task):
-        # An algorithm of a user's own need not know of another number of steps than its own.
+        # A user-defined algorithm need not support the argument `steps`.
         out = adapt(key, theta, task) if steps is None else adapt(key, theta, task, steps=steps)
         lengths = out.trajectory.lengths if out.lengths is None else out.lengths
-        # The length tells, and not the return, which is NaN too where φ is; that must not be left out of anything.
+        # Void episodes are identified by length: a return is also NaN if φ is NaN, and that must not be hidden.
         void = lengths == 0
         mean = mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)
         return jnp.where(void.all(-1), jnp.nan, mean), lengths, out.spare
@@ -253,58 +253,58 @@ def evaluate(
     steps: int | None = None,
     burn_in: int | None = None,
 ) -> dict[str, Row]:
-    """Adapts θ, and beside it untrained parameters, to tasks drawn from `key`, with the same `adapt` as in training.
+    """Adapts the trained θ, and untrained parameters for comparison, to tasks drawn from `key`, with `adapt`.
 
-    Both rows see the same tasks and the same random draws, and so equal data. `random_init` takes a fresh θ for every
-    task: one θ for all would make the row depend on a single draw.
+    Both rows use the same tasks and random numbers. `random_init` draws a new θ for each task; a single θ for all tasks
+    would make the row depend on one draw.
 
     Args:
-        algorithm: whose `adapt` and `init` to use.
-        env: draws the tasks.
-        key: use ``streams(root).evaluate``, which training never draws from.
+        algorithm: the algorithm whose `adapt` and `init` are used.
+        env: the environment that draws the tasks.
+        key: use ``streams(root).evaluate``, from which training never draws.
         params: the trained θ.
         num_tasks: at least 2.
-        steps: L', inner steps of each task; None means the L of training. Thousands fit into memory as well as few do.
-            Beyond L the rates of a gradient-based algorithm fall as its option `inner_lr_beyond` says.
-        burn_in: stages that `counted_mean` leaves out, which changes nothing else; None means all but the last.
+        steps: L', inner steps per task; None means the L of training. Memory hardly grows with L'. Beyond L the inner
+            rates of a gradient-based algorithm follow its option `inner_lr_beyond`.
+        burn_in: number of initial stages that `counted_mean` excludes; None means all but the last.
 
     Returns:
         ``{"adapted": Row, "random_init": Row}``.
 
     Raises:
-        ValueError: fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or the
-            simulation diverged in too many tasks.
+        ValueError: there are fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or
+            the simulation diverged in too many tasks.
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)
 
-    def per_task(key):  # folding in the index keeps the first tasks the same whatever their number
+    def per_task(key):  # with fold_in, the first tasks do not depend on num_tasks
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(num_tasks))
 
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
-    fresh = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
-    if jax.tree.structure(params) != jax.tree.structure(fresh):
+    untrained = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
+    if jax.tree.structure(params) != jax.tree.structure(untrained):
         raise ValueError(
             "θ has another structure than this algorithm's; evaluate it with the algorithm that trained it"
         )
     if all(
         new.shape[1:] == jnp.shape(old)[1:] and jnp.ndim(old) == new.ndim
-        for new, old in zip(*map(jax.tree.leaves, (fresh, params)), strict=True)
+        for new, old in zip(*map(jax.tree.leaves, (untrained, params)), strict=True)
     ):
         raise ValueError(
             f"θ is that of {len(jax.tree.leaves(params)[0])} seeds, by its leading axis; evaluate one after the other: "
             "jax.tree.map(lambda leaf: leaf[0], θ)"
         )
-    fits = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), fresh, params)
-    for path, fit in jax.tree_util.tree_leaves_with_path(fits):
-        if not fit:
+    matches = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), untrained, params)
+    for path, match in jax.tree_util.tree_leaves_with_path(matches):
+        if not match:
             leaf = jax.tree_util.keystr(path)
             raise ValueError(f"θ{leaf} has another shape than this algorithm's; learned inner rates keep their number")
-    # The dtypes of both rows are made equal, weak types included: they have to be one program.
-    trained = jax.tree.map(lambda new, old: jnp.broadcast_to(old, new.shape).astype(new.dtype), fresh, params)
-    fresh = jax.tree.map(lambda new: new.astype(new.dtype), fresh)
+    # Give both rows the same dtypes and weak types, so that they share one compiled program.
+    trained = jax.tree.map(lambda new, old: jnp.broadcast_to(old, new.shape).astype(new.dtype), untrained, params)
+    untrained = jax.tree.map(lambda new: new.astype(new.dtype), untrained)
     keys = per_task(adapt_key)
-    rows = {"adapted": trained, "random_init": fresh}
+    rows = {"adapted": trained, "random_init": untrained}
     return {
         name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks, steps)), burn_in=burn_in)
         for name, theta in rows.items()

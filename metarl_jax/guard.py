@@ -1,4 +1,4 @@
-"""Keeps numbers that are not finite out of θ: an update that yields one is undone inside the compiled program."""
+"""Keeps θ finite: an update with a NaN or an infinity is undone inside the compiled program."""
 
 import traceback
 from collections.abc import Callable, Mapping
@@ -20,44 +20,46 @@ ON_NONFINITE = ("abort", "skip", "rollback")
 
 @struct.dataclass
 class Guarded:
-    """The outer optimiser's state with what the guard remembers: a part of θ's state, so of every checkpoint."""
+    """Optimiser state plus the guard's bookkeeping; stored in `MetaState.opt_state`, so checkpoints include it."""
 
     opt_state: PyTree
-    """the outer optimiser's own"""
+    """state of the outer optimiser"""
     anchor: PyTree
-    """(θ, opt_state) at the last iteration that `every` divides: where a rollback goes back to"""
+    """(θ, opt_state) at the last iteration divisible by `every`, which a rollback restores"""
     failures: jax.Array
-    """[] int32: updates undone in a row, up to now"""
+    """[] int32: number of consecutive updates undone so far"""
 
 
 def guarded(state: MetaState) -> MetaState:
-    """The state of an algorithm as that of the guarded one; a state that is already, as it is."""
+    """Wraps the optimiser state in `Guarded`; a state that is already guarded is returned unchanged."""
     if isinstance(state.opt_state, Guarded):
         return state
     state = strongly_typed(state)
-    memory = Guarded(state.opt_state, (state.params, state.opt_state), jnp.zeros_like(state.iteration))
-    return MetaState(state.params, memory, state.iteration)
+    guard_state = Guarded(state.opt_state, (state.params, state.opt_state), jnp.zeros_like(state.iteration))
+    return MetaState(state.params, guard_state, state.iteration)
 
 
 def unguarded(state: MetaState) -> MetaState:
-    """The state as the algorithm's own `update` takes it."""
-    memory = state.opt_state
-    return MetaState(state.params, memory.opt_state, state.iteration) if isinstance(memory, Guarded) else state
+    """The state that the algorithm's own `update` takes: inverse of `guarded`."""
+    guard_state = state.opt_state
+    if not isinstance(guard_state, Guarded):
+        return state
+    return MetaState(state.params, guard_state.opt_state, state.iteration)
 
 
 def guard(
     update: Callable[[Key, MetaState], tuple[MetaState, Metrics]], on_nonfinite: str, every: int
 ) -> Callable[[Key, MetaState], tuple[MetaState, Metrics]]:
-    """An update that leaves no NaN or infinity in θ or in the outer optimiser's state.
+    """Wraps an update so that no NaN or infinity enters θ or the outer optimiser's state.
 
-    Where a metric, the new θ or the new optimiser state is not finite, or no episode was sound, θ and optimiser state
-    stay as they were before the update ("abort", "skip"), or become those of the anchor ("rollback"). The iteration
-    counts all the same, so that the next one draws other tasks. The metric `nonfinite` is 1 for an update that was
-    undone, else 0. Where a part of the episodes is void, a stage without a return is no fault.
+    If a metric, the new θ or the new optimiser state is not finite, or if all episodes were void, θ and the optimiser
+    state keep their values from before the update ("abort", "skip") or are restored from the anchor ("rollback"). The
+    iteration counter still advances, so the next iteration draws other tasks. The metric `nonfinite` is 1 for an undone
+    update, else 0. If only some episodes are void, a NaN return of a stage is not an error.
 
     Args:
-        update: of a `MetaAlgorithm`.
-        on_nonfinite: one of `ON_NONFINITE`; that "abort" stops at the first one is the loop's business.
+        update: the `update` of a `MetaAlgorithm`.
+        on_nonfinite: one of `ON_NONFINITE`. For "abort" the training loop stops at the first undone update.
         every: iterations between two anchors.
 
     Raises:
@@ -67,15 +69,15 @@ def guard(
         raise unknown("on_nonfinite", on_nonfinite, ON_NONFINITE)
 
     def guarded_update(key, state):
-        memory, plain = state.opt_state, unguarded(state)
-        before = (plain.params, plain.opt_state)
-        anchor = _where(state.iteration % every == 0, before, memory.anchor)
-        new, metrics = update(key, plain)
+        guard_state, unguarded_state = state.opt_state, unguarded(state)
+        before = (unguarded_state.params, unguarded_state.opt_state)
+        anchor = _where(state.iteration % every == 0, before, guard_state.anchor)
+        new, metrics = update(key, unguarded_state)
         finite = all_finite((_measured(metrics), new.params, new.opt_state)) & ~without_episode(metrics)
         params, opt_state = _where(
             finite, (new.params, new.opt_state), anchor if on_nonfinite == "rollback" else before
         )
-        failures = jnp.where(finite, 0, memory.failures + 1)
+        failures = jnp.where(finite, 0, guard_state.failures + 1)
         state = MetaState(params=params, opt_state=Guarded(opt_state, anchor, failures), iteration=new.iteration)
         return state, metrics | {"nonfinite": (~finite).astype(jnp.int32)}
 
@@ -89,12 +91,12 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 
 def _prefixes(metrics: Mapping[str, Any]) -> list[str]:
-    """Of an algorithm's own metrics "", and those of the members of a `metarl_jax.algorithms.mixture`, as "member/"."""
+    """Prefixes of metric names: "" for an algorithm, "member/" for the members of a `metarl_jax.algorithms.mixture`."""
     return sorted({name.removesuffix("diverged_episodes") for name in metrics if name.endswith("diverged_episodes")})
 
 
 def without_episode(metrics: Mapping[str, Any]) -> Any:
-    """[...] bool: every episode of the iteration was void, or every one of a mixture's member."""
+    """[...] bool: all episodes of the iteration were void, or all episodes of one member of a mixture."""
     void = np.bool_(False)
     for prefix in _prefixes(metrics):
         if f"{prefix}environment_steps" in metrics:
@@ -103,16 +105,16 @@ def without_episode(metrics: Mapping[str, Any]) -> Any:
 
 
 def _measured(metrics: Metrics) -> Metrics:
-    """The metrics, 0 for returns that may be NaN because all episodes of a stage were void.
+    """The metrics, with 0 for returns that may be NaN only because all episodes of a stage were void.
 
-    Of a policy that fails the entropy is not finite either, so nothing is hidden by it.
+    A failing policy is still detected, because its entropy is not finite either.
     """
-    unknown = {}
+    replaced = {}
     for prefix in _prefixes(metrics):
         void = metrics[f"{prefix}diverged_episodes"] > 0
         names = {f"{prefix}return", f"{prefix}gain"} & metrics.keys()
-        unknown |= {name: jnp.where(void, 0, metrics[name]) for name in names}
-    return metrics | unknown
+        replaced |= {name: jnp.where(void, 0, metrics[name]) for name in names}
+    return metrics | replaced
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
@@ -120,7 +122,7 @@ def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:
-    """Which operation of one update is the first to yield a NaN; None: none does, so a number overflowed to infinity.
+    """Finds the first operation of an update that yields a NaN; None: there is none, only an overflow to infinity.
 
     The update runs operation by operation, loops included: minutes where the compiled program takes seconds.
 
@@ -130,7 +132,7 @@ def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | Non
         state: before it, not guarded.
 
     Returns:
-        The primitive and the line of the source that asked for it.
+        The primitive and the source line that called it.
     """
     with jax.disable_jit(), jax.debug_nans(True):
         try:
@@ -141,27 +143,27 @@ def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | Non
 
 
 def first_void(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:
-    """Which number of an observation or a reward made an episode of one update void; None: none did.
+    """Finds the number in an observation or a reward that made an episode of one update void; None: no episode is void.
 
-    The update is compiled anew, for one device, and run.
+    The update is recompiled for one device and run.
 
     Args:
         algorithm: not guarded.
         key: of the iteration.
-        state: before it, not guarded; of this process alone.
+        state: before it, not guarded; all of it on this process.
 
     Returns:
         The component, its value, whether at reset or after a step, and the limit.
     """
     with watched() as witness, jax.set_mesh(mesh(1, tasks=1)):
         key, state = jax.device_put((key, state), jax.devices()[0])
-        # A function of its own, since JAX would not trace the update again.
+        # A new lambda, because JAX would reuse the cached trace of the update itself.
         jax.block_until_ready(jax.jit(lambda key, state: algorithm.update(key, state))(key, state))
     return witness.seen
 
 
 def _origin(error: BaseException) -> str:
-    """The innermost line that is not JAX's own."""
+    """The innermost source line outside JAX."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _within_jax(frame)]
     last: Any = frames[-1]
     return f"in {last.name} ({last.filename}:{last.lineno}: {last.line})"

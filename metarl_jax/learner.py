@@ -1,4 +1,4 @@
-"""A meta-trained θ in an environment outside of the program: a robot, or one of gymnasium. NumPy goes in and out."""
+"""Runs a meta-trained θ in an external environment, such as a robot or gymnasium, with a NumPy interface."""
 
 from typing import Any
 
@@ -13,24 +13,23 @@ from metarl_jax.types import MetaState, Percept, PyTree, Trajectory, strongly_ty
 
 
 class Learner:
-    """φ = f_θ(D) where D comes from outside: ``act``, step the environment, ``observe``, and ``learn`` when `full`.
+    """φ = f_θ(D) with D from an external environment: ``act``, step it, ``observe``, and ``learn`` when `full`.
 
-    A stage is N episodes of at most T steps, the algorithm's `episodes` and `horizon`, or as many as reach its
-    `stage_steps`; φ stays as it is until ``learn()``, which makes one inner step from them. It is the f_θ of
-    ``algorithm.adapt``: the same episodes give the same φ, up to rounding. An algorithm with a memory, such as rl2,
-    learns while it acts: its stages are single episodes, and ``learn()`` only begins the next one. In lpg and
-    self-tuning a stage is N pieces of T steps, and an episode that is longer goes on in the next piece.
+    A stage is N episodes of at most T steps (the algorithm's `episodes` and `horizon`), or fewer episodes that reach
+    its `stage_steps`. φ is constant until ``learn()``, which makes one inner step from the stage. f_θ is that of
+    ``algorithm.adapt``: the same episodes give the same φ, up to rounding. A recurrent algorithm such as rl2 learns
+    while it acts: its stages are single episodes, and ``learn()`` only starts the next one. In lpg and self-tuning a
+    stage is N pieces of T steps, and a longer episode continues in the next piece.
 
-    All programs are compiled at the start, which takes seconds; afterwards nothing is traced, and no step waits for a
-    compiler.
+    All programs are compiled in the constructor, which takes seconds; after that nothing is traced or compiled.
 
     Args:
-        algorithm: of `metarl_jax.algorithms`, or an `Online` of one's own.
+        algorithm: an algorithm of `metarl_jax.algorithms`, or a user-defined `Online`.
         params: θ.
-        seed: of the actions that are drawn, and of a φ whose start is drawn.
+        seed: seed of the sampled actions, and of φ if its initialisation is random.
 
     Raises:
-        ValueError: the algorithm cannot be used so, or θ is not one of its own.
+        ValueError: the algorithm has no online form, or θ does not match it.
 
     Example:
         >>> learner = mrl.Learner(run.algorithm, run.params)
@@ -54,7 +53,7 @@ class Learner:
         self._online, self._theta = online, params
         self._shapes: Trajectory = online.stage()
         self._rows, self._steps = self._shapes.valid.shape
-        # Of one step, without the axes of rows and steps.
+        # Shapes and dtypes of one step, without the axes of rows and steps.
         self._step = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), self._shapes)
         start = jax.jit(full_precision(lambda key, theta: strongly_typed(online.start(key, theta))))
         self._start = start.lower(jax.random.key(0), params).compile()
@@ -62,19 +61,19 @@ class Learner:
         self._compile()
 
     def reset(self, seed: int | None = None) -> None:
-        """Forgets everything that was seen: φ is what f_θ begins with, as in a new task.
+        """Restarts the adaptation, for a new task: φ is again the initialisation of f_θ.
 
         Args:
-            seed: of the actions that are drawn from now on; None: the next one.
+            seed: seed of the actions sampled from now on; None: the previous seed + 1.
         """
         self._seed = checks.seed("seed", self._seed + 1 if seed is None else seed)
         start_key, self._act_key = jax.random.split(jax.random.key(self._seed))
         self._fast: PyTree = self._start(start_key, self._theta)
         self._acts = 0
-        self._time = 0  # steps of the episode
-        self._proposed: dict[str, Any] | None = None  # an action that nothing was observed of
+        self._time = 0  # steps taken in the current episode
+        self._proposed: dict[str, Any] | None = None  # an action whose outcome has not been observed
         self._last_action, self._last_reward = np.zeros(self._online.env.action_size), 0.0
-        self._before = self._fast, self._last_action, self._last_reward  # where the episode began
+        self._before = self._fast, self._last_action, self._last_reward  # the state at the start of the episode
         self._return, self._returns = 0.0, []
         self._begin_stage()
 
@@ -99,7 +98,7 @@ class Learner:
 
     def _begin_stage(self) -> None:
         self._row, self._column, self._taken = 0, 0, 0
-        self._next_missing = False  # the observation after a step, which the next act tells
+        self._next_missing = False  # the observation after a step is filled in by the next act
         self._data = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._shapes)
 
     def _percept(self, observation: PyTree, start: bool) -> Percept:
@@ -109,27 +108,27 @@ class Learner:
 
     @property
     def params(self) -> PyTree:
-        """φ, or what the memory means for what is done next."""
+        """φ; with a memory, the parameters that determine the next action."""
         return jax.tree.map(np.asarray, self._phi(self._theta, self._fast))
 
     @property
     def full(self) -> bool:
-        """Whether the stage has all its episodes, or its budget of steps, so that it is time to learn."""
+        """Whether the stage is complete, by episodes or by its budget of steps, so that `learn` can be called."""
         budget = self._online.budget
         spent = budget is not None and self._taken >= budget and self._column == 0
         return self._row == self._rows or spent
 
     @property
     def returns(self) -> list[float]:
-        """Undiscounted returns of all episodes that have ended."""
+        """Undiscounted returns of all finished episodes."""
         return list(self._returns)
 
     def act(self, observation: PyTree) -> Any:
-        """The action for an observation: an array, or an int where actions are discrete.
+        """The action for an observation: an array, or an int for discrete actions.
 
         Raises:
-            ValueError: it is no observation of this environment, the last action's outcome was not observed, or the
-                stage is full.
+            ValueError: the observation does not match the environment, the outcome of the last action was not observed,
+                or the stage is full.
         """
         if self._proposed is not None:
             raise ValueError("the last action's outcome is not known; call observe(reward, ...) before the next act")
@@ -158,22 +157,23 @@ class Learner:
         next_observation: PyTree = None,
         action: Any = None,
     ) -> bool:
-        """What came of the last action.
+        """Records the outcome of the last action.
 
         Args:
-            reward: of the step.
+            reward: reward of the step.
             terminated: the episode has ended in a terminal state.
-            truncated: it was cut although its state is not terminal. At the T-th step it means nothing: the task counts
-                T steps, as in `metarl_jax.types.Trajectory`, so a time limit of T need not be told from its end.
-            next_observation: what the step led to; needed where the episode was truncated, or goes on in another piece.
-            action: what was done instead of the proposed action, if something else was.
+            truncated: the episode was cut in a state that is not terminal. Ignored at the T-th step: the task has T
+                steps, as in `metarl_jax.types.Trajectory`, so a time limit of T need not be distinguished from the end.
+            next_observation: the observation after the step; required if the episode was truncated or continues in
+                another piece.
+            action: the action that was executed, if it differs from the proposed one.
 
         Returns:
-            Whether the episode is over, so that the environment must be reset: it has ended, or has had all its steps.
+            Whether the episode is over and the environment must be reset: it has ended, or has had all its steps.
 
         Raises:
-            ValueError: there was no action, a value is not finite or not of this environment, or the observation
-                after a truncated step or the end of a piece is missing. Nothing has happened then.
+            ValueError: there was no action, a value is not finite or does not match the environment, or the observation
+                after a truncated step or the end of a piece is missing. The learner is unchanged then.
         """
         proposed, online = self._proposed, self._online
         if proposed is None:
@@ -181,47 +181,47 @@ class Learner:
         reward = _number("reward", reward, soundness.MOST_REWARD)
         terminated, last = _flag("terminated", terminated), self._time + 1 == online.horizon
         truncated = _flag("truncated", truncated) and not terminated and not last
-        over = terminated or truncated or last
-        piece_ends = self._column == self._steps - 1 and not over
+        episode_over = terminated or truncated or last
+        piece_ends = self._column == self._steps - 1 and not episode_over
         if next_observation is not None:
             what, most = "next_observation", soundness.MOST_OBSERVATION
             next_observation = self._checked(what, next_observation, self._step.observation, most)
         elif (truncated or piece_ends) and online.learn is not None:
             raise ValueError("what follows a cut is worth something: give next_observation")
-        done, log_prob = proposed["action"], proposed["log_prob"]
+        executed, log_prob = proposed["action"], proposed["log_prob"]
         if action is not None:
-            done = self._checked("action", action, self._step.action, np.inf)
-            if online.env.discrete and not 0 <= done < online.env.action_size:
+            executed = self._checked("action", action, self._step.action, np.inf)
+            if online.env.discrete and not 0 <= executed < online.env.action_size:
                 raise ValueError(f"action is {action}; it must lie in 0..{online.env.action_size - 1}")
-            log_prob = self._judge(self._theta, self._fast, proposed["percept"], done)
+            log_prob = self._judge(self._theta, self._fast, proposed["percept"], executed)
         if online.learn is not None:
             cut = truncated or piece_ends
-            self._record(proposed["percept"].observation, done, log_prob, reward, terminated, cut, next_observation)
-            self._next_missing = next_observation is None and not over
+            self._record(proposed["percept"].observation, executed, log_prob, reward, terminated, cut, next_observation)
+            self._next_missing = next_observation is None and not episode_over
         self._proposed, self._fast = None, proposed["fast"]
-        self._last_action = np.eye(online.env.action_size)[done] if online.env.discrete else done
+        self._last_action = np.eye(online.env.action_size)[executed] if online.env.discrete else executed
         self._last_reward, self._return, self._time = reward, self._return + reward, self._time + 1
         self._column, self._taken = self._column + 1, self._taken + 1
-        if over or piece_ends:
+        if episode_over or piece_ends:
             self._row, self._column = self._row + 1, 0
-        if over:
+        if episode_over:
             self._returns.append(self._return)
             self._return, self._time = 0.0, 0
             self._before = self._fast, self._last_action, self._last_reward
-        return over
+        return episode_over
 
     def _record(self, observation, action, log_prob, reward, terminated, cut, next_observation) -> None:
-        at, data = (self._row, self._column), self._data
-        _put(data.observation, at, observation)
-        _put(data.next_observation, at, observation if next_observation is None else next_observation)
-        data.action[at], data.log_prob[at], data.reward[at], data.valid[at] = action, log_prob, reward, True
-        data.discount[at], data.truncated[at] = float(not terminated), cut
+        index, data = (self._row, self._column), self._data
+        _put(data.observation, index, observation)
+        _put(data.next_observation, index, observation if next_observation is None else next_observation)
+        data.action[index], data.log_prob[index], data.reward[index], data.valid[index] = action, log_prob, reward, True
+        data.discount[index], data.truncated[index] = float(not terminated), cut
 
     def discard(self) -> None:
-        """Forgets the episode that is running, as if it had not begun; reset the environment then.
+        """Discards the current episode, as if it had not started; reset the environment afterwards.
 
-        For a sensor that has failed, or a robot that somebody has lifted: what is no sample of the task. Of an episode
-        that began in an earlier piece, the earlier pieces stay.
+        For episodes that are not samples of the task, such as after a sensor failure or when someone lifted the robot.
+        If the episode started in an earlier piece, the earlier pieces are kept.
         """
         self._fast, self._last_action, self._last_reward = self._before
         if not self.full:
@@ -230,10 +230,10 @@ class Learner:
         self._proposed, self._column, self._time, self._return, self._next_missing = None, 0, 0, 0.0, False
 
     def learn(self) -> None:
-        """φ ← f_θ(φ, the stage); the next episode belongs to the next stage.
+        """One inner step, φ ← f_θ(φ, stage), and the start of the next stage.
 
         Raises:
-            ValueError: the stage is not full, or φ would not be finite; φ is what it was.
+            ValueError: the stage is not full, or φ would not be finite; φ is unchanged then.
         """
         if not self.full:
             raise ValueError(
@@ -241,7 +241,7 @@ class Learner:
                 "until `full`, or make the algorithm with fewer episodes"
             )
         if self._online.learn is not None:
-            for row in range(self._row, self._rows):  # behind the budget; where policies have values, as on padding
+            for row in range(self._row, self._rows):  # rows after the budget: repeat the first step, as on padding
                 jax.tree.map(lambda leaf, row=row: leaf.__setitem__((row, 0), leaf[0, 0]), self._data)
                 self._data.valid[row] = False
             fast = self._learn(self._theta, self._fast, self._data)
@@ -252,29 +252,29 @@ class Learner:
             self._before = fast, self._last_action, self._last_reward
         self._begin_stage()
 
-    def _checked(self, what: str, value: PyTree, wanted: PyTree, most: float) -> PyTree:
-        """The value as arrays of the wanted shapes and dtypes."""
+    def _checked(self, what: str, value: PyTree, spec: PyTree, most: float) -> PyTree:
+        """The value as arrays with the shapes and dtypes of `spec`."""
         name = self._online.env.name
-        if not isinstance(wanted, jax.ShapeDtypeStruct):
-            tree = jax.tree.structure(wanted)
+        if not isinstance(spec, jax.ShapeDtypeStruct):
+            tree = jax.tree.structure(spec)
             try:
                 leaves = tree.flatten_up_to(value)
             except (ValueError, TypeError, KeyError) as error:
                 raise ValueError(f"{what} is {value!r}; those of {name!r} are trees {tree}") from error
-            pairs = zip(leaves, jax.tree.leaves(wanted), strict=True)
+            pairs = zip(leaves, jax.tree.leaves(spec), strict=True)
             return tree.unflatten([self._checked(what, leaf, shape, most) for leaf, shape in pairs])
-        given = np.asarray(value)
-        if given.shape != wanted.shape or given.dtype.kind not in "biuf":
+        array = np.asarray(value)
+        if array.shape != spec.shape or array.dtype.kind not in "biuf":
             raise ValueError(
-                f"{what} has shape {list(given.shape)} and dtype {given.dtype}; those of {name!r} have shape "
-                f"{list(wanted.shape)} and dtype {wanted.dtype}"
+                f"{what} has shape {list(array.shape)} and dtype {array.dtype}; those of {name!r} have shape "
+                f"{list(spec.shape)} and dtype {spec.dtype}"
             )
         with np.errstate(all="ignore"):
-            cast = given.astype(wanted.dtype)
-        exact = np.issubdtype(wanted.dtype, np.inexact)
-        if not (np.abs(cast) <= most if exact else cast == given).all():
-            must = f"finite and at most {most:g} in size" if exact else f"of dtype {wanted.dtype}"
-            raise ValueError(f"{what} is {given}; it must be {must}")
+            cast = array.astype(spec.dtype)
+        exact = np.issubdtype(spec.dtype, np.inexact)
+        if not (np.abs(cast) <= most if exact else cast == array).all():
+            requirement = f"finite and at most {most:g} in size" if exact else f"of dtype {spec.dtype}"
+            raise ValueError(f"{what} is {array}; it must be {requirement}")
         return cast
 
 
@@ -282,34 +282,34 @@ def _compiled(function: Any, *args: Any) -> Any:
     return jax.jit(full_precision(function)).lower(*args).compile()
 
 
-def _put(tree: PyTree, at: tuple[int, int], value: PyTree) -> None:
-    jax.tree.map(lambda leaf, new: leaf.__setitem__(at, new), tree, value)
+def _put(tree: PyTree, index: tuple[int, int], value: PyTree) -> None:
+    jax.tree.map(lambda leaf, new: leaf.__setitem__(index, new), tree, value)
 
 
 def _number(what: str, value: Any, most: float) -> float:
-    given = np.asarray(value)
-    if given.size != 1 or given.dtype.kind not in "biuf" or not abs(float(given.reshape(()))) <= most:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" or not abs(float(array.reshape(()))) <= most:
         raise ValueError(f"{what} is {value!r}; it must be one number of at most {most:g} in size")
-    return float(given.reshape(()))
+    return float(array.reshape(()))
 
 
 def _flag(what: str, value: Any) -> bool:
-    given = np.asarray(value)
-    if given.size != 1 or given.dtype.kind != "b":
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind != "b":
         raise ValueError(f"{what} is {value!r}; it must be True or False")
-    return bool(given.reshape(()))
+    return bool(array.reshape(()))
 
 
 def _check_theta(algorithm: MetaAlgorithm, theta: PyTree) -> None:
-    own = jax.eval_shape(algorithm.init, jax.random.key(0)).params
+    theta_spec = jax.eval_shape(algorithm.init, jax.random.key(0)).params
 
     def shapes(tree):
         return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
-    wanted, given = shapes(own), shapes(theta)
-    if wanted != given:
-        differing = sorted(set(wanted.items()) ^ set(given.items()))[0][0]
+    expected, actual = shapes(theta_spec), shapes(theta)
+    if expected != actual:
+        differing = sorted(set(expected.items()) ^ set(actual.items()))[0][0]
         raise ValueError(
-            f"params is no θ of this algorithm: θ{differing} has shape {given.get(differing, 'none')}, and its own "
-            f"{wanted.get(differing, 'none')}; take one seed's θ, of an algorithm made with the same options"
+            f"params is no θ of this algorithm: θ{differing} has shape {actual.get(differing, 'none')}, and its own "
+            f"{expected.get(differing, 'none')}; take one seed's θ, of an algorithm made with the same options"
         )

@@ -1,4 +1,4 @@
-"""One θ for several families of tasks, whose agents may have other observations, actions and sizes."""
+"""One θ for several task families, which may differ in observations, actions and sizes."""
 
 import dataclasses
 import math
@@ -23,50 +23,49 @@ def _numbers(theta: PyTree) -> int:
 
 
 def _joint(metrics: Mapping[str, Metrics]) -> Metrics:
-    """Every member's metrics as "member/metric", and what a training loop reads: the mean return [S], summed counts."""
-    told = {f"{name}/{metric}": value for name, own in metrics.items() for metric, value in own.items()}
-    for metric in sorted(set.intersection(*(set(own) for own in metrics.values()))):
-        values = [jnp.asarray(own[metric]) for own in metrics.values()]
+    """Metrics of all members as "member/metric", plus the mean return [S] and summed counts for the training loop."""
+    joint = {f"{name}/{metric}": value for name, part in metrics.items() for metric, value in part.items()}
+    for metric in sorted(set.intersection(*(set(part) for part in metrics.values()))):
+        values = [jnp.asarray(part[metric]) for part in metrics.values()]
         if metric == "return" and len({value.shape for value in values}) == 1:
-            told[metric] = jnp.mean(jnp.stack(values), 0)
+            joint[metric] = jnp.mean(jnp.stack(values), 0)
         elif all(jnp.issubdtype(value.dtype, jnp.integer) and not value.ndim for value in values):
-            told[metric] = jnp.sum(jnp.stack(values))
-    return told
+            joint[metric] = jnp.sum(jnp.stack(values))
+    return joint
 
 
 def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
-    """The algorithm that learns ONE θ from several: θ ← U_k(… U_2(U_1(θ))), one update U_i of every member in turn.
+    """An algorithm that learns ONE θ from several members: θ ← U_k(… U_2(U_1(θ))), with one update U_i per member.
 
-    It is for a θ that does not depend on the environment, as an update rule does (`metarl_jax.algorithms.lpg`): the
-    members are then made for environments of different observations, actions, horizons and populations. Each member
-    keeps its own outer optimiser's state, so a family with large gradients does not drown the others under Adam.
-    ``gradient`` is the mean of the members' gradients, each at the same θ.
+    It is meant for a θ that does not depend on the environment, such as a learned update rule
+    (`metarl_jax.algorithms.lpg`); the members can then have different observations, actions, horizons and populations.
+    Each member has its own outer-optimiser state, so under Adam a family with large gradients does not dominate.
+    ``gradient`` is the mean of the members' gradients at the same θ.
 
-    ``adapt``, ``policy`` and ``online`` are those of the first member. For another family take its own:
+    ``adapt``, ``policy`` and ``online`` are those of the first member. For another family use
     ``members[name].adapt(key, state.params, task)``.
 
     Args:
-        members: the algorithms by name; at least one, and all with a θ of the same tree, shapes and dtypes.
+        members: at least one algorithm, by name; their θ must have the same tree, shapes and dtypes.
 
     Returns:
-        The algorithm. Member i draws from ``fold_in(key, i)``, but at the start all from the key itself, which gives
-        them the same θ where their `init` draws θ alike; if not, it is that of the first. Metrics are named
-        "member/metric"; beside them stand the mean over members of "return" [S], where all have the same S, and the
-        sums of their counts, such as "environment_steps".
+        The algorithm. Member i draws from ``fold_in(key, i)``. `init` passes the same key to all members and takes θ
+        from the first. Metrics are named "member/metric". There are also the mean over members of "return" [S], if all
+        have the same S, and the sums of integer counts such as "environment_steps".
 
     Raises:
-        ValueError: there is no member, one is no algorithm, a name has a slash in it, or their θ differ.
+        ValueError: there is no member, a member is not an algorithm, a name contains a slash, or the θ differ.
     """
     if not isinstance(members, Mapping) or not members:
         raise ValueError(f"members is {members!r}; it must be a mapping of names to at least one MetaAlgorithm")
-    own = dict(members)
-    for name, member in own.items():
+    named = dict(members)
+    for name, member in named.items():
         if not isinstance(member, MetaAlgorithm):
             raise ValueError(f"member {name!r} is {member!r}; it must be a metarl_jax.MetaAlgorithm")
         if not isinstance(name, str) or "/" in name:
             raise ValueError(f"a member's name is {name!r}; it must be a text without '/', which metrics' names have")
-    first_name, first = next(iter(own.items()))
-    thetas = {name: jax.eval_shape(member.init, jax.random.key(0)).params for name, member in own.items()}
+    first_name, first = next(iter(named.items()))
+    thetas = {name: jax.eval_shape(member.init, jax.random.key(0)).params for name, member in named.items()}
     for name, theta in thetas.items():
         if _signature(theta) != _signature(thetas[first_name]):
             raise ValueError(
@@ -76,26 +75,28 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
             )
 
     def keys(key):
-        return [jax.random.fold_in(key, index) for index in range(len(own))]
+        return [jax.random.fold_in(key, index) for index in range(len(named))]
 
     def init(key):
-        # One key for all, so that every optimiser's state is that of the same θ.
-        states = [member.init(key) for member in own.values()]
+        # One key for all members, so that each optimiser state belongs to the same θ.
+        states = [member.init(key) for member in named.values()]
         return dataclasses.replace(states[0], opt_state=tuple(state.opt_state for state in states))
 
     def update(key, state):
-        theta, memories, metrics = state.params, [], {}
-        for (name, member), each, memory in zip(own.items(), keys(key), state.opt_state, strict=True):
-            after, metrics[name] = member.update(each, dataclasses.replace(state, params=theta, opt_state=memory))
-            theta = after.params
-            memories.append(after.opt_state)
-        state = dataclasses.replace(state, params=theta, opt_state=tuple(memories), iteration=state.iteration + 1)
+        theta, opt_states, metrics = state.params, [], {}
+        for (name, member), member_key, member_state in zip(named.items(), keys(key), state.opt_state, strict=True):
+            new_state, metrics[name] = member.update(
+                member_key, dataclasses.replace(state, params=theta, opt_state=member_state)
+            )
+            theta = new_state.params
+            opt_states.append(new_state.opt_state)
+        state = dataclasses.replace(state, params=theta, opt_state=tuple(opt_states), iteration=state.iteration + 1)
         return state, _joint(metrics)
 
     def gradient(key, theta):
         ascents, metrics = {}, {}
-        for (name, member), each in zip(own.items(), keys(key), strict=True):
-            ascents[name], metrics[name] = member.gradient(each, theta)
+        for (name, member), member_key in zip(named.items(), keys(key), strict=True):
+            ascents[name], metrics[name] = member.gradient(member_key, theta)
         mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *ascents.values())
         return mean, _joint(metrics)
 

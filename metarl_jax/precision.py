@@ -1,8 +1,8 @@
-"""Float32 products: what the library multiplies is exact to float32's rounding on every platform.
+"""Float32 matrix products with float32 accuracy on all platforms.
 
-An accelerator multiplies float32 matrices in fewer bits unless it is told otherwise: a GPU in TF32, with 10 bits of
-mantissa, a TPU in bfloat16, with 7. That is an error of 1e-3 in Brax's rotations and contacts, in a baseline's
-prediction, in conjugate gradients. On a CPU nothing changes.
+By default, accelerators multiply float32 matrices with fewer bits: a GPU in TF32, with a 10-bit mantissa, a TPU in
+bfloat16, with 7 bits. The error is about 1e-3 in Brax's rotations and contacts, in baselines and in conjugate
+gradients. On a CPU nothing changes.
 """
 
 import functools
@@ -14,18 +14,18 @@ import jax
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_config: Any = jax.config  # whose types do not list its options
+_config: Any = jax.config  # jax.config is untyped: its options are not declared
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose matrix products are traced with the precision "highest" unless the user has chosen one.
+    """Traces the function's matrix products with precision "highest", unless the user has chosen a precision.
 
-    A choice is the environment variable JAX_DEFAULT_MATMUL_PRECISION, ``jax.config.update`` of that name in lower
-    case, or ``with jax.default_matmul_precision("tensorfloat32"):`` around the trace; "default" is one too, and gives
-    the platform's own. Derivatives of a product have its precision, wherever they are taken.
+    Users choose with the environment variable JAX_DEFAULT_MATMUL_PRECISION, with ``jax.config.update`` of the same name
+    in lower case, or with ``jax.default_matmul_precision("tensorfloat32")`` around the trace. The value "default" gives
+    the platform's default. Derivatives of a product have the precision of the product.
 
     Args:
-        function: of arrays, traced or not.
+        function: a function of arrays, traced or not.
     """
 
     @functools.wraps(function)

@@ -1,7 +1,7 @@
-"""D: episodes of one task, collected by scan. No gradient leaves this module.
+"""Collects D, the episodes of one task, by scan. No gradient leaves this module.
 
-Three ways to collect, one step: `rollout` runs episodes side by side, `trial` one after the other with a memory that
-lives through all of them, and `unroll` goes on with environments where an earlier call left them.
+Three functions share one step. `rollout` runs independent episodes in parallel. `trial` runs episodes in sequence, with
+a memory that persists across them. `unroll` continues environments from where an earlier call stopped.
 """
 
 from collections.abc import Callable
@@ -21,21 +21,21 @@ Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
 
 Step = Callable[[PyTree, PyTree, jax.Array], PyTree]
-"""``(task, state, action) → state``, the environment's, perhaps batched in a way of its own"""
+"""``(task, state, action) → state``: the environment's step, possibly with its own batching rule"""
 
 
 @struct.dataclass
 class _Past:
-    """What one step hands to the next beside the environment's state, within an episode and from one to the next."""
+    """Passed from one step to the next in addition to the environment's state, also across episodes."""
 
     memory: PyTree
     action: jax.Array
-    """[A] the action before, one-hot where actions are discrete; 0 before the first one"""
+    """[A] the previous action, one-hot for discrete actions; 0 before the first action"""
     reward: jax.Array
-    """[] the reward before; 0 before the first one"""
+    """[] the previous reward; 0 before the first step"""
 
 
-def _unborn(env: TaskEnv, memory: PyTree) -> _Past:
+def _no_past(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
 
 
@@ -44,7 +44,7 @@ def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def _promoted(tree: PyTree, other: PyTree) -> PyTree:
-    """`tree` with every leaf in the dtype that holds both its own values and those of `other`."""
+    """`tree` with each leaf promoted to the dtype that holds its values and those of the leaf in `other`."""
 
     def promote(leaf, partner):
         dtype = jnp.result_type(leaf)
@@ -56,17 +56,17 @@ def _promoted(tree: PyTree, other: PyTree) -> PyTree:
 
 
 def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
-    """The state of a fresh episode, in the types that steps return too.
+    """The state at the start of an episode, in the dtypes that `step` returns.
 
     Raises:
-        ValueError: reset and step do not fit.
+        ValueError: the states of reset and step do not match.
     """
     with jax.named_scope("physics"):
         start = env.reset(key, task)
     soundness.check_state(env, "reset", start)
-    # `reset` may say 0 where `step` returns a float; casting to either one's type could cut values.
+    # `reset` may return an int where `step` returns a float; casting to either dtype could truncate values.
     action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
-    # Jitted, so that asking for its shapes and scanning it trace the environment once, not twice.
+    # Jitted so that eval_shape and the scan share one trace of the environment.
     shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
     soundness.check_state(env, "step", shape_of_next)
     soundness.check_same(env, start, shape_of_next)
@@ -74,32 +74,35 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
 
 
 def _run(
-    key: Key,
-    env: TaskEnv,
-    step_env: Step,
-    act: Act,
-    task: PyTree,
-    past: _Past,
-    begun: Running,
-    steps: int,
-    horizon: int,
+    key: Key, env: TaskEnv, step_env: Step, act: Act, task: PyTree, past: _Past, init: Running, steps: int, horizon: int
 ) -> tuple[_Past, Running, dict[str, jax.Array]]:
-    """At most `steps` steps of one episode, from where it stands to its end; what comes after the end is padding.
+    """Runs one episode from its current state for up to `steps` steps; steps after its end are padding.
 
-    Where the simulation diverges the whole piece is void, and the past is that of its start.
+    If the simulation diverges, the whole piece is void and the past is reset to its value at the start.
+
+    Four flags decide what is recorded: `start_ok` (the observation at the start is within bounds), `policy_ok` (the
+    first action is finite), `episode_ok` (no divergence so far), `active` (the next step belongs to the episode).
+
+        start_ok  policy_ok  episode_ok  active   meaning
+        yes       yes        yes         yes      running: the next step is taken and valid
+        yes       yes        yes         no       ended (terminated, truncated or at the horizon): padding follows
+        yes       yes        no          no       a step diverged: the whole piece is void
+        yes       no         yes         yes/no   the policy failed: steps are recorded as they are, without the
+                                                  divergence check, so that the failure is visible in the data
+        no        any        no          no       the start diverged: void, the policy is shown zeros
 
     Returns:
-        past, environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet made harmless.
+        The past, the environment, and the fields of a `Trajectory`, leaves [steps, ...], padding not yet filled in.
     """
-    whole = soundness.witnessed(
-        soundness.within(begun.state.observation, soundness.MOST_OBSERVATION), "at reset", begun.state
+    start_ok = soundness.witnessed(
+        soundness.within(init.state.observation, soundness.MOST_OBSERVATION), "at reset", init.state
     )
 
-    def seen(state):  # what is carried is finite, but for a reset that was not; then the policy sees zeros
-        return jax.tree.map(lambda leaf: jnp.where(whole, leaf, jnp.zeros_like(leaf)), state.observation)
+    def policy_input(state):  # carried states are finite, except after a diverged reset: then the policy sees zeros
+        return jax.tree.map(lambda leaf: jnp.where(start_ok, leaf, jnp.zeros_like(leaf)), state.observation)
 
     def decide(key, past, state, first):
-        observation = seen(state)
+        observation = policy_input(state)
         percept = Percept(observation=observation, action=past.action, reward=past.reward, start=first)
         memory, distribution = act(past.memory, percept)
         for method in ("sample", "log_prob"):
@@ -114,53 +117,53 @@ def _run(
         return observation, memory, action, log_prob
 
     keys = jax.random.split(key, steps)
-    able = soundness.within(decide(keys[0], past, begun.state, begun.time == 0)[2], jnp.inf)
+    policy_ok = soundness.within(decide(keys[0], past, init.state, init.time == 0)[2], jnp.inf)
 
     def step(carry, key):
-        state, past, time, running, sound = carry
+        state, past, time, active, episode_ok = carry
         observation, memory, action, log_prob = decide(key, past, state, time == 0)
         with jax.named_scope("physics"):
-            following = _promoted(step_env(task, state, action), state)
-        # Padding may diverge: nothing of it is kept.
-        holds = soundness.witnessed(~(running & able) | soundness.sane(following), "after a step", following)
-        sound, running = sound & holds, running & holds
-        over = jnp.asarray(following.terminated, bool) | jnp.asarray(following.truncated, bool)
-        reward = jnp.where(running, jnp.asarray(following.reward, float), 0.0)
+            next_state = _promoted(step_env(task, state, action), state)
+        # Padding may diverge: its results are discarded.
+        step_ok = soundness.witnessed(~(active & policy_ok) | soundness.sane(next_state), "after a step", next_state)
+        episode_ok, active = episode_ok & step_ok, active & step_ok
+        done = jnp.asarray(next_state.terminated, bool) | jnp.asarray(next_state.truncated, bool)
+        reward = jnp.where(active, jnp.asarray(next_state.reward, float), 0.0)
         record = {"observation": observation, "action": action, "log_prob": log_prob, "reward": reward}
-        # An ended episode stands still, so that no padding can diverge.
-        lately = _Past(memory, as_vector(env, action), reward)
-        state, past = _where(running, (following, lately), (state, past))
-        time = time + running
-        return (state, past, time, running & ~over & (time < horizon), sound), record
+        # A finished episode keeps its last state.
+        new_past = _Past(memory, as_vector(env, action), reward)
+        state, past = _where(active, (next_state, new_past), (state, past))
+        time = time + active
+        return (state, past, time, active & ~done & (time < horizon), episode_ok), record
 
-    carry = (begun.state, past, begun.time, whole, whole)
-    (state, after, time, running, sound), record = jax.lax.scan(step, carry, keys)
-    # A step led to what the next one saw, and the state that stood still says how the episode ended. An accelerator is
-    # the faster the fewer fields a step records: each is a kernel.
-    number, taken = jnp.arange(steps), time - begun.time
-    last, terminated = number == taken - 1, jnp.asarray(state.terminated, bool)
-    valid = (number < taken) & sound
+    carry = (init.state, past, init.time, start_ok, start_ok)
+    (state, after, time, active, episode_ok), record = jax.lax.scan(step, carry, keys)
+    # The next observation of a step is the observation of the following step, and the final state says how the episode
+    # ended. Fewer recorded fields are faster on an accelerator: each costs a kernel per step.
+    number, steps_taken = jnp.arange(steps), time - init.time
+    last, terminated = number == steps_taken - 1, jnp.asarray(state.terminated, bool)
+    valid = (number < steps_taken) & episode_ok
     path = record["observation"]
-    reached = jax.tree.map(lambda leaf, end: jnp.concatenate([leaf[1:], end[None]]), path, state.observation)
+    next_path = jax.tree.map(lambda leaf, end: jnp.concatenate([leaf[1:], end[None]]), path, state.observation)
     record |= {
-        # What a broken simulation led to may be NaN, or finite and close to overflow.
-        "next_observation": _where(sound, reached, path),
+        # The next observation of a diverged simulation may be NaN, or finite and close to overflow.
+        "next_observation": _where(episode_ok, next_path, path),
         "discount": jnp.where(last & terminated, 0.0, 1.0),
         "truncated": last & jnp.asarray(state.truncated, bool) & ~terminated,
         "valid": valid,
         "reward": jnp.where(valid, record["reward"], 0),
     }
-    return _where(sound, after, past), Running(state, time, ~(running & sound)), record
+    return _where(episode_ok, after, past), Running(state, time, ~(active & episode_ok)), record
 
 
 def as_vector(env: TaskEnv, action: jax.Array) -> jax.Array:
-    """[A] an action as a memory sees it: one-hot where actions are discrete."""
+    """[A] the action as a recurrent policy receives it: one-hot for discrete actions."""
     return jax.nn.one_hot(action, env.action_size, dtype=float) if env.discrete else jnp.asarray(action, float)
 
 
 def _trajectory(steps: dict[str, Any]) -> Trajectory:
-    """Leaves [N, T, ...] of pieces side by side, with harmless padding, cut from the gradient's graph."""
-    # The reward of padding is 0, not the first step's.
+    """Pads the pieces with their first step and stops gradients; leaves [N, T, ...]."""
+    # Padding has reward 0, not the reward of the first step.
     unpadded = {name: steps.pop(name) for name in ("reward", "valid")}
     return jax.lax.stop_gradient(Trajectory(**pad_with_first(steps, unpadded["valid"]), **unpadded))
 
@@ -173,38 +176,37 @@ def _memoryless(policy: Policy, params: PyTree) -> Act:
 def rollout(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, episodes: int, horizon: int
 ) -> Trajectory:
-    """N = `episodes` episodes of at most T = `horizon` steps in one task, each from its own reset draw.
+    """Runs N = `episodes` episodes of at most T = `horizon` steps in one task, each from its own reset.
 
-    There is no auto-reset: an episode that ends early is padded and masked, so every episode counts once.
+    There is no auto-reset: an episode that ends early is padded and masked, so each episode counts once.
 
-    A simulation has diverged once its observation is NaN or beyond ±1e8, at reset or after a step, or a step's reward
-    is NaN or beyond ±1e14.
-    It stands still from there on, and the whole episode is void, see `Trajectory`. Where the episode's very first
-    action is not finite, the policy has failed and not the simulation: that is not hidden, and recorded as it is.
+    A simulation has diverged if its observation is NaN or beyond ±1e8, at reset or after a step, or if a reward is NaN
+    or beyond ±1e14. Its state is frozen from then on, and the whole episode is void, see `Trajectory`. If the first
+    action of an episode is not finite, the policy has failed, not the simulation; such an episode is recorded as it is.
 
     Args:
-        key: episode n draws from ``fold_in(key, n)``, whatever N is.
+        key: episode n draws from ``fold_in(key, n)``, independent of N.
         env: the environment.
         policy: the behaviour policy.
         params: its parameters φ.
-        task: of which all episodes are.
+        task: the task of all episodes.
         episodes: N.
         horizon: T.
 
     Returns:
-        Leaves [N, T, ...], cut from the gradient's graph.
+        Leaves [N, T, ...], without gradient.
 
     Raises:
-        ValueError: it is no task of the environment, the environment's states or the policy's distribution lack a
-            field, or their shapes or types do not fit.
+        ValueError: the task does not match the environment, a field or method is missing in the environment's states or
+            the policy's distribution, or their shapes or dtypes do not match.
     """
     task = soundness.check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
     def episode(key):
         reset_key, action_key = jax.random.split(key)
-        begun = _fresh(reset_key, env, task)
-        return _run(action_key, env, step_env, act, task, _unborn(env, ()), begun, horizon, horizon)[2]
+        start = _fresh(reset_key, env, task)
+        return _run(action_key, env, step_env, act, task, _no_past(env, ()), start, horizon, horizon)[2]
 
     return _trajectory(jax.vmap(episode)(_numbered(key, episodes)))
 
@@ -228,28 +230,28 @@ def trial(
     horizon: int,
     kept: Callable[[PyTree, Trajectory], PyTree],
 ) -> tuple[PyTree, PyTree]:
-    """H = `episodes` episodes of one task one after the other: the memory is reset before the first one only.
+    """Runs H = `episodes` episodes of one task in sequence; the memory is reset only before the first.
 
-    The policy sees its last action and reward, those of the episode before included, and a flag at every episode's
-    first step. Padding and void episodes leave no trace in the memory, so it is a function of the valid steps alone.
+    The policy sees its previous action and reward, also across episodes, and a flag at the first step of each episode.
+    Padding and void episodes do not change the memory, so it is a function of the valid steps alone.
 
     Args:
-        key: episode n draws from ``fold_in(key, n)``, whatever H is.
+        key: episode n draws from ``fold_in(key, n)``, independent of H.
         env: the environment.
         policy: the behaviour policy.
         params: its parameters θ.
-        task: of which all episodes are.
+        task: the task of all episodes.
         episodes: H.
         horizon: T.
-        kept: ``(memory after an episode, the episode, leaves [1, T, ...]) → what is kept of it``.
+        kept: ``(memory after an episode, the episode with leaves [1, T, ...]) → the record to keep of it``.
 
     Returns:
-        The memory after the trial, and what was kept, leaves [H, ...]; all of it cut from the gradient's graph.
+        The memory after the trial, and the records, leaves [H, ...]; both without gradient.
 
     Raises:
         ValueError: as in `rollout`.
     """
-    # Episodes come one after the other, so there is one axis already: that of the tasks.
+    # Episodes run in sequence, so there is only one batch axis: tasks.
     task, step_env = soundness.check_task(env, task), jax.jit(env.step)
 
     def act(memory, percept):
@@ -258,16 +260,16 @@ def trial(
 
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
-        begun = _fresh(reset_key, env, task)
-        past, _, steps = _run(action_key, env, step_env, act, task, past, begun, horizon, horizon)
+        start = _fresh(reset_key, env, task)
+        past, _, steps = _run(action_key, env, step_env, act, task, past, start, horizon, horizon)
         return past, kept(past.memory, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps)))
 
-    past, seen = jax.lax.scan(episode, _unborn(env, policy.start(params)), _numbered(key, episodes))
-    return jax.lax.stop_gradient((past.memory, seen))
+    past, records = jax.lax.scan(episode, _no_past(env, policy.start(params)), _numbered(key, episodes))
+    return jax.lax.stop_gradient((past.memory, records))
 
 
 def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
-    """N = `count` environments whose episodes have not begun: the first `unroll` resets them; leaves [N, ...]."""
+    """N = `count` environments that the first call of `unroll` will reset; leaves [N, ...]."""
     task = soundness.check_task(env, task)
 
     def one(key):
@@ -281,23 +283,23 @@ def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
 def unroll(
     key: Key, env: TaskEnv, policy: Policy, params: PyTree, task: PyTree, environments: Running, steps: int
 ) -> tuple[Running, Trajectory]:
-    """The next T = `steps` steps of N environments of one task that go on where the last call left them.
+    """Runs N environments of one task for T = `steps` steps from where the last call stopped.
 
-    A row of D is a piece of ONE episode: after the episode's end, by termination, truncation or the environment's
-    horizon, the row is padding, and the next call begins with a fresh reset. A piece that ends before its episode does
-    is marked as truncated at its last step, so that what is still to come is bootstrapped there.
+    A row of D is a piece of ONE episode. If the episode ends, by termination, truncation or the environment's horizon,
+    the rest of the row is padding and the next call starts with a reset. If the piece ends before its episode does, its
+    last step is marked as truncated, so that the remaining return is bootstrapped there.
 
     Args:
         key: row n draws from ``fold_in(key, n)``.
-        env: the environment; its `horizon` ends an episode.
+        env: the environment; its `horizon` bounds the length of an episode.
         policy: the behaviour policy.
         params: its parameters φ.
-        task: of which all environments are.
-        environments: leaves [N, ...], from `waiting` or the last call.
+        task: the task of all environments.
+        environments: leaves [N, ...], from `waiting` or the previous call.
         steps: T.
 
     Returns:
-        The environments after the steps, and D, leaves [N, T, ...], cut from the gradient's graph.
+        The environments after the steps, and D with leaves [N, T, ...]; both without gradient.
 
     Raises:
         ValueError: as in `rollout`.
@@ -305,12 +307,13 @@ def unroll(
     task = soundness.check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))
 
-    def piece(key, begun):
+    def piece(key, environment):
         reset_key, action_key = jax.random.split(key)
-        begun = _where(begun.over, _fresh(reset_key, env, task), begun)
-        _, running, record = _run(action_key, env, step_env, act, task, _unborn(env, ()), begun, steps, env.horizon)
-        cut = ~running.over & (jnp.arange(steps) == steps - 1)
-        return running, record | {"truncated": record["truncated"] | cut}
+        environment = _where(environment.over, _fresh(reset_key, env, task), environment)
+        past = _no_past(env, ())
+        _, environment, record = _run(action_key, env, step_env, act, task, past, environment, steps, env.horizon)
+        cut = ~environment.over & (jnp.arange(steps) == steps - 1)
+        return environment, record | {"truncated": record["truncated"] | cut}
 
-    running, record = jax.vmap(piece)(_numbered(key, environments.over.shape[0]), environments)
-    return jax.lax.stop_gradient(running), _trajectory(record)
+    environments, record = jax.vmap(piece)(_numbered(key, environments.over.shape[0]), environments)
+    return jax.lax.stop_gradient(environments), _trajectory(record)

@@ -1,4 +1,4 @@
-"""What a rollout takes from a caller, an environment and a policy: refused where it cannot work, sane or diverged."""
+"""Checks on tasks, environment states and policy outputs: shape errors raise, diverged simulations are flagged."""
 
 import contextlib
 import contextvars
@@ -16,7 +16,7 @@ from metarl_jax.types import PyTree
 
 
 class _Shape(NamedTuple):
-    """A leaf as an error message shows it: type and shape of an array, such as ``float32[2]``, anything else itself."""
+    """A leaf as shown in error messages: dtype and shape of an array, such as ``float32[2]``, else the value itself."""
 
     leaf: Any
 
@@ -27,53 +27,53 @@ class _Shape(NamedTuple):
 
 
 _KINDS = (jnp.bool_, jnp.integer, jnp.floating)
-"""of numbers, each of which holds those before it"""
+"""kinds of numbers; each can represent the kinds before it"""
 
 
 def _kind(dtype: Any) -> Any:
     return next((place for place, kind in enumerate(_KINDS) if jnp.issubdtype(dtype, kind)), dtype)
 
 
-def _as_leaf(value: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """The array that a leaf of a task is; ValueError or TypeError where it is no such array."""
-    if jnp.issubdtype(like.dtype, jax.dtypes.extended):
-        fits = getattr(value, "dtype", None) == like.dtype
+def _as_leaf(value: Any, spec: jax.ShapeDtypeStruct) -> jax.Array:
+    """The leaf of a task as an array like `spec`; raises ValueError or TypeError if it does not match."""
+    if jnp.issubdtype(spec.dtype, jax.dtypes.extended):
+        fits = getattr(value, "dtype", None) == spec.dtype
     else:
         value = jnp.asarray(value)
-        given, wanted = _kind(value.dtype), _kind(like.dtype)
-        fits = given == wanted or (isinstance(given, int) and isinstance(wanted, int) and given < wanted)
-    if not fits or jnp.shape(value) != like.shape:
+        kind, target = _kind(value.dtype), _kind(spec.dtype)
+        fits = kind == target or (isinstance(kind, int) and isinstance(target, int) and kind < target)
+    if not fits or jnp.shape(value) != spec.shape:
         raise ValueError
-    return value if value.dtype == like.dtype else value.astype(like.dtype)
+    return value if value.dtype == spec.dtype else value.astype(spec.dtype)
 
 
 def check_task(env: TaskEnv, task: PyTree) -> PyTree:
-    """The task as arrays of the types that `sample_task` gives; it takes a trace of `sample_task` and no run.
+    """The task as arrays with the dtypes that `sample_task` returns; `sample_task` is traced, not run.
 
-    Numbers of Python, NumPy arrays and lists do as well, and integers where the family has floats. What has another
-    shape would broadcast, and give the returns of no task.
+    Python numbers, lists and NumPy arrays are accepted, and integers where the family has floats. Another shape would
+    broadcast silently and give returns that belong to no task, so it is rejected.
 
     Raises:
-        ValueError: structure, a shape or the kind of a number is not that of the family's tasks.
+        ValueError: the structure, a shape or the kind of a number differs from the family's tasks.
     """
     expected = jax.eval_shape(env.sample_task, jax.random.key(0))
     leaves, structure = jax.tree.flatten(expected)
     try:
-        given = structure.flatten_up_to(task)
-        return structure.unflatten([_as_leaf(*pair) for pair in zip(given, leaves, strict=True)])
+        actual = structure.flatten_up_to(task)
+        return structure.unflatten([_as_leaf(*pair) for pair in zip(actual, leaves, strict=True)])
     except (ValueError, TypeError, OverflowError) as error:
-        given, wanted = (jax.tree.map(_Shape, tree) for tree in (task, expected))
+        actual, wanted = (jax.tree.map(_Shape, tree) for tree in (task, expected))
         raise ValueError(
-            f"task is {given}, and a task of {env.name!r} is like {wanted}; take one from its sample_task, or write "
+            f"task is {actual}, and a task of {env.name!r} is like {wanted}; take one from its sample_task, or write "
             "one down like that; to adapt to several, jax.vmap over them"
         ) from error
 
 
 def check_state(env: TaskEnv, function: str, state: Any) -> None:
-    """Tells a user what is wrong with an environment's state, before a scan or a network does in its own words.
+    """Checks an environment's state early, for a clearer message than a scan or a network would give.
 
     Raises:
-        ValueError: a field is missing, is no array, or has the wrong shape.
+        ValueError: a field is missing, is not an array, or has the wrong shape.
     """
     where = f"environment {env.name!r}"
     for field in ("observation", "reward", "terminated", "truncated"):
@@ -97,16 +97,16 @@ def check_state(env: TaskEnv, function: str, state: Any) -> None:
             raise ValueError(f"{where}: {field} of {function} has shape {shape}; it must be a scalar")
 
 
-def check_same(env: TaskEnv, start: PyTree, following: PyTree) -> None:
-    """The same for the two states together.
+def check_same(env: TaskEnv, start: PyTree, next_state: PyTree) -> None:
+    """Checks that the states of `reset` and `step` match.
 
     Raises:
         ValueError: `reset` and `step` return different trees.
     """
     where = f"environment {env.name!r}"
-    if jax.tree.structure(start) != jax.tree.structure(following):
+    if jax.tree.structure(start) != jax.tree.structure(next_state):
         raise ValueError(f"{where}: reset and step return states of different structure; they must be the same struct")
-    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (start, following)]
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(state)] for state in (start, next_state)]
     for (path, _), first, second in zip(jax.tree_util.tree_leaves_with_path(start), *shapes, strict=True):
         if first != second:
             leaf = jax.tree_util.keystr(path)
@@ -116,10 +116,10 @@ def check_same(env: TaskEnv, start: PyTree, following: PyTree) -> None:
 
 
 def check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) -> None:
-    """Tells a user what is wrong with a policy's draw; wrong shapes would broadcast and train on nonsense.
+    """Checks a policy's action and log-probability; wrong shapes would broadcast silently.
 
     Raises:
-        ValueError: a method is missing, or what it returns has the wrong shape or type.
+        ValueError: the action or the log-probability has the wrong shape or dtype.
     """
     shape, dtype = jnp.shape(action), jnp.result_type(action)
     where = f"the policy's {type(distribution).__name__} for the environment {env.name!r}"
@@ -137,38 +137,38 @@ def check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) ->
 
 
 MOST_OBSERVATION, MOST_REWARD = 1e8, 1e14
-"""Magnitudes beyond which a simulation counts as diverged. On its way to infinity it passes numbers that are finite but
-whose powers, in a baseline's squared features or a variance of returns, are not: float32 ends at 3e38."""
+"""Magnitudes beyond which a simulation counts as diverged. They are far below the float32 maximum of 3e38, because
+values close to it overflow when squared, as in a baseline's features or a variance of returns."""
 
 
 def within(tree: PyTree, most: float) -> jax.Array:
-    """Whether no number is NaN or beyond ±most; with inf for `most`, whether all are finite."""
+    """[] bool: no number is NaN or beyond ±most; with `most` = inf, all numbers are finite."""
     return jnp.array([(jnp.isfinite(leaf) & (jnp.abs(leaf) <= most)).all() for leaf in jax.tree.leaves(tree)]).all()
 
 
 def sane(state: Any) -> jax.Array:
-    """[] bool: the state's observation and reward are those of a simulation that has not diverged."""
+    """[] bool: the simulation has not diverged: the state's observation and reward are within their limits."""
     return within(state.observation, MOST_OBSERVATION) & within(state.reward, MOST_REWARD)
 
 
 LIMITS = {"observation": MOST_OBSERVATION, "reward": MOST_REWARD}
-"""of the fields of a state, the largest magnitude of a simulation that has not diverged"""
+"""the largest magnitude allowed in each field of a state; beyond it the simulation has diverged"""
 
 
 class Witness:
-    """Of what programs traced within `watched` met, the first number for which an episode is void."""
+    """Records the first out-of-bounds number that made an episode void, in programs traced inside `watched`."""
 
     def __init__(self):
         self.seen: str | None = None
 
-    def look(self, when: str, names: list[tuple[str, tuple[int, ...]]], sound: Any, found: Any) -> np.ndarray:
-        """Takes [...] episodes: which are sound, and of every leaf whether, where and with what it is not."""
+    def look(self, when: str, names: list[tuple[str, tuple[int, ...]]], sound: Any, reports: Any) -> np.ndarray:
+        """Callback for [...] episodes: `sound`, and per leaf (out of bounds?, flat index, value)."""
         sound = np.asarray(sound)
         if self.seen is None and not sound.all():
             first = tuple(np.argwhere(~sound)[0])
-            for (name, shape), leaf in zip(names, found, strict=True):
-                wrong, place, value = (np.asarray(numbers)[first] for numbers in leaf)
-                if wrong:
+            for (name, shape), leaf in zip(names, reports, strict=True):
+                is_out, place, value = (np.asarray(numbers)[first] for numbers in leaf)
+                if is_out:
                     component = "".join(f"[{i}]" for i in np.unravel_index(int(place), shape))
                     limit = LIMITS[name.partition("[")[0].partition(".")[0]]
                     self.seen = f"{name}{component} is {value:.6g} {when}, and an episode takes up to ±{limit:g}"
@@ -181,7 +181,7 @@ _WITNESS: contextvars.ContextVar[Witness | None] = contextvars.ContextVar("witne
 
 @contextlib.contextmanager
 def watched() -> Iterator[Witness]:
-    """Programs that are traced within it tell a witness what diverges, and take longer; no other pays for it."""
+    """Programs traced inside this context report diverging numbers to a witness; other programs have no overhead."""
     witness = Witness()
     token = _WITNESS.set(witness)
     try:
@@ -191,18 +191,18 @@ def watched() -> Iterator[Witness]:
 
 
 def witnessed(sound: jax.Array, when: str, state: Any) -> jax.Array:
-    """`sound` [] bool as it is; within `watched` a witness looks at the state where it is False."""
+    """Returns `sound` ([] bool) unchanged; inside `watched`, reports the state to the witness where it is False."""
     witness = _WITNESS.get()
     if witness is None:
         return sound
-    names, found = [], []
+    names, reports = [], []
     for field, most in LIMITS.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(state, field)):
             numbers = jnp.ravel(leaf).astype(float)
             if numbers.size:
-                wrong = ~(jnp.abs(numbers) <= most)
+                out_of_bounds = ~(jnp.abs(numbers) <= most)
                 names.append((field + jax.tree_util.keystr(path), jnp.shape(leaf)))
-                found.append((wrong.any(), wrong.argmax(), numbers[wrong.argmax()]))
+                reports.append((out_of_bounds.any(), out_of_bounds.argmax(), numbers[out_of_bounds.argmax()]))
     shape = jax.ShapeDtypeStruct((), bool)
     look = functools.partial(witness.look, when, names)
-    return jax.pure_callback(look, shape, sound, found, vmap_method="broadcast_all")
+    return jax.pure_callback(look, shape, sound, reports, vmap_method="broadcast_all")

@@ -18,25 +18,25 @@ from metarl_jax.guard import first_void, guard, guarded, unguarded, without_epis
 from metarl_jax.types import Key, MetaState, strongly_typed
 
 LONGEST = 1000
-"""iterations between two yields at the most, since room for the metrics of so many is held"""
+"""maximum number of iterations per chunk, because a metrics buffer of this length is allocated"""
 
 
 class Streams(NamedTuple):
-    """Disjoint random streams of one root key, so that held-out tasks are never those of training."""
+    """Disjoint random streams of one root key, so that held-out tasks differ from training tasks."""
 
     init: Key
-    """θ at the start"""
+    """initialisation of θ"""
     train: Key
-    """iteration i of training draws from ``fold_in(train, i)``"""
+    """training: iteration i draws from ``fold_in(train, i)``"""
     evaluate: Key
     """held-out tasks and their episodes"""
 
 
 def streams(key: Key) -> Streams:
-    """The named streams of a root key, or of several at once.
+    """The named streams of a root key, or of an array of root keys.
 
     Args:
-        key: of any shape; that of a run, or one for each of R seeds.
+        key: one key, or an array of keys of any shape, such as one per seed.
 
     Raises:
         ValueError: the key is not a typed key.
@@ -47,20 +47,20 @@ def streams(key: Key) -> Streams:
 
 
 def _of_each(function: Callable, key: Key) -> Callable:
-    """``function(key, ·)`` for one key, or for each of an array of keys."""
+    """``function(key, ·)``, mapped over `key` if that is an array of keys."""
     return jax.vmap(function, (0, None)) if key.ndim else function
 
 
 class NonFiniteError(FloatingPointError):
-    """Too many updates in a row were undone: a metric, θ or the optimiser's state was not finite, or no episode sound.
+    """Too many consecutive updates were undone: a metric or the new state was not finite, or all episodes were void.
 
     Attributes:
-        iteration: of the last of them, counted from 0.
-        metric: its name; "state" if every metric was finite but the updated state was not, "diverged_episodes" if all
-            episodes were void.
-        seed: which of several seeds, counted from 0; None where there is one.
-        metrics: those of this chunk's iterations before that one, leaves [n, ...].
-        state: after it, so without what it would have changed (see `metarl_jax.guard.guard`).
+        iteration: the last undone iteration, counted from 0.
+        metric: name of the metric that was not finite; "state" if all metrics were finite but the updated state was
+            not, "diverged_episodes" if all episodes were void.
+        seed: index of the seed, counted from 0; None for a single seed.
+        metrics: metrics of the chunk's iterations before `iteration`, leaves [n, ...].
+        state: after `iteration`, with its update undone (see `metarl_jax.guard.guard`).
     """
 
     def __init__(self, iteration: int, metric: str, seed: int | None, value: Any, failures: int, chunk: "Chunk"):
@@ -68,40 +68,40 @@ class NonFiniteError(FloatingPointError):
         self.metrics, self.state = chunk.metrics, chunk.state
         where = "" if seed is None else f" of seed number {seed}"
         value = value if isinstance(value, str) else f"is {value}"
-        row = "" if failures == 1 else f", the last of {failures} iterations in a row that are not finite"
-        super().__init__(f"iteration {iteration}: {metric!r}{where} {value}{row}")
+        streak = "" if failures == 1 else f", the last of {failures} iterations in a row that are not finite"
+        super().__init__(f"iteration {iteration}: {metric!r}{where} {value}{streak}")
 
 
 class Chunk(NamedTuple):
     """A run of consecutive meta-iterations."""
 
     start: int
-    """its first iteration, counted from 0"""
+    """first iteration, counted from 0"""
     state: MetaState
-    """after its last iteration; `opt_state` is a `metarl_jax.guard.Guarded`, and `metarl_jax.guard.unguarded` gives the
-    state that ``algorithm.update`` takes. The next chunk reads these buffers while it runs, so none may be donated"""
+    """after the last iteration; `opt_state` is a `metarl_jax.guard.Guarded`, and `metarl_jax.guard.unguarded` gives the
+    state that ``algorithm.update`` takes. The next chunk reads these buffers while it runs, so do not donate them"""
     metrics: dict[str, np.ndarray]
-    """of every iteration; leaves [n, ...], with R seeds [n, R, ...]"""
+    """one entry per iteration; leaves [n, ...], with R seeds [n, R, ...]"""
     seconds: float
-    """wall-clock time of its own, compilation included: not what the caller did meanwhile"""
+    """wall-clock time of the chunk, including compilation but not the caller's own work"""
 
     @property
     def done(self) -> int:
-        """Iterations done after it."""
+        """Number of iterations done at the end of the chunk."""
         return self.start + len(next(iter(self.metrics.values())))
 
 
-# The state is not donated: the one that goes in was yielded, and is still to be read when this runs.
+# The state is not donated: the input state was yielded, and the caller may still read it while this runs.
 @functools.partial(jax.jit, static_argnames=("update", "capacity", "patience"))
 def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: Key, state: MetaState):
-    """`count` ≤ `capacity` meta-iterations from state.iteration on, fewer if `patience` in a row were undone.
+    """`count` ≤ `capacity` meta-iterations from state.iteration on, fewer once `patience` in a row were undone.
 
-    The count is an argument, not a shape: chunks of every length are the same program. So nothing is compiled for a
-    remainder, and where chunks begin and end cannot change a number.
+    The count is a traced argument, so chunks of all lengths share one compiled program. A shorter last chunk needs no
+    compilation, and chunk boundaries cannot change a number.
 
     Returns:
-        state, and for the host, the same in all processes: metrics [capacity, ...], how many iterations were run, whose
-        metrics are set, and how many in a row are undone now.
+        The state, and, replicated to all processes: metrics [capacity, ...], the number of iterations run (whose
+        metrics are set), and the number of consecutive undone updates.
     """
 
     def step(carry):
@@ -120,14 +120,14 @@ def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: 
 
 
 def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaState, seed: int | None) -> str | None:
-    """The number that made the first of an iteration's episodes void, as `metarl_jax.guard.first_void` tells it.
+    """The number that made an episode of this iteration void, as reported by `metarl_jax.guard.first_void`.
 
     Args:
         algorithm: not guarded.
         key: the root key, or one for each of R seeds.
         iteration: counted from 0.
-        state: near it, guarded or not; of R seeds [R, ...].
-        seed: which of them; None where there is one.
+        state: a state close to that iteration, guarded or not; [R, ...] for R seeds.
+        seed: index of the seed; None for a single seed.
     """
     keys = streams(key).train
     if seed is not None:
@@ -143,13 +143,13 @@ def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int, why: Callab
     def last(values):
         return values[-1] if seed is None else values[-1, seed]
 
-    now = {name: last(values) for name, values in chunk.metrics.items()}
-    bad = {name: value for name, value in now.items() if not np.isfinite(value).all()}
-    name, value = next(iter(bad.items()), ("state", "is not finite after the update"))
-    if without_episode(now):
-        # Of several processes none has the whole state.
+    final = {name: last(values) for name, values in chunk.metrics.items()}
+    nonfinite = {name: value for name, value in final.items() if not np.isfinite(value).all()}
+    name, value = next(iter(nonfinite.items()), ("state", "is not finite after the update"))
+    if without_episode(final):
+        # With several processes no process has the whole state.
         cause = why(chunk.done - 1, chunk.state, seed) if jax.process_count() == 1 else None
-        name, value = "diverged_episodes", f"is {now['diverged_episodes']}, all of them"
+        name, value = "diverged_episodes", f"is {final['diverged_episodes']}, all of them"
         value += f": {cause}" if cause else ""
     before = {name: values[:-1] for name, values in chunk.metrics.items()}
     raise NonFiniteError(chunk.done - 1, name, seed, value, int(failures.max()), chunk._replace(metrics=before))
@@ -167,39 +167,40 @@ def train(
     patience: int = 10,
     pace: Callable[[int], int] = lambda count: count,
 ) -> Iterator[Chunk]:
-    """Meta-trains until `iterations` meta-updates are done, yielding after every chunk of them.
+    """Meta-trains until `iterations` meta-updates are done, yielding after each chunk of them.
 
-    The first chunk is one iteration long; later ones last about `seconds`. A chunk also ends at every multiple of
-    `chunk`, where a checkpoint can be taken. Numbers depend on the key and the state alone: neither on where chunks
-    end, nor on how often the loop was stopped and resumed from a yielded state.
+    The first chunk is one iteration long; later chunks take about `seconds`. A chunk also ends at each multiple of
+    `chunk`, where a checkpoint can be written. Results depend only on the key and the state, not on chunk boundaries or
+    on how often the loop was stopped and resumed from a yielded state.
 
-    A device does not wait for the caller: while this works with one chunk, the next one runs. Where several devices
-    share a chunk it starts once the caller comes back, since two programs that communicate, this one and another of the
-    caller's, must not meet.
+    The next chunk runs on the device while the caller processes the current one. If several devices share a chunk, the
+    next chunk starts only when the caller returns, because two programs with collective operations, this one and one of
+    the caller's, must not run concurrently.
 
-    With an array of R keys, R independent runs are trained in one program, by vmap, or in turn on a CPU: every leaf of
-    the state then is [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are spread over its devices.
+    With an array of R keys, R independent runs are trained in one program, with vmap, or in sequence on a CPU; all
+    leaves of the state are then [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are sharded over its
+    devices.
 
     Args:
-        algorithm: what to run.
+        algorithm: the algorithm to train.
         key: the root key, or one for each of R seeds; see `streams`.
-        iterations: the count at which to stop, those that `state` has behind it included.
-        state: where to go on; None starts from ``algorithm.init(streams(key).init)``.
-        chunk: the most iterations between two yields, which `LONGEST` limits too, and the iterations between two
-            anchors of "rollback".
-        seconds: the time between two yields that is aimed at.
-        on_nonfinite: what becomes of an update that yields NaN or infinity, or that has no episode which is not void:
-            "abort" undoes it and stops, "skip" undoes it and goes on, "rollback" goes on from the last anchor; see
+        iterations: total number of meta-updates, including those already done by `state`.
+        state: the state to resume from; None starts from ``algorithm.init(streams(key).init)``.
+        chunk: maximum number of iterations between two yields (at most `LONGEST`), and the number of iterations between
+            two anchors of "rollback".
+        seconds: target time between two yields.
+        on_nonfinite: how to handle an update that yields NaN or infinity, or whose episodes are all void: "abort"
+            undoes it and stops, "skip" undoes it and continues, "rollback" continues from the last anchor; see
             `metarl_jax.guard.guard`.
-        patience: how many such updates in a row "skip" and "rollback" put up with before they stop.
-        pace: the next chunk's length, given the one that is proposed; 0 ends the loop. Asked once the chunk before
-            has ended, before that one is yielded. Processes that train together agree by it, since the proposal
-            depends on time.
+        patience: number of consecutive undone updates after which "skip" and "rollback" stop.
+        pace: hook that maps a proposed chunk length to the length used; 0 stops. It is called when a chunk has ended,
+            before that chunk is yielded. Multi-process runs use it to agree on a length, because the proposal depends
+            on measured time.
 
     Raises:
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
-        NonFiniteError: too many updates in a row were undone. Where all episodes were void it names the number of the
-            observation or the reward that was not sound.
+        NonFiniteError: too many consecutive updates were undone. If all episodes were void, the message names the
+            observation or reward that diverged.
     """
     for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
         checks.integer(name, value)
@@ -215,13 +216,13 @@ def train(
         return replicated(update(jax.random.fold_in(key, state.iteration), state))
 
     def several(key, state):
-        if jax.default_backend() == "cpu":  # one seed after the other, since its caches hold the arrays of few tasks
+        if jax.default_backend() == "cpu":  # seeds in sequence: the caches hold the arrays of few tasks
             rows = by_share(lambda rows: jax.lax.map(lambda row: one(*row), rows), (key, state), SEEDS)
             return split(rows, SEEDS)
-        spread = SEEDS if count(SEEDS) > 1 else None
-        return split(jax.vmap(one, spmd_axis_name=spread)(key, state), SEEDS)
+        axis = SEEDS if count(SEEDS) > 1 else None
+        return split(jax.vmap(one, spmd_axis_name=axis)(key, state), SEEDS)
 
-    # Jitted, so that asking for the metrics' shapes and looping over it trace the algorithm once, not twice.
+    # Jitted so that eval_shape of the metrics and the loop share one trace of the algorithm.
     capacity = min(chunk, LONGEST)
     advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), capacity, patience)
     why = functools.partial(why_void, algorithm, key)
@@ -229,73 +230,73 @@ def train(
 
 
 def _settled(state: MetaState, key: Key) -> MetaState:
-    """The state where a chunk takes and leaves it: each seed on its devices, and whole on each of these."""
+    """The state with the sharding of chunk inputs and outputs: each seed on its devices, replicated among them."""
     return split(state, SEEDS) if key.ndim else replicated(state)
 
 
 @functools.partial(jax.jit, static_argnames="patience")
 def _start(state: MetaState, key: Key, patience: int) -> MetaState:
-    """The state as the loop hands it on, on the same devices and of the same types: the program takes no other."""
-    # A run that had more patience when it was stopped goes on with what it has now.
-    memory = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
-    return _settled(strongly_typed(MetaState(state.params, memory, state.iteration)), key)
+    """The initial state with the sharding and dtypes that the compiled program expects."""
+    # A run resumed with a smaller `patience` may already have more failures than that.
+    guard_state = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
+    return _settled(strongly_typed(MetaState(state.params, guard_state, state.iteration)), key)
 
 
 def _beside(function: Callable, *arguments: Any) -> Callable[[], Any]:
-    """Begins work in a thread of its own, ``() → result``.
+    """Starts the call in a background thread; returns ``() → result``.
 
-    Asynchronous dispatch alone would not do: where the host reads the condition of a loop of unknown length, as XLA
-    does on GPUs, who starts it is held until its end. And only who waits for nothing else knows when that was.
+    Asynchronous dispatch is not enough: if the host reads the condition of a while loop, as XLA does on GPUs, the
+    dispatching thread is blocked until the loop ends. The thread also measures the end time exactly.
     """
-    ended = Future()
+    future = Future()
 
     def work():
         try:
-            ended.set_result(function(*arguments))
+            future.set_result(function(*arguments))
         except BaseException as error:
-            ended.set_exception(error)
+            future.set_exception(error)
 
-    # A daemon, since a process that has to end does not wait for a program that does not.
+    # A daemon thread, so that a process can exit while the program is still running.
     threading.Thread(target=work, name="chunks", daemon=True).start()
-    return ended.result
+    return future.result
 
 
 def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:
-    """What a program returns, once it is there, and the seconds it took."""
+    """The program's result, once it is ready, and the seconds it took."""
     started = time.perf_counter()
     return jax.block_until_ready(program(*arguments)), time.perf_counter() - started
 
 
-def _fetched(start: int, state: MetaState, told: Any, seconds: float, patience: int, why: Callable) -> Chunk:
-    """A chunk that has ended; raises NonFiniteError where it may not be yielded."""
-    metrics, ran, failures = jax.device_get(told)
+def _fetched(start: int, state: MetaState, outputs: Any, seconds: float, patience: int, why: Callable) -> Chunk:
+    """The finished chunk on the host; raises NonFiniteError if too many updates were undone."""
+    metrics, ran, failures = jax.device_get(outputs)
     chunk = Chunk(start, state, {name: values[:ran] for name, values in metrics.items()}, seconds)
     _check_finite(chunk, failures, patience, why)
     return chunk
 
 
 def _chunks(lower, key, iterations, state, chunk, capacity, seconds, patience, pace, why):
-    done, length, ended = int(np.max(state.iteration)), 1, None
+    done, length, finished = int(np.max(state.iteration)), 1, None
     state = _start(guarded(state), key, patience)
 
     @functools.cache
-    def program():  # compiled in the caller's thread, which alone knows the mesh
+    def program():  # compiled in the caller's thread, where the mesh is set
         return lower(jnp.int32(1), key, state).compile()
 
     launch = _beside if len(state.iteration.sharding.device_set) == 1 else functools.partial
     while True:
         length = pace(min(length, capacity, iterations - done, chunk - done % chunk)) if done < iterations else 0
-        began = time.perf_counter()
-        running = launch(_timed, program(), jnp.int32(length), key, state) if length else None
-        compilation = time.perf_counter() - began
-        # Behind a chunk that used up the patience the next one runs no iteration, and nobody asks for it.
-        if ended is not None:
-            yield _fetched(*ended, patience, why)
-        if running is None:
+        launched = time.perf_counter()
+        wait = launch(_timed, program(), jnp.int32(length), key, state) if length else None
+        compilation = time.perf_counter() - launched
+        # After a chunk that exhausted the patience the next chunk runs no iteration, and its result is not used.
+        if finished is not None:
+            yield _fetched(*finished, patience, why)
+        if wait is None:
             return
-        (state, told), elapsed = running()
+        (state, outputs), elapsed = wait()
         elapsed += compilation
-        ended = (done, state, told, elapsed)
+        finished = (done, state, outputs, elapsed)
         done += length
-        # At most doubling, so that the compilation time within the first chunk is forgotten quickly but safely.
+        # At most double the length, so that the compilation time in the first chunk loses its influence gradually.
         length = max(1, min(2 * length, round(length * seconds / elapsed))) if done > 1 else 1

@@ -8,8 +8,8 @@ Axis legend, used in every docstring of the library:
     T   environment steps per episode (the horizon)
 
 In the survey's terms (Beck et al. 2023, arXiv:2301.08028) a trial has H = S·N episodes and a burn-in of
-K = burn_in·N episodes. Most parts of the library see one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; B is
-known to `metarl_jax.outer` and to the assemblies.
+K = burn_in·N episodes. Most parts of the library handle one task, ``[N, T, ...]`` or ``[S, N, T, ...]``; the axis B
+appears in `metarl_jax.outer` and in the assemblies.
 """
 
 from typing import Any
@@ -24,12 +24,12 @@ Metrics = dict[str, jax.Array]
 
 
 def strongly_typed(tree: PyTree) -> PyTree:
-    """Arrays of the leaves' own dtypes: weakly typed ones (Python scalars) would compile a program twice."""
+    """The leaves as strongly typed arrays of the same dtypes: weak types would compile a program twice."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
 AVERAGES = ("horizon", "valid")
-"""What a stage's losses are divided by: the steps that its episodes had room for, or those that they took."""
+"""The divisor of a stage's losses: the horizon times the number of episodes, or the number of steps taken."""
 
 
 @struct.dataclass
@@ -38,8 +38,8 @@ class Trajectory:
 
     An episode that ends before the horizon is padded: there `valid` is False, the reward is 0, and the other fields
     repeat the episode's first step, so that nothing computed from them can be infinite or NaN.
-    An episode whose simulation diverged is void: padding from its first step on, for a broken simulation is no sample
-    of the MDP, and keeping what it paid until then would reward breaking it wherever rewards are negative.
+    An episode whose simulation diverged is void: all its steps are padding. A diverged simulation is not a sample of
+    the MDP, and counting its rewards up to that point would favour diverging wherever rewards are negative.
     The horizon belongs to the task (J counts T steps), so reaching it is neither termination nor truncation:
     no value is bootstrapped there.
 
@@ -47,7 +47,7 @@ class Trajectory:
     """
 
     observation: jax.Array
-    """[N, T, ...] what the policy saw before it acted"""
+    """[N, T, ...] the observation that the action is based on"""
     action: jax.Array
     """[N, T, A], or integer [N, T] where actions are discrete"""
     log_prob: jax.Array
@@ -55,21 +55,21 @@ class Trajectory:
     reward: jax.Array
     """[N, T] reward of the step; 0 on padding"""
     discount: jax.Array
-    """[N, T] 0 where the step terminated the episode, else 1; a cut by time limit keeps 1"""
+    """[N, T] 0 where the step terminated the episode, else 1; a truncated step has 1"""
     truncated: jax.Array
     """[N, T] bool: the environment cut the episode after this step although its state was not terminal"""
     valid: jax.Array
-    """[N, T] bool: the step was taken; the first step of an episode always is, unless the episode is void"""
+    """[N, T] bool: the step was taken; True for the first step of each episode that is not void"""
     next_observation: jax.Array
-    """[N, T, ...] what the step led to; a truncated episode's value is bootstrapped at that of its last step"""
+    """[N, T, ...] the observation after the step; a truncated episode is bootstrapped at that of its last step"""
     average: str = struct.field(pytree_node=False, default="horizon")
-    """what `mean` divides by, a name of `AVERAGES`; no array"""
+    """the divisor of `mean`, a name of `AVERAGES`; static"""
     spare: jax.Array | None = None
-    """[N] bool: the episode came after the stage's budget of steps was spent, so it is void; None: there is none"""
+    """[N] bool: the episode started after the stage's budget of steps was spent, so it is void; None: no budget"""
 
     @property
     def void(self) -> jax.Array:
-        """[N] bool: the episode diverged or is spare, so it counts nowhere; every other one has a valid first step."""
+        """[N] bool: the episode diverged or is spare, so it is not counted; all others have a valid first step."""
         return ~self.valid[..., 0]
 
     @property
@@ -79,47 +79,47 @@ class Trajectory:
 
     @property
     def lengths(self) -> jax.Array:
-        """[N] int32: steps that every episode took; 0 for a void one, and at least 1 for every other."""
+        """[N] int32: steps taken by each episode; 0 for a void episode, at least 1 for the others."""
         return self.valid.sum(-1, dtype=jnp.int32)
 
     @property
     def returns(self) -> jax.Array:
-        """[N] undiscounted return of every episode; NaN for a void one, which has none."""
+        """[N] undiscounted return of each episode; NaN for a void episode."""
         return jnp.where(self.void, jnp.nan, jnp.where(self.valid, self.reward, 0).sum(-1))
 
     @property
     def room(self) -> jax.Array:
-        """[N] int32: what each episode adds to the divisor of `mean`: T, or its length; 0 for a void one."""
+        """[N] int32: contribution of each episode to the divisor of `mean`: T or its length; 0 for a void episode."""
         if self.average == "valid":
             return self.lengths
         return self.valid.shape[-1] * (~self.void).astype(jnp.int32)
 
     def mean(self, values: jax.Array) -> jax.Array:
-        """E_t[values] = Σ values / (N·T) over the steps taken, N the episodes that are not void: [N, T] → [].
+        """E_t[values] = Σ values / (N·T) over the steps taken, N counting the episodes that are not void: [N, T] → [].
 
-        The divisor does not depend on how episodes end, so that the gradient of E_t[log π(a_t|s_t) Σ_{k≥t} r_k] is, on
-        average, that of the mean return of an episode, over T. With `average="valid"` the divisor is the number of
-        steps taken, as in published codes: a ratio of two sums, whose gradient belongs to no objective where episodes
-        differ in length, since what makes an episode short also makes its steps weigh more. Where all last T steps,
-        both are the same to the last bit.
+        The divisor does not depend on how episodes end, so the expected gradient of E_t[log π(a_t|s_t) Σ_{k≥t} r_k] is
+        the gradient of the mean return of an episode, divided by T. With `average="valid"` the divisor is the number of
+        steps taken, as in published code. If episodes differ in length, this ratio of two sums is not the gradient of
+        any objective: shorter episodes get a larger weight per step. If all episodes have T steps, both divisors give
+        bit-identical results.
 
-        Where `values` is a product, guard its factors too: the gradient with respect to one is the other.
+        If `values` is a product, mask its factors on padding too: the gradient with respect to one is the other.
         """
         return jnp.where(self.valid, values, 0).sum() / jnp.maximum(self.room.sum(), 1)
 
 
 @struct.dataclass
 class Percept:
-    """What a policy with a memory sees at one step: Duan et al. (2016, arXiv:1611.02779)."""
+    """The input of a recurrent policy at one step: Duan et al. (2016, arXiv:1611.02779)."""
 
     observation: jax.Array
-    """[...] of the step"""
+    """[...] the observation of this step"""
     action: jax.Array
-    """[A] the action before, one-hot where actions are discrete; 0 at the start of a trial"""
+    """[A] the previous action, one-hot for discrete actions; 0 at the start of a trial"""
     reward: jax.Array
-    """[] the reward before, that of the last episode's last step included; 0 at the start of a trial"""
+    """[] the previous reward, also across episodes; 0 at the start of a trial"""
     start: jax.Array
-    """[] bool: an episode begins"""
+    """[] bool: first step of an episode"""
 
 
 @struct.dataclass
@@ -127,49 +127,48 @@ class Running:
     """An environment between two calls of `metarl_jax.rollout.unroll`."""
 
     state: PyTree
-    """the environment's own"""
+    """state of the environment"""
     time: jax.Array
     """[] int32: steps since its reset"""
     over: jax.Array
-    """[] bool: the episode has ended, so the next call resets it"""
+    """[] bool: the episode has ended, so the next call resets the environment"""
 
 
 @struct.dataclass
 class Stage:
-    """One stage of a trial, fixed once collected: what the replay and the outer loss read. Leaves [N, T, ...]."""
+    """Data of one stage of a trial, read by the replay and the outer loss. Leaves [N, T, ...]."""
 
     trajectory: Trajectory
     advantage: jax.Array
-    """[N, T] the advantage that the inner step and the outer loss weigh log-probabilities with"""
+    """[N, T] advantages for the inner step and the outer loss"""
     params: PyTree
     """φ, the parameters of the behaviour policy that collected this stage"""
     scale: jax.Array
-    """[] what the advantages were divided by, in units of return; 1 where they were not normalised"""
+    """[] divisor of the advantages, in units of return; 1 if they are not normalised"""
     credit: jax.Array
-    """[N] what each episode is credited with of the counted stages after it, as `metarl_jax.outer.exploration_credit`
-    computes it across tasks, in the units of the stage losses"""
+    """[N] credit of each episode for the counted stages after it, in the units of the stage losses; see
+    `metarl_jax.outer.exploration_credit`, which compares tasks"""
     weight: jax.Array | None = None
-    """[] of this stage's loss where an outer optimiser weighs the counted stages, whose weights add up to 1; None: the
-    counted stages' mean"""
+    """[] weight of this stage's loss, set by an outer optimiser; the weights of the counted stages sum to 1. None: all
+    counted stages have equal weight"""
     penalty: jax.Array | None = None
-    """[] η of `metarl_jax.outer.inner_kl` where an outer optimiser adapts it; None: the objective's own"""
+    """[] η of `metarl_jax.outer.inner_kl`, if an outer optimiser adapts it; None: the objective's constant η"""
     behavior: PyTree = None
-    """π_φ(·|s) of every step, leaves [N, T, ...], for who asks more than once; None: from `params`, when it is asked
-    for"""
+    """π_φ(·|s) at each step, leaves [N, T, ...], cached for repeated use; None: computed from `params` when needed"""
 
 
 @struct.dataclass
 class Path:
-    """The adaptation path of one task: φ of every stage as a function of θ, beside the fixed data. Leaves [S, ...]."""
+    """The adaptation path of one task: φ of each stage as a function of θ, and the fixed data. Leaves [S, ...]."""
 
     params: PyTree
-    """φ_0 … φ_L, replayed, so differentiable in θ"""
+    """φ_0 … φ_L from the replay, differentiable in θ"""
     data: Stage
-    """what was collected at each stage"""
+    """the data of each stage"""
     burn_in: int = struct.field(pytree_node=False)
-    """stages that the objective does not count"""
+    """number of initial stages that the objective ignores"""
     seen: PyTree = None
-    """π_φs(·|s) of every step of D_s, leaves [S, N, T, ...], a function of θ like φ_s; None: not known yet"""
+    """π_φs(·|s) at each step of D_s, leaves [S, N, T, ...], differentiable in θ; None: not computed"""
 
     @property
     def counted(self) -> "Path":
@@ -178,7 +177,7 @@ class Path:
 
     @property
     def stages(self) -> tuple[PyTree, Stage, PyTree]:
-        """(φ_s, its data, what it says of them), leaves [S, ...]."""
+        """(φ_s, D_s, π_φs(·|s) or None), leaves [S, ...]."""
         return self.params, self.data, self.seen
 
     @property
@@ -189,39 +188,39 @@ class Path:
 
 @struct.dataclass
 class Theta:
-    """θ where more is learned than where the policy starts; where not, θ is the policy's parameters themselves."""
+    """θ of an algorithm that also learns its inner update; otherwise θ is the policy's parameters alone."""
 
     policy: PyTree
     """φ_0"""
     inner: PyTree
-    """what is learned of the inner update: rates, preconditioners"""
+    """learned parameters of the inner update: rates, preconditioners"""
 
 
 @struct.dataclass
 class MetaState:
-    """What a meta-iteration carries; everything that a checkpoint needs besides the random key."""
+    """State of training between meta-iterations; a checkpoint stores this and the random key."""
 
     params: PyTree
     """θ"""
     opt_state: PyTree
     """state of the outer optimiser"""
     iteration: jax.Array
-    """meta-updates done, int32"""
+    """[] int32: number of meta-updates done"""
 
 
 @struct.dataclass
 class Adaptation:
-    """What `MetaAlgorithm.adapt` returns for one task."""
+    """Result of `MetaAlgorithm.adapt` for one task."""
 
     params: PyTree
     """φ = f_θ(D), after the last inner step"""
     returns: jax.Array
-    """[S, N] undiscounted return of every episode, stage by stage; the last stage was collected with `params`. NaN for
-    a void episode, which has none: average with `jax.numpy.nanmean`"""
+    """[S, N] undiscounted return of each episode; the last stage was collected with `params`. NaN for a void episode:
+    average with `jax.numpy.nanmean`"""
     trajectory: Trajectory
     """D; leaves [S, N, T, ...]"""
     lengths: jax.Array | None = None
-    """[S, N] int: steps that every episode took, 0 for a void one. Where they, like the returns, are summed up stage by
-    stage, a program that leaves `trajectory` out keeps none of it, however long the trial. None: read off it"""
+    """[S, N] int: steps taken by each episode, 0 for a void one. Computed per stage, like `returns`, so that, when
+    `trajectory` is unused, XLA can drop it and memory stays constant in S. None: derive from `trajectory`"""
     spare: jax.Array | None = None
     """[S, N] bool: see `Trajectory.spare`"""

@@ -1,4 +1,4 @@
-"""f_θ: baselines, advantages, surrogates, inner optimisers, and the adapter made of them. All of it sees one task."""
+"""f_θ: baselines, advantages, surrogates, inner optimisers and adapters. All functions handle one task."""
 
 from metarl_jax.inner.actor_critic import actor_critic, critic_loss, with_critic_loss
 from metarl_jax.inner.adapter import Fast, policy_gradient, policy_of, with_policy

@@ -1,4 +1,4 @@
-"""A critic beside the policy: φ then is {"policy", "critic"}, and both loops see one tree of parameters."""
+"""Policy and critic in one parameter tree, φ = {"policy", "critic"}, for both loops."""
 
 from collections.abc import Callable
 
@@ -10,21 +10,21 @@ from metarl_jax.types import PyTree, Trajectory
 
 
 def actor_critic(policy: Policy, critic: Critic) -> Policy:
-    """The policy, with the critic's parameters beside its own; they are labelled "critic"."""
+    """Adds the critic's parameters to the policy's, with the label "critic"."""
 
     def init(key):
         policy_key, critic_key = jax.random.split(key)
         return {"policy": policy.init(policy_key), "critic": critic.init(critic_key)}
 
     def labels(params):
-        own = policy.labels or (lambda phi: jax.tree.map(lambda _: "body", phi))
-        return {"policy": own(params["policy"]), "critic": jax.tree.map(lambda _: "critic", params["critic"])}
+        policy_labels = policy.labels or (lambda phi: jax.tree.map(lambda _: "body", phi))
+        return {"policy": policy_labels(params["policy"]), "critic": jax.tree.map(lambda _: "critic", params["critic"])}
 
     return Policy(init, lambda params, observation: policy.apply(params["policy"], observation), labels)
 
 
 def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory], jax.Array]:
-    """``(φ, trajectory) → scalar``: the critic's own loss, of the parameters of `actor_critic`.
+    """``(φ, trajectory) → scalar``: the critic's loss as a function of the parameters of `actor_critic`.
 
     Raises:
         ValueError: the critic is not learned by gradient.
@@ -36,7 +36,7 @@ def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory
 
 
 def with_critic_loss(surrogate: Surrogate, loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Surrogate:
-    """surrogate + weight · loss: an inner step that adapts the critic too. α·weight is the critic's inner rate."""
+    """surrogate + weight · loss, so that inner steps adapt the critic too; its effective inner rate is α·weight."""
 
     def total(policy, params, trajectory, advantage):
         return surrogate(policy, params, trajectory, advantage) + weight * loss(params, trajectory)

@@ -11,7 +11,7 @@ from metarl_jax.types import PyTree, Theta, strongly_typed
 
 @struct.dataclass
 class Fast:
-    """What one inner step passes to the next."""
+    """State carried from one inner step to the next."""
 
     params: PyTree
     """φ"""
@@ -20,27 +20,27 @@ class Fast:
 
 
 def policy_of(theta: PyTree) -> PyTree:
-    """The policy's part of θ, φ_0."""
+    """φ_0, the policy's part of θ."""
     return theta.policy if isinstance(theta, Theta) else theta
 
 
 def with_policy(theta: PyTree, params: PyTree) -> PyTree:
-    """θ with another φ_0."""
+    """θ with φ_0 replaced."""
     return Theta(policy=params, inner=theta.inner) if isinstance(theta, Theta) else params
 
 
 def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimizer) -> Adapter:
     """φ_0 = θ, φ_{s+1} = φ_s − U(∇_φ surrogate(φ_s; D_s)), with the optimiser's update U.
 
-    Each task's gradient is of its own loss alone; nothing is averaged over tasks here. Where the optimiser has
-    something to learn, θ is a `metarl_jax.types.Theta`; otherwise the policy's parameters.
+    The gradient is that of one task's loss; nothing is averaged over tasks here. If the optimiser has meta-learned
+    parameters, θ is a `metarl_jax.types.Theta`; otherwise θ is the policy's parameters.
 
     Finn et al. (2017, arXiv:1703.03400).
     """
     init_learned = optimizer.init_learned
 
     def init_meta(key):
-        params = strongly_typed(policy.init(key))  # a leaf may be a number, and a learned rate needs its shape
+        params = strongly_typed(policy.init(key))  # a leaf may be a Python number, but learned rates need its shape
         return params if init_learned is None else Theta(policy=params, inner=init_learned(params))
 
     def init(theta):
@@ -51,12 +51,12 @@ def policy_gradient(policy: Policy, surrogate: Surrogate, optimizer: InnerOptimi
         def loss(phi):
             if not isinstance(surrogate, OfLogProb):
                 return surrogate(policy, phi, trajectory, advantage), None
-            seen = distributions(policy, phi, trajectory)
-            return surrogate.function(log_prob(policy, phi, trajectory, seen), trajectory, advantage), seen
+            pi = distributions(policy, phi, trajectory)
+            return surrogate.function(log_prob(policy, phi, trajectory, pi), trajectory, advantage), pi
 
         learned = () if init_learned is None else theta.inner
-        gradient, seen = jax.grad(loss, has_aux=True)(fast.params)
-        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned)), seen
+        gradient, pi = jax.grad(loss, has_aux=True)(fast.params)
+        return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, learned)), pi
 
     def learn(theta, fast, trajectory, advantage):
         return learn_seeing(theta, fast, trajectory, advantage)[0]

@@ -1,19 +1,21 @@
-"""Advantages: what a policy gradient weighs log-probabilities with. Data, so no gradient flows through them.
+"""Advantages, the weights of log-probabilities in a policy gradient. They are data: no gradient flows through them.
 
-What the policy gradient ĝ = E_t[A_t ∇log π(a_t|s_t)] of one task's stage estimates, E_t a sum over the steps taken
-divided by N·T, for episodes of any length (but for `average="valid"`, see `metarl_jax.types.Trajectory.mean`):
+The policy gradient ĝ = E_t[A_t ∇log π(a_t|s_t)] of one task's stage, with E_t a sum over the steps taken divided by
+N·T, estimates the following for episodes of any length (except for `average="valid"`, see
+`metarl_jax.types.Trajectory.mean`):
 
-* Plain returns, and `gae` with λ = 1 where nothing is normalised and the baseline does not depend on the episode:
-  exactly the gradient of the mean return of an episode, over T. A baseline that is fitted to the stage itself, such as
-  `linear_feature`, adds a bias of order 1/N; where the environment truncates an episode, `gae` is as right as V is.
-* γ < 1 gives A_t = Σ_{k≥t} γ^{k−t} r_k. This is the usual estimator, and it is the gradient of no function: that of
-  the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual one is meant for the undiscounted return,
-  and trades bias for variance. The option `discount_states=True` puts γᵗ in, and is exact.
-* Normalised advantages are (A_t − m)/σ with m and σ of the stage's own steps. Up to a bias of order 1/N, since m and σ
-  depend on the episodes that they scale, and large for few of them, ĝ is the task's own gradient over T·σ. So an inner
-  step is about as long in every task. The outer gradient is the mean over tasks of ∇R_b/(T σ_b), with the σ_b of the
-  counted stages: what is ascended is not J, but each task's return in units of the standard deviation of its own
-  advantages, these units held fixed. Tasks whose advantages vary little at the present θ weigh more than they do in J.
+* Plain returns, and `gae` with λ = 1 without normalisation and with a baseline that does not depend on the episode:
+  exactly the gradient of the mean return of an episode, divided by T. A baseline fitted to the stage itself, such as
+  `linear_feature`, adds a bias of order 1/N. If the environment truncates episodes, `gae` is as accurate as V.
+* γ < 1 gives A_t = Σ_{k≥t} γ^{k−t} r_k. This is the usual estimator, but it is not the gradient of any function: the
+  gradient of the discounted return E[Σ_t γᵗ r_t] has γᵗ A_t in place of A_t. The usual estimator is meant for the
+  undiscounted return and trades bias for variance. The option `discount_states=True` adds the factor γᵗ and is exact.
+* Normalised advantages are (A_t − m)/σ with m and σ computed from the same stage. ĝ is the task's gradient divided by
+  T·σ, up to a bias of order 1/N, because m and σ depend on the episodes that they scale; with few episodes the bias is
+  large. Inner steps then have similar length in all tasks. The outer gradient is the mean over tasks of ∇R_b/(T σ_b),
+  with the σ_b of the counted stages. So the outer loop does not ascend J, but each task's return in units of the
+  standard deviation of its advantages, with these units held fixed. Tasks whose advantages vary little at the current
+  θ have a larger weight than in J.
 """
 
 import dataclasses
@@ -32,12 +34,12 @@ from metarl_jax.types import Trajectory
 def scale_of(
     advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
 ) -> Float[Array, ""]:
-    """std + noise + 1e-8 [] over the valid steps of ONE task's stage: what `normalize` divides by.
+    """std + noise + 1e-8 [] over the valid steps of ONE task's stage: the divisor of `normalize`.
 
     Args:
         advantage: A [N, T].
-        valid: which steps count [N, T].
-        noise: what rounding may leave of an A that is constant; advantages of that size are not blown up to size 1.
+        valid: mask of the steps that count [N, T].
+        noise: bound on the rounding error of A; it prevents scaling up advantages that are only rounding noise.
     """
     centered = _centered(advantage, valid)
     return jnp.sqrt((centered**2).sum() / jnp.maximum(valid.sum(), 1)) + noise + 1e-8
@@ -46,7 +48,7 @@ def scale_of(
 def normalize(
     advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
 ) -> Float[Array, "N T"]:
-    """(A − mean) / (std + noise) over the valid steps of ONE task's stage; 0 on padding. Arguments as in `scale_of`."""
+    """(A − mean) / (std + noise) over the valid steps of ONE task's stage, 0 on padding; arguments as in `scale_of`."""
     return _centered(advantage, valid) / scale_of(advantage, valid, noise)
 
 
@@ -62,7 +64,7 @@ def gae_of_values(
     discount: float | jax.Array,
     lambda_: float | jax.Array,
 ) -> Float[Array, "N T"]:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438), as it stands in `gae`.
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438) from given values; equation in `gae`.
 
     Args:
         trajectory: one task's stage.
@@ -72,7 +74,7 @@ def gae_of_values(
         lambda_: λ.
 
     Returns:
-        A [N, T] in units of discounted return, not normalised; 0 on padding. The gradient is not cut.
+        A [N, T] in units of discounted return, not normalised; 0 on padding. Gradients are not stopped.
     """
     delta = td_errors(trajectory, values, next_values, discount)
     return backward_sum(delta, lambda_ * (discount * trajectory.discount))
@@ -85,23 +87,23 @@ def estimate(
     lambda_: float,
     normalized: bool,
 ) -> tuple[Float[Array, "N T"], Float[Array, ""]]:
-    """The advantage of one task's stage, and the number by which it was divided.
+    """The advantage of one task's stage, and its divisor.
 
     Args:
         trajectory: one task's stage.
         values: (V(s_t), V(s_{t+1})), each [N, T], as a `metarl_jax.inner.Baseline` returns them.
         discount: γ per step.
         lambda_: λ.
-        normalized: bring the stage to mean 0 and standard deviation 1.
+        normalized: normalise the stage to mean 0 and standard deviation 1.
 
     Returns:
-        A [N, T] and its scale [] in units of discounted return: A·scale is `gae_of_values`, but for its mean where
-        normalised. The scale is 1 where not. Both are data, cut from the gradient's graph.
+        A [N, T] and its scale [] in units of discounted return. A·scale is `gae_of_values`, minus its mean if
+        normalised; the scale is 1 if not. Both are without gradient.
     """
     advantage = gae_of_values(trajectory, *values, discount, lambda_)
     scale = jnp.ones((), advantage.dtype)
     if normalized:
-        # Where nothing is left to explain, float32 and the ridge still leave some 1e-5 of the returns unexplained.
+        # Even a perfect baseline leaves a residual of about 1e-5 of the returns, from float32 rounding and the ridge.
         noise = 1e-4 * jnp.abs(reward_to_go(trajectory, discount)).max()
         scale = scale_of(advantage, trajectory.valid, noise)
         advantage = normalize(advantage, trajectory.valid, noise)
@@ -110,7 +112,7 @@ def estimate(
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """An advantage estimator that says what its γ is."""
+    """An advantage estimator with its γ."""
 
     function: AdvantageEstimator
     discount: float
@@ -124,8 +126,8 @@ class Estimator:
 def returns(discount: float = 1.0) -> Estimator:
     """A_t = G_t = Σ_{k≥t} γ^{k−t} r_k: plain REINFORCE, without baseline or normalisation.
 
-    With γ = 1 the policy gradient that it weighs is the unbiased gradient of the mean return of an episode, over T; for
-    γ < 1 see the module.
+    With γ = 1 the policy gradient is the unbiased gradient of the mean return of an episode, divided by T; for γ < 1
+    see the module docstring.
 
     Args:
         discount: γ per step, in [0, 1].
@@ -147,15 +149,15 @@ def gae(
 
     A_t = Σ_{k≥t} (γλ)^{k−t} δ_k,   δ_k = r_k + γ d_k V(s_{k+1}) − V(s_k)
 
-    with d_k = 0 where the step terminated the episode. Where the environment truncated it, V(s_{k+1}) is that of the
-    final observation and the sum ends; at the horizon, which belongs to the task, V(s_T) = 0. What γ < 1 and
-    normalisation make of the policy gradient is said at the top of the module.
+    with d_k = 0 if the step terminated the episode. If the environment truncated the episode, the sum ends with
+    V(s_{k+1}) of the final observation. At the horizon, which belongs to the task, V(s_T) = 0. The module docstring
+    describes the effect of γ < 1 and of normalisation on the policy gradient.
 
     Args:
         discount: γ per step, in [0, 1].
         lambda_: λ, in [0, 1]; 1 is the discounted return minus the baseline.
         baseline: V; default `linear_feature()`.
-        normalized: bring each task's stage to mean 0 and standard deviation 1, as MAML and ProMP do.
+        normalized: normalise each task's stage to mean 0 and standard deviation 1, as in MAML and ProMP.
 
     Raises:
         ValueError: γ or λ is out of range.
@@ -171,4 +173,4 @@ def gae(
 
 
 ADVANTAGES = {"gae": gae, "returns": returns}
-"""Estimators by name, each built with its own defaults."""
+"""Estimators by name, built with their defaults."""

@@ -1,7 +1,7 @@
-"""Baselines V(s): what an advantage subtracts. A baseline is constant data; no gradient flows through its fit.
+"""Baselines V(s), which advantages subtract. A baseline is constant data; no gradient flows through its fit.
 
-Whether V may depend on the episodes that it scores decides about bias: see `leave_one_out`. Baselines with parameters
-that outlive a stage are in `metarl_jax.inner.critics`.
+A baseline fitted to the episodes it scores is biased, see `leave_one_out`. Baselines with parameters that persist
+across stages are in `metarl_jax.inner.critics`.
 """
 
 import dataclasses
@@ -22,28 +22,28 @@ Baseline = Callable[[Trajectory, float], tuple[jax.Array, jax.Array]]
 
 
 class LinearModel(NamedTuple):
-    """V = w·((x − mean)·scale, 1) for features x [F]: a fit, and all that scoring other episodes needs."""
+    """A fitted linear model, V = w·((x − mean)·scale, 1) with features x [F]."""
 
     weights: jax.Array
     """[F + 1], in units of discounted return; the last one is the intercept"""
     mean: jax.Array
-    """[F] of the features over the steps that were fitted"""
+    """[F] mean of the features over the fitted steps"""
     scale: jax.Array
-    """[F] 1 / their standard deviation; 0 where a feature was constant, so that it has no influence"""
+    """[F] 1 / standard deviation of the features; 0 for a constant feature, which then has no influence"""
 
 
 class FittedBaseline(NamedTuple):
-    """A baseline in two halves. Called as a `Baseline`, it scores the very episodes that it was fitted to."""
+    """A baseline as a pair of fit and prediction. Called as a `Baseline`, it scores the episodes it was fitted to."""
 
     fit: Callable[[Trajectory, float], Any]
-    """``(trajectory, γ) → model``; episodes without a valid step have no influence, and there may be any number"""
+    """``(trajectory, γ) → model``, for any number of episodes; those without a valid step have no influence"""
     values: Callable[[Any, Trajectory], tuple[jax.Array, jax.Array]]
     """``(model, trajectory) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``"""
     by_others: Baseline | None = None
-    """the baseline that scores each episode by a fit to the others, where there is a cheaper way than N fits"""
+    """a baseline that scores each episode by a fit to the others, cheaper than N fits; None: not available"""
 
     def __call__(self, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
-        """(V(s_t), V(s_{t+1})) by a fit to the trajectory itself."""
+        """(V(s_t), V(s_{t+1})) from a fit to the trajectory itself."""
         return jax.lax.stop_gradient(self.values(self.fit(trajectory, discount), trajectory))
 
 
@@ -53,20 +53,19 @@ def zero() -> Baseline:
 
 
 def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
-    """V(s_t) = w·x(s_t, t) with x = (s, s², t, t², t³, 1), fitted to the stage's own discounted returns.
+    """V(s_t) = w·x(s_t, t) with x = (s, s², t, t², t³, 1), fitted to the discounted returns of the stage.
 
-    The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are collinear
-    where an observation holds cos and sin of an angle, and badly scaled, so that the normal equations fail in float32.
-    Here the features are standardised over the valid steps, the ridge is relative to their unit variance, and the
-    system is solved by QR of the stacked matrix [X; √(ridge·n) I], of condition number about √(F/ridge) at most.
+    The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are badly scaled, and
+    collinear if an observation contains cos and sin of an angle, so the normal equations fail in float32. Here the
+    features are standardised over the valid steps, the ridge is relative to their unit variance, and the system is
+    solved by QR of the stacked matrix [X; √(ridge·n) I], with a condition number of at most about √(F/ridge).
 
-    An episode of L steps that was truncated has an unknown rest, γ^{L−t} V(s_L), so its equations are
+    A truncated episode of L steps has an unknown remaining return γ^{L−t} V(s_L), so its equations are
     (x_t − γ^{L−t} x_L)·w = Σ_{k=t}^{L−1} γ^{k−t} r_k, which is exact for a linear V.
 
-    As in those papers V scores the very steps that it was fitted to. That needs many more steps than features: with
-    hardly more steps than features V explains the returns themselves, and advantages become noise; see
-    `metarl_jax.inner.choose_baseline`. `leave_one_out` and `metarl_jax.inner.previous_fit` score steps that were not
-    fitted.
+    As in those papers, V scores the same steps that it was fitted to. This needs many more steps than features:
+    otherwise V fits the returns themselves and advantages become noise, see `metarl_jax.inner.choose_baseline`.
+    `leave_one_out` and `metarl_jax.inner.previous_fit` score steps that were not fitted.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.
@@ -83,7 +82,7 @@ def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
 
 
 def linear_time(ridge: float = 1e-5) -> FittedBaseline:
-    """V(s_t) = w·(t, t², t³, 1): `linear_feature` without the observation, for few episodes or useless observations.
+    """V(s_t) = w·(t, t², t³, 1): `linear_feature` without observations, for few episodes or uninformative observations.
 
     Args:
         ridge: weight of ‖w‖² against the mean squared error, for standardised features.
@@ -95,21 +94,21 @@ def linear_time(ridge: float = 1e-5) -> FittedBaseline:
 
 
 def leave_one_out(baseline: Baseline | None = None) -> Baseline:
-    """V of each episode comes from a fit to the OTHER episodes of its stage.
+    """V of each episode is fitted to the OTHER episodes of its stage.
 
     Given the policy, episodes are independent, so V_n is independent of the actions that it scores:
     E[∇log π(a_t|s_t) V_n(s_t)] = 0, and with λ = 1 and without normalisation the policy gradient stays unbiased. A fit
-    to the episode's own return takes part of it away: of one-step episodes whose V is the mean, (N − 1)/N of the
-    gradient is left. Kool, van Hoof, Welling (2019, "Buy 4 REINFORCE samples, get a baseline for free!").
+    that includes the scored episode shrinks the gradient: for one-step episodes with V the mean return, to (N − 1)/N of
+    its value. Kool, van Hoof, Welling (2019, "Buy 4 REINFORCE samples, get a baseline for free!").
 
-    The linear fits of this module take two passes of small decompositions; those of others are N fits, and N times the
-    time. An episode unlike all others is extrapolated to, which adds variance, not bias.
+    The linear fits of this module take two passes of small decompositions; other baselines take N fits and N times as
+    long. For an episode unlike all others V extrapolates, which adds variance, not bias.
 
     Args:
-        baseline: what to fit; default `linear_feature()`.
+        baseline: the baseline to fit; default `linear_feature()`.
 
     Raises:
-        ValueError: the baseline is not a fit of its data; at the call, a stage has only one episode.
+        ValueError: the baseline is not a `FittedBaseline`; at the call, a stage has only one episode.
     """
     baseline = linear_feature() if baseline is None else baseline
     if not isinstance(baseline, FittedBaseline):
@@ -129,10 +128,10 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
         def one(n):
             others = trajectory.valid & (jnp.arange(episodes) != n)[:, None]
             model = fit(dataclasses.replace(trajectory, valid=others), discount)
-            own = values(model, jax.tree.map(lambda leaf: leaf[n][None], trajectory))
-            return jax.tree.map(lambda leaf: leaf[0], own)
+            scores = values(model, jax.tree.map(lambda leaf: leaf[n][None], trajectory))
+            return jax.tree.map(lambda leaf: leaf[0], scores)
 
-        # In turn rather than at once: N copies of the design matrix of every task would be gigabytes.
+        # In sequence, because N copies of the design matrix of each task would take gigabytes.
         return jax.lax.stop_gradient(jax.lax.map(one, jnp.arange(episodes)))
 
     return score
@@ -161,7 +160,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         valid, time = trajectory.valid, _times(trajectory)
         x = design(mean, scale, trajectory.observation, time)
         x_next = design(mean, scale, trajectory.next_observation, time + 1)
-        # Σ over an episode of what is at its truncated step: x_L there, and the number of steps until it.
+        # Only the truncated step contributes to these sums over an episode: x_L, and an indicator of truncation.
         cut = jnp.where(valid & trajectory.truncated, 1.0, 0.0)[..., None]
         x_cut = jnp.where(cut > 0, x_next, 0).sum(1, keepdims=True)
         steps_left = jnp.maximum(valid.sum(1, keepdims=True) - time, 0)
@@ -174,14 +173,14 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         raw = jnp.where(mask, features(trajectory.observation, _times(trajectory)), 0)
         mean = raw.sum((0, 1)) / count
         deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
-        # A constant feature has no information besides the intercept; its column becomes zero, and the ridge holds it.
+        # A constant feature is redundant with the intercept: its column becomes zero, and the ridge gives it weight 0.
         varies = deviation > 1e-6 * (1 + jnp.abs(mean))
         scale = jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
         equations = equations_of(mean, scale, trajectory, discount)
-        # R of the QR of [X y; √(ridge·n) I 0] holds Qᵀy in its last column, so that Q itself is never formed.
+        # R of the QR of [X y; √(ridge·n) I 0] contains Qᵀy in its last column, so Q is never formed.
         equations = equations.reshape(-1, equations.shape[-1])
-        held = jnp.sqrt(ridge * count) * jnp.eye(len(mean) + 1, dtype=equations.dtype)
-        r = triangular_factor(jnp.block([[equations], [held, jnp.zeros_like(held[:, :1])]]))
+        ridge_rows = jnp.sqrt(ridge * count) * jnp.eye(len(mean) + 1, dtype=equations.dtype)
+        r = triangular_factor(jnp.block([[equations], [ridge_rows, jnp.zeros_like(ridge_rows[:, :1])]]))
         weights = solved(r[:-1, :-1], r[:-1, -1])
         return jax.lax.stop_gradient(LinearModel(weights, mean, scale))
 
@@ -197,12 +196,12 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
     def by_others(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         alone = jax.tree.map(lambda leaf: leaf[:, None], trajectory)  # N stages of one episode
 
-        def of_episode(own):
-            z = features(own.observation, _times(own))[0]
-            return summary(z, own.valid[0], lambda mean, scale: equations_of(mean, scale, own, discount)[0])
+        def of_episode(episode):
+            z = features(episode.observation, _times(episode))[0]
+            return summary(z, episode.valid[0], lambda mean, scale: equations_of(mean, scale, episode, discount)[0])
 
         models = LinearModel(*without_each(jax.vmap(of_episode)(alone), ridge))
-        now, following = jax.vmap(values)(models, alone)
-        return now[:, 0], following[:, 0]
+        values_now, next_values = jax.vmap(values)(models, alone)
+        return values_now[:, 0], next_values[:, 0]
 
     return FittedBaseline(fit, values, by_others)

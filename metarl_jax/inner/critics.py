@@ -1,7 +1,7 @@
 """Critics: baselines V(s; w) whose parameters w are part of θ, so that they learn from more than one stage.
 
-V of a stage never depends on that stage's own actions, so with λ = 1, without normalisation and without truncated
-episodes the policy gradient stays unbiased, whatever w is.
+V of a stage does not depend on the actions of that stage, so with λ = 1, without normalisation and without truncated
+episodes the policy gradient is unbiased for any w.
 """
 
 import dataclasses
@@ -30,16 +30,16 @@ class Critic(NamedTuple):
     init: Callable[[Key], PyTree]
     """``key → w``"""
     values: Callable[[PyTree, Trajectory, float], tuple[jax.Array, jax.Array]]
-    """``(w, trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``, as a `Baseline`, but differentiable in w: a caller
-    whose advantages are data cuts the gradient"""
+    """``(w, trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``, like a `Baseline`, but differentiable in w: callers
+    that need data must stop the gradient"""
     loss: Callable[[PyTree, Trajectory, float], jax.Array] | None = None
-    """``(w, trajectory, γ) → scalar``, what both loops descend; None: w is not learned by gradient"""
+    """``(w, trajectory, γ) → scalar``, minimised in both loops; None: w is not learned by gradient"""
     refit: Callable[[PyTree, Trajectory, float], PyTree] | None = None
-    """``(w, trajectory, γ) → w``, from a whole meta-iteration's episodes of all tasks and stages, leaves [E, T, ...]"""
+    """``(w, trajectory, γ) → w``, fitted to all episodes of a meta-iteration, leaves [E, T, ...]"""
     outer_weight: float = 0.0
-    """of the loss in the outer objective"""
+    """weight of the loss in the outer objective"""
     inner_weight: float = 0.0
-    """of the loss in the inner step; 0: an inner step leaves w alone"""
+    """weight of the loss in the inner step; 0: inner steps do not change w"""
 
 
 def value_network(
@@ -57,29 +57,30 @@ def value_network(
 
         loss(w) = E_t[(V(s_t) − G_t)²] / scale²,   G_t = Σ_{k=t}^{L−1} γ^{k−t} r_k + γ^{L−t} V̄(s_L)
 
-    for an episode of L steps; V̄, without gradient, only where the episode was truncated. Time is an
-    input because the horizon belongs to the task: what is left to gain shrinks as t grows.
+    for an episode of L steps; V̄, without gradient, only if the episode was truncated. Time is an input because the
+    horizon belongs to the task: the remaining return shrinks as t grows.
 
-    `scale` makes rates and weights mean the same whatever the size of rewards: the network's output, its gradient and
-    the loss are of size 1 where returns are of size `scale`. With scale = 1 and returns of 100 the loss starts at 10⁴,
-    and a gradient step of the usual size overshoots.
+    `scale` makes rates and weights independent of the size of rewards: if returns are of size `scale`, the network's
+    output, its gradient and the loss are of size 1. With scale = 1 and returns of 100 the loss starts at 10⁴, and a
+    gradient step of the usual size overshoots.
 
-    A critic of θ alone knows only the mean over tasks, and before the first inner step no critic knows the task:
-    normalised advantages then tell how a task differs from the others rather than which action was better in it. So
-    the baseline is V plus what V leaves of the returns of the task's OTHER episodes, see `with_residual`. Adapted by
-    the same inner steps as the policy, V itself follows the task too. Liu, Socher, Xiong (2019, "Taming MAML", ICML)
-    meta-learn and adapt their control variates so, without a residual.
+    A meta-learned critic that is not adapted predicts the mean over tasks, and before the first inner step no critic
+    depends on the task. Normalised advantages would then measure how the task differs from others, rather than which
+    action was better in it. So the baseline is V plus a fit to the residuals of the task's OTHER episodes, see
+    `with_residual`. With `inner_weight` > 0, V is adapted to the task by the same inner steps as the policy. Liu,
+    Socher, Xiong (2019, "Taming MAML", ICML) meta-learn and adapt their control variates in this way, without a
+    residual.
 
     Args:
         observation_size: components of one observation.
         horizon: T, steps per episode.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
-        scale: typical size of a discounted return, > 0; None means T, that of rewards of size 1 per step.
+        scale: typical size of a discounted return, > 0; None means T, for rewards of size 1 per step.
         outer_weight: weight of the loss in the outer objective, ≥ 0.
-        inner_weight: weight of the loss in the inner step, ≥ 0; times α it is the inner rate of w.
-        timed: False leaves t/T out: where a row is a piece of an episode, t is not known.
-        residual: False leaves V alone.
+        inner_weight: weight of the loss in the inner step, ≥ 0; the inner rate of w is α·inner_weight.
+        timed: whether t/T is an input; use False if rows are pieces of episodes, where t is not known.
+        residual: whether to add the fit of `with_residual`.
 
     Raises:
         ValueError: an argument is out of range, or both weights are 0, so that nothing would learn w; at a call, an
@@ -103,26 +104,26 @@ def value_network(
         _check_size("value_network", observation_size, trajectory)
         valid = trajectory.valid
         episodes, steps = valid.shape
-        # What a step led to is what the next one saw, so the network needs only the last step's successor besides.
+        # The next observation of a step is the observation of the following step, so only the last one is extra.
         lengths = valid.sum(1, keepdims=True)
         last = jnp.arange(steps) == jnp.maximum(lengths - 1, 0)
-        seen = pad_with_first(trajectory.observation, valid).reshape(episodes, steps, -1)
-        reached = trajectory.next_observation.reshape(episodes, steps, -1)
-        final = jnp.where(last[..., None], reached, 0).sum(1, keepdims=True)
-        inputs = jnp.concatenate([seen, final], axis=1)
+        observations = pad_with_first(trajectory.observation, valid).reshape(episodes, steps, -1)
+        next_observations = trajectory.next_observation.reshape(episodes, steps, -1)
+        final = jnp.where(last[..., None], next_observations, 0).sum(1, keepdims=True)
+        inputs = jnp.concatenate([observations, final], axis=1)
         if timed:
             time = jnp.broadcast_to(jnp.arange(steps), valid.shape)
             time = jnp.concatenate([time, lengths], axis=1)[..., None] / horizon
             inputs = jnp.concatenate([inputs, time], axis=-1)
         all_values = scale * network(w, inputs)
-        following = jnp.where(last, all_values[:, -1:], all_values[:, 1:])
-        return jnp.where(valid, all_values[:, :-1], 0), jnp.where(valid, following, 0)
+        next_values = jnp.where(last, all_values[:, -1:], all_values[:, 1:])
+        return jnp.where(valid, all_values[:, :-1], 0), jnp.where(valid, next_values, 0)
 
     def loss(w: PyTree, trajectory: Trajectory, discount: float) -> Float[Array, ""]:
-        now, following = values(w, trajectory, discount)
-        bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(following), 0)
+        values_now, next_values = values(w, trajectory, discount)
+        bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(next_values), 0)
         to_the_end = dataclasses.replace(trajectory, reward=trajectory.reward + discount * bootstrapped)
-        error = (now - reward_to_go(to_the_end, discount)) / scale
+        error = (values_now - reward_to_go(to_the_end, discount)) / scale
         return trajectory.mean(error**2)
 
     critic = Critic(init, values, loss, outer_weight=outer_weight, inner_weight=inner_weight)
@@ -130,27 +131,28 @@ def value_network(
 
 
 def with_residual(critic: Critic) -> Critic:
-    """V(s) + V'_n(s), V'_n a linear fit to what V leaves of the stage's returns in all episodes but n.
+    """V(s) + V'_n(s), with V'_n a linear fit to the residuals G − V of the stage's episodes other than n.
 
-    V'_n is that of `metarl_jax.inner.leave_one_out` on the rewards δ_t = r_t + γ V(s_{t+1}) − V(s_t), whose sums are
-    G_t − V(s_t). Neither part depends on the actions of episode n, so the gradient stays unbiased as with V alone. It
+    V'_n is `metarl_jax.inner.leave_one_out` on the rewards δ_t = r_t + γ V(s_{t+1}) − V(s_t), whose sums are
+    G_t − V(s_t). Neither part depends on the actions of episode n, so the gradient is unbiased, as with V alone. V'_n
     is data: no gradient of `values` flows through the fit, and the critic's loss is that of V.
 
-    The fit is `linear_feature` where the other episodes have at least twice as many steps as it has features, else
-    `linear_time`, else there is none, as with a single episode.
+    The fit is `linear_feature` if the other episodes have at least twice as many steps as it has features; otherwise
+    `linear_time` under the same condition; otherwise, as with a single episode, there is no fit.
     """
 
     def values(w: PyTree, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
-        now, following = critic.values(w, trajectory, discount)
+        values_now, next_values = critic.values(w, trajectory, discount)
         episodes, horizon = trajectory.valid.shape
         features = {linear_feature: 2 * trajectory.observation[0, 0].size, linear_time: 0}
         steps, of_time = (episodes - 1) * horizon, min(3, horizon - 1) + 1
         fit = next((fit for fit, size in features.items() if 2 * (size + of_time) <= steps), None)
         if fit is None:
-            return now, following
-        left = dataclasses.replace(trajectory, reward=td_errors(trajectory, now, following, discount))
-        rest, rest_following = jax.lax.stop_gradient(leave_one_out(fit())(jax.lax.stop_gradient(left), discount))
-        return now + rest, following + rest_following
+            return values_now, next_values
+        residuals = dataclasses.replace(trajectory, reward=td_errors(trajectory, values_now, next_values, discount))
+        residuals = jax.lax.stop_gradient(residuals)
+        correction, next_correction = jax.lax.stop_gradient(leave_one_out(fit())(residuals, discount))
+        return values_now + correction, next_values + next_correction
 
     return critic._replace(values=values)
 
@@ -158,8 +160,8 @@ def with_residual(critic: Critic) -> Critic:
 def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
     """`linear_feature`, fitted to all episodes of the PREVIOUS meta-iteration; V = 0 in the first.
 
-    V is independent of the data that it scores, at the price of one fit per meta-iteration. That fit pools tasks and
-    stages, so V is their mean: where tasks differ in their returns it explains less than a fit to the task's own stage.
+    V is independent of the data that it scores, at the cost of one fit per meta-iteration. The fit pools tasks and
+    stages, so V is an average over them: if returns differ between tasks, it explains less than a fit per stage.
 
     Args:
         observation_size: components of one observation.
@@ -179,15 +181,15 @@ def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
     def values(
         w: LinearModel, trajectory: Trajectory, discount: float
     ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
-        del discount  # that of the fit is in w
+        del discount  # the discount of the fit is already in w
         _check_size("previous_fit", observation_size, trajectory)
         return score(w, trajectory)
 
     def refit(w: LinearModel, trajectory: Trajectory, discount: float) -> LinearModel:
         _check_size("previous_fit", observation_size, trajectory)
-        fitted, known = fit(trajectory, discount), trajectory.valid.any()
-        # Of void episodes alone nothing is learned.
-        return jax.tree.map(lambda new, old: jnp.where(known, new.astype(old.dtype), old), fitted, w)
+        fitted, any_valid = fit(trajectory, discount), trajectory.valid.any()
+        # Keep the old fit if all episodes are void.
+        return jax.tree.map(lambda new, old: jnp.where(any_valid, new.astype(old.dtype), old), fitted, w)
 
     return Critic(init, values, refit=refit)
 
@@ -210,7 +212,7 @@ BASELINES: dict[str, Callable[[int, int], Baseline | Critic]] = {
     "previous_fit": lambda observation_size, horizon: previous_fit(observation_size),
     "value_network": lambda observation_size, horizon: value_network(observation_size, horizon),
 }
-"""``(components of an observation, T) → baseline`` by name, each with its own defaults."""
+"""``(components of an observation, T) → baseline`` by name, with default options."""
 
 
 def is_critic(baseline: object) -> bool:
@@ -223,7 +225,7 @@ _say_once = functools.cache(_log.warning)
 
 
 def _fit(name: str, observation_size: int, trial: Trial) -> tuple[int, int]:
-    """Features of a linear fit by name, constant ones left out, and the steps that it is fitted to, at most."""
+    """Number of non-constant features of a linear fit, and the maximum number of steps that it is fitted to."""
     of_time = min(3, trial.horizon - 1) + 1
     features = of_time if name == "linear_time" else 2 * observation_size + of_time
     steps = trial.episodes * trial.horizon
@@ -233,29 +235,29 @@ def _fit(name: str, observation_size: int, trial: Trial) -> tuple[int, int]:
 
 
 def choose_baseline(name: str | None, observation_size: int, trial: Trial) -> str:
-    """A baseline that the sizes of a trial bear, by its name.
+    """The name of a baseline that suits the sizes of a trial.
 
-    A linear fit with F features to the N·T steps that it also scores explains F/(N·T) of them by chance: of the inner
-    gradient about 1 − F/(N·T) is left, and with as many features as steps nothing, whatever the inner rate. So the
-    default is `linear_feature` where it has at most half as many features as steps, else `linear_time`, else `zero`,
-    and that another one than the first was chosen is said by the logger "metarl_jax". A named one is refused where it
-    has as many features as steps. Episodes that end early leave fewer steps than are counted here.
+    A linear fit with F features to the N·T steps that it also scores explains F/(N·T) of their variance by chance. The
+    inner gradient shrinks to about 1 − F/(N·T), and vanishes with as many features as steps. So the default is
+    `linear_feature` if it has at most half as many features as steps, else `linear_time` under the same condition, else
+    `zero`; the logger "metarl_jax" warns if it is not the first. A baseline chosen by name is rejected if it has as
+    many features as steps. Episodes that end early leave fewer steps than are counted here.
 
-    Noise in the observation, the worst case, 200 steps, 60 tasks: the cosine of the inner gradient and the direction
-    of the goal, and the gradient's norm (`python benchmarks/baseline_fit.py --draws 60`, 2026-11-27, standard errors
-    up to 0.014):
+    Worst case, observations of pure noise, with 200 steps and 60 tasks: cosine between the inner gradient and the
+    direction of the goal, and norm of the gradient (`python benchmarks/baseline_fit.py --draws 60`, 2026-11-27,
+    standard errors up to 0.014):
 
         F / (N·T)          0.04         0.27         0.52         0.66         0.77         0.89
         linear_feature  0.99, 0.49   0.99, 0.37   0.98, 0.24   0.97, 0.18   0.97, 0.12   0.92, 0.07
         linear_time     0.98, 0.49   the same everywhere
 
     Args:
-        name: of `BASELINES`, or None for the default.
+        name: a name of `BASELINES`, or None for the default.
         observation_size: components of an observation.
-        trial: its sizes.
+        trial: the sizes of the trial.
 
     Raises:
-        ValueError: a fit by this name has as many features as steps.
+        ValueError: the named fit has as many features as steps.
     """
     if name is None:
         fits = {fit: _fit(fit, observation_size, trial) for fit in ("linear_feature", "linear_time")}
@@ -279,10 +281,10 @@ def choose_baseline(name: str | None, observation_size: int, trial: Trial) -> st
 
 
 def make_baseline(baseline: str | Baseline | Critic | None, observation_size: int, horizon: int) -> Baseline | Critic:
-    """A baseline by its name, or the user's own, a `Baseline` or a `Critic`, as it is.
+    """A baseline by name; a `Baseline` or a `Critic` is returned unchanged.
 
     Args:
-        baseline: name of `BASELINES`, or the baseline itself; None means "linear_feature".
+        baseline: a name of `BASELINES`, or a baseline; None means "linear_feature".
         observation_size: components of one observation.
         horizon: T, steps per episode.
 

@@ -20,11 +20,11 @@ from metarl_jax.policies.rules import UpdateRule, backward_lstm
 from metarl_jax.types import Key, Metrics, Path, PyTree, Trajectory, strongly_typed
 
 REWARD_RANGE = 10.0
-"""rewards enter the rule as 10·asinh(r/10): up to |r| = 3 within 2 % of r, far beyond like a logarithm"""
+"""rewards enter the rule as 10·asinh(r/10), which is within 2 % of r up to |r| = 3 and logarithmic for large |r|"""
 
 
-class Seen(NamedTuple):
-    """What the rule asks an agent about a rollout."""
+class AgentOutputs(NamedTuple):
+    """Outputs of an agent on a rollout, the inputs of the rule."""
 
     log_prob: jax.Array
     """[N, T] log π(a_t|s_t), in nats"""
@@ -35,25 +35,25 @@ class Seen(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the rule answers."""
+    """Outputs of the rule."""
 
     policy: jax.Array
-    """π̂ [N, T]: how much more probable the action should become, in units of an advantage"""
+    """π̂ [N, T]: weight of the action's log-probability, in the role of an advantage"""
     prediction: jax.Array
     """[N, T, m] logits of ŷ(s_t)"""
 
 
 def with_predictions(policy: Policy, prediction: Policy) -> Policy:
-    """The policy, with a categorical prediction y(s) beside it; the parameters of y are labelled "prediction"."""
+    """Adds the parameters of a categorical prediction y(s) to the policy's, with the label "prediction"."""
 
     def init(key):
         policy_key, prediction_key = jax.random.split(key)
         return {"policy": policy.init(policy_key), "prediction": prediction.init(prediction_key)}
 
     def labels(params):
-        own = policy.labels or (lambda phi: jax.tree.map(lambda _: "body", phi))
+        policy_labels = policy.labels or (lambda phi: jax.tree.map(lambda _: "body", phi))
         return {
-            "policy": own(params["policy"]),
+            "policy": policy_labels(params["policy"]),
             "prediction": jax.tree.map(lambda _: "prediction", params["prediction"]),
         }
 
@@ -61,45 +61,45 @@ def with_predictions(policy: Policy, prediction: Policy) -> Policy:
 
 
 class LearnedRule(NamedTuple):
-    """An agent and the rule that it learns by: what the adapter and the penalty have in common."""
+    """An agent and its learned update rule, shared by the adapter and the penalty."""
 
     policy: Policy
-    """of φ = {"policy", "prediction"}, see `with_predictions`"""
+    """π, with φ = {"policy", "prediction"}, see `with_predictions`"""
     prediction: Policy
-    """y, a `Categorical` over m"""
+    """y, a `Categorical` over m classes"""
     rule: UpdateRule
     discount: float
-    """γ, as the rule is told"""
+    """γ, an input of the rule"""
 
-    def see(self, params: PyTree, trajectory: Trajectory) -> Seen:
-        """What φ says about a rollout [N, T, ...]."""
+    def see(self, params: PyTree, trajectory: Trajectory) -> AgentOutputs:
+        """Outputs of π and y with φ on a rollout, leaves [N, T, ...]."""
         valid = trajectory.valid
         rows, steps = valid.shape
-        # What a step led to is what the next one saw, so the network needs only the last step's successor besides.
+        # The next observation of a step is the observation of the following step, so only the last one is extra.
         lengths = valid.sum(1, keepdims=True)
         last = (jnp.arange(steps) == jnp.maximum(lengths - 1, 0))[..., None]
-        observed = pad_with_first(trajectory.observation, valid).reshape(rows, steps, -1)
+        observations = pad_with_first(trajectory.observation, valid).reshape(rows, steps, -1)
         final = jnp.where(last, trajectory.next_observation.reshape(rows, steps, -1), 0).sum(1, keepdims=True)
-        observed = jnp.concatenate([observed, final.astype(observed.dtype)], axis=1)
-        y = jax.vmap(jax.vmap(lambda o: self.prediction.apply(params["prediction"], o).logits))(observed)
-        following = jnp.where(last, y[:, -1:], y[:, 1:])
-        return Seen(log_prob(self.policy, params, trajectory), y[:, :-1], following)
+        observations = jnp.concatenate([observations, final.astype(observations.dtype)], axis=1)
+        y = jax.vmap(jax.vmap(lambda o: self.prediction.apply(params["prediction"], o).logits))(observations)
+        next_y = jnp.where(last, y[:, -1:], y[:, 1:])
+        return AgentOutputs(log_prob(self.policy, params, trajectory), y[:, :-1], next_y)
 
-    def targets(self, theta: PyTree, seen: Seen, trajectory: Trajectory) -> Targets:
-        """(π̂, ŷ) of a rollout; what stands on padding is finite, and no other step depends on it."""
+    def targets(self, theta: PyTree, outputs: AgentOutputs, trajectory: Trajectory) -> Targets:
+        """(π̂, ŷ) of a rollout; values on padding are finite, and no other step depends on them."""
         valid = trajectory.valid
         goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1) | trajectory.truncated
         continues = jnp.where(goes_on, trajectory.discount, 0)
         reward = REWARD_RANGE * jnp.arcsinh(trajectory.reward / REWARD_RANGE)
-        steps = [reward, continues, jnp.full_like(reward, self.discount), jax.nn.sigmoid(seen.log_prob)]
-        following = continues[..., None] * jax.nn.softmax(seen.following)
-        return Targets(*self.rule.apply(theta, jnp.stack(steps, -1), jax.nn.softmax(seen.y), following, valid))
+        steps = [reward, continues, jnp.full_like(reward, self.discount), jax.nn.sigmoid(outputs.log_prob)]
+        next_y = continues[..., None] * jax.nn.softmax(outputs.following)
+        return Targets(*self.rule.apply(theta, jnp.stack(steps, -1), jax.nn.softmax(outputs.y), next_y, valid))
 
 
 def learned_rule(
     env: TaskEnv, policy: Policy, rule_size: int, prediction_size: int, discount: float, sizes: Mapping[str, Any]
 ) -> LearnedRule:
-    """The agent of an environment, and the rule's network; y has the layers and the activation in `sizes`, if any.
+    """Builds the agent for an environment, and the rule's network; `sizes` may set y's layers and activation.
 
     Raises:
         ValueError: a value is out of range.
@@ -121,10 +121,10 @@ def rule_optimizer(
     adaptation_steps: int,
     baseline: Any,
 ) -> InnerOptimizer:
-    """The optimiser that carries a rule's updates out; it learns nothing itself, and there is no critic beside it.
+    """The optimiser that applies the rule's updates; it has no learned parameters, and lpg has no critic.
 
     Raises:
-        ValueError: an option is unknown or out of range, or means nothing where the rule is learned.
+        ValueError: an option is unknown, out of range or not applicable to a learned rule.
     """
     if is_critic(baseline):
         raise ValueError(
@@ -142,19 +142,19 @@ def rule_optimizer(
 def lpg(agent: LearnedRule, optimizer: InnerOptimizer, prediction_weight: float) -> Adapter:
     """Learned policy gradient: φ ← φ − U(∇_φ E_t[−log π(a_t|s_t) π̂_t + α_y KL(y(s_t) ‖ ŷ_t)]), with an optimiser's U.
 
-    π̂_t and ŷ_t come from the rule, see `metarl_jax.policies.rules.backward_lstm`, and are constants in ∇_φ, while the
-    outer loop differentiates through them, θ and φ alike. θ holds the rule only: every agent is born anew. d_t is 0
-    where the episode ended, by termination or at the horizon; where it was cut it is 1 and y(s_{t+1}) is that of the
-    last step's successor.
+    π̂_t and ŷ_t are outputs of the rule, see `metarl_jax.policies.rules.backward_lstm`. They are constants in ∇_φ, but
+    the outer loop differentiates through them with respect to both θ and φ. θ is the rule only: each agent starts from
+    a new random φ. The rule's input d_t is 0 if the episode ended, by termination or at the horizon. If the episode was
+    truncated, d_t is 1 and y(s_{t+1}) is evaluated at the last next observation.
 
-    Two of the rule's inputs are not the paper's: rewards are compressed far from 0, see `REWARD_RANGE`; π(a_t|s_t)
-    enters as π/(1 + π), which is bounded where π is the density of a continuous action, and alike for both.
+    Two inputs of the rule differ from the paper: large rewards are compressed, see `REWARD_RANGE`, and π(a_t|s_t)
+    enters as π/(1 + π), which is also bounded if π is the density of a continuous action.
 
     Oh, Hessel, Czarnecki, Xu, van Hasselt, Singh, Silver (2020, arXiv:2007.08794).
 
     Args:
         agent: policy, predictions and rule.
-        optimizer: U; nothing of it is learned.
+        optimizer: U, without learned parameters.
         prediction_weight: α_y.
 
     Raises:
@@ -166,14 +166,14 @@ def lpg(agent: LearnedRule, optimizer: InnerOptimizer, prediction_weight: float)
         params = strongly_typed(agent.policy.init(key))
         return Fast(params, optimizer.init(params))
 
-    def loss(seen: Seen, targets: Targets, trajectory: Trajectory) -> jax.Array:
-        distance = Categorical(seen.y).kl(Categorical(targets.prediction))
-        return trajectory.mean(prediction_weight * distance - seen.log_prob * targets.policy)
+    def loss(outputs: AgentOutputs, targets: Targets, trajectory: Trajectory) -> jax.Array:
+        distance = Categorical(outputs.y).kl(Categorical(targets.prediction))
+        return trajectory.mean(prediction_weight * distance - outputs.log_prob * targets.policy)
 
     def learn(theta, fast, trajectory, advantage):
-        seen, pull_back = jax.vjp(lambda phi: agent.see(phi, trajectory), fast.params)
-        targets = agent.targets(theta, seen, trajectory)
-        (gradient,) = pull_back(jax.grad(loss)(seen, targets, trajectory))
+        outputs, pull_back = jax.vjp(lambda phi: agent.see(phi, trajectory), fast.params)
+        targets = agent.targets(theta, outputs, trajectory)
+        (gradient,) = pull_back(jax.grad(loss)(outputs, targets, trajectory))
         return Fast(*optimizer.update(gradient, fast.opt_state, fast.params, ()))
 
     return Adapter(
@@ -192,10 +192,10 @@ def lpg_penalty(
     policy_target_weight: float,
     prediction_target_weight: float,
 ) -> Callable[[PyTree, Path], tuple[jax.Array, Metrics]]:
-    """−β_0 H(π) − β_1 H(y) + β_2 E_t[π̂_t²] + β_3 E_t[‖ŷ_t‖²]: what the outer loss has beside the policy's return.
+    """−β_0 H(π) − β_1 H(y) + β_2 E_t[π̂_t²] + β_3 E_t[‖ŷ_t‖²]: the regularisers of the outer loss.
 
-    Entropies are of the agent after the updates, at the states of the counted stages; the squares are of what the rule
-    said in these updates, ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794).
+    The entropies are those of the updated agent at the states of the counted stages. The squares are of the rule's
+    outputs in the updates, with ŷ as probabilities. Oh et al. (2020, arXiv:2007.08794).
 
     Raises:
         ValueError: a weight is negative.
@@ -210,10 +210,10 @@ def lpg_penalty(
         checks.non_negative(name, weight)
 
     def entropies(params, stage):
-        seen = agent.see(params, stage.trajectory)
-        observed = pad_with_first(stage.trajectory.observation, stage.trajectory.valid)
-        own = jax.vmap(jax.vmap(lambda o: agent.policy.apply(params, o).entropy()))(observed)
-        return [stage.trajectory.mean(values) for values in (own, Categorical(seen.y).entropy())]
+        outputs = agent.see(params, stage.trajectory)
+        observations = pad_with_first(stage.trajectory.observation, stage.trajectory.valid)
+        policy_entropy = jax.vmap(jax.vmap(lambda o: agent.policy.apply(params, o).entropy()))(observations)
+        return [stage.trajectory.mean(values) for values in (policy_entropy, Categorical(outputs.y).entropy())]
 
     def squares(theta, params, stage):
         targets = agent.targets(theta, agent.see(params, stage.trajectory), stage.trajectory)
@@ -224,8 +224,8 @@ def lpg_penalty(
     def penalty(theta, path):
         after, updated = path.counted, path.before_steps
         policy_entropy, prediction_entropy = (h.mean() for h in jax.vmap(entropies)(after.params, after.data))
-        told = jax.vmap(lambda params, stage: squares(theta, params, stage))(updated.params, updated.data)
-        policy_target, prediction_target = (square.mean() for square in told)
+        target_squares = jax.vmap(lambda params, stage: squares(theta, params, stage))(updated.params, updated.data)
+        policy_target, prediction_target = (square.mean() for square in target_squares)
         loss = policy_target_weight * policy_target + prediction_target_weight * prediction_target
         loss -= policy_entropy_weight * policy_entropy + prediction_entropy_weight * prediction_entropy
         return loss, {

@@ -1,4 +1,4 @@
-"""Rules of optax inside the inner loop, where they are differentiated, at zero gradient too."""
+"""Optax optimisers as inner optimisers, made differentiable at zero gradients."""
 
 from collections.abc import Callable
 
@@ -11,20 +11,20 @@ from metarl_jax.types import PyTree
 
 
 def from_optax(transformation: optax.GradientTransformation) -> InnerOptimizer:
-    """An optax optimiser inside the inner loop. Its state goes from one inner step to the next.
+    """Wraps an optax optimiser for the inner loop. Its state is carried from one inner step to the next.
 
-    The meta-gradient differentiates through it, and most rules of optax take a root that has no derivative at a zero
-    gradient: `optax.adam` that of every component's square, `optax.clip_by_global_norm` that of the sum of all. There,
-    one task that pays nothing would make the whole batch's meta-gradient NaN. So the steps are the rule's own, and
-    their derivative is taken beside the corner: where a component of the gradient is less than 1e-8, as at 1e-8, and
-    where an array of φ is 0, as a little away from it. Where the rule is smooth that changes nothing.
+    The meta-gradient differentiates through the optimiser, but most optax rules take a square root with no derivative
+    at a zero gradient: `optax.adam` of each squared component, `optax.clip_by_global_norm` of the sum of squares. A
+    single task without reward would make the meta-gradient of the whole batch NaN. So steps have the rule's values, but
+    derivatives are evaluated next to the singularity: gradient components smaller than 1e-8 are replaced by 1e-8, and
+    an all-zero array of φ is shifted slightly. Smooth rules are not affected.
 
     Args:
-        transformation: such as ``optax.adamw(0.01)``; one that asks for a loss or its value, as a line search does,
-            cannot be used.
+        transformation: for example ``optax.adamw(0.01)``; rules that need the loss or its value, such as line searches,
+            are not supported.
 
     Raises:
-        ValueError: it is no such transformation; at a step, it asks for more than gradient and φ.
+        ValueError: it is not a GradientTransformation; at a step, it needs more than the gradient and φ.
     """
     if not isinstance(transformation, optax.GradientTransformation):
         raise ValueError(
@@ -54,7 +54,7 @@ def _largest(leaf: jax.Array) -> jax.Array:
 
 
 def _off_zero(tree: PyTree, size: Callable[[jax.Array], jax.Array]) -> PyTree:
-    """The tree, with derivative 1, moved to `_CORNER` where its size is less."""
+    """The tree with values smaller in size than `_CORNER` set to `_CORNER`, and with derivative 1."""
 
     def move(leaf):
         distance = jnp.where(size(leaf) < _CORNER, _CORNER - leaf, 0)
@@ -64,14 +64,14 @@ def _off_zero(tree: PyTree, size: Callable[[jax.Array], jax.Array]) -> PyTree:
 
 
 def _valued(value: jax.Array, derivative: jax.Array) -> jax.Array:
-    """The first one's value with the second one's derivative."""
+    """The value of the first argument with the derivative of the second."""
     if not jnp.issubdtype(jnp.result_type(value), jnp.inexact):
         return value
     return jax.lax.stop_gradient(value) + (derivative - jax.lax.stop_gradient(derivative))
 
 
 def smooth(transformation: optax.GradientTransformation) -> InnerOptimizer:
-    """A transformation that has a derivative wherever it is used, as it is."""
+    """Wraps an optax optimiser that is differentiable everywhere, without modification."""
 
     def update(gradient, state, params, learned=()):
         steps, state = transformation.update(gradient, state, params)

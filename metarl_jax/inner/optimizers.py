@@ -1,6 +1,6 @@
-"""Inner optimisers: update rules for the fast parameters that can be differentiated, at zero gradient too.
+"""Inner optimisers: update rules for the fast parameters, differentiable also at zero gradients.
 
-A rule whose rates or preconditioners are learned keeps them in θ; see `metarl_jax.base.InnerOptimizer`.
+Learned rates and preconditioners are part of θ; see `metarl_jax.base.InnerOptimizer`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from metarl_jax.inner.rates import Rate, listed, schedule
 from metarl_jax.types import PyTree
 
 RATE_GAIN = 10.0
-"""κ of α = α_0 exp(κ ρ). An outer step of Adam moves ρ by its own rate, about 1e-3; this makes it 1 % of α, which is
-what the same step makes of a raw rate of 0.1."""
+"""κ of α = α_0 exp(κ ρ). An outer Adam step moves ρ by the outer rate, about 1e-3; with κ = 10 this changes α by 1 %,
+as the same step would change a raw rate of 0.1."""
 
 
 def _of_optax(learning_rate: Rate) -> Any:
-    """What optax takes for a rate: a number, or a schedule of the number of the step."""
+    """The rate in the form that optax takes: a number, or a schedule."""
     rates = listed(learning_rate, checks.positive)
     return rates[0] if rates is not None and len(rates) == 1 else schedule(learning_rate, checks.positive)
 
@@ -31,7 +31,7 @@ def sgd(learning_rate: Rate) -> InnerOptimizer:
     """φ ← φ − α_s ∇φ.
 
     Args:
-        learning_rate: α, one rate per inner step, or a schedule, see `metarl_jax.inner.rates.Rate`. 0 leaves φ = θ.
+        learning_rate: α, one rate per inner step, or a schedule, see `metarl_jax.inner.rates.Rate`; 0 keeps φ = θ.
 
     Raises:
         ValueError: a rate is negative or not finite, or there is none.
@@ -61,10 +61,10 @@ def momentum(learning_rate: Rate, decay: float = 0.9, nesterov: bool = False) ->
 
 
 def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: float = 1e-6) -> InnerOptimizer:
-    """Adam whose derivative exists at zero gradient: φ ← φ − α m̂ / √(v̂ + eps_root).
+    """Adam with a derivative at zero gradients: φ ← φ − α m̂ / √(v̂ + eps_root).
 
-    The root's derivative is then at most 1/√eps_root; with the usual ε outside the root it is infinite at v̂ = 0, and
-    the meta-gradient NaN. A first step has about the size α in every parameter whose gradient exceeds √eps_root.
+    The derivative of the root is at most of order 1/√eps_root; with the usual ε outside the root it is infinite at
+    v̂ = 0, and the meta-gradient NaN. The first step is about α in each parameter whose gradient exceeds √eps_root.
 
     Kingma, Ba (2015, arXiv:1412.6980).
 
@@ -83,13 +83,13 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
 
 
 def rmsprop(learning_rate: Rate, decay: float = 0.9, eps_root: float = 1e-6) -> InnerOptimizer:
-    """φ ← φ − α ∇φ / √(v + eps_root), v ← decay·v + (1 − decay) ∇φ², which has a derivative at zero gradient.
+    """φ ← φ − α ∇φ / √(v + eps_root), v ← decay·v + (1 − decay) ∇φ², with a derivative at zero gradients.
 
     Tieleman, Hinton (2012, "Lecture 6.5: rmsprop", Coursera).
 
     Args:
         learning_rate: α > 0, one per inner step, or a schedule.
-        decay: of v, in [0, 1].
+        decay: decay of v, in [0, 1].
         eps_root: added under the root, > 0.
 
     Raises:
@@ -100,10 +100,10 @@ def rmsprop(learning_rate: Rate, decay: float = 0.9, eps_root: float = 1e-6) -> 
 
 
 def clipped(optimizer: InnerOptimizer, max_norm: float = 1.0) -> InnerOptimizer:
-    """The rule on min(1, max_norm / ‖∇φ‖₂)·∇φ, the norm being that of all parameters together.
+    """The optimiser applied to min(1, max_norm / ‖∇φ‖₂)·∇φ, with the global norm over all parameters.
 
     Args:
-        optimizer: the rule.
+        optimizer: the optimiser to wrap.
         max_norm: > 0.
 
     Raises:
@@ -114,7 +114,7 @@ def clipped(optimizer: InnerOptimizer, max_norm: float = 1.0) -> InnerOptimizer:
     def update(gradient, state, params, learned=()):
         square = optax.tree.norm(gradient, squared=True)
         large = square > max_norm**2
-        # Guarded within the root too, since what is not chosen would have an infinite derivative at 0.
+        # Mask inside the root too: the unselected branch would have an infinite derivative at 0.
         factor = jnp.where(large, max_norm * jax.lax.rsqrt(jnp.where(large, square, 1)), 1)
         shorter = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
         return optimizer.update(shorter, state, params, learned)
@@ -123,7 +123,7 @@ def clipped(optimizer: InnerOptimizer, max_norm: float = 1.0) -> InnerOptimizer:
 
 
 def first_order(optimizer: InnerOptimizer) -> InnerOptimizer:
-    """The same steps, taken as constant shifts of θ: no second derivative enters the meta-gradient."""
+    """The same steps as constant shifts of θ: no second derivatives in the meta-gradient."""
 
     def update(gradient, state, params, learned=()):
         return optimizer.update(jax.lax.stop_gradient(gradient), state, params, learned)
@@ -132,15 +132,15 @@ def first_order(optimizer: InnerOptimizer) -> InnerOptimizer:
 
 
 def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptimizer:
-    """φ ← φ − α ∘ ∇φ with α = α_0 exp(κ ρ), ρ learned in the outer loop and 0 at its start; κ is `RATE_GAIN`.
+    """φ ← φ − α ∘ ∇φ with α = α_0 exp(κ ρ), where ρ is meta-learned and starts at 0; κ is `RATE_GAIN`.
 
     α stays positive. One ρ per parameter is Meta-SGD, a diagonal preconditioner (Li et al. 2017, arXiv:1707.09835,
     whose rates may change sign); one per tensor and step is MAML++'s (Antoniou et al. 2019, arXiv:1810.09502).
 
     Args:
-        learning_rate: α_0 > 0: one rate or a schedule, learned for all inner steps alike, or a sequence, so that each
-            step learns its own and the last serves all further steps.
-        per_parameter: one ρ for every parameter; otherwise one for every array of the policy.
+        learning_rate: α_0 > 0. With one rate or a schedule, all inner steps share ρ. With a sequence each step has its
+            own ρ, and further steps use the last one.
+        per_parameter: one ρ per parameter; otherwise one per array of the policy.
 
     Raises:
         ValueError: a rate is not positive, or there is none.
@@ -153,7 +153,7 @@ def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptim
 
     def update(gradient, step, params, learned):
         def move(p, g, rho):
-            # Evaluation may give further steps rates of their own; they are scaled as the last learned one.
+            # Evaluation may take further steps; they use the last learned ρ.
             scale = jnp.exp(RATE_GAIN * rho[jnp.minimum(step, len(rho) - 1)])
             return p - rate_of(step).astype(p.dtype) * scale * g
 
@@ -163,10 +163,11 @@ def learned_rates(learning_rate: Rate, per_parameter: bool = True) -> InnerOptim
 
 
 def curvature(learning_rate: Rate) -> InnerOptimizer:
-    """φ ← φ − α_s P_in ∇φ P_out for a matrix φ [I, O], with learned P_in [I, I] and P_out [O, O], identities at first.
+    """φ ← φ − α_s P_in ∇φ P_out for a matrix φ [I, O], with learned P_in [I, I] and P_out [O, O], initially identities.
 
-    A Kronecker-factored preconditioner (P_in ⊗ P_outᵀ); a vector has P_out alone, a scalar a factor, and an array of
-    more axes is a stack of matrices over its last two. Meta-curvature, Park, Oliva (2019, arXiv:1902.03356).
+    A Kronecker-factored preconditioner (P_in ⊗ P_outᵀ). A vector has only P_out, a scalar a single factor, and an array
+    with more axes is treated as a stack of matrices over its last two axes. Meta-curvature, Park, Oliva (2019,
+    arXiv:1902.03356).
 
     Args:
         learning_rate: α, one rate per inner step, or a schedule.
@@ -197,19 +198,19 @@ def curvature(learning_rate: Rate) -> InnerOptimizer:
 
 
 def frozen() -> InnerOptimizer:
-    """φ stays θ."""
+    """No update: φ stays equal to θ."""
     return InnerOptimizer(lambda params: (), lambda gradient, state, params, learned=(): (params, state))
 
 
 def by_label(
     labels: Callable[[PyTree], PyTree], optimizers: Mapping[str, InnerOptimizer], otherwise: InnerOptimizer
 ) -> InnerOptimizer:
-    """Each parameter by the optimiser of its label; states and learned parts are dictionaries of the labels in use.
+    """Selects each parameter's optimiser by label; states and learned parts are dictionaries by label.
 
     Args:
-        labels: ``φ → a tree like φ`` of strings, as `metarl_jax.base.Policy.labels`.
+        labels: ``φ → a tree like φ`` of strings, such as `metarl_jax.base.Policy.labels`.
         optimizers: label → optimiser.
-        otherwise: for every other label.
+        otherwise: the optimiser for all other labels.
     """
     all_optimizers = dict(optimizers) | {"": otherwise}
 
@@ -234,12 +235,14 @@ def by_label(
 
     def update(gradient, state, params, learned=()):
         (gradients, names), (parts, _) = split(gradient, params), split(params, params)
-        known = learned or {}
-        moved, after = {}, {}
+        learned_parts = learned or {}
+        new_parts, new_state = {}, {}
         for name, optimizer in all_optimizers.items():
-            moved[name], after[name] = optimizer.update(gradients[name], state[name], parts[name], known.get(name, ()))
-        rest = {name: iter(leaves) for name, leaves in moved.items()}
-        return jax.tree.unflatten(jax.tree.structure(params), [next(rest[name]) for name in names]), after
+            new_parts[name], new_state[name] = optimizer.update(
+                gradients[name], state[name], parts[name], learned_parts.get(name, ())
+            )
+        leaves_of = {name: iter(part) for name, part in new_parts.items()}
+        return jax.tree.unflatten(jax.tree.structure(params), [next(leaves_of[name]) for name in names]), new_state
 
     learns = any(optimizer.init_learned is not None for optimizer in all_optimizers.values())
     return InnerOptimizer(init, update, init_learned if learns else None)

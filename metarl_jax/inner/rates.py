@@ -1,8 +1,8 @@
-"""Rates of the inner steps: those that training takes, and those of the steps beyond them.
+"""Rates of the inner steps, during training and beyond its number of steps.
 
-A step of policy gradient from n episodes is signal and noise, and its noise alone moves the policy by about
-α² / (σ² n) nats. Near the end of an adaptation the signal is gone, and a constant rate goes on adding that noise: where
-training took L steps, further ones at the same rate make φ worse. So they fall.
+A policy-gradient step from n episodes consists of signal and noise, and the noise alone moves the policy by about
+α² / (σ² n) nats. Near the end of an adaptation the signal is small, but a constant rate continues to add noise, so more
+steps than the L of training at the same rate make φ worse. Therefore the rates decay beyond L.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,23 +16,24 @@ from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
 
 Rate: TypeAlias = float | Sequence[float] | Callable[[jax.Array], jax.Array | float]
-"""α of the inner steps, one rate per step, of which the last serves all further steps of training, or a schedule: a
-function of the step's number 0, 1, 2, … (int32, traced), such as those of optax."""
+"""α of the inner steps; or one rate per step, with the last used for all further steps of training; or a schedule, a
+function of the step 0, 1, 2, … (int32, traced) such as those of optax."""
 
 BEYOND: dict[str, Callable[[jax.Array, int], jax.Array]] = {
     "decay": lambda further, last: jnp.exp2(-further),
     "inverse_sqrt": lambda further, last: jnp.sqrt(last / (last + further)),
     "constant": lambda further, last: jnp.ones_like(further),
 }
-"""By what factor of the last rate the k-th step beyond the M given ones moves φ: ``(k, M) → factor``, k = 1, 2, …
+"""Factor on the last rate for the k-th step beyond the M given rates: ``(k, M) → factor``, k = 1, 2, …
 
-``decay``: 2^−k, so that all further steps together are as one more at the last rate; for a few. ``inverse_sqrt``:
-√(M / (M + k)), which never ends and whose noise per step still falls; for trials of hundreds of steps. ``constant``: 1.
+``decay``: 2^−k, so all further steps together are at most one step at the last rate; for a few further steps.
+``inverse_sqrt``: √(M / (M + k)), an unbounded sum with decreasing noise per step; for trials of hundreds of steps.
+``constant``: 1.
 """
 
 
 def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_negative) -> list[float] | None:
-    """The given rates as numbers, at least one; None of a schedule, whose first rate is checked.
+    """The rates as a list of at least one number; None for a schedule, of which only the first rate is checked.
 
     Raises:
         ValueError: a rate fails the check, or there is none.
@@ -40,8 +41,8 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
     if callable(inner_lr):
         check("inner_lr at step 0", checks.schedule("inner_lr", inner_lr))
         return None
-    given = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
-    rates = [check("inner_lr", rate) for rate in given]
+    entries = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
+    rates = [check("inner_lr", rate) for rate in entries]
     if not rates:
         raise ValueError(f"inner_lr is {inner_lr!r}; it must be a rate, or a sequence of at least one per step")
     return rates
@@ -50,33 +51,33 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
 def schedule(
     inner_lr: Rate, check: Callable[[str, object], float] = checks.non_negative
 ) -> Callable[[jax.Array], jax.Array]:
-    """``step → rate``; of a sequence, the last one serves all further steps.
+    """``step → rate``; a sequence is extended by its last rate.
 
     Raises:
-        ValueError: as `listed`.
+        ValueError: as in `listed`.
     """
     rates = listed(inner_lr, check)
     if rates is None:
         assert callable(inner_lr)
-        given = inner_lr
-        return lambda step: jnp.asarray(given(step), float)
+        rate_of = inner_lr
+        return lambda step: jnp.asarray(rate_of(step), float)
     return lambda step: jnp.asarray(rates, float)[jnp.minimum(step, len(rates) - 1)]
 
 
 def given_steps(trained: int, rate: Rate) -> int | None:
-    """M, the steps whose rates are given: the L of training, or more where a sequence is longer; None: all are."""
+    """M, the number of steps with given rates: L, or the length of a longer sequence; None for a schedule."""
     return None if callable(rate) else max(trained, 1, np.size(np.asarray(rate, dtype=object)))
 
 
 def falling(optimizer: InnerOptimizer, last: int | None, rule: str) -> InnerOptimizer:
-    """The rule whose steps beyond the first `last` ones are shortened, whatever it is.
+    """Wraps any optimiser so that steps after the first `last` ones are shortened.
 
-    φ moves by c_k U instead of U, with the factor c_k of `BEYOND`; where the rate multiplies the whole step, as in all
-    optimisers of this package, that is the rate's own fall. The first steps are the optimiser's to the last bit.
+    φ moves by c_k U instead of U, with the factor c_k of `BEYOND`. If the step is proportional to the rate, as in all
+    optimisers of this package, this is a decay of the rate. The first `last` steps are unchanged to the last bit.
 
     Args:
         optimizer: U.
-        last: M, at least 1; None: a schedule tells the rates of all steps.
+        last: M, at least 1; None: a schedule defines the rates of all steps.
         rule: a name of `BEYOND`.
 
     Raises:
@@ -90,27 +91,27 @@ def falling(optimizer: InnerOptimizer, last: int | None, rule: str) -> InnerOpti
         return jnp.zeros((), jnp.int32), optimizer.init(params)
 
     def update(gradient, state, params, learned=()):
-        step, inner = state
-        moved, inner = optimizer.update(gradient, inner, params, learned)
+        step, inner_state = state
+        proposed, inner_state = optimizer.update(gradient, inner_state, params, learned)
         further = jnp.maximum(step + 1 - last, 0)
-        share = factor(further.astype(float), last)
+        step_factor = factor(further.astype(float), last)
 
         def shorten(old, new):
-            return jnp.where(further == 0, new, old + share.astype(new.dtype) * (new - old))
+            return jnp.where(further == 0, new, old + step_factor.astype(new.dtype) * (new - old))
 
-        return jax.tree.map(shorten, params, moved), (step + 1, inner)
+        return jax.tree.map(shorten, params, proposed), (step + 1, inner_state)
 
     return optimizer._replace(init=init, update=update)
 
 
 def taken(inner_lr: Rate, steps: int, trained: int, rule: str = "decay") -> list[float]:
-    """The rates of `steps` inner steps, as numbers.
+    """The rates of the first `steps` inner steps, as numbers.
 
     Args:
-        inner_lr: as given to the algorithm.
+        inner_lr: the option of the algorithm.
         steps: L'.
         trained: L.
-        rule: a name of `BEYOND`, for the steps beyond those whose rates are given.
+        rule: a name of `BEYOND`, for the steps beyond the given rates.
     """
     rates, last = listed(inner_lr), given_steps(trained, inner_lr)
     factor = BEYOND[checks.one_of("inner_lr_beyond", rule, BEYOND)]

@@ -1,4 +1,4 @@
-"""Returns: sums of rewards to come, over an episode's own steps."""
+"""Returns: sums of future rewards within an episode."""
 
 from functools import partial
 
@@ -9,8 +9,8 @@ from jaxtyping import Array, Float
 from metarl_jax.types import Trajectory
 
 STEPS_AT_ONCE = 20
-"""Steps of a sum that stand in a row in an accelerator's program: it starts kernels for every trip of a loop, and such
-a step takes less time than starting it."""
+"""Unrolled steps of a backward sum on an accelerator: each loop iteration launches kernels, and a step takes less time
+than a launch."""
 
 
 def backward_sum(terms: Float[Array, "N T"], factors: Float[Array, "N T"]) -> Float[Array, "N T"]:
@@ -20,11 +20,11 @@ def backward_sum(terms: Float[Array, "N T"], factors: Float[Array, "N T"]) -> Fl
 
 
 def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], steps: int) -> Float[Array, "N T"]:
-    """`backward_sum` by a loop whose every trip does so many steps; they change it by no more than rounding."""
+    """`backward_sum` by a loop unrolled by `steps`, which changes the result only by rounding."""
 
-    def step(following, now):
-        term, factor = now
-        total = term + factor * following
+    def step(next_total, inputs):
+        term, factor = inputs
+        total = term + factor * next_total
         return total, total
 
     _, total = jax.lax.scan(step, jnp.zeros_like(terms[:, 0]), (terms.T, factors.T), reverse=True, unroll=steps)
@@ -32,14 +32,14 @@ def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], step
 
 
 def as_at_start(values: Float[Array, "*batch T"], discount: float) -> Float[Array, "*batch T"]:
-    """γᵗ · values_t: what is worth so much at time t, seen from the start of the episode."""
+    """γᵗ · values_t: values at time t, discounted to the start of the episode."""
     if discount == 1:
         return values
     return values * jnp.asarray(discount, jnp.result_type(values, float)) ** jnp.arange(values.shape[-1])
 
 
 def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:
-    """G_t = Σ_{k≥t} γ^{k−t} r_k over the episode's own steps; 0 on padding, nothing is bootstrapped."""
+    """G_t = Σ_{k≥t} γ^{k−t} r_k within the episode, without bootstrapping; 0 on padding."""
     reward = jnp.where(trajectory.valid, trajectory.reward, 0)
     return backward_sum(reward, jnp.full_like(reward, discount))
 
@@ -52,10 +52,10 @@ def td_errors(
 ) -> Float[Array, "N T"]:
     """δ_t = r_t + γ d_t V(s_{t+1}) − V(s_t), 0 on padding.
 
-    V(s_{t+1}) counts where the episode goes on or was truncated; d_t is 0 where it terminated. Their sum over what is
-    left of an episode, weighed with γ^{k−t}, is what V leaves of the return.
+    V(s_{t+1}) is used if the episode continues or was truncated; d_t is 0 if it terminated. The sum of δ over the rest
+    of an episode with weights γ^{k−t} is the return minus V(s_t).
     """
     valid = trajectory.valid
     goes_on = jnp.concatenate([valid[:, 1:], jnp.zeros_like(valid[:, :1])], axis=1)
-    following = jnp.where(goes_on | trajectory.truncated, next_values, 0)
-    return jnp.where(valid, trajectory.reward + discount * trajectory.discount * following - values, 0)
+    bootstrap = jnp.where(goes_on | trajectory.truncated, next_values, 0)
+    return jnp.where(valid, trajectory.reward + discount * trajectory.discount * bootstrap - values, 0)

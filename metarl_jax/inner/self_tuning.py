@@ -1,4 +1,4 @@
-"""f_θ as actor-critic steps whose hyperparameters are θ: what online meta-gradients adapt."""
+"""f_θ as actor-critic steps with hyperparameters θ, for online meta-gradients."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,26 +19,26 @@ from metarl_jax.policies.likelihood import masked_mean, pad_with_first
 from metarl_jax.types import PyTree, Trajectory, strongly_typed
 
 Number = Any
-"""A float, or an array [] where it depends on θ."""
+"""A float, or an array [] if it depends on θ."""
 Builder = Callable[[float], InnerOptimizer]
 
 ROOM = 10.0
-"""A weight or rate can grow to so many times its start."""
+"""Upper bound of a tuned weight or rate, as a multiple of its initial value."""
 
 
 class Hyperparameters(NamedTuple):
-    """Of an actor-critic; each a number []."""
+    """Hyperparameters of an actor-critic; each is a number []."""
 
     discount: Number
     """γ per step"""
     lambda_: Number
     """λ"""
     entropy_weight: Number
-    """of the entropy, in nats, that the loss subtracts"""
+    """weight of the entropy, in nats, which the loss subtracts"""
     value_weight: Number
-    """of the critic's squared error"""
+    """weight of the critic's squared error"""
     learning_rate: Number
-    """α of the steps"""
+    """α, the inner rate"""
 
 
 HYPERPARAMETERS = Hyperparameters._fields
@@ -46,25 +46,25 @@ _SHARES = ("discount", "lambda_")
 
 
 class Tuning(NamedTuple):
-    """θ, and what it means."""
+    """The map from θ to hyperparameters."""
 
     start: Hyperparameters
     init: Callable[[], PyTree]
-    """``() → θ``, a raw number by name, 0 at the start"""
+    """``() → θ``, a dictionary of raw numbers by name, initially 0"""
     read: Callable[[PyTree], Hyperparameters]
 
 
 def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tuning:
-    """x = b · sigmoid(κρ + logit(x_0 / b)) for every tuned hyperparameter, ρ in θ; the others keep their start x_0.
+    """x = b · sigmoid(κρ + logit(x_0 / b)) for each tuned hyperparameter, with ρ in θ; the others are fixed at x_0.
 
-    b is 1 for γ and λ, so a step of ρ multiplies the effective horizon γ / (1 − γ) by a factor, however near γ is to 1.
-    b is `ROOM` · x_0 for the weights and the rate: a factor as long as they are small, and a bound against divergence.
-    κ is `metarl_jax.inner.optimizers.RATE_GAIN`: an outer step of Adam at 1e-3 changes the factor by 1 %.
+    b is 1 for γ and λ, so a step of ρ multiplies γ / (1 − γ), the effective horizon, by a factor, for any γ.
+    b is `ROOM` · x_0 for the weights and the rate: ρ acts as a factor while x is small, and b bounds x against
+    divergence. κ is `metarl_jax.inner.optimizers.RATE_GAIN`: an outer Adam step at 1e-3 changes the factor by 1 %.
 
     Sigmoids as in Xu et al. (2018, arXiv:1805.09801) and Zahavy et al. (2020, arXiv:2002.12928).
 
     Args:
-        start: x_0; γ and λ in [0, 1], without the ends where tuned; weights ≥ 0, > 0 where tuned; α > 0.
+        start: x_0; γ and λ in [0, 1], or in (0, 1) if tuned; weights ≥ 0, or > 0 if tuned; α > 0.
         tuned: names of `HYPERPARAMETERS`.
 
     Raises:
@@ -92,8 +92,8 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
         def number(name, value):
             if name not in tuned:
                 return jnp.asarray(value, float)
-            share = value / bounds[name]
-            return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + math.log(share / (1 - share)))
+            fraction = value / bounds[name]
+            return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + math.log(fraction / (1 - fraction)))
 
         return Hyperparameters(**{name: number(name, value) for name, value in start._asdict().items()})
 
@@ -101,23 +101,23 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
 
 
 class ActorCritic(NamedTuple):
-    """An agent of φ as `make_actor_critic` makes it."""
+    """An actor-critic agent, built by `make_actor_critic`."""
 
     policy: Policy
-    """π of φ"""
+    """π, with parameters φ"""
     critic: Critic
-    """V of either of its critics"""
+    """V, used for both critics"""
     outer: Hyperparameters
-    """γ and λ of the outer critic, and the rate and weight that it is learned with: those at the start"""
+    """hyperparameters of the outer critic: γ', λ', rate and weight, fixed at the initial values"""
     unit: float = 1.0
-    """typical size of a return, in which the critics' errors are measured"""
+    """typical size of a return, the unit of the critics' errors"""
     normalized: bool = True
-    """whether the steps' advantages are brought to mean 0 and standard deviation 1"""
+    """whether the advantages of inner steps are normalised to mean 0 and standard deviation 1"""
 
     def returns(self, w: PyTree, trajectory: Trajectory, by: Hyperparameters) -> tuple[jax.Array, jax.Array]:
-        """(A, A + V), each [N, T]: generalised advantages, and the λ-returns that V should have been."""
-        values, following = self.critic.values(w, trajectory, by.discount)
-        advantage = gae_of_values(trajectory, values, following, by.discount, by.lambda_)
+        """(A, A + V), each [N, T]: generalised advantages, and λ-returns as targets of V."""
+        values, next_values = self.critic.values(w, trajectory, by.discount)
+        advantage = gae_of_values(trajectory, values, next_values, by.discount, by.lambda_)
         return advantage, advantage + values
 
     def judge(self, params: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
@@ -133,26 +133,26 @@ class ActorCritic(NamedTuple):
 
     def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
         """E_t[H(π_φ(·|s_t))] in nats."""
-        seen = pad_with_first(trajectory.observation, trajectory.valid)
-        entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(seen)
+        observations = pad_with_first(trajectory.observation, trajectory.valid)
+        entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(observations)
         return trajectory.mean(entropy)
 
 
 def make_actor_critic(
     env: TaskEnv, policy: Policy, outer: Hyperparameters, return_scale: float | None = None, normalized: bool = True
 ) -> ActorCritic:
-    """Policy and critics, with φ = {"policy", "critic": {"tuned", "outer"}}: V at γ(θ), λ(θ), and V at γ', λ'.
+    """Policy and two critics, φ = {"policy", "critic": {"tuned", "outer"}}: V at γ(θ), λ(θ), and V at γ', λ'.
 
-    An outer loss at another discount than the agent's needs a critic of its own: a V that predicts short-sighted
-    returns is no baseline for far-sighted ones, and where a row is a piece of an episode it would bootstrap them
-    wrongly. The critics do not see the time, which a piece does not know.
+    An outer loss with another discount than the agent's needs a separate critic: a V for strongly discounted returns is
+    a poor baseline for long-term returns, and would bootstrap them wrongly if rows are pieces of episodes. The critics
+    do not take the time as an input, because it is not known within a piece.
 
     Args:
-        env: whose sizes to use.
-        policy: π of φ["policy"].
-        outer: γ' and λ'; rate and weights at the start.
+        env: the environment that defines the sizes.
+        policy: π, with parameters φ["policy"].
+        outer: γ' and λ', and the initial rate and weights.
         return_scale: typical size of a return, > 0; None means the environment's horizon, for rewards of size 1.
-        normalized: whether advantages, of the steps and of the outer loss, have mean 0 and standard deviation 1.
+        normalized: whether to normalise the advantages of inner steps and of the outer loss.
 
     Raises:
         ValueError: `return_scale` is not positive, or `normalized` is not a boolean.
@@ -163,7 +163,7 @@ def make_actor_critic(
 
 
 def with_critics(policy: Policy, critic: Critic) -> Policy:
-    """φ = {"policy", "critic": {"tuned", "outer"}}, the critics independently drawn."""
+    """φ = {"policy", "critic": {"tuned", "outer"}}, with independently initialised critics."""
 
     def init(key):
         keys = jax.random.split(key)
@@ -173,43 +173,42 @@ def with_critics(policy: Policy, critic: Critic) -> Policy:
 
 
 def normalized_smoothly(advantage: jax.Array, valid: jax.Array) -> jax.Array:
-    """(A − mean) / √(variance + 1e-8) over valid steps: as `metarl_jax.inner.normalize`, with a derivative at A = 0."""
+    """(A − mean) / √(variance + 1e-8) over valid steps: `metarl_jax.inner.normalize` made differentiable at A = 0."""
     centered = jnp.where(valid, advantage - masked_mean(advantage, valid), 0)
     return centered / jnp.sqrt(masked_mean(centered**2, valid) + 1e-8)
 
 
 class SelfTuning(NamedTuple):
-    """The adapter, and what the outer loss uses of it."""
+    """The adapter, with the functions that the outer loss needs."""
 
     adapter: Adapter
     descend: Callable[[PyTree, Fast, PyTree], Fast]
     """``(θ, fast, gradient) → fast``: one step of the inner optimiser at the rate α(θ)"""
     fresh: Callable[[PyTree], Fast]
-    """``φ → fast`` with nothing remembered by the optimiser"""
+    """``φ → fast`` with a new optimiser state"""
 
 
 def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | str = "sgd") -> SelfTuning:
-    """φ ← φ − α U(∇_φ ℓ(φ; D, θ)), U the optimiser's step at rate 1, of the actor-critic loss.
+    """φ ← φ − α U(∇_φ ℓ(φ; D, θ)), with U the optimiser's step at rate 1 and the actor-critic loss ℓ.
 
         ℓ = −E_t[log π_φ(a_t|s_t) Â_t] + w_v E_t[(V(s_t) − Ĝ_t)²] / unit² − w_e E_t[H(π_φ(·|s_t))]
         A_t = Σ_{k≥t} (γλ)^{k−t} δ_k,   Ĝ_t = A_t + V(s_t),   Â = A, or A normalised
 
-    The step is a semi-gradient: Â and Ĝ do not depend on the φ that ∇_φ moves. They do depend on θ, by γ and λ, and on
-    where earlier steps of the window led; the derivative of the whole update with respect to θ has all of that, and the
-    trajectory alone is constant. Xu, van Hasselt, Silver (2018, arXiv:1805.09801), whose η is our θ; they cut the
-    window after one step.
+    The step is a semi-gradient: ∇_φ treats Â and Ĝ as constants. The meta-gradient does not: it differentiates Â and Ĝ
+    with respect to θ, through γ and λ and through earlier steps of the window. Only the trajectory is constant. Xu, van
+    Hasselt, Silver (2018, arXiv:1805.09801), whose η is our θ; they truncate the window after one step.
 
-    The outer critic takes the same kind of step at γ', λ', and at the rate and weight of the start, so that nothing
-    that judges θ moves with θ.
+    The outer critic takes the same kind of step at γ', λ' and the initial rate and weight, so that the evaluation of θ
+    does not depend on θ.
 
     Args:
         agent: policy and critics.
-        tuning: what θ means.
+        tuning: the map from θ to hyperparameters.
         inner_optimizer: U, a name of `metarl_jax.inner.INNER_OPTIMIZERS` or a function ``inner_lr → InnerOptimizer``,
             whose step is proportional to the rate.
 
     Raises:
-        ValueError: the name is unknown, or the optimiser learns something itself.
+        ValueError: the name is unknown, or the optimiser has learned parameters.
     """
     optimizer: InnerOptimizer = checks.choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)(1.0)
     if optimizer.init_learned is not None:
@@ -226,7 +225,7 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
     def descend(theta, fast, gradient):
         alpha = tuning.read(theta).learning_rate
         rates = {"policy": alpha, "critic": {"tuned": alpha, "outer": agent.outer.learning_rate}}
-        # From 0, where the optimiser's step is exact, and not a difference of rounded parameters.
+        # Apply the optimiser at 0, so that the step is exact rather than a difference of rounded parameters.
         step, opt_state = optimizer.update(gradient, fast.opt_state, jax.tree.map(jnp.zeros_like, fast.params))
 
         def move(rate, params, step):
@@ -235,9 +234,9 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
         return Fast(jax.tree.map(move, rates, fast.params, step), opt_state)
 
     def learn(theta, fast, trajectory, advantage):
-        del advantage  # at the outer discount
-        now, critics = tuning.read(theta), fast.params["critic"]
-        advantage, target = agent.returns(critics["tuned"], trajectory, now)
+        del advantage  # that of the outer γ' and λ'
+        hyperparameters, critics = tuning.read(theta), fast.params["critic"]
+        advantage, target = agent.returns(critics["tuned"], trajectory, hyperparameters)
         _, outer_target = agent.returns(critics["outer"], trajectory, agent.outer)
         if agent.normalized:
             advantage = normalized_smoothly(advantage, trajectory.valid)
@@ -245,8 +244,8 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
         def loss(phi):
             return (
                 score_function(agent.policy, phi, trajectory, advantage)
-                + now.value_weight * agent.error(phi["critic"]["tuned"], trajectory, target)
-                - now.entropy_weight * agent.entropy(phi, trajectory)
+                + hyperparameters.value_weight * agent.error(phi["critic"]["tuned"], trajectory, target)
+                - hyperparameters.entropy_weight * agent.entropy(phi, trajectory)
                 + agent.outer.value_weight * agent.error(phi["critic"]["outer"], trajectory, outer_target)
             )
 

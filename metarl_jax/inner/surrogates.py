@@ -1,7 +1,7 @@
 """Surrogate losses of one inner step, for ONE task: ``(policy, φ, trajectory, advantage) → scalar``.
 
 All have the same gradient at the behaviour policy, the policy gradient Σ_t A_t g_t with g_t = ∇log π(a_t|s_t). They
-differ in the second derivative, which is what the meta-gradient sees. With H_t = ∇²log π(a_t|s_t) and
+differ in the second derivative, which enters the meta-gradient. With H_t = ∇²log π(a_t|s_t) and
 w_t = Σ_{k≤t} g_k it is
 
     score_function      Σ_t A_t H_t
@@ -9,8 +9,8 @@ w_t = Σ_{k≤t} g_k it is
     dice                Σ_t A_t (H_t + w_t w_tᵀ − w_{t−1} w_{t−1}ᵀ)
     loaded_dice         Σ_t A_t (H_t + w_t w_tᵀ − λ² w_{t−1} w_{t−1}ᵀ), w_t = λ w_{t−1} + g_t
 
-The last three estimate the Hessian of the expected return, the second with the past's cross terms left out. Time runs
-along the last axis of [N, T]; nothing here may flatten it.
+The last three estimate the Hessian of the expected return; `likelihood_ratio` omits the cross terms with the past. Time
+is the last axis of [N, T], which must not be flattened.
 """
 
 import functools
@@ -28,7 +28,7 @@ from metarl_jax.types import PyTree, Trajectory
 
 
 class OfLogProb:
-    """A surrogate that knows the policy by the log-probabilities of the actions taken alone, as a decorator.
+    """Decorator for a surrogate that depends on the policy only through the log-probabilities of the actions taken.
 
     ``function: (log_prob [N, T], trajectory, advantage) → scalar`` becomes a `Surrogate`.
     """
@@ -38,7 +38,7 @@ class OfLogProb:
         self.function = function
 
     def __call__(self, policy: Policy, params: PyTree, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
-        """The loss, the policy being applied to the trajectory."""
+        """The loss of the policy on the trajectory."""
         return self.function(log_prob(policy, params, trajectory), trajectory, advantage)
 
 
@@ -46,8 +46,8 @@ class OfLogProb:
 def score_function(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[log π_φ(a_t|s_t) A_t], with E_t the `mean` of `metarl_jax.types.Trajectory`.
 
-    Its Hessian lacks the term A ∇log π ∇log πᵀ, so on the expected-update objective the meta-gradient through it is
-    biased; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
+    Its Hessian lacks the term A ∇log π ∇log πᵀ, so the meta-gradient through it is biased for the expected-update
+    objective; as the path derivative of the sampled update it is exact. Finn et al. (2017, arXiv:1703.03400).
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
     return -trajectory.mean(log_prob * advantage)
@@ -57,15 +57,15 @@ def score_function(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.A
 def likelihood_ratio(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[π_φ(a_t|s_t) / π_behaviour(a_t|s_t) · A_t]: low-variance curvature (LVC).
 
-    On the behaviour policy's own data the ratio is 1 and its Hessian is a low-variance estimate of the expected
-    return's. Rothfuss et al. (2019, arXiv:1810.06784), eq. 11.
+    At the behaviour policy the ratio is 1, and the Hessian is a low-variance estimate of that of the expected return.
+    Rothfuss et al. (2019, arXiv:1810.06784), eq. 11.
     """
     advantage = jnp.where(trajectory.valid, advantage, 0)
     return -trajectory.mean(ratio_to_behavior(log_prob, trajectory) * advantage)
 
 
 def _box(exponent: jax.Array) -> jax.Array:
-    """DiCE's magic box: exp(x − stop(x)), of value 1, whose derivatives are those of exp(x) at 1."""
+    """DiCE's magic box, exp(x − stop(x)): value 1, derivative □ ∂x."""
     return jnp.exp(exponent - jax.lax.stop_gradient(exponent))
 
 
@@ -78,23 +78,24 @@ def _past_sum(terms: Float[Array, "N T"], factor: float) -> Float[Array, "N T"]:
 def dice(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> jax.Array:
     """−E_t[□_t r̃_t] with □_t = Π_{k≤t} π_φ(a_k|s_k) / stop(π_φ(a_k|s_k)) and r̃_t = A_t − A_{t+1}.
 
-    r̃ are the rewards whose sum to go is A: with `returns()` the rewards themselves, and this is DiCE as published
-    (Foerster et al. 2018, arXiv:1802.05098). Where A = G − b, the sum is Σ_t □_t r_t + Σ_t (□_{t−1} − □_t) b_t, the
-    second term being the control variate that keeps every order of derivative unbiased (Mao et al. 2019,
+    r̃ are rewards whose reward-to-go is A. With `returns()` they are the rewards themselves, and this is DiCE as
+    published (Foerster et al. 2018, arXiv:1802.05098). With A = G − b the sum is Σ_t □_t r_t + Σ_t (□_{t−1} − □_t) b_t.
+    The second term is the control variate that keeps derivatives of all orders unbiased (Mao et al. 2019,
     arXiv:1906.02004, and TMAML, Liu et al. 2019, ICML).
     """
     valid = trajectory.valid
     advantage = jnp.where(valid, advantage, 0)
-    following = jnp.concatenate([advantage[:, 1:], jnp.zeros_like(advantage[:, :1])], axis=1)
+    next_advantage = jnp.concatenate([advantage[:, 1:], jnp.zeros_like(advantage[:, :1])], axis=1)
     log_probs = jnp.where(valid, log_prob, 0)
-    return -trajectory.mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - following))
+    return -trajectory.mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - next_advantage))
 
 
 def loaded_dice(lambda_: float = 1.0) -> Surrogate:
     """−E_t[(□(W_t) − □(W_t − log π_t)) A_t] with W_t = λ W_{t−1} + log π_φ(a_t|s_t) and □(x) = exp(x − stop(x)).
 
-    λ = 1 equals `dice`; λ = 0 equals `likelihood_ratio`; between, the second derivative forgets the past at the rate λ:
-    less variance, some bias. Its value is 0, only its derivatives mean something.
+    Up to the value, λ = 1 equals `dice` and λ = 0 equals `likelihood_ratio`. In between, the second derivative
+    discounts the past by λ per step: less variance, some bias. The value is identically 0; only its derivatives are
+    meaningful.
 
     Farquhar, Whiteson, Foerster (2019, arXiv:1909.10549).
 
@@ -123,4 +124,4 @@ SURROGATES = {
     "dice": dice,
     "loaded_dice": loaded_dice(),
 }
-"""Surrogates by name; `loaded_dice` with λ = 1, another λ by handing in ``loaded_dice(λ)``."""
+"""Surrogates by name; `loaded_dice` has λ = 1. For another λ pass ``loaded_dice(λ)``."""

@@ -1,24 +1,12 @@
-"""J(θ): objectives along the adaptation path, outer optimisers, and the assembly that makes a meta-gradient of them."""
+"""J(θ): objectives along the adaptation path, outer optimisers, and the meta-gradient."""
 
+from metarl_jax.outer.adaptation import adapt, summary, with_steps
 from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
-from metarl_jax.outer.exploration import exploration_credit
+from metarl_jax.outer.exploration import CREDITS, exploration_credit
 from metarl_jax.outer.memory import Memory, limited
-from metarl_jax.outer.meta_gradient import (
-    CREDITS,
-    Parts,
-    adapt,
-    collect,
-    collect_tasks,
-    describe,
-    describe_window,
-    meta_objective,
-    replay,
-    summary,
-    trial_of,
-    with_behaviors,
-    with_steps,
-)
+from metarl_jax.outer.meta_gradient import Parts, collect, replay, trial_of
+from metarl_jax.outer.metrics import describe, describe_window
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.online import online, online_life
 from metarl_jax.outer.optimizers import (
@@ -33,6 +21,7 @@ from metarl_jax.outer.optimizers import (
     rate_of,
     trust_region,
 )
+from metarl_jax.outer.tasks import collect_tasks, meta_objective, with_behaviors
 from metarl_jax.outer.trials import Sequence, Trials, as_sequence, normalize_over_tasks, replay_sequence, trial_loss
 from metarl_jax.outer.validation import bootstrapped, nothing, validation
 

@@ -1,4 +1,4 @@
-"""Evolution strategies: a gradient of the smoothed objective from returns alone."""
+"""Evolution strategies: a gradient of the smoothed objective, estimated from returns only."""
 
 from typing import NamedTuple
 
@@ -13,20 +13,20 @@ from metarl_jax.types import Key, PyTree, Stage
 
 
 class Antithetic(NamedTuple):
-    """What B pairs of trials found out about θ."""
+    """Results of B antithetic pairs of trials."""
 
     noise: PyTree
     """ε, leaves [B, ...]"""
     data: Stage
-    """trials of θ + σε and θ − σε, leaves [B, 2, S, ...]"""
+    """data of the trials with θ + σε and θ − σε, leaves [B, 2, S, ...]"""
     fitness: jax.Array
-    """F [B, 2], mean return of an episode of the counted stages, over T; 0 for both trials of a pair that is unknown"""
+    """F [B, 2], mean return per episode of the counted stages, divided by T; 0 for both trials of an unusable pair"""
     known: jax.Array
-    """[B] bool: in both trials every counted stage has an episode that is not void"""
+    """[B] bool: the pair is usable: in both trials each counted stage has an episode that is not void"""
 
 
 def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antithetic:
-    """B pairs θ ± σ ε_i, ε_i ~ N(0, I); the two trials of a pair share their task and every random draw."""
+    """B pairs θ ± σ ε_i, ε_i ~ N(0, I); the two trials of a pair share the task and all random numbers."""
     trial = parts.trial
 
     def pair(index):
@@ -36,12 +36,12 @@ def antithetic(key: Key, parts: Parts, theta: PyTree, sigma: float) -> Antitheti
         return noise, jax.vmap(lambda start: trial_of(key, index, parts, start))(starts)
 
     noise, data = parts.memory.over_tasks(pair, jnp.arange(trial.tasks))
-    reward, sound = jnp.where(data.trajectory.valid, data.trajectory.reward, 0), ~data.trajectory.void
+    reward, not_void = jnp.where(data.trajectory.valid, data.trajectory.reward, 0), ~data.trajectory.void
     reward = as_at_start(reward, parts.discount)
-    per_stage = mean_of_counted(reward.sum(-1), sound, -1) / trial.horizon
-    known = sound.any(-1)[..., trial.first_counted :].all((1, 2))
+    per_stage = mean_of_counted(reward.sum(-1), not_void, -1) / trial.horizon
+    usable = not_void.any(-1)[..., trial.first_counted :].all((1, 2))
     fitness = per_stage[..., trial.first_counted :].mean(-1)
-    return Antithetic(noise, data, jnp.where(known[:, None], fitness, 0), known)
+    return Antithetic(noise, data, jnp.where(usable[:, None], fitness, 0), usable)
 
 
 def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
@@ -54,14 +54,14 @@ def smoothed_gradient(noise: PyTree, score: jax.Array, sigma: float) -> PyTree:
 
 
 def centred_ranks(values: jax.Array, known: jax.Array | None = None) -> jax.Array:
-    """Ranks among all values, over [−½, ½]: (smaller ones − larger ones) / 2(n − 1), so that ties share theirs.
+    """Ranks of all values in [−½, ½]: (number of smaller − number of larger values) / 2(n − 1), so ties are equal.
 
     Args:
-        values: of any shape.
-        known: bool, of the same shape: the n values that are ranked, the others' ranks being 0; None means all.
+        values: an array of any shape.
+        known: bool, same shape: mask of the n values to rank; the others get 0. None means all.
     """
     flat = values.reshape(-1)
     ranked = jnp.ones(flat.shape, bool) if known is None else known.reshape(-1)
     sign = jnp.where(ranked & ranked[:, None], jnp.sign(flat[:, None] - flat), 0)
-    share = (flat.size - 1) / jnp.maximum(ranked.sum() - 1, 1)
-    return (sign.sum(1) / (2 * (flat.size - 1)) * share).reshape(values.shape)
+    rescale = (flat.size - 1) / jnp.maximum(ranked.sum() - 1, 1)
+    return (sign.sum(1) / (2 * (flat.size - 1)) * rescale).reshape(values.shape)

@@ -1,8 +1,8 @@
-"""Lives: agents that go on learning across meta-updates, each in its own task, and windows of them to learn θ from.
+"""Lives: agents that continue to learn across meta-updates, each in its own task; θ is learned from windows of lives.
 
-A window is a trial that does not begin at the beginning: stage 0 is what the agent saw last and has not learned from
-yet, and L updates follow. `metarl_jax.outer.replay` from the agent's state at the window's start makes it a function of
-θ; what lies before the window is data, so backpropagation is truncated there.
+A window is L consecutive updates from the middle of a lifetime. Stage 0 was collected by the previous window and has
+not been learned from. `metarl_jax.outer.replay` from the agent's state at the start of the window makes the window a
+function of θ. Earlier updates are data, so backpropagation is truncated at the start of the window.
 """
 
 import dataclasses
@@ -20,16 +20,16 @@ from metarl_jax.types import Key, PyTree, Running, Stage, strongly_typed
 
 @struct.dataclass
 class Life:
-    """An agent in the middle of its life in ONE task."""
+    """The state of an agent during its life in ONE task."""
 
     task: PyTree
     """M"""
     fast: PyTree
-    """what the adapter passes on: φ, the inner optimiser's state"""
+    """state of the adapter: φ and the inner optimiser's state"""
     environments: Running
-    """N environments, where they stand; leaves [N, ...]"""
+    """N environments in their current state; leaves [N, ...]"""
     newest: Stage
-    """collected with φ and not yet learned from, leaves [N, T, ...]; void in a newborn"""
+    """the stage collected with φ, not yet learned from, leaves [N, T, ...]; void for a new agent"""
     age: jax.Array
     """[] int32: updates since birth"""
     end: jax.Array
@@ -38,27 +38,27 @@ class Life:
 
 @struct.dataclass
 class Window:
-    """L updates of one life, fixed once lived: what the replay and the outer loss read."""
+    """Data of L updates of one life, read by the replay and the outer loss."""
 
     start: PyTree
-    """what the adapter had when the window began"""
+    """state of the adapter at the start of the window"""
     stages: Stage
     """leaves [S, N, T, ...]; stage 0 was collected before the window"""
 
 
 def skipping_void(adapter: Adapter) -> Adapter:
-    """The same rule, which learns nothing from a stage without a valid step, as a newborn's first one is."""
+    """Wraps an adapter so that a stage without valid steps, such as a new agent's first, leaves its state unchanged."""
 
     def learn(theta, fast, trajectory, advantage):
-        # Void data are finite, so what is not chosen cannot poison the gradient.
-        learned = adapter.learn(theta, fast, trajectory, advantage)
-        return jax.tree.map(lambda new, old: jnp.where(trajectory.valid.any(), new, old), learned, fast)
+        # Void data are finite, so the unselected branch cannot make the gradient NaN.
+        updated = adapter.learn(theta, fast, trajectory, advantage)
+        return jax.tree.map(lambda new, old: jnp.where(trajectory.valid.any(), new, old), updated, fast)
 
     return adapter._replace(learn=learn, learn_seeing=None)
 
 
 def _step(key: Key, parts: Parts, theta: PyTree, task: PyTree, fast: PyTree, environments: Running):
-    """The next stage of a life, with φ as it is."""
+    """Collects the next stage of a life with the current φ."""
     trial, params = parts.trial, parts.adapter.params(theta, fast)
     environments, trajectory = unroll(key, parts.env, parts.policy, params, task, environments, trial.horizon)
     trajectory = dataclasses.replace(trajectory, average=parts.average)
@@ -69,11 +69,11 @@ def _step(key: Key, parts: Parts, theta: PyTree, task: PyTree, fast: PyTree, env
 
 
 def born(key: Key, parts: Parts, theta: PyTree, task: PyTree, end: jax.Array | int) -> Life:
-    """A newborn agent in ONE task: fresh φ and environments, nothing seen, age 0.
+    """A new agent in ONE task: new φ and environments, no data, age 0.
 
     Args:
-        key: of φ and of the environments.
-        parts: the algorithm's; its adapter has `born`.
+        key: for φ and the environments.
+        parts: components of the algorithm; the adapter has `born`.
         theta: θ.
         task: M.
         end: [] int32, the age at which its life ends.
@@ -90,27 +90,27 @@ def born(key: Key, parts: Parts, theta: PyTree, task: PyTree, end: jax.Array | i
 
 
 def live(
-    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, kept: Callable[[Stage], PyTree]
+    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, record: Callable[[Stage], PyTree]
 ) -> tuple[Life, PyTree]:
-    """`updates` times: learn from the newest stage, then collect the next. Physics stands once in the program.
+    """Repeats `updates` times: learn from the newest stage, then collect the next. The scan compiles the physics once.
 
     Args:
         key: the stage after update u draws from ``fold_in(key, u)``.
-        parts: the algorithm's.
+        parts: components of the algorithm.
         theta: θ.
-        life: of ONE agent.
-        updates: of φ.
-        kept: what is kept of a stage, leaves [N, T, ...].
+        life: ONE agent.
+        updates: number of updates of φ.
+        record: ``stage with leaves [N, T, ...] → the record to keep of it``.
 
     Returns:
-        The agent, older by `updates`, and what was kept of the new stages, leaves [updates, ...].
+        The agent after `updates` more updates, and the records of the new stages, leaves [updates, ...].
     """
 
     def update(carry, index):
         fast, environments, newest = carry
         fast = parts.adapter.learn(theta, fast, newest.trajectory, newest.advantage)
         environments, newest = _step(jax.random.fold_in(key, index), parts, theta, life.task, fast, environments)
-        return (fast, environments, newest), kept(newest)
+        return (fast, environments, newest), record(newest)
 
     carry = (life.fast, life.environments, life.newest)
     (fast, environments, newest), stages = jax.lax.scan(update, carry, jnp.arange(updates))
@@ -118,7 +118,7 @@ def live(
 
 
 def forgotten(window: Window, start: PyTree) -> Window:
-    """A window of the same shape in which nothing was seen: all stages are void, so that φ stays at `start`."""
+    """A window of the same shape without data: all stages are void, so φ stays at `start`."""
     return Window(start, jax.tree.map(jnp.zeros_like, window.stages))
 
 

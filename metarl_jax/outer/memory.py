@@ -1,4 +1,4 @@
-"""From one task to B, all at once or chunk by chunk: the vmap over tasks stands only here."""
+"""The vmap over tasks: all B tasks at once, or in chunks that need less memory."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,46 +14,46 @@ from metarl_jax.types import Metrics, PyTree
 TaskLoss = Callable[[PyTree, PyTree], tuple[jax.Array, Metrics]]
 
 CACHED_ROWS = 2048
-"""Steps whose activations fit the cache of a CPU's core: at 64 units an array of them takes half a megabyte."""
+"""Number of steps whose activations fit the cache of a CPU core: with 64 units an array takes half a megabyte."""
 
 
 class Divergence(NamedTuple):
-    """How far the policies of ONE task have moved from those that collected its data, as a function of θ in two parts.
+    """Distance of the policies of ONE task from those that collected its data, as a composition value(tell(θ)).
 
-    Between them stand the distributions. At the data's own θ the second has its minimum there, where its gradient is 0,
-    so that the whole's curvature in θ is Jᵀ F J exactly, with J = ∂tell/∂θ and F = ∂²value.
+    `tell` maps θ to action distributions, `value` maps these to the distance. At the θ that collected the data, `value`
+    is at its minimum with gradient 0, so the curvature in θ is exactly Jᵀ F J with J = ∂tell/∂θ and F = ∂²value.
     """
 
     tell: Callable[[PyTree, PyTree], PyTree]
-    """``(θ, data of a task) → what the policies say of its steps``"""
+    """``(θ, data of a task) → action distributions at its steps``, or parameters that determine them"""
     value: Callable[[PyTree, PyTree], jax.Array]
-    """``(what they say, data of the task) → [] in nats``"""
+    """``(output of tell, data of the task) → distance [] in nats``"""
 
 
 class Memory(NamedTuple):
-    """What the outer loop trades time for memory with; nothing here changes a number by more than rounding.
+    """Trade-offs between time and memory in the outer loop; they change results only by rounding.
 
-    A trust region's conjugate gradients magnify rounding where the KL is nearly flat: there θ moves visibly.
+    The conjugate gradients of a trust region amplify rounding where the KL is nearly flat, so θ can differ visibly.
 
-    The backward pass of J needs the activations of every inner step of the tasks of a chunk. With `remat` it holds
-    those of one step, beside φ of every step, and computes each about twice.
+    The backward pass of J needs the activations of all inner steps of the tasks in a chunk. With `remat` it stores
+    those of one step and φ of all steps, and computes each step about twice.
     """
 
     remat: bool = False
     """recompute an inner step in the backward pass instead of storing its activations (`jax.checkpoint`)"""
     task_chunk: int | None = None
-    """tasks at a time on all devices together, one chunk after the other; None: as many as suit the device"""
+    """number of tasks processed at a time on all devices together; None: chosen for the device"""
     rows: int | None = None
-    """steps of a task that the policy is applied to at once, by which a CPU's chunks are chosen; None: all at once"""
+    """number of steps per task that the policy processes at once, sets the chunk size on a CPU; None: one chunk"""
 
     def checkpoint(self, step: Callable) -> Callable:
-        """`step`, whose activations are recomputed where that was asked for."""
+        """`step`, with its activations recomputed in the backward pass if `remat` is set."""
         return jax.checkpoint(step) if self.remat else step
 
     def over_tasks(self, function: Callable, batch: PyTree) -> PyTree:
-        """`function` of every task of a batch with leaves [B, ...]; the results likewise.
+        """Maps `function` over the tasks of a batch with leaves [B, ...]; results have leaves [B, ...].
 
-        Batch and results are split over the devices of the ambient mesh; see `metarl_jax.devices`.
+        Batch and results are sharded over the ambient mesh; see `metarl_jax.devices`.
 
         Raises:
             ValueError: a chunk cannot be split evenly over the devices.
@@ -62,18 +62,18 @@ class Memory(NamedTuple):
             return split(jax.vmap(function)(split(batch, TASKS)), TASKS)
         check_chunk(self.task_chunk, count(TASKS))
         size = self.task_chunk // count(TASKS)
-        # Without the checkpoint a backward pass would keep what every chunk has computed.
+        # Without the checkpoint a backward pass would store the intermediate results of all chunks.
         return by_share(lambda rows: jax.lax.map(jax.checkpoint(function), rows, batch_size=size), batch, TASKS)
 
     def mean_over_tasks(self, function: TaskLoss, kl: Divergence | None = None) -> MetaObjective:
-        """The outer loss that is the mean over tasks of ``function: (θ, data of a task) → (loss [], metrics)``.
+        """The outer loss: the mean over tasks of ``function: (θ, data of a task) → (loss [], metrics)``.
 
-        Its gradient is summed up chunk by chunk, so that a backward pass keeps what one chunk has computed. Without
-        `task_chunk` a chunk is all tasks, and on a CPU as many as its caches hold.
+        Its gradient is summed over chunks, so that the backward pass stores the intermediate results of one chunk only.
+        Without `task_chunk` a chunk is all tasks, or on a CPU as many as its caches hold.
 
         Args:
             function: the loss of one task.
-            kl: the distance that a trust region bounds; None: there is none.
+            kl: the distance that a trust region bounds; None: not available.
         """
 
         def means(losses, metrics):
@@ -94,8 +94,8 @@ class Memory(NamedTuple):
 
                 return jax.grad(summed, has_aux=True)(theta)
 
-            total, told = self._summed(of_chunk, data)
-            return means(*told), total
+            total, outputs = self._summed(of_chunk, data)
+            return means(*outputs), total
 
         if kl is None:
             return MetaObjective(loss, None, gradient)
@@ -105,32 +105,32 @@ class Memory(NamedTuple):
 
         def curvature(theta, data):
             def products(over, rows):
-                told, pull = jax.vjp(lambda theta: over(lambda of_task: kl.tell(theta, of_task), rows), theta)
-                # J as the transpose of Jᵀ: a policy may say how it is differentiated in reverse alone.
-                push = jax.linear_transpose(pull, told)
-                distances = jax.grad(lambda told: over(lambda pair: kl.value(*pair), (told, rows)).sum() / _tasks(data))
-                _, bend = jax.linearize(distances, told)
+                pi, pull = jax.vjp(lambda theta: over(lambda of_task: kl.tell(theta, of_task), rows), theta)
+                # J as the transpose of Jᵀ, because a policy may define only a reverse-mode rule.
+                push = jax.linear_transpose(pull, pi)
+                distances = jax.grad(lambda pi: over(lambda pair: kl.value(*pair), (pi, rows)).sum() / _tasks(data))
+                _, bend = jax.linearize(distances, pi)
                 return lambda vector: pull(bend(push((vector,))[0]))[0]
 
-            if self._whole(data):  # one linearisation serves all products
+            if self._whole(data):  # one linearisation for all products
                 return products(self.over_tasks, data)
             return lambda vector: self._summed(lambda chunk: (products(_of_rows, chunk)(vector), ()), data)[0]
 
         return MetaObjective(loss, mean_kl, gradient, curvature)
 
     def _over_data(self, function: Callable, data: PyTree) -> PyTree:
-        """`over_tasks` of collected data, by chunks that suit the device where nobody asked for others."""
+        """`over_tasks` for collected data, in chunks chosen for the device unless `task_chunk` is set."""
         if self.task_chunk is not None or self._whole(data):
             return self.over_tasks(function, data)
         return self._summed(lambda chunk: ((), _of_rows(function, chunk)), data)[1]
 
     def _whole(self, data: PyTree) -> bool:
-        """Whether a chunk is all of a device's tasks."""
+        """Whether one chunk contains all tasks of a device."""
         share = _tasks(data) // count(TASKS)
         return self._chunk(share) == share
 
     def _summed(self, function: Callable, data: PyTree) -> tuple[PyTree, PyTree]:
-        """``function: chunk → (a tree to be summed up, what it tells of its tasks)``; all that is told, [B, ...]."""
+        """Of ``function: chunk → (tree, outputs)``: the sum of the trees over chunks, and the outputs [B, ...]."""
         size = self._chunk(_tasks(data) // count(TASKS))
 
         def of_share(rows):
@@ -139,35 +139,36 @@ class Memory(NamedTuple):
             zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(function, first)[0])
 
             def add(total, chunk):
-                part, told = function(chunk)
-                return jax.tree.map(jnp.add, total, part), told
+                part, outputs = function(chunk)
+                return jax.tree.map(jnp.add, total, part), outputs
 
-            # Two at a time where chunks are small for the cache's sake: their products keep two of a CPU's cores busy.
-            total, told = jax.lax.scan(add, zeros, chunks, unroll=2 if self.task_chunk is None else 1)
-            told = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), told)
-            return jax.tree.map(lambda leaf: leaf[None], total), told
+            # Unroll by two if chunks are small to fit the cache: two independent chunks keep two CPU cores busy.
+            total, outputs = jax.lax.scan(add, zeros, chunks, unroll=2 if self.task_chunk is None else 1)
+            outputs = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
+            return jax.tree.map(lambda leaf: leaf[None], total), outputs
 
-        of_devices, told = by_share(of_share, data, TASKS)
-        return jax.tree.map(lambda leaf: leaf.sum(0), of_devices), told
+        of_devices, outputs = by_share(of_share, data, TASKS)
+        return jax.tree.map(lambda leaf: leaf.sum(0), of_devices), outputs
 
     def _chunk(self, share: int) -> int:
-        """How many of the tasks of a device's share to take at a time: the most that divides it and is not too many."""
+        """Chunk size for a device's share of tasks: the largest divisor of `share` within the limit."""
         if self.task_chunk is not None:
-            most = self.task_chunk // count(TASKS)
+            largest = self.task_chunk // count(TASKS)
         elif self.rows is not None and jax.default_backend() == "cpu":
-            most = max(1, CACHED_ROWS // self.rows)
+            largest = max(1, CACHED_ROWS // self.rows)
         else:
-            most = share
-        return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(most, 1))
+            largest = share
+        return max(size for size in range(1, share + 1) if share % size == 0 and size <= max(largest, 1))
 
 
 def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
-    """`function` with a gradient in θ of at most this norm for ONE task.
+    """`function` with the norm of its gradient in θ limited for ONE task.
 
-    A gradient that is clipped as a whole points where its longest part does. Limited one by one, no task outweighs the
-    others; the price is a bias towards tasks with short gradients. A task whose loss or gradient's norm is not finite
-    is dropped: it adds 0 to loss, gradient and metrics, and nothing to a metric that is an extreme. `dropped_share` and
-    `limited_share` of the tasks are metrics. It takes gradients in reverse, once, and holds one for every task.
+    Clipping the mean gradient leaves its direction to the task with the largest gradient. Clipping per task prevents
+    one task from dominating, at the cost of a bias towards tasks with small gradients. A task whose loss or gradient
+    norm is not finite is dropped: it contributes 0 to loss, gradient and metrics, and is ignored in minima and maxima.
+    The metrics `dropped_share` and `limited_share` are fractions of tasks. The gradient is computed once, in the
+    forward pass, and stored per task, so only first-order reverse mode is supported.
 
     Args:
         function: ``(θ, data of a task) → (loss [], metrics)``.
@@ -184,13 +185,13 @@ def limited(function: TaskLoss, max_norm: float) -> TaskLoss:
         norm = optax.tree.norm(gradient)
         finite, scale = jnp.isfinite(loss) & jnp.isfinite(norm), jnp.minimum(1, max_norm / norm)
         gradient = jax.tree.map(lambda leaf: jnp.where(finite, scale * leaf, 0), gradient)
-        kept = {name: jnp.where(finite, value, nothing.get(name[-4:], 0)) for name, value in metrics.items()}
+        reported = {name: jnp.where(finite, value, nothing.get(name[-4:], 0)) for name, value in metrics.items()}
         shares = {"dropped_share": ~finite, "limited_share": finite & (norm > max_norm)}
-        kept |= {name: value.astype(loss.dtype) for name, value in shares.items()}
-        return (jnp.where(finite, loss, 0), kept), gradient
+        reported |= {name: value.astype(loss.dtype) for name, value in shares.items()}
+        return (jnp.where(finite, loss, 0), reported), gradient
 
     def backward(gradient, bar):
-        return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # the data are fixed
+        return jax.tree.map(lambda leaf: bar[0] * leaf, gradient), None  # no gradient for the data
 
     limited_loss.defvjp(forward, backward)
     return limited_loss
@@ -201,12 +202,12 @@ def _tasks(data: PyTree) -> int:
 
 
 def _of_rows(function: Callable, rows: PyTree) -> PyTree:
-    """`function` of every row; of a single one without a vmap, whose axis of one would stay in every product."""
+    """Maps `function` over rows; a single row without vmap, whose axis of size 1 would remain in all products."""
     if _tasks(rows) > 1:
         return jax.vmap(function)(rows)
     return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], rows)))
 
 
 def _of_all(name: str, values: jax.Array) -> jax.Array:
-    """A task's metric over tasks: the extreme where its name says so, else the mean."""
+    """Reduces a metric over tasks: minimum for names with suffix "_min", maximum for "_max", else the mean."""
     return values.min(0) if name.endswith("_min") else values.max(0) if name.endswith("_max") else values.mean(0)

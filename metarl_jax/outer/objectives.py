@@ -1,10 +1,10 @@
 """Outer losses along the adaptation path of ONE task: ``(policy, path) → (loss, metrics)``.
 
-E_t is the `mean` of `metarl_jax.types.Trajectory`: a sum over the steps taken, divided by N·T. The counted stages'
-losses are averaged, unless the data bring weights, as `metarl_jax.outer.annealed_stages` gives them. So at the
-behaviour's parameters, with plain returns for advantages, the gradient of `ratio` or `clipped` in φ, times −T, is an
-unbiased estimate of the gradient of the mean return of a counted episode, however episodes end. What baselines,
-normalisation and γ make of it is said in `metarl_jax.inner.advantages`.
+E_t is the `mean` of `metarl_jax.types.Trajectory`: a sum over the steps taken, divided by N·T. The losses of the
+counted stages are averaged, unless the data contain weights, as set by `metarl_jax.outer.annealed_stages`. At the
+behaviour's parameters, with plain returns as advantages, −T times the gradient of `ratio` or `clipped` in φ is an
+unbiased estimate of the gradient of the mean return of a counted episode, however episodes end. For the effect of
+baselines, normalisation and γ see `metarl_jax.inner.advantages`.
 """
 
 from collections.abc import Callable
@@ -18,16 +18,16 @@ from metarl_jax.policies.likelihood import entropy, kl_from_behavior, masked_mea
 from metarl_jax.types import Path, PyTree, Trajectory
 
 
-def _importance_objective(weigh) -> Objective:
-    """−E[weigh(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages."""
+def _importance_objective(gain_of) -> Objective:
+    """−E[gain_of(ratio, A)] with ratio = π_φs(θ)(a|s) / π_behaviour(a|s), mean over the counted stages."""
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data, seen):
+        def stage(params, data, pi):
             valid = data.trajectory.valid
-            ratio = probability_ratio(policy, params, data.trajectory, seen)
-            loss = -data.trajectory.mean(weigh(ratio, jnp.where(valid, data.advantage, 0)))
-            sound = jnp.where(data.trajectory.void[:, None], 1, ratio)  # a void episode is no extreme
-            return loss, sound.min(), sound.max()
+            ratio = probability_ratio(policy, params, data.trajectory, pi)
+            loss = -data.trajectory.mean(gain_of(ratio, jnp.where(valid, data.advantage, 0)))
+            extreme = jnp.where(data.trajectory.void[:, None], 1, ratio)  # ignore void episodes
+            return loss, extreme.min(), extreme.max()
 
         counted = path.counted
         loss, lowest, highest = jax.vmap(stage)(*counted.stages)
@@ -61,7 +61,7 @@ def clipped_gain(ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Arr
 
 
 def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Objective:
-    """w · E_s[loss(φ_s, D_s)], mean over all stages: what teaches a critic in θ, adapted or not.
+    """w · E_s[loss(φ_s, D_s)], mean over all stages: trains a critic in θ, adapted or not.
 
     Args:
         loss: ``(φ, trajectory) → scalar``.
@@ -76,27 +76,27 @@ def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float)
 
 
 def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
-    """KL(behaviour ‖ π_φs(θ)) in nats, the mean over the steps taken in each of the given stages [S'].
+    """KL(behaviour ‖ π_φs(θ)) in nats, mean over the steps taken in each of the given stages [S'].
 
-    This is the distance that a trust region bounds, and no part of a loss; so it is a mean over the states that were
-    seen, as in Schulman et al. (2015, arXiv:1502.05477), whatever room their episodes had.
+    This is the distance bounded by a trust region, not part of a loss. So it is the mean over the visited states, as in
+    Schulman et al. (2015, arXiv:1502.05477), for any `average`.
     """
 
-    def stage(params, data, seen):
-        kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen, data.behavior)
+    def stage(params, data, pi):
+        kl = kl_from_behavior(policy, params, data.params, data.trajectory, pi, data.behavior)
         return masked_mean(kl, data.trajectory.valid)
 
     return jax.vmap(stage)(*stages.stages)
 
 
 def inner_kl(weight: float = 5e-4) -> Objective:
-    """η · E_t[KL(behaviour ‖ π_φs(θ))], mean over the stages that inner steps learned from: ProMP's inner penalty.
+    """η · E_t[KL(behaviour ‖ π_φs(θ))], mean over the stages used by inner steps: ProMP's inner penalty.
 
     It keeps the pre-update policies near those that collected the data while the outer loop takes several steps.
     Rothfuss et al. (2019, arXiv:1810.06784), eq. 14.
 
     Args:
-        weight: η ≥ 0, unless the data bring one of their own, see `metarl_jax.outer.adaptive_penalty`.
+        weight: η ≥ 0; overridden by η in the data, see `metarl_jax.outer.adaptive_penalty`.
 
     Raises:
         ValueError: η is negative.
@@ -104,11 +104,11 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     weight = checks.non_negative("inner_kl_weight", weight)
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data, seen):
-            kl = kl_from_behavior(policy, params, data.params, data.trajectory, seen, data.behavior)
+        def stage(params, data, pi):
+            kl = kl_from_behavior(policy, params, data.params, data.trajectory, pi, data.behavior)
             return data.trajectory.mean(kl), masked_mean(kl, data.trajectory.valid)
 
-        # Without an inner step there is nothing to penalise.
+        # 0 if there are no inner steps.
         mean, of_steps = (kl.sum() / max(len(kl), 1) for kl in jax.vmap(stage)(*path.before_steps.stages))
         if path.data.penalty is None:
             return weight * mean, {"inner_kl": mean}
@@ -118,7 +118,7 @@ def inner_kl(weight: float = 5e-4) -> Objective:
 
 
 def entropy_bonus(weight: float) -> Objective:
-    """−w · E_t[H(π_φs(θ)(·|s_t))] in nats, mean over all stages: policies that stay curious, before and after adapting.
+    """−w · E_t[H(π_φs(θ)(·|s_t))] in nats, mean over all stages, before and after adaptation.
 
     Williams, Peng (1991, Connection Science 3:241); Mnih et al. (2016, arXiv:1602.01783).
 
@@ -131,8 +131,8 @@ def entropy_bonus(weight: float) -> Objective:
     weight = checks.non_negative("entropy_weight", weight)
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data, seen):
-            return data.trajectory.mean(entropy(policy, params, data.trajectory, seen))
+        def stage(params, data, pi):
+            return data.trajectory.mean(entropy(policy, params, data.trajectory, pi))
 
         return -weight * jax.vmap(stage)(*path.stages).mean(), {}
 
@@ -142,13 +142,13 @@ def entropy_bonus(weight: float) -> Objective:
 def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
     """−w Σ_kn Σ_t min(r C, clip(r, 1−ε, 1+ε) C), C = C_kn: E-MAML's score term.
 
-    r = π_φk(θ)(a_t|s_t) / π_behaviour(a_t|s_t); k runs over the stages that inner steps learned from, n over their
-    episodes; C_kn is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. At the behaviour policy the
-    gradient is Σ C ∇log p(τ): with the path derivative of f_θ at fixed data (surrogate `score_function`) and w = 1 it
-    makes the unbiased gradient of the sampled update's J(θ) = E_D[R(f_θ(D))]. The clip matters from a second outer step
-    on the same data on.
+    r = π_φk(θ)(a_t|s_t) / π_behaviour(a_t|s_t); k runs over the stages used by inner steps, n over their episodes; C_kn
+    is the episode's `credit`, see `metarl_jax.outer.exploration_credit`. At the behaviour policy the gradient is
+    Σ C ∇log p(τ). With w = 1, its sum with the path derivative of f_θ at fixed data (surrogate `score_function`) is an
+    unbiased gradient of J(θ) = E_D[R(f_θ(D))] for the sampled update. Clipping only has an effect from the second outer
+    step on the same data.
 
-    The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w trades bias for variance.
+    The sum runs over all N·T log-probabilities, so the term is noisy; a smaller w reduces variance but adds bias.
     Al-Shedivat et al. (2018, arXiv:1710.03641), Stadie et al. (2018, arXiv:1803.01118).
 
     Args:
@@ -161,9 +161,9 @@ def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
     weight, clip = checks.positive("credit", weight), checks.positive("clip", clip)
 
     def objective(policy: Policy, path: Path):
-        def stage(params, data, seen):
+        def stage(params, data, pi):
             valid = data.trajectory.valid
-            ratio = probability_ratio(policy, params, data.trajectory, seen)
+            ratio = probability_ratio(policy, params, data.trajectory, pi)
             return jnp.where(valid, clipped_gain(ratio, data.credit[:, None], clip), 0).sum()
 
         return -weight * jax.vmap(stage)(*path.before_steps.stages).sum(), {}

@@ -1,4 +1,4 @@
-"""f_θ of policy-gradient steps and of learned rules where somebody else steps the environment."""
+"""f_θ of policy-gradient steps and of learned rules, for environments that run outside the program."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _online(
     collect: Callable[[Key, PyTree, PyTree], Trajectory],
     horizon: int,
 ) -> Online:
-    """The steps of an adapter on stages that `collect` would have collected: ``(key, φ, task) → D``."""
+    """The online form of an adapter, for stages as returned by ``collect: (key, φ, task) → D``."""
     env, policy, trial = parts.env, parts.policy, parts.trial
 
     def act(theta: PyTree, fast: PyTree, percept: Percept):
@@ -48,7 +48,7 @@ def _online(
 
 
 def online(parts: Parts) -> Online:
-    """Of trials whose episodes are side by side: a stage is N whole episodes; steps beyond L go on as in `adapt`."""
+    """For trials of independent episodes: a stage is N complete episodes; steps beyond L are as in `adapt`."""
     trial, adapter = parts.trial, parts.adapter if parts.longer is None else parts.longer
 
     def collect(key, params, task):
@@ -58,7 +58,7 @@ def online(parts: Parts) -> Online:
 
 
 def online_life(parts: Parts) -> Online:
-    """Of long lives: a stage is N pieces of T steps, and an episode goes on in the next piece."""
+    """For long lives: a stage is N pieces of T steps, and an episode continues in the next piece."""
     trial, born = parts.trial, parts.adapter.born
     assert born is not None
 

@@ -1,4 +1,4 @@
-"""Outer optimisers: how θ moves on fixed data, which is what makes several steps or a line search legal."""
+"""Outer optimisers: updates of θ on fixed data, which allows several steps or a line search."""
 
 import dataclasses
 from typing import TypeAlias
@@ -25,13 +25,13 @@ def descent(
     outer_optimizer: optax.GradientTransformation | None = None,
     max_gradient_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """How θ descends the outer loss: Adam at a rate or a schedule of it, or any optimiser of optax.
+    """The gradient transformation for θ: Adam with a rate or a schedule, or any optax optimiser.
 
     Args:
-        outer_lr: Adam's rate, > 0, or a schedule. A schedule counts outer steps, of which a meta-iteration takes
-            epochs × minibatches, and one where an algorithm has neither; the rate is then among the metrics.
-        outer_optimizer: instead of Adam; it brings its own rate, so leave `outer_lr` out.
-        max_gradient_norm: a gradient whose norm is larger is scaled down to it before all else; None leaves it.
+        outer_lr: Adam's rate, > 0, or a schedule. A schedule counts outer steps: epochs × minibatches per
+            meta-iteration, or one if the algorithm has neither. The current rate is then a metric.
+        outer_optimizer: replaces Adam; it has its own rate, so do not set `outer_lr`.
+        max_gradient_norm: gradients with a larger norm are scaled down to this norm first; None: no clipping.
 
     Raises:
         ValueError: an argument is out of range, or both a rate and an optimiser are given.
@@ -58,22 +58,22 @@ def descent(
 
 
 def rate_of(opt_state: PyTree) -> Metrics:
-    """The current rate as a metric, where the state holds it: that of a schedule, or of `optax.inject_hyperparams`."""
-    # θ itself may have a learning rate, so not every leaf of this name is meant.
+    """The current rate as a metric, if the state contains it (a schedule, or `optax.inject_hyperparams`)."""
+    # θ itself may contain leaves named learning_rate, so look only inside `hyperparams`.
     injected = [values for _, values in optax.tree.get_all_with_path(opt_state, "hyperparams")]
     rates = [values["learning_rate"] for values in injected if "learning_rate" in values]
     return {"outer_lr": rates[0]} if len(rates) == 1 else {}
 
 
 def _every(minibatches: int, leaf: jax.Array) -> jax.Array:
-    """[B, ...] as [minibatches, B / minibatches, ...], the m-th of tasks m, m + minibatches and so on."""
+    """Reshapes [B, ...] to [minibatches, B / minibatches, ...]; minibatch m has tasks m, m + minibatches and so on."""
     if len(leaf) % minibatches:
         raise ValueError(f"minibatches is {minibatches}, which must divide the {len(leaf)} tasks")
     return jnp.swapaxes(leaf.reshape(-1, minibatches, *leaf.shape[1:]), 0, 1)
 
 
 def check_minibatches(minibatches: int, tasks: int) -> None:
-    """Raises ValueError where so many steps cannot share the tasks evenly."""
+    """Raises ValueError if the tasks cannot be split evenly into `minibatches`."""
     if tasks % checks.integer("minibatches", minibatches):
         raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
 
@@ -83,12 +83,12 @@ def gradient_steps(
 ) -> OuterOptimizer:
     """`epochs` passes of an optax optimiser over the meta-loss, in steps of B / `minibatches` tasks each.
 
-    A minibatch is every `minibatches`-th task, the same in all passes: tasks are drawn independently and anew for every
-    meta-iteration, so shuffling them would gain nothing. The metrics are those of the last step, before it is taken.
+    A minibatch is every `minibatches`-th task, the same in all passes. Tasks are drawn independently in each
+    meta-iteration, so shuffling is not needed. The metrics are those of the last step, before its update.
 
     Args:
-        transformation: such as ``optax.adam(1e-3)``; it descends the loss.
-        epochs: passes per meta-iteration; more than one needs an objective that limits the ratio.
+        transformation: a minimiser such as ``optax.adam(1e-3)``.
+        epochs: passes per meta-iteration; with more than one, the objective should limit the ratio.
         minibatches: steps per pass; it must divide the number of tasks.
 
     Raises:
@@ -119,14 +119,14 @@ def gradient_steps(
 
 
 def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> OuterOptimizer:
-    """`steps` under `inner_kl` with a weight η that keeps the KL near a target.
+    """Wraps `steps` to adapt the weight η of `inner_kl` so that the KL stays near a target.
 
-    After every meta-iteration η is doubled where the KL at the new θ, a mean over the steps taken, is above 1.5 δ, and
-    halved where it is below δ / 1.5, within a factor of 1024 of where it began. Schulman et al. (2017,
-    arXiv:1707.06347, section 4), here on the inner policies' KL.
+    After each meta-iteration η is doubled if the KL at the new θ, a mean over the steps taken, is above 1.5 δ, and
+    halved if it is below δ / 1.5, within a factor of 1024 of its initial value. Schulman et al. (2017,
+    arXiv:1707.06347, section 4), here applied to the KL of the inner policies.
 
     Args:
-        steps: how θ moves at a given η.
+        steps: the optimiser of θ for a fixed η.
         weight: η > 0 of the first meta-iteration.
         target: δ > 0, in nats.
 
@@ -144,14 +144,14 @@ def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> Out
         theta, inner_state, metrics = steps.update(meta_objective, theta, inner_state, data)
         kl = meta_objective.loss(theta, data)[1]["inner_kl_of_steps"]
         factor = jnp.where(kl > 1.5 * target, 2.0, jnp.where(kl < target / 1.5, 0.5, 1.0))
-        following = jnp.clip(eta * factor, weight / 1024, weight * 1024)
-        return theta, (inner_state, following), metrics | {"inner_kl_of_steps": kl, "inner_kl_weight": eta}
+        next_eta = jnp.clip(eta * factor, weight / 1024, weight * 1024)
+        return theta, (inner_state, next_eta), metrics | {"inner_kl_of_steps": kl, "inner_kl_weight": eta}
 
     return OuterOptimizer(init, update)
 
 
 def check_annealing(iterations: int | None, trial: Trial, credit: bool | float = False) -> None:
-    """Raises ValueError where `annealed_stages` would mean nothing: with one counted stage, or beside `credit`."""
+    """Raises ValueError if `annealed_stages` does not apply: with one counted stage, or with `credit`."""
     if iterations is None:
         return
     checks.integer("multi_step_iterations", iterations)
@@ -167,18 +167,18 @@ def check_annealing(iterations: int | None, trial: Trial, credit: bool | float =
 
 
 def annealed_stages(steps: OuterOptimizer, trial: Trial, iterations: int) -> OuterOptimizer:
-    """`steps` on Σ_s v_s L_s, the losses of the counted stages K … L, of which the last becomes the only one.
+    """`steps` on Σ_s v_s L_s over the counted stages K … L, with weights that move to the last stage.
 
     v_s = ρ / C for s < L and v_L = 1 − (C − 1) ρ / C, where ρ = max(0, 1 − i / n) in meta-iteration i, n is
-    `iterations` and C = L − K + 1. So it begins with their mean and ends with the last stage. ρ is the metric
-    `multi_step`. It is MAML++'s multi-step loss: Antoniou, Edwards, Storkey (2019, arXiv:1810.09502).
+    `iterations` and C = L − K + 1. So training starts with the mean over counted stages and ends with the last stage. ρ
+    is the metric `multi_step`. This is MAML++'s multi-step loss: Antoniou, Edwards, Storkey (2019, arXiv:1810.09502).
 
-    The weights are the data's, `metarl_jax.types.Stage.weight`: an objective and a trust region's KL read them there,
-    and an objective of one's own has to do so too. `gradient` of an algorithm is at equal weights always.
+    The weights are stored in the data, `metarl_jax.types.Stage.weight`. Objectives and the KL of a trust region read
+    them there, and user-defined objectives have to do the same. `gradient` of an algorithm always uses equal weights.
 
     Args:
-        steps: how θ moves at given weights.
-        trial: of which stages count.
+        steps: the optimiser of θ for fixed weights.
+        trial: defines the counted stages.
         iterations: n > 0.
     """
     before = jnp.arange(trial.stages) < trial.adaptation_steps
@@ -189,20 +189,20 @@ def annealed_stages(steps: OuterOptimizer, trial: Trial, iterations: int) -> Out
 
     def update(meta_objective: MetaObjective, theta, opt_state, data):
         inner_state, iteration = opt_state
-        share = jnp.maximum(0.0, 1 - iteration / iterations)
-        weight = jnp.where(before, share / counted, 1 - (counted - 1) * share / counted)
+        rho = jnp.maximum(0.0, 1 - iteration / iterations)
+        weight = jnp.where(before, rho / counted, 1 - (counted - 1) * rho / counted)
         data = dataclasses.replace(data, weight=jnp.broadcast_to(weight, data.credit.shape[:2]))
         theta, inner_state, metrics = steps.update(meta_objective, theta, inner_state, data)
-        return theta, (inner_state, iteration + 1), metrics | {"multi_step": share}
+        return theta, (inner_state, iteration + 1), metrics | {"multi_step": rho}
 
     return OuterOptimizer(init, update, steps.needs_kl)
 
 
 def conjugate_gradient(product, b: jax.Array, iterations: int) -> jax.Array:
-    """Solves A x = b for a symmetric positive A given by ``product(v) = A v``; stops moving once solved.
+    """Solves A x = b for a symmetric positive A given by ``product(v) = A v``; x stays constant once solved.
 
-    jax.scipy.sparse.linalg.cg is no substitute: it iterates to a tolerance, and TRPO's few fixed iterations are part of
-    the algorithm.
+    jax.scipy.sparse.linalg.cg is not used, because it iterates to a tolerance, whereas TRPO uses a small fixed number
+    of iterations.
     """
 
     def step(_, carry):
@@ -226,18 +226,18 @@ def trust_region(
 
     Schulman et al. (2015, arXiv:1502.05477).
 
-    x ≈ (H + damping·I)⁻¹ g by conjugate gradients, with H = ∇²KL exact and THROUGH the adaptation; full step
-    √(2δ / xᵀHx)·x, shrunk until the KL holds and the loss improves; otherwise θ stays.
+    x ≈ (H + damping·I)⁻¹ g by conjugate gradients, with H = ∇²KL exact and THROUGH the adaptation. The full step
+    √(2δ / xᵀHx)·x is shrunk until the KL constraint holds and the loss improves; if this fails, θ is unchanged.
 
-    H v is the objective's `kl_curvature` v, which holds at the θ that collected the data, where an outer step starts;
-    for an objective that has none it is ∇⟨∇KL, v⟩.
+    H v is the objective's `kl_curvature` v, which is valid at the θ that collected the data, where an outer step
+    starts; without `kl_curvature` it is ∇⟨∇KL, v⟩.
 
     Args:
         max_kl: δ, in nats.
         damping: added to the diagonal of H.
         cg_iterations: conjugate-gradient iterations.
-        backtracks: trials of the line search.
-        shrink: factor from one trial to the next, in (0, 1).
+        backtracks: maximum number of steps of the line search.
+        shrink: factor between consecutive line-search steps, in (0, 1).
 
     Raises:
         ValueError: an argument is out of range.
@@ -285,9 +285,9 @@ def trust_region(
             trial, _, _, _ = carry
             candidate = start - shrink**trial * full_step
             new_kl = kl_at(candidate)
-            # Of a step that goes too far, nobody asks for the loss.
-            too_far = jnp.full_like(loss, jnp.inf)
-            new_loss = jax.lax.cond(new_kl <= max_kl, lambda: loss_at(candidate)[0], lambda: too_far)
+            # Skip the loss if the step violates the KL constraint.
+            rejected_loss = jnp.full_like(loss, jnp.inf)
+            new_loss = jax.lax.cond(new_kl <= max_kl, lambda: loss_at(candidate)[0], lambda: rejected_loss)
             return trial + 1, new_loss < loss, new_loss, new_kl
 
         initial = (jnp.zeros((), jnp.int32), jnp.array(False), loss, jnp.zeros_like(loss))
@@ -300,7 +300,7 @@ def trust_region(
             "improvement": jnp.where(accepted, loss - new_loss, 0),
             "step_fraction": fraction,
         }
-        # Not start − 0·step, which is NaN where the step is.
+        # Not start − 0·step, which would be NaN for a NaN step.
         return unravel(jnp.where(accepted, start - fraction * full_step, start)), opt_state, metrics
 
     return OuterOptimizer(lambda theta: (), update, needs_kl=True)

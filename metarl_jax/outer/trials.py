@@ -1,8 +1,8 @@
-"""J(θ) of a policy with a memory: a trial as ONE sequence of steps, and the loss of a policy gradient on it.
+"""J(θ) of a recurrent policy: a trial as ONE sequence of steps, and its policy-gradient loss.
 
-The trial is an episode of the meta-MDP whose state is all that happened. So what an action does for later episodes is
-credited to it through the return of the rest of the trial, and burn-in is a reward of 0: the first K episodes pay
-nothing, and their actions keep what they are good for.
+The trial is one episode of the meta-MDP, whose state is the whole history. So the benefit of an action for later
+episodes is credited through the return of the rest of the trial. Burn-in means reward 0 in the first K episodes; their
+actions are still credited for later returns.
 """
 
 from typing import NamedTuple
@@ -22,56 +22,56 @@ from metarl_jax.types import Metrics, Percept, PyTree, Trajectory
 
 @struct.dataclass
 class Trials:
-    """What trials collect, leaves of one task; a batch adds B in front."""
+    """Data of a trial in one task; a batch has a leading axis B."""
 
     trajectory: Trajectory
-    """leaves [H, 1, T, ...]: every episode is a stage of its own"""
+    """leaves [H, 1, T, ...]: each episode is a separate stage"""
     params: PyTree
     """φ after each episode, leaves [H, ...]"""
 
 
 @struct.dataclass
 class Sequence:
-    """One trial as one sequence of at most X = H·T steps, fixed once collected; the valid steps come first."""
+    """Data of one trial as one sequence of at most X = H·T steps; the valid steps come first."""
 
     percept: Percept
     """leaves [X, ...]"""
     trajectory: Trajectory
-    """leaves [1, X, ...]: one episode of the meta-MDP, without reward in the burn-in and without ends before its own"""
+    """leaves [1, X, ...]: one episode of the meta-MDP; rewards are 0 in the burn-in, inner episode ends are removed"""
     counted: jax.Array
-    """[X] bool: a step of an episode after the burn-in"""
+    """[X] bool: the step belongs to an episode after the burn-in"""
     advantage: jax.Array
-    """[X] what the loss weighs log-probabilities with; 0 on padding"""
+    """[X] weights of the log-probabilities in the loss; 0 on padding"""
     target: jax.Array
-    """[X] what the values are to learn, A + V, in units of return"""
+    """[X] targets of the values, A + V, in units of return"""
     value: jax.Array
-    """[X] V_t of the θ that collected the trial, in the policy's unit"""
+    """[X] V_t at the θ that collected the trial, in the policy's unit"""
     room: jax.Array
-    """[2] int32: the `room` of the trial's episodes, and of those that count"""
+    """[2] int32: the `room` summed over all episodes of the trial, and over those that count"""
 
 
 class Weights(NamedTuple):
-    """What the loss of a trial is made of."""
+    """Weights and clipping ranges of the terms in the loss of a trial."""
 
     clip: float
-    """ε, the range of the ratio"""
+    """ε, the clipping range of the ratio"""
     entropy: float | jax.Array
     value: float
     value_clip: float | None = None
-    """how far the values' loss lets a value move from that of the data's θ, in the policy's unit; None: it may"""
+    """clipping range of a value around that of the data's θ, in the policy's unit; None: not clipped"""
 
 
 def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: float = 1.0) -> Sequence:
-    """The steps of one trial in their order, without the gaps that early ends leave.
+    """The steps of one trial in order, without the gaps left by episodes that end early.
 
     Args:
-        env: whose actions they are.
-        trajectory: leaves [H, T, ...], episode by episode.
+        env: the environment that defines the actions.
+        trajectory: leaves [H, T, ...], one row per episode.
         burn_in: K, episodes whose rewards do not count.
-        discount: γ, by which every episode's rewards are discounted to its own start.
+        discount: γ; rewards are discounted to the start of their episode.
 
     Returns:
-        The sequence, its advantage, target and value 0 as yet.
+        The sequence; its advantage, target and value are still 0.
     """
     episodes, horizon = trajectory.valid.shape
     steps = episodes * horizon
@@ -80,9 +80,9 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: fl
     episode, time = order // horizon, order % horizon
     counted = flat.valid & (episode >= burn_in)
     reward = jnp.where(flat.valid, flat.reward, 0)
-    worth = as_at_start(jnp.ones_like(trajectory.reward), discount).reshape(steps)[order]
+    weight = as_at_start(jnp.ones_like(trajectory.reward), discount).reshape(steps)[order]
 
-    def before(leaf):  # what the step before had; nothing before the first
+    def before(leaf):  # shifts by one step; the first step gets zeros
         return jnp.concatenate([jnp.zeros_like(leaf[:1]), leaf[:-1]])
 
     percept = Percept(
@@ -91,19 +91,19 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: fl
         reward=before(reward),
         start=time == 0,
     )
-    as_one = flat.replace(
-        reward=jnp.where(counted, reward * worth, 0),
+    joined = flat.replace(
+        reward=jnp.where(counted, reward * weight, 0),
         discount=jnp.ones_like(flat.discount),
         truncated=jnp.zeros_like(flat.truncated),
     )
-    as_one = jax.tree.map(lambda leaf: leaf[None], as_one)
-    nothing = jnp.zeros_like(reward)
+    joined = jax.tree.map(lambda leaf: leaf[None], joined)
+    zeros = jnp.zeros_like(reward)
     room = jnp.stack([trajectory.room.sum(), trajectory.room[burn_in:].sum()])
-    return Sequence(percept, as_one, counted, nothing, nothing, nothing, room)
+    return Sequence(percept, joined, counted, zeros, zeros, zeros, room)
 
 
 class Replayed(NamedTuple):
-    """What the policy makes of a fixed sequence, as a function of θ; each [X]."""
+    """Outputs of the policy on a fixed sequence, differentiable in θ; each [X]."""
 
     log_prob: jax.Array
     entropy: jax.Array
@@ -114,21 +114,21 @@ class Replayed(NamedTuple):
 def replay_sequence(
     policy: RecurrentPolicy, theta: PyTree, sequence: Sequence, bptt: int | None = None, remat: bool = False
 ) -> Replayed:
-    """The memory along ONE trial again, and what it makes the policy do, differentiable in θ.
+    """Recomputes the memory along ONE trial and the policy's outputs, differentiable in θ.
 
     Args:
         policy: π_θ.
         theta: θ.
-        sequence: of `as_sequence`.
-        bptt: steps after which backpropagation through the memory is cut; None means never.
-        remat: recompute the memory's steps in the backward pass instead of storing what they compute.
+        sequence: from `as_sequence`.
+        bptt: number of steps after which backpropagation through the memory is truncated; None means never.
+        remat: recompute the memory's steps in the backward pass instead of storing their activations.
     """
     steps = sequence.counted.shape[0]
 
-    def remember(state, now):
-        index, percept = now
+    def remember(state, step_input):
+        index, percept = step_input
         if bptt is not None:
-            cut = (index > 0) & (index % bptt == 0)  # the trial's start is θ's, and no memory
+            cut = (index > 0) & (index % bptt == 0)  # the initial memory is a function of θ and is not cut
             state = jax.tree.map(lambda m: jnp.where(cut, jax.lax.stop_gradient(m), m), state)
         state = policy.remember(theta, state, percept)
         return state, state
@@ -149,18 +149,18 @@ def trial_loss(
     """−Σ_t clipped gain_t / (H−K)T − w_H Σ_t H(π_t) / HT + w_V Σ_t (V_t − target_t)² / (HT·scale²).
 
     The sums run over the steps taken, and the divisors are the sequence's `room`. The gain is that of
-    `metarl_jax.outer.clipped`. With the trial's plain returns for advantages and both weights 0, the gradient at the
-    behaviour's θ is minus that of the mean return of a counted episode, over T, however episodes end.
+    `metarl_jax.outer.clipped`. With plain returns of the trial as advantages and both weights 0, the gradient at the
+    behaviour's θ is minus the gradient of the mean return of a counted episode, divided by T, however episodes end.
     Schulman et al. (2017, arXiv:1707.06347).
 
-    With a range ε of the values the squared error is the larger one of V_t and of V_t cut to within ε of the data's θ's
-    value, so that no gradient moves it further away than that.
+    With `value_clip` = ε, the squared error is the maximum of the errors of V_t and of V_t clipped to within ε of its
+    value at the data's θ, so that no gradient moves V_t further away.
 
     Args:
         sequence: with advantages and targets.
-        replayed: of the θ in question.
-        weights: of the terms.
-        scale: units of return in the policy's unit of value.
+        replayed: outputs of the current θ.
+        weights: weights of the terms.
+        scale: units of return per unit of the policy's value.
     """
     valid = sequence.trajectory.valid[0]
     behavior = jax.lax.stop_gradient(sequence.trajectory.log_prob[0])
@@ -171,13 +171,13 @@ def trial_loss(
     def total(values):
         return jnp.where(valid, values, 0).sum()
 
-    # Where every counted episode is void there is nothing to gain.
+    # The gain is 0 if all counted episodes are void.
     gain = jnp.where(counted_room > 0, total(gain) / jnp.maximum(counted_room, 1), 0)
-    wanted, value, clip = sequence.target / scale, replayed.value, weights.value_clip
-    errors = (value - wanted) ** 2
+    target, value, clip = sequence.target / scale, replayed.value, weights.value_clip
+    errors = (value - target) ** 2
     if clip is not None:
-        near = sequence.value + jnp.clip(value - sequence.value, -clip, clip)
-        errors = jnp.maximum(errors, (near - wanted) ** 2)
+        value_clipped = sequence.value + jnp.clip(value - sequence.value, -clip, clip)
+        errors = jnp.maximum(errors, (value_clipped - target) ** 2)
     error = total(errors) / jnp.maximum(room, 1)
     entropy = total(replayed.entropy) / jnp.maximum(room, 1)
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
@@ -189,8 +189,9 @@ def normalize_over_tasks(
 ) -> Float[Array, "B X"]:
     """(A − mean) / (std + max |target| / 100) over the valid steps of ALL tasks; 0 on padding.
 
-    An outer step, unlike an inner one, is one for all tasks; what tells good ones from bad ones is left to V. Where
-    nothing is left to gain, A is the values' error, some hundredths of a return, which must not be blown up to size 1.
+    An outer step, unlike an inner step, is shared by all tasks, so advantages are normalised over tasks; V accounts for
+    differences between tasks. Near an optimum A is only the error of V, about 1 % of a return, and the term with
+    |target| prevents scaling it up to size 1.
     """
     mean = masked_mean(advantage, valid)
     centered = jnp.where(valid, advantage - mean, 0)

@@ -1,6 +1,6 @@
-"""What online meta-gradients descend: the actor-critic loss of the next rollout, or the distance to a target.
+"""Outer losses of online meta-gradients: the actor-critic loss of the next rollout, or the distance to a target.
 
-Both are ``(θ, path) → (loss, metrics)`` of one life's window, and tell what θ means beside their own metrics.
+Both are ``(θ, path) → (loss, metrics)`` for one window of a life; their metrics include the hyperparameters of θ.
 """
 
 from collections.abc import Callable
@@ -19,59 +19,60 @@ WindowLoss = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
 
 
 def nothing(policy: Policy, path: Path) -> tuple[jax.Array, Metrics]:
-    """The objective where all of the outer loss knows θ."""
+    """The zero objective, for algorithms whose whole outer loss is the `penalty`."""
     return jnp.zeros(()), {}
 
 
 def validation(agent: ActorCritic, tuning: Tuning) -> WindowLoss:
     """`metarl_jax.outer.ratio` + w_v E_t[(V(s_t) − Ḡ_t)²] / unit² − w_e E_t[H(π_φ(·|s_t))], mean over counted stages.
 
-    The first term judges φ_s(θ) by the return at the fixed γ' and λ', with the outer critic. w_v and w_e are the
-    weights at the start. The critic is judged at its own γ(θ) and λ(θ): Ḡ are its λ-returns, of the φ that collected
-    the stage and with θ held fixed, so data. This tunes what the critic is learned with, and does not pull γ towards γ'
-    as in Xu et al. (2018, arXiv:1805.09801) and Zahavy et al. (2020, arXiv:2002.12928), who compare V with the returns
-    at γ'. Without this term the value weight would have no gradient where one update is judged, since the policy feels
-    the critic an update later.
+    The first term evaluates φ_s(θ) by the return at the fixed γ' and λ', with the outer critic. w_v and w_e are the
+    initial weights. The critic is evaluated at its own γ(θ) and λ(θ): Ḡ are λ-returns computed with the φ that
+    collected the stage and with θ constant, so they are data. This tunes the hyperparameters of the critic's learning
+    without pulling γ towards γ', unlike Xu et al. (2018, arXiv:1805.09801) and Zahavy et al. (2020, arXiv:2002.12928),
+    who compare V with the returns at γ'. Without this term the value weight would have no gradient in a window of one
+    update, because the critic affects the policy only in the following update.
 
     Args:
         agent: policy and critics.
-        tuning: what θ means.
+        tuning: the map from θ to hyperparameters.
     """
     of_policy = ratio()
 
     def loss(theta: PyTree, path: Path):
-        now = tuning.read(theta)
-        held = jax.lax.stop_gradient(now)
+        hyperparameters = tuning.read(theta)
+        constant = jax.lax.stop_gradient(hyperparameters)
 
         def stage(params, data):
             behavior = jax.lax.stop_gradient(data.params["critic"]["tuned"])
-            _, target = agent.returns(behavior, data.trajectory, held)
+            _, target = agent.returns(behavior, data.trajectory, constant)
             error = agent.error(params["critic"]["tuned"], data.trajectory, target)
             return error, agent.entropy(params, data.trajectory)
 
         value, metrics = of_policy(agent.policy, path)
         error, entropy = jax.tree.map(jnp.mean, jax.vmap(stage)(path.counted.params, path.counted.data))
         value = value + agent.outer.value_weight * error - agent.outer.entropy_weight * entropy
-        return value, metrics | {"critic_error": error} | now._asdict()
+        return value, metrics | {"critic_error": error} | hyperparameters._asdict()
 
     return loss
 
 
 def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: int) -> WindowLoss:
-    """E_t[KL(π_φ̃ ‖ π_φ_L(θ))] + w_v E_t[(V_φ̃ − V_φ_L(θ))²] / unit², φ̃ being where the agent will be in a while.
+    """E_t[KL(π_φ̃ ‖ π_φ_L(θ))] + w_v E_t[(V_φ̃ − V_φ_L(θ))²] / unit², with φ̃ a target `steps` updates ahead.
 
-    From φ_L, `steps` − 1 further updates by the same rule and one step of it on `validation` lead to φ̃. It carries no
-    gradient, so θ is asked to get there in L updates: the horizon of the meta-gradient grows without backpropagation
-    through more of them. The last step ties the target to what is wanted; without it, any θ that goes on as before
-    would do. All steps take the data of stage L, and begin with a fresh state of the inner optimiser.
+    φ̃ is computed from φ_L by `steps` − 1 further updates with the same rule and one step on `validation`. It carries
+    no gradient, so θ is trained to reach φ̃ in L updates: this extends the horizon of the meta-gradient without
+    backpropagation through more updates. The last step ties the target to the objective; without it, any θ whose
+    updates continue in the same way would be optimal. All steps use the data of stage L and start with a new state of
+    the inner optimiser.
 
-    Flennerhag et al. (2022, arXiv:2109.04504), whose target comes of further rollouts.
+    Flennerhag et al. (2022, arXiv:2109.04504), who collect further rollouts for the target.
 
     Args:
         agent: policy and critics.
-        tuning: what θ means.
+        tuning: the map from θ to hyperparameters.
         rule: f_θ.
-        steps: of the target, ≥ 1.
+        steps: number of steps to the target, ≥ 1.
 
     Raises:
         ValueError: `steps` is not a positive integer.
@@ -80,14 +81,14 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
     outer_loss = validation(agent, tuning)
 
     def target_of(theta: PyTree, params: PyTree, newest: Stage) -> PyTree:
-        def wanted(params):
+        def newest_loss(params):
             params, data = jax.tree.map(lambda leaf: leaf[None], (params, newest))
             return outer_loss(theta, Path(params=params, data=data, burn_in=0))[0]
 
         fast = rule.fresh(params)
         for _ in range(steps - 1):
             fast = rule.adapter.learn(theta, fast, newest.trajectory, newest.advantage)
-        return rule.descend(theta, fast, jax.grad(wanted)(fast.params)).params
+        return rule.descend(theta, fast, jax.grad(newest_loss)(fast.params)).params
 
     def loss(theta: PyTree, path: Path):
         params, newest = jax.tree.map(lambda leaf: leaf[-1], (path.params, path.data))

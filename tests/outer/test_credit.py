@@ -9,7 +9,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.outer import exploration_credit
-from metarl_jax.outer.exploration import less_that_of_the_others
+from metarl_jax.outer.exploration import minus_mean_of_others
 from metarl_jax.types import Stage, Trajectory
 from tests import toys
 
@@ -213,7 +213,7 @@ def test_influence_is_how_the_loss_changes_with_the_weight_of_an_episode():
 
 def test_a_single_episode_is_credited_with_all_that_it_changed():
     values = jnp.array([[2.0], [3.0]])
-    np.testing.assert_array_equal(less_that_of_the_others(values, jnp.array([[True], [False]])), [[2.0], [0.0]])
+    np.testing.assert_array_equal(minus_mean_of_others(values, jnp.array([[True], [False]])), [[2.0], [0.0]])
 
 
 @pytest.mark.parametrize("name", ["e-maml", "promp", "maml-trpo"])
