@@ -168,7 +168,7 @@ class _Population:
         steps = window.stages.trajectory.valid[1:].sum()
         # A NaN here would contaminate the mean loss, and masking afterwards does not stop NaN gradients.
         diverged = ~_finite((life.fast, window.stages))
-        window = _where(diverged, lives.forgotten(window, newborn.fast), window)
+        window = _where(diverged, lives.blank_window(window, newborn.fast), window)
         return _where(diverged, newborn, life), window, ended, diverged, steps
 
     def _advance(self, key: Key, theta: PyTree, agents: lives.Life):

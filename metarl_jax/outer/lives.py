@@ -117,7 +117,7 @@ def live(
     return Life(life.task, fast, environments, newest, life.age + updates, life.end), stages
 
 
-def forgotten(window: Window, start: PyTree) -> Window:
+def blank_window(window: Window, start: PyTree) -> Window:
     """A window of the same shape without data: all stages are void, so φ stays at `start`."""
     return Window(start, jax.tree.map(jnp.zeros_like, window.stages))
 

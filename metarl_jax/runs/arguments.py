@@ -180,9 +180,11 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
         default, why = defaults(argv)
     accepted = kind()
     options = typing.get_type_hints(accepted)["algorithm_options"](**vars(default.algorithm_options))
-    given = cli.parse(accepted, argv, default=accepted(**vars(default) | {"algorithm_options": options}), **settings)
-    values = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
-    config = TrainConfig(**values | {"algorithm_options": _package_options(given.algorithm_options)})
+    before: dict[str, Any] = {**vars(default), "algorithm_options": options}
+    given = cli.parse(accepted, argv, default=accepted(**before), **settings)
+    values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
+    values["algorithm_options"] = _package_options(given.algorithm_options)
+    config = TrainConfig(**values)
     from metarl_jax import algorithms
 
     if given.start.override and not given.start.resume:
