@@ -91,12 +91,13 @@ def kind() -> type[Arguments]:
 
 def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
     """The same without flags of the user's own, which become NAME=VALUE: what a run records names no code."""
-    values = dict(vars(options))
+    values: dict[str, Any] = dict(vars(options))
     known = {field.name for field in dataclasses.fields(AlgorithmConfig)}
     own = {name: values.pop(name) for name in list(values) if name not in known}
     own = {name: value for name, value in own.items() if value is not None}
     kept = [pair for pair in values["option"] if pair.partition("=")[0] not in own]
-    return AlgorithmConfig(**values | {"option": (*kept, *(f"{name}={value!r}" for name, value in own.items()))})
+    values["option"] = (*kept, *(f"{name}={value!r}" for name, value in own.items()))
+    return AlgorithmConfig(**values)
 
 
 def _early(argv: Sequence[str]) -> argparse.Namespace:
