@@ -88,7 +88,7 @@ def differentiator(problem: Problem, name: str, estimators: Estimators = ESTIMAT
 
     def gradient(theta, data):
         if learner != NETWORK:
-            theta, data = theta["policy"], data.replace(params=data.params["policy"])
+            theta, data = theta.policy, data.replace(params=data.params.policy)
         return jax.grad(lambda theta: loss(theta, data)[0])(theta)
 
     return gradient
@@ -112,9 +112,9 @@ def start(problem: Problem, collect: Callable[..., Any], key: jax.Array, steps: 
         change, state = optimizer.update(jax.grad(loss)(w, episodes, 1.0), state)
         return (optax.apply_updates(w, change), state), None
 
-    w = theta["critic"]
+    w = theta.critic
     (w, _), _ = jax.jit(lambda w: jax.lax.scan(step, (w, optimizer.init(w)), None, steps))(w)
-    return jax.block_until_ready(theta | {"critic": w})
+    return jax.block_until_ready(theta.replace(critic=w))
 
 
 def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators: Estimators) -> dict[str, np.ndarray]:
@@ -124,7 +124,7 @@ def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators:
 
     def ascent(data):
         descents = {name: gradient(theta, data) for name, gradient in each.items()}
-        return {name: -flat(found["policy"] if learner == NETWORK else found) for name, found in descents.items()}
+        return {name: -flat(found.policy if learner == NETWORK else found) for name, found in descents.items()}
 
     gradients, which = jax.jit(jax.vmap(ascent)), LEARNERS.index(learner)
     chunks = [jax.device_get(gradients(collect(which, some, theta))) for some in keys.reshape(-1, problem.chunk)]
@@ -134,7 +134,7 @@ def estimate(problem: Problem, collect, keys: jax.Array, theta: Any, estimators:
 def evolve(problem: Problem, keys: jax.Array, theta: Any) -> np.ndarray:
     """ES-MAML's gradients [K, d] of the leave-one-out learner, from separate trials."""
     algorithm = mrl.algorithms.make("es-maml", problem.env, **problem.options(OTHERS))
-    gradients = jax.jit(jax.vmap(lambda key: flat(algorithm.gradient(key, theta["policy"])[0])))
+    gradients = jax.jit(jax.vmap(lambda key: flat(algorithm.gradient(key, theta.policy)[0])))
     return np.concatenate([np.asarray(gradients(some), float) for some in keys.reshape(-1, problem.chunk)])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import metarl_jax as mrl
 from metarl_jax.base import InnerOptimizer, MetaAlgorithm, TaskEnv
+from metarl_jax.inner.actor_critic import ActorCriticParams
 
 LEARNED_FROM: dict[str, tuple[dict[str, Any], float]] = {
     "tabular-mdp": ({"name": "tabular-mdp"}, 2.0),
@@ -83,12 +84,14 @@ def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOp
     """φ ← φ − α ∇φ with a traced α: one program for all step sizes. A critic's rate is multiplied by α."""
 
     def update(gradient, state, params, learned=()):
-        rates = {name: rate * critic if name == "critic" else rate for name in params}
-        moved = {
-            name: jax.tree.map(lambda p, g, name=name: p - rates[name] * g, params[name], gradient[name])
-            for name in params
-        }
-        return moved, state
+        rates = rate
+        if isinstance(params, ActorCriticParams):
+            rates = params.replace(policy=rate, critic=rate * critic)
+
+        def move(rate, params, gradient):
+            return jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+
+        return jax.tree.map(move, rates, params, gradient), state
 
     return InnerOptimizer(lambda params: (), update)
 

@@ -188,7 +188,7 @@ def _refit(critic: inner.Critic, discount: float):
 
     def refit(theta: PyTree, trajectory: Trajectory) -> PyTree:
         params = inner.policy_of(theta)
-        return inner.with_policy(theta, params | {"critic": fit(params["critic"], trajectory, discount)})
+        return inner.with_policy(theta, params.replace(critic=fit(params.critic, trajectory, discount)))
 
     return refit
 

@@ -1,12 +1,21 @@
-"""Policy and critic in one parameter tree, φ = {"policy", "critic"}, for both loops."""
+"""Policy and critic in one parameter tree, for both loops."""
 
 from collections.abc import Callable
 
 import jax
+from flax import struct
 
 from metarl_jax.base import Policy, Surrogate
 from metarl_jax.inner.critics import Critic
 from metarl_jax.types import PyTree, Trajectory
+
+
+@struct.dataclass
+class ActorCriticParams:
+    """φ of a policy with a critic."""
+
+    critic: PyTree
+    policy: PyTree
 
 
 def actor_critic(policy: Policy, critic: Critic) -> Policy:
@@ -14,13 +23,14 @@ def actor_critic(policy: Policy, critic: Critic) -> Policy:
 
     def init(key):
         policy_key, critic_key = jax.random.split(key)
-        return {"policy": policy.init(policy_key), "critic": critic.init(critic_key)}
+        return ActorCriticParams(policy=policy.init(policy_key), critic=critic.init(critic_key))
 
     def labels(params):
         policy_labels = policy.labels or (lambda phi: jax.tree.map(lambda _: "body", phi))
-        return {"policy": policy_labels(params["policy"]), "critic": jax.tree.map(lambda _: "critic", params["critic"])}
+        of_critic = jax.tree.map(lambda _: "critic", params.critic)
+        return ActorCriticParams(policy=policy_labels(params.policy), critic=of_critic)
 
-    return Policy(init, lambda params, observation: policy.apply(params["policy"], observation), labels)
+    return Policy(init, lambda params, observation: policy.apply(params.policy, observation), labels)
 
 
 def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory], jax.Array]:
@@ -32,7 +42,7 @@ def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory
     loss = critic.loss
     if loss is None:
         raise ValueError("this critic has no loss; it is fitted, not learned by gradient")
-    return lambda params, trajectory: loss(params["critic"], trajectory, discount)
+    return lambda params, trajectory: loss(params.critic, trajectory, discount)
 
 
 def with_critic_loss(surrogate: Surrogate, loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Surrogate:

@@ -81,7 +81,7 @@ def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvan
 
     def estimate(params: PyTree, trajectory: Trajectory):
         if isinstance(source, Critic):
-            values = source.values(params["critic"], trajectory, discount)
+            values = source.values(params.critic, trajectory, discount)
         else:
             values = source(trajectory, discount)
         return estimate_advantage(trajectory, values, discount, lambda_, normalized)
@@ -174,13 +174,13 @@ def _chosen_labels(policy: Policy, chosen: Callable[[PyTree], PyTree], critic: C
     def moving(params):
         if critic is None:
             return chosen(params)
-        return {"policy": chosen(params["policy"]), "critic": jax.tree.map(lambda _: True, params["critic"])}
+        return params.replace(policy=chosen(params.policy), critic=jax.tree.map(lambda _: True, params.critic))
 
     shapes = jax.eval_shape(policy.init, jax.random.key(0))
     moves = moving(shapes)
     if jax.tree.structure(moves) != jax.tree.structure(shapes):
         raise ValueError("fast_parameters must return a tree like φ, with True or False for every array")
-    if not any(jax.tree.leaves(moves if critic is None else moves["policy"])):
+    if not any(jax.tree.leaves(moves if critic is None else moves.policy)):
         raise ValueError("fast_parameters chooses nothing, so no inner step would move the policy")
 
     def labels(params):

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from metarl_jax import checks
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, TaskEnv
-from metarl_jax.inner.actor_critic import actor_critic
+from metarl_jax.inner.actor_critic import ActorCriticParams, actor_critic
 from metarl_jax.inner.adapter import Fast
 from metarl_jax.inner.advantages import estimate, gae_of_values
 from metarl_jax.inner.critics import Critic, value_network
@@ -123,7 +124,7 @@ class ActorCritic(NamedTuple):
     def judge(self, params: PyTree, trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
         """(A, scale) at the outer γ' and λ'; see `metarl_jax.base.ScaledEstimator`."""
         gamma, lambda_ = self.outer.discount, self.outer.lambda_
-        values = self.critic.values(params["critic"]["outer"], trajectory, gamma)
+        values = self.critic.values(params.critic.outer, trajectory, gamma)
         return estimate(trajectory, values, gamma, lambda_, self.normalized)
 
     def error(self, w: PyTree, trajectory: Trajectory, target: jax.Array) -> jax.Array:
@@ -138,10 +139,20 @@ class ActorCritic(NamedTuple):
         return trajectory.mean(entropy)
 
 
+@struct.dataclass
+class Critics:
+    """Parameters of the two critics of an agent."""
+
+    outer: PyTree
+    """V at the fixed γ' and λ' of the outer loss"""
+    tuned: PyTree
+    """V at the γ(θ) and λ(θ) of the agent"""
+
+
 def make_actor_critic(
     env: TaskEnv, policy: Policy, outer: Hyperparameters, return_scale: float | None = None, normalized: bool = True
 ) -> ActorCritic:
-    """Policy and two critics, φ = {"policy", "critic": {"tuned", "outer"}}: V at γ(θ), λ(θ), and V at γ', λ'.
+    """Policy and two critics, see `Critics`.
 
     An outer loss with another discount than the agent's needs a separate critic: a V for strongly discounted returns is
     a poor baseline for long-term returns, and would bootstrap them wrongly if rows are pieces of episodes. The critics
@@ -149,7 +160,7 @@ def make_actor_critic(
 
     Args:
         env: the environment that defines the sizes.
-        policy: π, with parameters φ["policy"].
+        policy: π, with parameters φ.policy.
         outer: γ' and λ', and the initial rate and weights.
         return_scale: typical size of a return, > 0; None means the environment's horizon, for rewards of size 1.
         normalized: whether to normalise the advantages of inner steps and of the outer loss.
@@ -163,11 +174,11 @@ def make_actor_critic(
 
 
 def with_critics(policy: Policy, critic: Critic) -> Policy:
-    """φ = {"policy", "critic": {"tuned", "outer"}}, with independently initialised critics."""
+    """φ of a policy and of `Critics`, which are initialised independently."""
 
     def init(key):
         keys = jax.random.split(key)
-        return {"tuned": critic.init(keys[0]), "outer": critic.init(keys[1])}
+        return Critics(tuned=critic.init(keys[0]), outer=critic.init(keys[1]))
 
     return actor_critic(policy, critic._replace(init=init))
 
@@ -224,7 +235,7 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
 
     def descend(theta, fast, gradient):
         alpha = tuning.read(theta).learning_rate
-        rates = {"policy": alpha, "critic": {"tuned": alpha, "outer": agent.outer.learning_rate}}
+        rates = ActorCriticParams(policy=alpha, critic=Critics(tuned=alpha, outer=agent.outer.learning_rate))
         # Apply the optimiser at 0, so that the step is exact rather than a difference of rounded parameters.
         step, opt_state = optimizer.update(gradient, fast.opt_state, jax.tree.map(jnp.zeros_like, fast.params))
 
@@ -235,18 +246,18 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
 
     def learn(theta, fast, trajectory, advantage):
         del advantage  # that of the outer γ' and λ'
-        hyperparameters, critics = tuning.read(theta), fast.params["critic"]
-        advantage, target = agent.returns(critics["tuned"], trajectory, hyperparameters)
-        _, outer_target = agent.returns(critics["outer"], trajectory, agent.outer)
+        hyperparameters, critics = tuning.read(theta), fast.params.critic
+        advantage, target = agent.returns(critics.tuned, trajectory, hyperparameters)
+        _, outer_target = agent.returns(critics.outer, trajectory, agent.outer)
         if agent.normalized:
             advantage = normalized_smoothly(advantage, trajectory.valid)
 
         def loss(phi):
             return (
                 score_function(agent.policy, phi, trajectory, advantage)
-                + hyperparameters.value_weight * agent.error(phi["critic"]["tuned"], trajectory, target)
+                + hyperparameters.value_weight * agent.error(phi.critic.tuned, trajectory, target)
                 - hyperparameters.entropy_weight * agent.entropy(phi, trajectory)
-                + agent.outer.value_weight * agent.error(phi["critic"]["outer"], trajectory, outer_target)
+                + agent.outer.value_weight * agent.error(phi.critic.outer, trajectory, outer_target)
             )
 
         return descend(theta, fast, jax.grad(loss)(fast.params))

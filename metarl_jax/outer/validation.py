@@ -44,9 +44,9 @@ def validation(agent: ActorCritic, tuning: Tuning) -> WindowLoss:
         constant = jax.lax.stop_gradient(hyperparameters)
 
         def stage(params, data):
-            behavior = jax.lax.stop_gradient(data.params["critic"]["tuned"])
+            behavior = jax.lax.stop_gradient(data.params.critic.tuned)
             _, target = agent.returns(behavior, data.trajectory, constant)
-            error = agent.error(params["critic"]["tuned"], data.trajectory, target)
+            error = agent.error(params.critic.tuned, data.trajectory, target)
             return error, agent.entropy(params, data.trajectory)
 
         value, metrics = of_policy(agent.policy, path)
@@ -95,8 +95,8 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
         target = jax.lax.stop_gradient(target_of(theta, params, newest))
         kl = kl_from_behavior(agent.policy, params, target, newest.trajectory)
         kl = newest.trajectory.mean(kl)
-        values, _ = agent.critic.values(target["critic"]["tuned"], newest.trajectory, agent.outer.discount)
-        error = agent.error(params["critic"]["tuned"], newest.trajectory, values)
+        values, _ = agent.critic.values(target.critic.tuned, newest.trajectory, agent.outer.discount)
+        error = agent.error(params.critic.tuned, newest.trajectory, values)
         metrics = {"target_kl": kl, "target_error": error} | tuning.read(theta)._asdict()
         return kl + agent.outer.value_weight * error, metrics
 

@@ -130,7 +130,7 @@ def test_dice_with_a_critic_as_control_variate_has_its_own_expectation():
         lambda_=1.0,
         normalized=False,
         baseline=mrl.inner.Critic(init=lambda key: jnp.array(baseline), values=values),
-        leaf=lambda gradient: gradient["policy"],
+        leaf=lambda gradient: gradient.policy,
     )
     without = setting.exact(expectations.path_derivative, "dice")
     setting = setting.with_problems(baseline=baseline)

@@ -33,18 +33,18 @@ def actor_critic_step(policy, critic, params, trajectory, unit, outer_gamma, out
         goal = returns(trajectory, values, following, gamma, lam)
         return goal, goal - values
 
-    goal, advantage = target(params["critic"]["tuned"], gamma, lam)
-    outer_goal, _ = target(params["critic"]["outer"], outer_gamma, outer_lambda)
+    goal, advantage = target(params.critic.tuned, gamma, lam)
+    outer_goal, _ = target(params.critic.outer, outer_gamma, outer_lambda)
     advantage = (advantage - advantage[valid].mean()) / advantage[valid].std()
 
     def loss(phi):
         total = 0.0
         for n, t in np.argwhere(valid):
-            distribution = policy.apply(phi["policy"], trajectory.observation[n, t])
+            distribution = policy.apply(phi.policy, trajectory.observation[n, t])
             total -= distribution.log_prob(trajectory.action[n, t]) * advantage[n, t]
             total -= STARTS["entropy_weight"] * distribution.entropy()
         for name, wanted in (("tuned", goal), ("outer", outer_goal)):
-            values, _ = critic.values(phi["critic"][name], trajectory, gamma)
+            values, _ = critic.values(getattr(phi.critic, name), trajectory, gamma)
             total += STARTS["value_weight"] * (jnp.where(valid, values - wanted, 0) ** 2).sum() / unit**2
         return total / valid.size
 

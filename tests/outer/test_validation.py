@@ -7,8 +7,9 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax import inner, outer
+from metarl_jax.inner.actor_critic import ActorCriticParams
 from metarl_jax.inner.optimizers import RATE_GAIN
-from metarl_jax.inner.self_tuning import ActorCritic, with_critics
+from metarl_jax.inner.self_tuning import ActorCritic, Critics, with_critics
 from metarl_jax.types import Stage, Trajectory
 from tests import toys
 from tests.data import random_trajectory
@@ -100,7 +101,7 @@ def test_the_meta_gradient_on_a_two_state_chain(name):
     """
     agent, tuning = chain_agent(), inner.tuning(START)
     rule = inner.self_tuning(agent, tuning)
-    fast = rule.fresh({"policy": jnp.array(X), "critic": {"tuned": jnp.array(W), "outer": jnp.array(U)}})
+    fast = rule.fresh(ActorCriticParams(policy=jnp.array(X), critic=Critics(tuned=jnp.array(W), outer=jnp.array(U))))
     theta = tuning.init() | {"learning_rate": jnp.array(0.05), "discount": jnp.array(0.02)}
     stages = lived(agent, rule, theta, fast, [chain_episode(), chain_episode()])
     loss, parts = outer.validation(agent, tuning), make_parts(agent, rule, 1)
@@ -208,7 +209,7 @@ def test_the_bootstrapped_target_is_where_the_agent_would_be():
     def distance(theta):
         params = jax.tree.map(lambda leaf: leaf[-1], replay(theta).params)
         kl = seen(lambda o: agent.policy.apply(target, o).kl(agent.policy.apply(params, o)))
-        values = [agent.critic.values(phi["critic"]["tuned"], newest.trajectory, 1.0)[0] for phi in (target, params)]
+        values = [agent.critic.values(phi.critic.tuned, newest.trajectory, 1.0)[0] for phi in (target, params)]
         return ((kl + 0.6 * ((values[0] - values[1]) / UNIT) ** 2) * valid).sum() / valid.size
 
     bootstrapped = outer.bootstrapped(agent, tuning, rule, 3)
