@@ -1,4 +1,4 @@
-"""The tables of the README, docs/environments.md and docs/hostile.md, generated from registries and cases.
+"""The tables of the README and of pages in docs/, generated from registries and cases.
 
 python docs/tables.py            # rewrites them between their markers
 python docs/tables.py --check    # status 1 if that would change it
@@ -7,39 +7,58 @@ python docs/tables.py --check    # status 1 if that would change it
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import metarl_jax as mrl
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.dynamics import FIELDS
 
+SUMMARY = 52
+"""characters of an algorithm's line in the README; a longer one loses its last clauses"""
+
 
 def _row(*cells: str) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
 
 
-def algorithms() -> str:
-    """One row per registered algorithm: its docstring's first line, its own options, its papers."""
-    rows = [_row("name", "meta-update", "its own options (default)", "paper"), _row(*["---"] * 4)]
+def _documented() -> Iterator[tuple[str, Callable, str, list[str]]]:
+    """Name, function, docstring and arXiv numbers of each registered algorithm."""
     for name in mrl.algorithms.names():
         function = mrl.algorithms.ALGORITHMS[name]
-        documentation = inspect.getdoc(function) or ""
-        own = {
-            parameter.name: parameter.default
-            for parameter in inspect.signature(function).parameters.values()
-            if parameter.kind is parameter.KEYWORD_ONLY
-        }
-        papers = re.findall(r"arXiv:(\d{4}\.\d{5})", documentation)
-        rows.append(
-            _row(
-                f"`{name}`",
-                documentation.split("\n\n")[0],
-                ", ".join(f"`{option}` ({default})" for option, default in own.items()),
-                ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers),
-            )
-        )
+        text = inspect.getdoc(function) or ""
+        yield name, function, text, re.findall(r"arXiv:(\d{4}\.\d{5})", text)
+
+
+def algorithms() -> str:
+    """One row per algorithm for the README: the first line of its module's docstring, and its paper."""
+    rows = [_row("name", "what it is", "paper"), _row(*["---"] * 3)]
+    for name, function, _, papers in _documented():
+        module = inspect.getmodule(inspect.unwrap(function))
+        line = (inspect.getdoc(module) or "").partition("\n")[0].rstrip(".")
+        while len(line) > SUMMARY and len(clauses := re.split(r"(?=, |: )", line)) > 1:
+            line = "".join(clauses[:-1])
+        rows.append(_row(f"`{name}`", line, f"[{papers[0]}](https://arxiv.org/abs/{papers[0]})" if papers else ""))
     return "\n".join(rows)
+
+
+def updates() -> str:
+    """One row per algorithm for its page: the first line of its docstring, and its papers."""
+    rows = [_row("name", "meta-update", "paper"), _row(*["---"] * 3)]
+    for name, _, text, papers in _documented():
+        links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers)
+        rows.append(_row(f"`{name}`", text.split("\n\n")[0], links))
+    return "\n".join(rows)
+
+
+def own_options() -> str:
+    """One line per algorithm: the options that its function names, with their defaults."""
+    lines = []
+    for name, function, _, _ in _documented():
+        parameters = inspect.signature(function).parameters.values()
+        own = [f"`{item.name}` ({item.default})" for item in parameters if item.kind is item.KEYWORD_ONLY]
+        lines.append(f"* `{name}`: {', '.join(own)}")
+    return "\n".join(lines)
 
 
 def _physics(card: mrl.envs.Card) -> str:
@@ -75,11 +94,8 @@ def environments() -> str:
 
 def families() -> str:
     """One row per family, for the README."""
-    rows = [_row("family", "hidden task", "physics"), _row("---", "---", "---")]
-    for family in mrl.envs.names():
-        card = mrl.envs.card(family)
-        versions = ", ".join(f"`@{name.partition('@')[2]}`" for name in card.versions)
-        rows.append(_row(f"`{family}` {versions}", card.tasks, _physics(card)))
+    rows = [_row("family", "hidden task"), _row("---", "---")]
+    rows += [_row(f"`{family}`", mrl.envs.card(family).tasks) for family in mrl.envs.names()]
     return "\n".join(rows)
 
 
@@ -114,13 +130,15 @@ def hostile() -> str:
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {
     ROOT / "README.md": {"algorithms": algorithms, "families": families},
+    ROOT / "docs" / "algorithms.md": {"updates": updates},
+    ROOT / "docs" / "options.md": {"own options": own_options},
     ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
     ROOT / "docs" / "hostile.md": {"hostile": hostile},
 }
 
 
 def rendered(text: str, tables: dict[str, Callable[[], str]]) -> str:
-    """`text` with every table brought up to date.
+    """`text` with each table brought up to date.
 
     Raises:
         ValueError: a table's markers are missing.
