@@ -103,6 +103,12 @@ def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) 
 
     Raises:
         ValueError: there are fewer than two seeds, or a score is not finite.
+
+    Example:
+        >>> scores = np.arange(24.0).reshape(3, 8)  # 3 seeds, 8 tasks
+        >>> interval = mrl.evaluation.iqm_interval(scores)
+        >>> float(interval.estimate), bool(interval.low < interval.estimate < interval.high)
+        (11.5, True)
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim < 2 or len(scores) < 2:
@@ -274,6 +280,14 @@ def evaluate(
     Raises:
         ValueError: fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or the
             simulation diverged in too many tasks.
+
+    Example:
+        >>> run = mrl.zoo.load("point-nav/maml-trpo")
+        >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, num_tasks=4, steps=2)
+        >>> rows["adapted"].mean.shape  # after 0, 1 and 2 inner steps
+        (3,)
+        >>> bool(rows["adapted"].mean[2] > rows["random_init"].mean[2])
+        True
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)

@@ -200,6 +200,16 @@ def train(
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
         NonFiniteError: too many updates in a row were undone. Where all episodes were void it names the number of the
             observation or the reward that was not sound.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=5)
+        >>> algorithm = mrl.algorithms.make("promp", env, tasks=2, episodes=3)
+        >>> for chunk in mrl.training.train(algorithm, jax.random.key(0), iterations=4, chunk=2):
+        ...     last = chunk
+        >>> last.done, int(last.state.iteration)
+        (4, 4)
+        >>> last.metrics["return"].shape[1:]  # of each iteration of the chunk
+        (2,)
     """
     for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
         checks.integer(name, value)
