@@ -1,6 +1,5 @@
 """The documentation site: ``python -m sphinx -W -b html docs build/site``, with the extra `docs` installed."""
 
-import inspect
 import re
 import shutil
 import sys
@@ -34,9 +33,11 @@ nb_merge_streams = True
 
 # A notebook must lie below this folder, so the build copies them here.
 shutil.rmtree(HERE / "notebooks", ignore_errors=True)
-shutil.copytree(ROOT / "experiments" / "notebooks", HERE / "notebooks", ignore=lambda _, names: [
-    name for name in names if not name.endswith(".ipynb")
-])
+shutil.copytree(
+    ROOT / "experiments" / "notebooks",
+    HERE / "notebooks",
+    ignore=lambda _, names: [name for name in names if not name.endswith(".ipynb")],
+)
 
 # Links as they work in a repository, and where they lead on the site.
 PLACES = {

@@ -28,7 +28,7 @@ class TaskEnv:
         >>> from metarl_jax.envs import State
         >>> env = mrl.TaskEnv(
         ...     sample_task=lambda key: jax.random.normal(key, (1,)),
-        ...     reset=lambda key, task: State(jax.random.normal(key, (1,)), reward=0.0, terminated=False, truncated=False),
+        ...     reset=lambda key, task: State(jax.random.normal(key, (1,)), 0.0, terminated=False, truncated=False),
         ...     step=lambda task, state, action: state.replace(reward=-jnp.abs(action - task).sum()),
         ...     observation_size=1,
         ...     action_size=1,

@@ -272,7 +272,8 @@ NOT_IMPORTED = {"mujoco-mjx", "gymnasium"}
 def test_every_dependency_is_imported():
     """A distribution's module has another name here and there."""
     modules = {"orbax-checkpoint": "orbax.checkpoint", "pillow": "PIL", "tensorboardx": "tensorboardX"}
-    needed = {canonical(item) for item in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {canonical(item) for item in project["dependencies"]}
     imported = set()
     for path in PYTHON_FILES:
         if PACKAGE in path.parents:

@@ -57,7 +57,8 @@ def test_the_ten_lines_run():
 
 def test_a_task_is_written_down_as_the_text_says():
     """With shorter episodes; the tasks and the shapes are what counts."""
-    code = code_of("docs/getting_started.md")[1].replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, episodes=3)")
+    code = code_of("docs/getting_started.md")[1]
+    code = code.replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, episodes=3)")
     assert code.count("horizon=4") == code.count("episodes=3") == 1
     names = {"jax": jax, "mrl": mrl}
     exec(code, names)

@@ -9,9 +9,9 @@
 # %% [markdown]
 # # Comparing estimators
 #
-# Two questions about a meta-gradient: what is it an estimate of, and how noisy is it? A bandit with three arms is small
-# enough to compute the exact answers. An episode is one pull, a stage is three pulls, and θ is three logits. There are 27
-# possible data sets D of a stage, so expectations over D are sums.
+# Two questions about a meta-gradient: what is it an estimate of, and how noisy is it? A bandit with three arms is
+# small enough to compute the exact answers. An episode is one pull, a stage is three pulls, and θ is three logits.
+# There are 27 possible data sets D of a stage, so expectations over D are sums.
 
 # %%
 import itertools
@@ -85,8 +85,8 @@ for name, gradient in exact.items():
 # %% [markdown]
 # ## Estimates
 #
-# `algorithm.gradient` returns one estimate from fresh data. Its mean over many keys shows what it estimates; its spread is
-# the noise. All estimators get the same number of tasks, and plain returns as advantages.
+# `algorithm.gradient` returns one estimate from fresh data. Its mean over many keys shows what it estimates; its
+# spread is the noise. All estimators get the same number of tasks, and plain returns as advantages.
 
 # %%
 ESTIMATORS = {
@@ -111,10 +111,11 @@ for label, (name, options) in ESTIMATORS.items():
     print(f"{label:12}", "  ".join(f"{m:+.4f} ± {e:.4f}" for m, e in zip(mean, error, strict=True)))
 
 # %% [markdown]
-# Left: the mean of each estimator, first component, with two standard errors, and the exact values as lines. `e-maml` is on
-# the sampled update. `maml` follows the path derivative, in which the score term is missing. The LVC surrogate of `promp` and
-# DiCE put the missing part of the Hessian back; with one-step episodes they agree. Right: the standard deviation of one
-# estimate.
+# Left: the mean of each estimator, first component, with two standard errors, and the exact values as lines. `e-maml`
+# estimates the gradient of the sampled update. `maml` follows the path derivative, in which the score term is
+# missing. The LVC surrogate of `promp` and DiCE add a part of the Hessian that `maml` leaves out; with one-step
+# episodes they agree. Here that is nearly the same as the sampled update, with less noise. Right: the standard
+# deviation of one estimate.
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
@@ -133,5 +134,5 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# The page "Which estimator for which use" measures the same on longer episodes, where the estimators differ more and noise
-# decides.
+# The page "Which estimator for which use" measures the same on longer episodes, where the estimators differ more and
+# noise decides.

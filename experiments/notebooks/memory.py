@@ -9,9 +9,9 @@
 # %% [markdown]
 # # A memory against gradient steps
 #
-# Two kinds of f_θ on the same tasks. `promp` collects ten episodes, takes a policy-gradient step and collects ten more. `rl2`
-# is a recurrent policy: its memory runs through all episodes of the trial, and it can change what it does at each step. Both
-# are trained with the same number of environment steps and then live through trials of twenty episodes.
+# Two kinds of f_θ on the same tasks, bandits with five arms. A trial has forty pulls. `promp` pulls twenty times, takes
+# one policy-gradient step and pulls twenty times more. `rl2` is a recurrent policy whose memory runs through all forty
+# pulls, so it can change what it does after each of them. Both are trained with the same number of pulls.
 
 # %%
 import jax
@@ -20,66 +20,68 @@ import numpy as np
 
 import metarl_jax as mrl
 
-EPISODES, HORIZON, STEPS = 10, 20, 1_200_000
-env = mrl.envs.make("point-nav", horizon=HORIZON, action_scale=10.0)
+PULLS, BUDGET, TEST_TASKS = 40, 800_000, 2000
 
 # %% [markdown]
-# A trial of `promp` has two stages of ten episodes. A trial of `rl2` has stages of one episode; it is trained on trials of
-# four episodes and evaluated on longer ones.
+# For `promp` an episode is one pull, and a stage has twenty episodes. For `rl2` the whole trial is one episode of forty
+# pulls.
 
 # %%
+one_pull = mrl.envs.make("bernoulli-bandit", arms=5, horizon=1)
+all_pulls = mrl.envs.make("bernoulli-bandit", arms=5, horizon=PULLS)
 algorithms = {
-    "promp": mrl.algorithms.make(
-        "promp", env, tasks=20, episodes=EPISODES, inner_lr=0.1, policy=mrl.policies.mlp(env, min_std=0.1)
-    ),
-    "rl2": mrl.algorithms.make("rl2", env, tasks=50, episodes=2, adaptation_steps=1),
+    "promp": mrl.algorithms.make("promp", one_pull, tasks=100, episodes=PULLS // 2, inner_lr=5.0, outer_lr=3e-3),
+    "rl2": mrl.algorithms.make("rl2", all_pulls, tasks=200, episodes=1, epochs=2, minibatches=4, outer_lr=2e-3),
 }
-params, curves = {}, {}
+params = {}
 for name, algorithm in algorithms.items():
     state = algorithm.init(jax.random.key(0))
     update = jax.jit(algorithm.update)
-    used, curve = 0, []
-    while used < STEPS:
-        state, metrics = update(jax.random.fold_in(jax.random.key(1), len(curve)), state)
+    used = iterations = 0
+    while used < BUDGET:
+        state, metrics = update(jax.random.fold_in(jax.random.key(1), iterations), state)
         used += int(metrics["environment_steps"])
-        curve.append((used, float(metrics["return"][-1])))
-    params[name], curves[name] = state.params, np.array(curve)
-    print(f"{name}: {len(curve)} meta-iterations, {used:,} environment steps, return {curve[-1][1]:.1f} at the end")
+        iterations += 1
+    params[name] = state.params
+    print(f"{name}: {iterations} meta-iterations, {used:,} pulls")
 
 # %% [markdown]
-# `adapt` runs a trial of any length. Here both get twenty episodes in each of 100 held-out tasks: `promp` takes one inner
-# step after ten, `rl2` carries its memory through all of them.
+# `adapt` runs a trial in one task. Here it runs in 2,000 held-out bandits, and we keep the reward of each pull.
 
 # %%
-STEPS_OF_TRIAL = {"promp": 1, "rl2": 2 * EPISODES - 1}
-tasks = jax.vmap(env.sample_task)(jax.random.split(jax.random.key(2), 100))
-keys = jax.random.split(jax.random.key(3), 100)
-returns = {}
+tasks = jax.vmap(one_pull.sample_task)(jax.random.split(jax.random.key(2), TEST_TASKS))
+keys = jax.random.split(jax.random.key(3), TEST_TASKS)
+rewards = {}
 for name, algorithm in algorithms.items():
 
-    def trial(key, task, algorithm=algorithm, theta=params[name], steps=STEPS_OF_TRIAL[name]):
-        return algorithm.adapt(key, theta, task, steps=steps).returns.reshape(-1)
+    def trial(key, task, algorithm=algorithm, theta=params[name]):
+        return algorithm.adapt(key, theta, task).trajectory.reward.reshape(-1)
 
-    returns[name] = np.asarray(jax.jit(jax.vmap(trial))(keys, tasks))  # [tasks, episodes]
-    print(f"{name}: first episode {returns[name][:, 0].mean():.1f}, last {returns[name][:, -1].mean():.1f}")
+    rewards[name] = np.asarray(jax.jit(jax.vmap(trial))(keys, tasks))  # [tasks, pulls]
+    half = PULLS // 2
+    total = rewards[name].sum(1)
+    print(
+        f"{name}: {total.mean():.2f} ± {total.std() / np.sqrt(TEST_TASKS):.2f} of {PULLS} pulls pay; "
+        f"first half {rewards[name][:, :half].mean():.3f}, second half {rewards[name][:, half:].mean():.3f}"
+    )
 
 # %%
-figure, axes = plt.subplots(1, 2, figsize=(11, 3.8))
-for name, curve in curves.items():
-    axes[0].plot(curve[:, 0] / 1e6, curve[:, 1], label=name)
-axes[0].set(xlabel="environment steps (millions)", ylabel="return after adaptation", title="Meta-training")
-for name, values in returns.items():
-    mean, error = values.mean(0), values.std(0) / np.sqrt(len(values))
-    episodes = np.arange(1, len(mean) + 1)
-    axes[1].plot(episodes, mean, marker="o", markersize=3, label=name)
-    axes[1].fill_between(episodes, mean - 2 * error, mean + 2 * error, alpha=0.2)
-axes[1].set(xlabel="episode of the trial", ylabel="return", title="One trial, 100 held-out tasks (± 2 s.e.)")
-for panel in axes:
-    panel.legend()
-figure.tight_layout()
+best = np.asarray(tasks.probability).max(1).mean()
+figure, axes = plt.subplots(figsize=(8, 4))
+for name, values in rewards.items():
+    mean, error = values.mean(0), values.std(0) / np.sqrt(TEST_TASKS)
+    pulls = np.arange(1, PULLS + 1)
+    axes.plot(pulls, mean, label=name)
+    axes.fill_between(pulls, mean - 2 * error, mean + 2 * error, alpha=0.2)
+axes.axhline(best, color="k", linestyle=":", label="the best arm")
+axes.set(xlabel="pull of the trial", ylabel="share of pulls that pay", title="2,000 held-out bandits (± 2 s.e.)")
+axes.legend()
 plt.show()
 
 # %% [markdown]
-# On this family each reward tells something about the goal, so the memory finds it within the first episode, where a
-# gradient step has to wait for its batch. That is not so in each family: the pages "Which f_θ for which problem" and "Every
-# kind of f_θ on one axis" have families where the order is the other way round, and say what happens beyond p(M).
+# The memory earns more over the whole trial, because it starts to use what it has seen after the first pulls. The
+# gradient step has to wait for its batch, and its free first half explores at random; then it uses all of it at once.
+# `promp` is trained for the second half only (the default `burn_in`), `rl2` for all pulls.
+#
+# Which one is better depends on the family and on how much data a task offers: the pages "Which f_θ for which problem"
+# and "Every kind of f_θ on one axis" have families where the order is the other way round.

@@ -9,10 +9,10 @@
 # %% [markdown]
 # # An environment of your own
 #
-# A boat starts one length away from a buoy and must get there. Its controls may be crossed: each of the two axes has a hidden
-# gain, which may be negative. The gains are the task; they are drawn once and stay the same for the whole trial. This notebook
-# writes the environment, checks it, meta-trains a policy and looks at what one inner step changes. It takes less than a minute
-# on one CPU core.
+# A boat starts one length away from a buoy and must get there. Its controls may be crossed: each of the two axes has
+# a hidden gain, which may be negative. The gains are the task; they are drawn once and stay the same for the whole
+# trial. This notebook writes the environment, checks it, meta-trains a policy and looks at what one inner step
+# changes. It takes less than a minute on one CPU core.
 
 # %%
 import jax
@@ -23,9 +23,10 @@ import numpy as np
 import metarl_jax as mrl
 from metarl_jax.envs import State
 
+
 # %% [markdown]
-# An environment is three functions. The task is an argument of `reset` and `step`; nothing else carries it. The observation is
-# the position of the boat, so the gains can only be inferred from what the actions do.
+# An environment is three functions. The task is an argument of `reset` and `step`; nothing else carries it. The
+# observation is the position of the boat, so the gains can only be inferred from what the actions do.
 
 
 # %%
@@ -46,11 +47,11 @@ def step(task, state, action):
 
 sizes = {"observation_size": 2, "action_size": 2, "horizon": 20}
 env = mrl.TaskEnv(sample_task=sample_task, reset=reset, step=step, name="boat", **sizes)
-env
+print(env)
 
 # %% [markdown]
-# `check` runs the contract that the families of the package pass. It returns the faults as sentences; an empty tuple means
-# that none was found. Here the reset of a second version ignores its key, so all episodes would start alike.
+# `check` runs the contract that the families of the package pass. It returns the faults as sentences; an empty tuple
+# means that none was found. Here the reset of a second version ignores its key, so all episodes would start alike.
 
 # %%
 faulty = mrl.TaskEnv(
@@ -86,19 +87,20 @@ for name, row in rows.items():
     print(name, " ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in zip(row.mean, row.standard_error, strict=True)))
 
 # %% [markdown]
-# `adapt` also takes a task that you write down, here a boat whose first axis is crossed. The paths show eight episodes before
-# and after the inner step.
+# `adapt` also takes a task that you write down, here a boat whose first axis is crossed. The paths show eight
+# episodes before any inner step, after one and after two.
 
 # %%
 crossed = jnp.array([-0.8, 0.8])
-out = jax.jit(algorithm.adapt)(jax.random.key(3), state.params, crossed)
+adapt = jax.jit(algorithm.adapt, static_argnames="steps")
+out = adapt(jax.random.key(3), state.params, crossed, steps=2)
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
+figure, axes = plt.subplots(1, 4, figsize=(14, 3.6))
 for label, values in zip(("before the inner step", "after it"), history.T, strict=True):
     axes[0].plot(values, label=label)
 axes[0].set(xlabel="meta-iteration", ylabel="return of an episode", title="Meta-training")
 axes[0].legend()
-for stage, title in enumerate(("Before", "After one inner step")):
+for stage, title in enumerate(("before", "after one step", "after two")):
     for episode in range(8):
         path = out.trajectory.observation[stage, episode]
         axes[1 + stage].plot(*path.T, color=f"C{stage}", alpha=0.7)
@@ -110,5 +112,5 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# To use the environment from the command line, register it in a module and pass `--import` to a script; the page "Write an
-# environment of your own" shows how.
+# To use the environment from the command line, register it in a module and pass `--import` to a script; the page
+# "Write an environment of your own" shows how.

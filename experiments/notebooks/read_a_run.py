@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Reading and plotting a run
 #
-# A run is a folder of plain files. This notebook makes a short one with the command line, then reads its configuration, its
-# metrics and its evaluation, draws them, and loads θ for an evaluation of its own.
+# A run is a folder of plain files. This notebook makes a short one with the command line, then reads its
+# configuration, its metrics and its evaluation, draws them, and loads θ for an evaluation of its own.
 
 # %%
 import json
@@ -42,20 +42,21 @@ config = json.loads((folder / "config.json").read_text())
 print({name: config[name] for name in ("task", "algorithm", "iterations", "seed")})
 report = json.loads((folder / "evaluation.json").read_text())
 for name, row in report["rows"].items():
-    print(f"{name:12}", " ".join(f"{m:7.1f} ± {e:.1f}" for m, e in zip(row["mean"], row["standard_error"], strict=True)))
+    pairs = zip(row["mean"], row["standard_error"], strict=True)
+    print(f"{name:12}", " ".join(f"{mean:7.1f} ± {error:.1f}" for mean, error in pairs))
 
 # %% [markdown]
-# `metrics.csv` has a row for each iteration (and seed). `read_metrics` returns its columns as arrays; pandas reads the file
-# as well.
+# `metrics.csv` has a row for each iteration (and seed). `read_metrics` returns its columns as arrays; pandas reads
+# the file as well.
 
 # %%
 metrics = read_metrics(folder / "metrics.csv")
 print(*metrics, sep=", ")
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
-steps = np.asarray(metrics["environment_steps"]).ravel()
-axes[0].plot(np.cumsum(steps) / 1e6 if (np.diff(steps) <= 0).any() else steps / 1e6, metrics["return_0"], label="before")
-axes[0].plot(np.cumsum(steps) / 1e6 if (np.diff(steps) <= 0).any() else steps / 1e6, metrics["return_1"], label="after")
+millions = np.cumsum(metrics["environment_steps"]) / 1e6
+axes[0].plot(millions, metrics["return_0"], label="before the inner step")
+axes[0].plot(millions, metrics["return_1"], label="after it")
 axes[0].set(xlabel="environment steps (millions)", ylabel="return of an episode", title="Return")
 axes[0].legend()
 axes[1].plot(metrics["iteration"], metrics["meta_gradient_norm"])
@@ -69,8 +70,8 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# `mrl.load` gives the environment, the algorithm and θ. The environment draws test tasks unless another split is named, and
-# `evaluate` takes more inner steps than training had.
+# `mrl.load` gives the environment, the algorithm and θ. The environment draws test tasks unless another split is
+# named, and `evaluate` takes more inner steps than training had.
 
 # %%
 run = mrl.load(folder)

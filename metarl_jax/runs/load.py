@@ -38,7 +38,7 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         ValueError: the folder is no run folder, holds no such checkpoint, or its run had no such seed.
 
     Example:
-        >>> folder = mrl.zoo.unpack("point-nav/maml-trpo", pathlib.Path(tempfile.mkdtemp()) / "run")  # or a run of yours
+        >>> folder = mrl.zoo.unpack("point-nav/maml-trpo", pathlib.Path(tempfile.mkdtemp()) / "run")  # or yours
         >>> run = mrl.load(folder)
         >>> run.env.horizon, run.config.algorithm
         (100, 'maml-trpo')
