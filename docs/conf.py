@@ -1,5 +1,6 @@
 """The documentation site: ``python -m sphinx -W -b html docs build/site``, with the extra `docs` installed."""
 
+import inspect
 import re
 import shutil
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
+
+from sphinx.util import logging  # noqa: E402
 
 import metarl_jax  # noqa: E402
 
@@ -66,7 +69,7 @@ def site_links(app: Any, name: str, source: list[str]) -> None:
         return
     for pattern, place in PLACES.items():
         source[0] = re.sub(rf"\]\({pattern}", f"]({place}", source[0])
-    source[0] = re.sub(r"\[([\w.]+)\]\((\.\./[\w./-]+\.md)\)", r"{download}`\1 <\2>`", source[0])
+    source[0] = re.sub(r"\[([\w.]+)\]\(((?:\.\./)+experiments/[\w./-]+\.md)\)", r"{download}`\1 <\2>`", source[0])
     source[0] = re.sub(r"\[[\w./]+\.md\]\((\w+\.md(?:#[\w-]+)?)\)", r"[](\1)", source[0])
 
 
@@ -94,6 +97,8 @@ def before_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, line
     """Handler of autodoc-process-docstring."""
     if what == "class" and issubclass(obj, tuple) and (obj.__doc__ or "").startswith(f"{obj.__name__}("):
         lines[:] = []  # what NamedTuple writes where there is no docstring
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")  # or napoleon takes what precedes a colon for the type
     untyped_returns(lines)
 
 
@@ -110,8 +115,20 @@ def after_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, lines
                 literal = indent
 
 
+def undocumented(app: Any, env: Any) -> None:
+    """Handler of env-check-consistency: warns of public names that the reference lacks."""
+    documented = env.domains["py"].objects
+    packages = [metarl_jax.algorithms, metarl_jax.envs, metarl_jax.inner, metarl_jax.outer, metarl_jax.policies]
+    for package in [metarl_jax, *packages, metarl_jax.zoo]:
+        for name in package.__all__:
+            full = f"{package.__name__}.{name}"
+            if full not in documented and not inspect.ismodule(getattr(package, name)):
+                logging.getLogger(__name__).warning("%s is public and in no page of docs/api", full)
+
+
 def setup(app: Any) -> None:
     """Connects the handlers; those of docstrings around napoleon's, whose priority is 500."""
     app.connect("source-read", site_links)
+    app.connect("env-check-consistency", undocumented)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)

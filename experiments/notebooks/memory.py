@@ -30,7 +30,7 @@ PULLS, BUDGET, TEST_TASKS = 40, 800_000, 2000
 one_pull = mrl.envs.make("bernoulli-bandit", arms=5, horizon=1)
 all_pulls = mrl.envs.make("bernoulli-bandit", arms=5, horizon=PULLS)
 algorithms = {
-    "promp": mrl.algorithms.make("promp", one_pull, tasks=100, episodes=PULLS // 2, inner_lr=5.0, outer_lr=3e-3),
+    "promp": mrl.algorithms.make("promp", one_pull, tasks=200, episodes=PULLS // 2, inner_lr=5.0, outer_lr=3e-3),
     "rl2": mrl.algorithms.make("rl2", all_pulls, tasks=200, episodes=1, epochs=2, minibatches=4, outer_lr=2e-3),
 }
 params = {}

@@ -23,7 +23,6 @@ import numpy as np
 import metarl_jax as mrl
 from metarl_jax.envs import State
 
-
 # %% [markdown]
 # An environment is three functions. The task is an argument of `reset` and `step`; nothing else carries it. The
 # observation is the position of the boat, so the gains can only be inferred from what the actions do.
