@@ -58,7 +58,7 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 add_module_names = False
-python_maximum_signature_line_length = 88
+python_maximum_signature_line_length = 140
 
 LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 
@@ -97,6 +97,8 @@ def before_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, line
     """Handler of autodoc-process-docstring."""
     if what == "class" and issubclass(obj, tuple) and (obj.__doc__ or "").startswith(f"{obj.__name__}("):
         lines[:] = []  # what NamedTuple writes where there is no docstring
+    if lines and lines[0].startswith("Alias for field number"):
+        lines[:] = []  # likewise
     if what in ("attribute", "data", "property"):
         lines.insert(0, "")  # or napoleon takes what precedes a colon for the type
     untyped_returns(lines)
