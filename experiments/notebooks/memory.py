@@ -20,7 +20,7 @@ import numpy as np
 
 import metarl_jax as mrl
 
-PULLS, BUDGET, TEST_TASKS = 40, 800_000, 2000
+PULLS, BUDGET, TEST_TASKS = 40, 600_000, 2000
 
 # %% [markdown]
 # For `promp` an episode is one pull, and a stage has twenty episodes. For `rl2` the whole trial is one episode of forty
