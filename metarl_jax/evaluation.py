@@ -103,12 +103,6 @@ def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) 
 
     Raises:
         ValueError: there are fewer than two seeds, or a score is not finite.
-
-    Example:
-        >>> scores = np.arange(24.0).reshape(3, 8)  # 3 seeds, 8 tasks
-        >>> interval = mrl.evaluation.iqm_interval(scores)
-        >>> float(interval.estimate), bool(interval.low < interval.estimate < interval.high)
-        (11.5, True)
     """
     scores = np.asarray(scores, np.float64)
     if scores.ndim < 2 or len(scores) < 2:

@@ -37,16 +37,13 @@ class Learner:
         >>> algorithm = mrl.algorithms.make("maml", env, episodes=3)
         >>> learner = mrl.Learner(algorithm, algorithm.init(jax.random.key(0)).params)
         >>> task = env.sample_task(jax.random.key(1))
-        >>> state, learned = env.reset(jax.random.key(2), task), 0
+        >>> state = env.reset(jax.random.key(2), task)
         >>> for step in range(30):
         ...     state = env.step(task, state, learner.act(state.observation))
         ...     if learner.observe(state.reward, terminated=state.terminated, next_observation=state.observation):
         ...         state = env.reset(jax.random.key(3 + step), task)
         ...     if learner.full:  # 3 episodes of 5 steps
         ...         learner.learn()
-        ...         learned += 1
-        >>> learned
-        2
     """
 
     def __init__(self, algorithm: MetaAlgorithm | Online, params: PyTree, seed: int = 0):

@@ -197,14 +197,6 @@ def rollout(
     Raises:
         ValueError: it is no task of the environment, the environment's states or the policy's distribution lack a
             field, or their shapes or types do not fit.
-
-    Example:
-        >>> env = mrl.envs.make("point-nav", horizon=20)
-        >>> policy = mrl.policies.mlp(env)
-        >>> params, task = policy.init(jax.random.key(0)), env.sample_task(jax.random.key(1))
-        >>> trajectory = mrl.rollout.rollout(jax.random.key(2), env, policy, params, task, episodes=3, horizon=20)
-        >>> trajectory.observation.shape, trajectory.returns.shape
-        ((3, 20, 2), (3,))
     """
     task = soundness.check_task(env, task)
     act, step_env = _memoryless(policy, params), one_axis(jax.jit(env.step))

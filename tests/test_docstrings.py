@@ -9,7 +9,6 @@ import tempfile
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 import metarl_jax as mrl
@@ -24,15 +23,13 @@ DOCUMENTED = [
     "metarl_jax.envs.register",
     "metarl_jax.envs.fixed.fix_task",
     "metarl_jax.evaluation.evaluate",
-    "metarl_jax.evaluation.iqm_interval",
     "metarl_jax.learner.Learner",
     "metarl_jax.policies.networks.mlp",
-    "metarl_jax.rollout.rollout",
     "metarl_jax.runs.load.load",
     "metarl_jax.training.train",
     "metarl_jax.zoo.store.load",
 ]
-NAMES = {"dataclasses": dataclasses, "jax": jax, "jnp": jnp, "mrl": mrl, "np": np, "pathlib": pathlib}
+NAMES = {"dataclasses": dataclasses, "jax": jax, "jnp": jnp, "mrl": mrl, "pathlib": pathlib}
 NAMES["tempfile"] = tempfile
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 

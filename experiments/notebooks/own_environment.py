@@ -44,8 +44,9 @@ def step(task, state, action):
     return State(position, -jnp.linalg.norm(position), terminated=False, truncated=False)
 
 
-sizes = {"observation_size": 2, "action_size": 2, "horizon": 20}
-env = mrl.TaskEnv(sample_task=sample_task, reset=reset, step=step, name="boat", **sizes)
+env = mrl.TaskEnv(
+    sample_task=sample_task, reset=reset, step=step, observation_size=2, action_size=2, horizon=20, name="boat"
+)
 print(env)
 
 # %% [markdown]
@@ -57,7 +58,9 @@ faulty = mrl.TaskEnv(
     sample_task=sample_task,
     reset=lambda key, task: State(jnp.ones(2), reward=0.0, terminated=False, truncated=False),
     step=step,
-    **sizes,
+    observation_size=2,
+    action_size=2,
+    horizon=20,
 )
 print("faults of the boat:", mrl.envs.check(env))
 print("faults of the other:", *mrl.envs.check(faulty), sep="\n")

@@ -77,7 +77,7 @@ def test_the_network_is_an_lstm_from_the_last_valid_step_to_the_first():
     assert np.isfinite(policy).all()
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("prediction_size", (0, 4)), ("units", (3, 2.5))])
+@pytest.mark.parametrize(("name", "sizes"), [("prediction_size", (0, 4)), ("units", (3, -2))])
 def test_sizes_are_checked(name, sizes):
     with pytest.raises(ValueError, match=f"{name} is .*; it must be an integer"):
         backward_lstm(*sizes)
