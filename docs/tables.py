@@ -1,4 +1,4 @@
-"""The tables of the README, docs/environments.md and docs/hostile.md, generated from registries and cases.
+"""The tables of the README and of pages in docs/, generated from registries and cases.
 
 python docs/tables.py            # rewrites them between their markers
 python docs/tables.py --check    # status 1 if that would change it
@@ -8,8 +8,9 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import metarl_jax as mrl
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
@@ -18,33 +19,51 @@ from metarl_jax.keywords import descriptions
 from metarl_jax.runs.flags import of_algorithms as flags_of_algorithms
 from metarl_jax.runs.options import FLAG_NAMES
 
+SUMMARY = 52
+"""characters of an algorithm's line in the README; a longer one loses its last clauses"""
+
 
 def _row(*cells: str) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", r"\|") for cell in cells) + " |"
 
 
-def algorithms() -> str:
-    """One row per registered algorithm: its docstring's first line, its own options, its papers."""
-    rows = [_row("name", "meta-update", "its own options (default)", "paper"), _row(*["---"] * 4)]
+def _documented() -> Iterator[tuple[str, Any, str, list[str]]]:
+    """Name, function, docstring and arXiv numbers of each registered algorithm."""
     for name in mrl.algorithms.names():
         function = mrl.algorithms.ALGORITHMS[name]
-        documentation = inspect.getdoc(function) or ""
-        defaults = mrl.algorithms.options(name)
-        own = {
-            option: defaults[option]
-            for option in vars(function.options).get("__annotations__", {})
-            if option in defaults
-        }
-        papers = re.findall(r"arXiv:(\d{4}\.\d{5})", documentation)
-        rows.append(
-            _row(
-                f"`{name}`",
-                documentation.split("\n\n")[0],
-                ", ".join(f"`{option}` ({default})" for option, default in own.items()),
-                ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers),
-            )
-        )
+        text = inspect.getdoc(function) or ""
+        yield name, function, text, re.findall(r"arXiv:(\d{4}\.\d{5})", text)
+
+
+def algorithms() -> str:
+    """One row per algorithm for the README: the first line of its module's docstring, and its paper."""
+    rows = [_row("name", "what it is", "paper"), _row(*["---"] * 3)]
+    for name, function, _, papers in _documented():
+        module = inspect.getmodule(inspect.unwrap(function))
+        line = (inspect.getdoc(module) or "").partition("\n")[0].rstrip(".")
+        while len(line) > SUMMARY and len(clauses := re.split(r"(?=, |: )", line)) > 1:
+            line = "".join(clauses[:-1])
+        rows.append(_row(f"`{name}`", line, f"[{papers[0]}](https://arxiv.org/abs/{papers[0]})" if papers else ""))
     return "\n".join(rows)
+
+
+def updates() -> str:
+    """One row per algorithm for its page: the first line of its docstring, and its papers."""
+    rows = [_row("name", "meta-update", "paper"), _row(*["---"] * 3)]
+    for name, _, text, papers in _documented():
+        links = ", ".join(f"[{paper}](https://arxiv.org/abs/{paper})" for paper in papers)
+        rows.append(_row(f"`{name}`", text.split("\n\n")[0], links))
+    return "\n".join(rows)
+
+
+def own_options() -> str:
+    """One line per algorithm: the options that its own struct declares, with their defaults."""
+    lines = []
+    for name, function, _, _ in _documented():
+        declared = vars(function.options).get("__annotations__", {})
+        own = [f"`{option}` ({value})" for option, value in mrl.algorithms.options(name).items() if option in declared]
+        lines += [f"* `{name}`: {', '.join(own)}"] if own else []
+    return "\n".join(lines)
 
 
 def _physics(card: mrl.envs.Card) -> str:
@@ -80,11 +99,8 @@ def environments() -> str:
 
 def families() -> str:
     """One row per family, for the README."""
-    rows = [_row("family", "hidden task", "physics"), _row("---", "---", "---")]
-    for family in mrl.envs.names():
-        card = mrl.envs.card(family)
-        versions = ", ".join(f"`@{name.partition('@')[2]}`" for name in card.versions)
-        rows.append(_row(f"`{family}` {versions}", card.tasks, _physics(card)))
+    rows = [_row("family", "hidden task"), _row("---", "---")]
+    rows += [_row(f"`{family}`", mrl.envs.card(family).tasks) for family in mrl.envs.names()]
     return "\n".join(rows)
 
 
@@ -155,6 +171,8 @@ def hostile() -> str:
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = {
     ROOT / "README.md": {"algorithms": algorithms, "families": families},
+    ROOT / "docs" / "algorithms.md": {"updates": updates},
+    ROOT / "docs" / "options.md": {"options": options, "own options": own_options},
     ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
     ROOT / "docs" / "hostile.md": {"hostile": hostile},
     ROOT / "metarl_jax" / "runs" / "options.py": {"flags": flags},
@@ -162,7 +180,7 @@ TABLES = {
 
 
 def rendered(text: str, tables: dict[str, Callable[[], str]]) -> str:
-    """`text` with every table brought up to date.
+    """`text` with each table brought up to date.
 
     Raises:
         ValueError: a table's markers are missing.

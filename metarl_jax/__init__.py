@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from metarl_jax.runs.load import load
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Adaptation",

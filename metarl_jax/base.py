@@ -25,6 +25,21 @@ class TaskEnv:
 
     Raises:
         ValueError: a size or the horizon is not a positive integer, or a function is not callable.
+
+    Example:
+        >>> from metarl_jax.envs import State
+        >>> env = mrl.TaskEnv(
+        ...     sample_task=lambda key: jax.random.normal(key, (1,)),
+        ...     reset=lambda key, task: State(jax.random.normal(key, (1,)), 0.0, terminated=False, truncated=False),
+        ...     step=lambda task, state, action: state.replace(reward=-jnp.abs(action - task).sum()),
+        ...     observation_size=1,
+        ...     action_size=1,
+        ...     horizon=5,
+        ... )
+        >>> task = env.sample_task(jax.random.key(0))
+        >>> state = env.step(task, env.reset(jax.random.key(1), task), task)
+        >>> float(state.reward) == 0
+        True
     """
 
     sample_task: Callable[[Key], PyTree] = dataclasses.field(repr=False)
@@ -193,7 +208,19 @@ class Online(NamedTuple):
 
 
 class MetaAlgorithm(NamedTuple):
-    """An algorithm as used by training, evaluation, checkpoints and notebooks. All functions are jittable."""
+    """An algorithm as used by training, evaluation, checkpoints and notebooks. All functions are jittable.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=5)
+        >>> algorithm = mrl.algorithms.make("maml", env, tasks=2, episodes=3)
+        >>> state = algorithm.init(jax.random.key(0))
+        >>> state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state)
+        >>> metrics["return"].shape  # before and after one inner step
+        (2,)
+        >>> out = jax.jit(algorithm.adapt)(jax.random.key(2), state.params, env.sample_task(jax.random.key(3)))
+        >>> out.returns.shape  # stages, episodes
+        (2, 3)
+    """
 
     init: Callable[[Key], MetaState]
     """``key → state``"""

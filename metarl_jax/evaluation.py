@@ -274,6 +274,14 @@ def evaluate(
     Raises:
         ValueError: there are fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or
             the simulation diverged in too many tasks.
+
+    Example:
+        >>> run = mrl.zoo.load("point-nav/maml-trpo")
+        >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, num_tasks=4, steps=2)
+        >>> rows["adapted"].mean.shape  # after 0, 1 and 2 inner steps
+        (3,)
+        >>> bool(rows["adapted"].mean[2] > rows["random_init"].mean[2])
+        True
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
     task_key, adapt_key, init_key = jax.random.split(key, 3)

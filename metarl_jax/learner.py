@@ -32,13 +32,16 @@ class Learner:
         ValueError: the algorithm has no online form, or θ does not match it.
 
     Example:
-        >>> learner = mrl.Learner(run.algorithm, run.params)
-        >>> observation = robot.reset()
-        >>> for step in range(6000):
-        ...     observation, reward, fell = robot.step(learner.act(observation))
-        ...     if learner.observe(reward, terminated=fell, next_observation=observation):
-        ...         observation = robot.reset()
-        ...     if learner.full:
+        >>> env = mrl.envs.make("point-nav", horizon=5)  # in the place of a robot
+        >>> algorithm = mrl.algorithms.make("maml", env, episodes=3)
+        >>> learner = mrl.Learner(algorithm, algorithm.init(jax.random.key(0)).params)
+        >>> task = env.sample_task(jax.random.key(1))
+        >>> state = env.reset(jax.random.key(2), task)
+        >>> for step in range(30):
+        ...     state = env.step(task, state, learner.act(state.observation))
+        ...     if learner.observe(state.reward, terminated=state.terminated, next_observation=state.observation):
+        ...         state = env.reset(jax.random.key(3 + step), task)
+        ...     if learner.full:  # 3 episodes of 5 steps
         ...         learner.learn()
     """
 

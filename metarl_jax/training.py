@@ -201,6 +201,16 @@ def train(
         ValueError: a size is not positive, the key is not typed, or a name is unknown.
         NonFiniteError: too many consecutive updates were undone. If all episodes were void, the message names the
             observation or reward that diverged.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=5)
+        >>> algorithm = mrl.algorithms.make("promp", env, tasks=2, episodes=3)
+        >>> for chunk in mrl.training.train(algorithm, jax.random.key(0), iterations=4, chunk=2):
+        ...     last = chunk
+        >>> last.done, int(last.state.iteration)
+        (4, 4)
+        >>> last.metrics["return"].shape[1:]  # of each iteration of the chunk
+        (2,)
     """
     for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
         checks.integer(name, value)

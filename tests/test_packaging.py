@@ -62,7 +62,8 @@ def test_the_pin_pattern_refuses(row):
 
 def test_every_dependency_is_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    needed = project["dependencies"] + extras["test"] + extras["docs"]
     missing = {canonical(item) for item in needed} - {canonical(row) for row in constraint_rows()}
     assert missing == set()
 
@@ -246,6 +247,46 @@ def test_shapes_are_checked():
     normalize(jnp.ones((2, 3)), jnp.ones((2, 3), bool))
     with pytest.raises(jaxtyping.TypeCheckError):
         normalize(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1), bool))
+
+
+def test_all_modules_with_shapes_are_checked():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    (hook,) = [option for option in options if option.startswith("--jaxtyping-packages=")]
+    *checked, _ = hook.partition("=")[2].split(",")
+    for module in checked:
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), module
+    with_shapes = {module_name(path) for path in PACKAGE.rglob("*.py") if "from jaxtyping import" in path.read_text()}
+    assert with_shapes - {*checked} == set()
+
+
+def test_the_version_is_in_one_place():
+    import metarl_jax
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "version" not in project
+    assert "version" in project["dynamic"]
+    dated = re.findall(r"^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert dated[0] == metarl_jax.__version__
+
+
+# What is needed and not imported: a backend of Brax, and model files.
+NOT_IMPORTED = {"mujoco-mjx", "gymnasium"}
+
+
+def test_every_dependency_is_imported():
+    """A distribution's module has another name here and there."""
+    modules = {"orbax-checkpoint": "orbax.checkpoint", "pillow": "PIL", "tensorboardx": "tensorboardX"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = {canonical(item) for item in project["dependencies"]}
+    imported = set()
+    for path in PYTHON_FILES:
+        if PACKAGE in path.parents:
+            text = path.read_text()
+            imported |= imported_modules(text, module_name(path))
+            imported |= {*re.findall(r'importlib\.import_module\("([\w.]+)"\)', text)}
+    for name in needed - NOT_IMPORTED:
+        module = modules.get(name, name)
+        assert any(f"{found}.".startswith(f"{module}.") for found in imported), f"nothing imports {name}"
 
 
 def test_tests_of_a_file_run_in_one_process(request):

@@ -1,4 +1,4 @@
-"""The README is true: its tables are the registries', its code runs, the files it names exist."""
+"""The README and the first pages of docs/ are true: tables are the registries', code runs, named files exist."""
 
 import re
 import subprocess
@@ -7,12 +7,24 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 import metarl_jax as mrl
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def code_of(page: str) -> list[str]:
+    """The Python blocks of a page, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readme_is_short():
+    lines = TEXT.splitlines()
+    assert len(lines) <= 150
+    assert [line for line in lines if len(line) > 125] == []
 
 
 def test_tables_are_those_of_the_registries():
@@ -31,7 +43,9 @@ def test_every_registered_name_is_in_the_text():
 
 def test_the_ten_lines_run():
     """On a small pure-JAX environment; the names and the shapes in the comments are what counts."""
-    code = BLOCKS[0].replace('"cheetah-vel", backend="spring"', '"point-nav", horizon=4')
+    (code,) = code_of("README.md")
+    assert code == code_of("docs/getting_started.md")[0]
+    code = code.replace('"cheetah-vel", backend="spring"', '"point-nav", horizon=4')
     code = code.replace("episodes=20", "episodes=3, tasks=2")
     assert code.count("point-nav") == code.count("tasks=2") == 1
     names = {}
@@ -43,7 +57,8 @@ def test_the_ten_lines_run():
 
 def test_a_task_is_written_down_as_the_text_says():
     """With shorter episodes; the tasks and the shapes are what counts."""
-    code = BLOCKS[1].replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, episodes=3)")
+    code = code_of("docs/getting_started.md")[1]
+    code = code.replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, episodes=3)")
     assert code.count("horizon=4") == code.count("episodes=3") == 1
     names = {"jax": jax, "mrl": mrl}
     exec(code, names)
@@ -54,9 +69,12 @@ def test_a_task_is_written_down_as_the_text_says():
 
 def test_the_environment_of_thirty_lines_is_sound_and_learns():
     """Every algorithm runs on a toy environment in tests/contract; here one of each kind of update does."""
+    code, registering = code_of("docs/writing_tasks.md")
+    assert "mrl.envs.register(" in registering  # tests/runs/test_registering.py runs such a module
     names = {}
-    exec(BLOCKS[2], names)
-    assert len(BLOCKS[2].splitlines()) <= 30
+    exec(code, names)
+    assert len(code.splitlines()) <= 30
+    assert "fault" not in names, "the template has a fault"
     assert mrl.envs.check(names["env"]) == ()
     for name in ("promp", "reptile"):
         algorithm = mrl.algorithms.make(name, names["env"], tasks=2, episodes=3)
@@ -64,18 +82,15 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns():
         assert np.isfinite(metrics["return"]).all()
 
 
-def test_the_code_of_the_environments_page_runs():
-    page = (ROOT / "docs" / "environments.md").read_text(encoding="utf-8")
-    *_, template = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(template.splitlines()) <= 30
-    names = {}
-    exec(template, names)
-    assert "fault" not in names, "the template has a fault"
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-def test_named_files_exist():
-    named = re.findall(r"`((?:metarl_jax|experiments|benchmarks|tests|docs)/[\w./-]*)`", TEXT)
-    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", TEXT)
-    assert len(named) > 5
-    for path in {*named, *linked}:
+@pytest.mark.parametrize("page", PAGES)
+def test_named_files_exist(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"`((?:metarl_jax|experiments|benchmarks|tests|docs)/[\w./-]*)`", text)
+    linked = re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text)
+    for path in named:
         assert (ROOT / path).exists(), path
+    for path in linked:
+        assert ((ROOT / page).parent / path).exists(), path

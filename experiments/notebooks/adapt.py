@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Adapt a trained start to a new task
 #
-# The package brings a few $\theta$ with it. One of them adapts to a task of yours in seconds: nothing is trained here.
+# The package brings a few θ with it. One of them adapts to a task of yours in seconds: nothing is trained here.
 
 # %%
 import jax
@@ -23,7 +23,7 @@ run = mrl.zoo.load("point-nav/maml-trpo")
 print(f"{run.config.algorithm} on {run.env.name}, {run.iteration} meta-iterations")
 
 # %% [markdown]
-# A task of `point-nav` is a goal. `adapt` sees it by the rewards of twenty episodes a step alone. $\theta$ was trained
+# A task of `point-nav` is a goal. `adapt` sees it by the rewards of twenty episodes a step alone. θ was trained
 # for one inner step; `steps=3` takes two more, each with half of the rate before.
 
 # %%
@@ -53,7 +53,7 @@ for name, row in rows.items():
     print(name, " ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in zip(row.mean, row.standard_error, strict=True)))
 
 # %% [markdown]
-# $\varphi$ is what `out.params` holds after the last step, and it acts by the algorithm's policy.
+# φ is what `out.params` holds after the last step, and it acts by the algorithm's policy.
 
 # %%
 observation = run.env.reset(jax.random.key(3), task).observation

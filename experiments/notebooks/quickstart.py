@@ -10,7 +10,7 @@
 # # Quickstart: learn to learn in 2-D navigation
 #
 # A point must reach a goal that it cannot see. One policy-gradient step on twenty episodes has to be enough to find it,
-# for any goal: that is what $\theta$ is trained for. Everything below runs on CPU in about two minutes; put
+# for any goal: that is what θ is trained for. Everything below runs on CPU in about two minutes; put
 # `"cheetah-vel"` in place of `"point-nav"` and it is Brax.
 
 # %%
@@ -25,7 +25,7 @@ import metarl_jax as mrl
 ITERATIONS = int(os.environ.get("QUICKSTART_ITERATIONS", "100"))
 
 # %% [markdown]
-# An environment is a distribution over tasks $p(M)$; the task is an argument of `reset` and `step`. An algorithm is
+# An environment is a distribution over tasks p(M); the task is an argument of `reset` and `step`. An algorithm is
 # four pure functions: `init`, `update`, `adapt`, `gradient`.
 
 # %%
@@ -36,7 +36,7 @@ state = algorithm.init(jax.random.key(0))
 update = jax.jit(algorithm.update)
 
 # %% [markdown]
-# A meta-iteration samples tasks, adapts to each, and moves $\theta$ so that adaptation works better.
+# A meta-iteration samples tasks, adapts to each, and moves θ so that adaptation works better.
 # `metrics["return"]` is the mean return of an episode before and after the inner step.
 
 # %%
@@ -71,7 +71,7 @@ axes[1].legend()
 plt.show()
 
 # %% [markdown]
-# The meta-gradient itself is a function too: an estimate of $\nabla J(\theta)$ from fresh data, an ascent direction.
+# The meta-gradient itself is a function too: an estimate of ∇J(θ) from fresh data, an ascent direction.
 
 # %%
 gradient, info = jax.jit(algorithm.gradient)(jax.random.key(4), state.params)

@@ -57,6 +57,16 @@ def make(
     Raises:
         ValueError: a name, option, split, backend or value is not allowed; the message lists the allowed ones.
         ImportError: the backend is "mujoco" and gymnasium, whose model files it reads, is not installed.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=20)
+        >>> env.observation_size, env.action_size, env.horizon
+        (2, 2, 20)
+        >>> env.sample_task(jax.random.key(0)).goal.shape
+        (2,)
+        >>> mrl.envs.make("point-nva")
+        Traceback (most recent call last):
+        ValueError: unknown environment 'point-nva'; ...
     """
     return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
 
@@ -86,6 +96,13 @@ def register(
     Raises:
         ValueError: the name is invalid or belongs to the package, `build` does not accept these arguments, or the card
             has an unknown entry.
+
+    Example:
+        >>> def build(name, horizon, speed):
+        ...     return dataclasses.replace(mrl.envs.make("point-nav", horizon=horizon, action_scale=speed), name=name)
+        >>> mrl.envs.register("my-walk", build, horizon=50, speed=1.0)
+        >>> mrl.envs.make("my-walk", speed=0.5).horizon
+        50
     """
     if not isinstance(name, str) or not name or set(name) & set("@/ "):
         raise ValueError(f"name is {name!r}; it must be a word without '@', '/' and spaces")
@@ -127,6 +144,14 @@ def check(
         shared_dynamics: True if tasks should differ in their rewards only, so that no observation may depend on the
             task; None: as on the card of a registered family, else not checked.
         key: random key; None: ``jax.random.key(0)``.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=5)
+        >>> mrl.envs.check(env)
+        ()
+        >>> unmoved = dataclasses.replace(env, step=lambda task, state, action: state.replace(reward=jnp.zeros(())))
+        >>> any("reward" in fault for fault in mrl.envs.check(unmoved))
+        True
     """
     name = str(getattr(env, "name", "")).split(" ")[0]
     family = FAMILIES.get(name.partition("@")[0])

@@ -16,6 +16,12 @@ def fix_task(env: TaskEnv, task: PyTree) -> TaskEnv:
 
     Raises:
         ValueError: `task` is not a task of this environment.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav")
+        >>> one = mrl.envs.fix_task(env, mrl.envs.GoalTask(goal=[0.3, -0.1]))
+        >>> one.sample_task(jax.random.key(0)).goal
+        Array([ 0.3, -0.1], dtype=float32)
     """
     task = check_task(env, task)
     return dataclasses.replace(env, sample_task=lambda key: task, name=f"{env.name} with one task")

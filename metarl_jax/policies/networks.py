@@ -211,6 +211,13 @@ def mlp(
 
     Raises:
         ValueError: an option is out of range, or applies only to Gaussians while the actions are discrete.
+
+    Example:
+        >>> policy = mrl.policies.mlp(mrl.envs.make("point-nav"), hidden=(32,), min_std=0.1)
+        >>> params = policy.init(jax.random.key(0))
+        >>> distribution = policy.apply(params, jnp.zeros(2))
+        >>> distribution.sample(jax.random.key(1)).shape
+        (2,)
     """
     if not env.discrete:
         return gaussian_mlp(

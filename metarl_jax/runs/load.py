@@ -38,9 +38,13 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         ValueError: the folder is not a run folder, holds no such checkpoint, or its run had no such seed.
 
     Example:
-        >>> run = mrl.load("runs/point-nav-promp-0")
-        >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, steps=3)
-        >>> rows["adapted"].mean  # return after 0, 1, 2 and 3 inner steps
+        >>> folder = mrl.zoo.unpack("point-nav/maml-trpo", pathlib.Path(tempfile.mkdtemp()) / "run")  # or yours
+        >>> run = mrl.load(folder)
+        >>> run.env.horizon, run.config.algorithm
+        (100, 'maml-trpo')
+        >>> rows = mrl.evaluation.evaluate(run.algorithm, run.env, jax.random.key(0), run.params, num_tasks=4, steps=3)
+        >>> rows["adapted"].mean.shape  # return after 0, 1, 2 and 3 inner steps
+        (4,)
     """
     from metarl_jax.runs.states import params_of_seeds, restore  # imports orbax, which the zoo does not need
 

@@ -65,6 +65,13 @@ def load(name: str, split: str = "test") -> Loaded:
 
     Raises:
         ValueError: there is no such name, or the file of θ is damaged.
+
+    Example:
+        >>> run = mrl.zoo.load("point-nav/maml-trpo")
+        >>> adapt = jax.jit(run.algorithm.adapt)
+        >>> out = adapt(jax.random.key(0), run.params, mrl.envs.GoalTask(goal=[0.3, -0.1]))
+        >>> bool(out.returns[1].mean() > out.returns[0].mean())  # one inner step on twenty episodes
+        True
     """
     config = _config(name)
     built = configs.build(config, split=split)

@@ -15,7 +15,16 @@ def cells(notebook):
 
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
-PRINTED = {"adapt": ("return after 3 inner steps", "action ["), "quickstart": ("iteration   1: return", "goal")}
+PRINTED = {
+    "adapt": ("return after 3 inner steps", "action ["),
+    "estimators": ("sampled update", "e-maml"),
+    "memory": ("rl2: ", "of 40 pulls pay"),
+    "own_environment": ("faults of the boat: ()", "every episode starts alike"),
+    "quickstart": ("iteration   1: return", "goal"),
+    "read_a_run": ("metrics.csv", "random_init"),
+}
+QUICK = {"adapt", "quickstart"}  # in seconds; the others train something
+RUNS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,7 +41,7 @@ def test_notebook_was_committed_with_its_outputs(name):
     assert all(output.output_type != "error" for output in outputs)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNS)
 def test_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("QUICKSTART_ITERATIONS", "2")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)

@@ -70,14 +70,14 @@ def test_the_network_is_an_lstm_from_the_last_valid_step_to_the_first():
         params = rule.init(jax.random.key(0))
         valid = np.arange(6) < np.array([6, 1, 4, 0])[:, None]
         steps, y, following = (random.normal(size=(4, 6, size)) for size in (4, M, M))
-        policy, prediction = rule.apply(params, steps, y, following, jnp.asarray(valid))
+        policy, prediction = rule.apply(params, *map(jnp.asarray, (steps, y, following, valid)))
     expected = numpy_rule(params, steps, y, following, valid)
     np.testing.assert_allclose(np.asarray(policy)[valid], expected[0][valid], rtol=1e-10)
     np.testing.assert_allclose(np.asarray(prediction)[valid], expected[1][valid], rtol=1e-10)
     assert np.isfinite(policy).all()
 
 
-@pytest.mark.parametrize(("name", "sizes"), [("prediction_size", (0, 4)), ("units", (3, 2.5))])
+@pytest.mark.parametrize(("name", "sizes"), [("prediction_size", (0, 4)), ("units", (3, -2))])
 def test_sizes_are_checked(name, sizes):
     with pytest.raises(ValueError, match=f"{name} is .*; it must be an integer"):
         backward_lstm(*sizes)
