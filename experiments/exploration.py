@@ -7,7 +7,7 @@ A trial has H = 2N episodes, of which the first K are free. Algorithms with an i
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarl_jax.runs import cli, files
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.storage import files
 
 if TYPE_CHECKING:
     import metarl_jax as mrl

@@ -14,7 +14,7 @@ from metarl_jax.evaluation import (
     standard_error,
     summarize,
 )
-from metarl_jax.runs import reports
+from metarl_jax.runs.evaluation import reports
 from metarl_jax.training import streams
 from metarl_jax.types import Adaptation, Trajectory
 from tests.runs.stub import STEPS, stub_algorithm, stub_env

@@ -6,7 +6,8 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.evaluation import _returns, summarize
-from metarl_jax.runs import plots, reports
+from metarl_jax.runs.evaluation import reports
+from metarl_jax.runs.pictures import plots
 from tests import toys
 
 TASKS, EPISODES, HORIZON = 3, 4, 25

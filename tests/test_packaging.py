@@ -180,7 +180,7 @@ def test_imports_follow_the_flow():
     [
         ("metarl_jax.inner.adapter", "from metarl_jax.outer import objectives"),
         ("metarl_jax.inner.adapter", "from metarl_jax import runs"),
-        ("metarl_jax.inner.adapter", "def f():\n    import metarl_jax.runs.checkpoints"),
+        ("metarl_jax.inner.adapter", "def f():\n    import metarl_jax.runs.checkpoint.checkpoints"),
         ("metarl_jax.inner.adapter", "from ..outer.objectives import ratio"),
         ("metarl_jax.training", "from metarl_jax.runs import logging"),
         ("metarl_jax.training", "import metarl_jax as mrl"),

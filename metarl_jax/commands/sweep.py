@@ -1,7 +1,7 @@
 """The command line of experiments/sweep.py and metarl-sweep."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from metarl_jax.runs import cli, sweeps
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.sweeps import plans as sweeps
 
 DESCRIPTION = """Train one run per combination of options of train.py, and show all results in one table.
 
@@ -61,7 +62,7 @@ def _stop_signals(say: Any) -> Iterator[list[int]]:
         received.append(signum)
         say(f"{signal.Signals(signum).name}: stopping the members, which write a checkpoint first")
 
-    from metarl_jax.runs.signals import installed
+    from metarl_jax.runs.console.signals import installed
 
     with installed(receive):
         yield received
@@ -84,8 +85,10 @@ def main(argv: Sequence[str]) -> None:
     sweep_argv, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     arguments = cli.parse(Arguments, sweep_argv, prog=cli.program("sweep"), description=DESCRIPTION)
     from metarl_jax.checks import integer
-    from metarl_jax.runs import sweep_jobs, sweep_results, talk
-    from metarl_jax.runs.folder import only_writer
+    from metarl_jax.runs.console import talk
+    from metarl_jax.runs.storage.folder import only_writer
+    from metarl_jax.runs.sweeps import jobs as sweep_jobs
+    from metarl_jax.runs.sweeps import results as sweep_results
 
     with cli.user_errors():
         plan = _planned(arguments, base)
@@ -142,7 +145,7 @@ def main(argv: Sequence[str]) -> None:
         sweep_results.write(results, folder / "results.csv", plan.seeds)
         console.print(sweep_results.table(results, str(folder), plan.seeds))
         say(f"  {folder / 'results.csv'}  the same with every digit")
-        from metarl_jax.runs import plots
+        from metarl_jax.runs.pictures import plots
 
         drawable = [(r.options, r.after.mean, r.after.error) for r in results if r.after]
         error = f"{plan.seeds} seeds" if plan.seeds > 1 else "held-out tasks"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 from tests.experiments.scripts import load
 
 
