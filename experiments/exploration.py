@@ -162,7 +162,7 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
 
 def optimum(burn_in: int, episodes: int) -> float:
     """The optimal mean return of a counted episode in a trial of H episodes, of which the first K are free."""
-    from benchmarks import bayes_optimal
+    from oracles import bayes_optimal
 
     return bayes_optimal.risky_rooms(episodes, burn_in) / (episodes - burn_in)
 

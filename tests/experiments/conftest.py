@@ -31,5 +31,8 @@ def unstarted(monkeypatch):
     def started(*_, **__):
         pytest.fail("the input was accepted")
 
-    for name in ("run.train", "evaluate.evaluate", "render.record", "show_tasks.trivial_returns"):
+    for name in (
+        *("run.train", "evaluation.evaluate.evaluate", "pictures.render.record"),
+        "pictures.show_tasks.trivial_returns",
+    ):
         monkeypatch.setattr(f"metarl_jax.runs.{name}", started)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.exact import Episodes, Problem, all_episodes, data_sets, first_counted
+from oracles.exact import Episodes, Problem, all_episodes, data_sets, first_counted
 
 ESTIMATORS = ("plain", "likelihood_ratio", "dice", "loaded_dice", "first_order")
 

@@ -11,7 +11,7 @@ with A_t = Σ_{k≥t} γ^{k−t} r_k − b(s_t), or γᵗ times that where `disc
 The objective is the mean of R(φ_s) over the counted stages: those with s ≥ burn_in, by default only the last. There are
 L = len(rates) inner steps, so L + 1 stages; data of the last one are not enumerated, since R is exact.
 
-The objectives are differentiated by autodiff, with R from the state distribution. benchmarks/expectations.py computes
+The objectives are differentiated by autodiff, with R from the state distribution. oracles/expectations.py computes
 the estimators' expectations by closed formulas in NumPy, with ∇R from the enumerated episodes, as a cross-check.
 """
 
