@@ -111,9 +111,8 @@ def test_a_report_of_a_long_trial(row):
         "trained_steps": 1,
         "trained_stages": 2,
     }
-    report = reports.to_report(
-        {0: {"adapted": row}}, **about, episodes_per_step=EPISODES, burn_in=500, iteration=0, seed=0
-    )
+    setting = reports.Setting(**about, episodes_per_step=EPISODES, burn_in=500, iteration=0, seed=0)
+    report = reports.to_report({0: {"adapted": row}}, setting)
     written = report["rows"]["adapted"]
     assert {len(written[name]) for name in ("steps", "episodes", "environment_steps", "mean")} == {1001}
     assert written["episodes"][-1] == 4000

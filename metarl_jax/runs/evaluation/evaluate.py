@@ -10,7 +10,7 @@ from rich.console import Console
 
 from metarl_jax import algorithms, checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv, Trial
-from metarl_jax.evaluation import evaluate
+from metarl_jax.evaluation import Row, evaluate
 from metarl_jax.inner import choose_baseline
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.states import params_of_seeds, restore
@@ -67,100 +67,149 @@ def evaluate_run(
     Raises:
         UserError: bad input; nothing was overwritten.
     """
+    overrides = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
+    overrides |= {"episodes": episodes, "stage_steps": stage_steps}
+    settings = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
     with user_errors(), talk.status(console, "setting up the evaluation"):
         check_own(folder)
-        config = read_config(folder)
-        overrides = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        # `replace` validates the given values.
-        config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **overrides))
-        trained_steps = configs.algorithm_value(config, "adaptation_steps")
-        trained_stages, trained_episodes = _sizes(*configs.build(config))
-        run_steps = config.evaluation.eval_steps
-        usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
-        new_steps = usual if run_steps is None else run_steps
-        stages = trained_stages // (trained_steps + 1) * (new_steps + 1)
-        counted = _burn_in(config, burn_in, stages)
-        state, notes = restore(config, checkpoint)
-        run_rule = configs.algorithm_value(config, "inner_lr_beyond")
-        run_budget = config.algorithm_options.stage_steps
-        overrides = {"inner_lr": None if inner_lr is None else tuple(inner_lr), "inner_lr_beyond": inner_lr_beyond}
-        overrides |= {"episodes": episodes, "stage_steps": stage_steps}
-        if overrides["episodes"] or overrides["stage_steps"]:
-            overrides["baseline"] = _baseline_of_training(config)
-        overrides = {name: value for name, value in overrides.items() if value is not None}
-        config = dataclasses.replace(
-            config, algorithm_options=dataclasses.replace(config.algorithm_options, **overrides)
-        )
-        split = config.evaluation.eval_split
-        built = configs.build(config, split=split)
-        stage_episodes = _sizes(*built)[1]
-        check_evaluation(built, config, stage_episodes)
-        if episodes not in (None, stage_episodes):
-            raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
-        rates = configs.inner_rates(config, new_steps)
-        size = reports.stage_in_words(
-            trained_episodes if episodes is None else episodes, config.algorithm_options.stage_steps
-        )
+        plan = _planned(read_config(folder), settings, overrides, burn_in)
+        state, notes = restore(plan.config, checkpoint)
     for note in notes:
         talk.note(console, note)
-    key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
-    trials = f"{stages} stages of {size}"
-    adapting = f"adapting to {config.evaluation.eval_tasks} {split} tasks, {trials} each"
-    with user_errors(), talk.status(console, adapting):
-        of_seeds = [
-            evaluate(
-                built.algorithm,
-                built.env,
-                key,
-                theta,
-                num_tasks=config.evaluation.eval_tasks,
-                steps=new_steps,
-                burn_in=counted,
-            )
-            for theta in params_of_seeds(state, config.seeds)
-        ]
-    name = built.env.name.replace(f" ({split})", "")  # the split has a separate column
-    report = reports.to_report(
-        dict(zip(config.all_seeds, of_seeds, strict=True)),
-        task=name,
-        algorithm=config.algorithm,
-        split=split,
-        episodes_per_step=trained_episodes if episodes is None else episodes,
-        stage_steps=config.algorithm_options.stage_steps,
-        inner_lr=rates,
-        inner_lr_beyond=configs.algorithm_value(config, "inner_lr_beyond"),
-        burn_in=counted,
-        trained_steps=trained_steps,
-        trained_stages=trained_stages,
-        iteration=int(np.max(state.iteration)),
-        seed=config.evaluation.eval_seed,
-    )
+    results = _adapted(plan, state, console)
+    report = reports.to_report(results, plan.setting(int(np.max(state.iteration))))
+    suffix = "" if checkpoint == "newest" else f"-{checkpoint}"
+    suffix = ("" if plan.split == "test" else f"-{plan.split}") + suffix + plan.suffix
     with user_errors():
-        suffix = ("" if split == "test" else f"-{split}") + ("" if checkpoint == "newest" else f"-{checkpoint}")
-        suffix += "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
-        suffix += "" if stage_steps in (None, run_budget) else f"-{stage_steps}-steps"
-        suffix += "" if inner_lr_beyond in (None, run_rule) else f"-{inner_lr_beyond}"
         reports.write_report(report, folder / f"evaluation{suffix}.json")
-    from metarl_jax.runs.pictures import plots
-
-    episodes_before = report["rows"]["adapted"]["episodes"]
-    title = f"{name}, {config.algorithm}: {config.evaluation.eval_tasks} {split} tasks"
-    if in_words := reports.rates_in_words(rates):
-        title += f"\n{in_words}"
-    plots.adaptation(
-        report["rows"],
-        folder / f"adaptation{suffix}.png",
-        title=title,
-        horizon=built.env.horizon,
-        trained_episodes=episodes_before[trained_stages - 1] if trained_stages <= len(episodes_before) else 0,
-        seeds=config.seeds,
-    )
+    _draw(plan, report, folder / f"adaptation{suffix}.png")
     console.print(reports.table(report))
     if (budget := report["stage_steps"]) and min(np.diff(report["rows"]["adapted"]["environment_steps"])) < budget:
         talk.note(console, f"not every stage reached {budget} steps within its episodes; more --episodes would")
     _list_files(folder, console)
     return report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """An evaluation that is possible."""
+
+    config: configs.TrainConfig
+    """the run's, with what was changed for the evaluation"""
+    built: configs.Built
+    """its environment, of the split, and algorithm"""
+    steps: int
+    """L'"""
+    stages: int
+    burn_in: int
+    episodes: int
+    """N"""
+    trained_steps: int
+    trained_stages: int
+    inner_lr: list[float]
+    suffix: str
+    """of the file names: what differs from the run's own settings"""
+
+    @property
+    def split(self) -> str:
+        return self.config.evaluation.eval_split
+
+    @property
+    def env_name(self) -> str:
+        return self.built.env.name.replace(f" ({self.split})", "")  # the split has a separate column
+
+    def setting(self, iteration: int) -> reports.Setting:
+        return reports.Setting(
+            task=self.env_name,
+            algorithm=self.config.algorithm,
+            split=self.split,
+            episodes_per_step=self.episodes,
+            stage_steps=self.config.algorithm_options.stage_steps,
+            inner_lr=self.inner_lr,
+            inner_lr_beyond=configs.algorithm_value(self.config, "inner_lr_beyond"),
+            burn_in=self.burn_in,
+            trained_steps=self.trained_steps,
+            trained_stages=self.trained_stages,
+            iteration=iteration,
+            seed=self.config.evaluation.eval_seed,
+        )
+
+
+def _planned(
+    config: configs.TrainConfig, settings: dict[str, Any], overrides: dict[str, Any], burn_in: int | None
+) -> _Plan:
+    """The evaluation of a run with other settings of the evaluation, and other options of its algorithm.
+
+    Raises:
+        ValueError: it is not possible.
+    """
+    settings = {name: value for name, value in settings.items() if value is not None}
+    # `replace` validates the given values.
+    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **settings))
+    trained_steps = configs.algorithm_value(config, "adaptation_steps")
+    trained_stages, trained_episodes = _sizes(*configs.build(config))
+    usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
+    steps = usual if config.evaluation.eval_steps is None else config.evaluation.eval_steps
+    stages = trained_stages // (trained_steps + 1) * (steps + 1)
+    counted = _burn_in(config, burn_in, stages)
+    episodes, stage_steps, rule = (overrides[name] for name in ("episodes", "stage_steps", "inner_lr_beyond"))
+    suffix = "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
+    suffix += "" if stage_steps in (None, config.algorithm_options.stage_steps) else f"-{stage_steps}-steps"
+    suffix += "" if rule in (None, configs.algorithm_value(config, "inner_lr_beyond")) else f"-{rule}"
+    if episodes or stage_steps:
+        overrides = overrides | {"baseline": _baseline_of_training(config)}
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **overrides))
+    built = configs.build(config, split=config.evaluation.eval_split)
+    stage_episodes = _sizes(*built)[1]
+    check_evaluation(built, config, stage_episodes)
+    if episodes not in (None, stage_episodes):
+        raise ValueError(f"a stage of {config.algorithm} is one episode; leave episodes out, and choose steps")
+    return _Plan(
+        config=config,
+        built=built,
+        steps=steps,
+        stages=stages,
+        burn_in=counted,
+        episodes=trained_episodes if episodes is None else episodes,
+        trained_steps=trained_steps,
+        trained_stages=trained_stages,
+        inner_lr=configs.inner_rates(config, steps),
+        suffix=suffix,
+    )
+
+
+def _adapted(plan: _Plan, state: Any, console: Console) -> dict[int, dict[str, Row]]:
+    """Training seed → rows."""
+    config = plan.config
+    size = reports.stage_in_words(plan.episodes, config.algorithm_options.stage_steps)
+    trials = f"{plan.stages} stages of {size}"
+    adapting = f"adapting to {config.evaluation.eval_tasks} {plan.split} tasks, {trials} each"
+    key = streams(jax.random.key(config.evaluation.eval_seed)).evaluate
+    sizes = {"num_tasks": config.evaluation.eval_tasks, "steps": plan.steps, "burn_in": plan.burn_in}
+    with user_errors(), talk.status(console, adapting):
+        results = [
+            evaluate(plan.built.algorithm, plan.built.env, key, theta, **sizes)
+            for theta in params_of_seeds(state, config.seeds)
+        ]
+    return dict(zip(config.all_seeds, results, strict=True))
+
+
+def _draw(plan: _Plan, report: dict[str, Any], path: Path) -> None:
+    from metarl_jax.runs.pictures import plots
+
+    episodes_before = report["rows"]["adapted"]["episodes"]
+    title = f"{plan.env_name}, {plan.config.algorithm}: {plan.config.evaluation.eval_tasks} {plan.split} tasks"
+    if in_words := reports.rates_in_words(plan.inner_lr):
+        title += f"\n{in_words}"
+    plots.adaptation(
+        report["rows"],
+        path,
+        title=title,
+        horizon=plan.built.env.horizon,
+        trained_episodes=episodes_before[plan.trained_stages - 1] if plan.trained_stages <= len(episodes_before) else 0,
+        seeds=plan.config.seeds,
+    )
 
 
 def _baseline_of_training(config: configs.TrainConfig) -> str | None:

@@ -1,5 +1,6 @@
 """Evaluations as a JSON file and as a table."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Sequence
@@ -14,22 +15,37 @@ from metarl_jax.evaluation import Row, across_seeds
 from metarl_jax.runs.storage import files
 
 
-def to_report(
-    of_seeds: dict[int, dict[str, Row]],
-    *,
-    task: str,
-    algorithm: str,
-    split: str,
-    episodes_per_step: int,
-    stage_steps: int | None = None,
-    inner_lr: Sequence[float],
-    inner_lr_beyond: str | None,
-    burn_in: int,
-    trained_steps: int,
-    trained_stages: int,
-    iteration: int,
-    seed: int,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What was evaluated, and how."""
+
+    task: str
+    """name of the environment"""
+    algorithm: str
+    """name of the algorithm"""
+    split: str
+    """split of the tasks"""
+    episodes_per_step: int
+    """N, episodes per stage"""
+    stage_steps: int | None = None
+    """budget of environment steps per stage, which then has at most N episodes; None: no budget"""
+    inner_lr: Sequence[float]
+    """rate of each of the L' steps"""
+    inner_lr_beyond: str | None
+    """rule for the rates beyond the steps of training; None if the algorithm has no such rule"""
+    burn_in: int
+    """number of stages that `counted_mean` excludes"""
+    trained_steps: int
+    """L of training"""
+    trained_stages: int
+    """S of training"""
+    iteration: int
+    """number of meta-updates of the evaluated θ"""
+    seed: int
+    """seed of the held-out tasks"""
+
+
+def to_report(of_seeds: dict[int, dict[str, Row]], setting: Setting) -> dict[str, Any]:
     """The content of evaluation.json.
 
     With one seed, `rows` are its rows, with standard errors over tasks. With several, the trained rows are those of
@@ -37,18 +53,7 @@ def to_report(
 
     Args:
         of_seeds: training seed → result of `metarl_jax.evaluation.evaluate`.
-        task: name of the environment.
-        algorithm: name of the algorithm.
-        split: split of the tasks.
-        episodes_per_step: N, episodes per stage.
-        stage_steps: budget of environment steps per stage, which then has at most N episodes; None: no budget.
-        inner_lr: rate of each of the L' steps.
-        inner_lr_beyond: rule for the rates beyond the steps of training; None if the algorithm has no such rule.
-        burn_in: number of stages that `counted_mean` excludes.
-        trained_steps: L of training.
-        trained_stages: S of training.
-        iteration: number of meta-updates of the evaluated θ.
-        seed: seed of the held-out tasks.
+        setting: what was evaluated, and how.
     """
     first = next(iter(of_seeds.values()))
     # Rows of untrained parameters are equal for all seeds.
@@ -56,19 +61,19 @@ def to_report(
     rows = first | {"adapted": across_seeds([rows["adapted"] for rows in of_seeds.values()])} if several else first
     per_seed = [{"seed": seed, "rows": {"adapted": _row(rows["adapted"])}} for seed, rows in of_seeds.items()]
     return {
-        "task": task,
-        "algorithm": algorithm,
-        "split": split,
+        "task": setting.task,
+        "algorithm": setting.algorithm,
+        "split": setting.split,
         "num_tasks": len(first["adapted"].per_task),
-        "episodes_per_step": episodes_per_step,
-        "stage_steps": stage_steps,
-        "adaptation_steps_in_training": trained_steps,
-        "stages_in_training": trained_stages,
-        "inner_lr": list(inner_lr),
-        "inner_lr_beyond": inner_lr_beyond,
-        "burn_in": burn_in,
-        "iteration": iteration,
-        "seed": seed,
+        "episodes_per_step": setting.episodes_per_step,
+        "stage_steps": setting.stage_steps,
+        "adaptation_steps_in_training": setting.trained_steps,
+        "stages_in_training": setting.trained_stages,
+        "inner_lr": list(setting.inner_lr),
+        "inner_lr_beyond": setting.inner_lr_beyond,
+        "burn_in": setting.burn_in,
+        "iteration": setting.iteration,
+        "seed": setting.seed,
         "training_seeds": list(of_seeds),
         "rows": {name: _row(row) for name, row in rows.items()},
     } | ({"per_seed": per_seed} if several else {})

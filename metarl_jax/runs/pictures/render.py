@@ -79,6 +79,16 @@ def _links(env: TaskEnv):
     return lambda task, state: scene(task, state)[1].x
 
 
+def _check_drawable(env: TaskEnv, config: configs.TrainConfig) -> None:
+    task = jax.eval_shape(env.sample_task, jax.random.key(0))
+    revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0
+    if env.scene is None and not _is_point(env, task, revealed):
+        raise ValueError(
+            f"{env.name} has neither a body nor a path in the plane, so there is nothing to render; "
+            f"experiments/show_tasks.py {config.task} draws its tasks"
+        )
+
+
 def render_run(
     folder: Path,
     console: Console,
@@ -123,13 +133,7 @@ def render_run(
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
         env = built.env
-        task = jax.eval_shape(env.sample_task, jax.random.key(0))
-        revealed = sum(leaf.size for leaf in jax.tree.leaves(task)) if config.reveal_task else 0
-        if env.scene is None and not _is_point(env, task, revealed):
-            raise ValueError(
-                f"{env.name} has neither a body nor a path in the plane, so there is nothing to render; "
-                f"experiments/show_tasks.py {config.task} draws its tasks"
-            )
+        _check_drawable(env, config)
         if built.algorithm.policy is None:
             raise ValueError(f"{config.algorithm} does not say which policy acts, so its episodes cannot be recorded")
         state, notes = restore(config)
