@@ -6,12 +6,12 @@ python benchmarks/adaptation.py --add mine.json              # with additional r
 
 Each row is written when it is complete; an interrupted benchmark continues when started again. adaptation.json holds
 rows and statistics, adaptation.md the tables, adaptation.png the curves and the performance profiles. A score of 0 is
-the untrained policy before adaptation, 1 the oracle, which observes the task; `metarl_jax.runs.adaptation` defines the
-rows.
+the untrained policy before adaptation, 1 the oracle, which observes the task. `metarl_jax.runs.evaluation.adaptation`
+defines the rows.
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -26,8 +26,10 @@ from typing import Any
 import numpy as np
 
 from experiments import curves
-from metarl_jax.runs import adaptation, cli, comparisons, files, json_text
-from metarl_jax.runs.comparisons import ORACLE
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import adaptation, comparisons
+from metarl_jax.runs.evaluation.comparisons import ORACLE
+from metarl_jax.runs.storage import files, json_text
 
 SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain", ORACLE)),
@@ -175,7 +177,7 @@ def main(argv: Sequence[str]) -> None:
     files.write(arguments.output / "adaptation.json", json.dumps(report) + "\n")
     text = adaptation.table(records)
     files.write(arguments.output / "adaptation.md", text)
-    from metarl_jax.runs import plots
+    from metarl_jax.runs.pictures import plots
 
     plots.curves(rows, arguments.output / "adaptation.png")
     plots.profiles(rows, arguments.output / "profiles.png")

@@ -35,9 +35,9 @@ def main(arguments: Arguments) -> None:
     import jax
 
     from metarl_jax.runs import config as configs
-    from metarl_jax.runs import presets
-    from metarl_jax.runs.checkpoints import Checkpoints
-    from metarl_jax.runs.states import initial_state, root_keys
+    from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+    from metarl_jax.runs.checkpoint.states import initial_state, root_keys
+    from metarl_jax.runs.config import presets
     from metarl_jax.training import train
 
     config = presets.get(arguments.preset)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import metarl_jax as mrl
-from benchmarks import exact
+from oracles import exact
 
 ZERO, OTHERS, NETWORK = "zero", "leave_one_out", "value_network"
 LEARNERS = (ZERO, OTHERS, NETWORK)

@@ -27,10 +27,11 @@ import optax
 import tyro
 
 import metarl_jax as mrl
-from benchmarks import estimator_report, exact
+from benchmarks import estimator_report
 from benchmarks.estimator_problems import LEARNERS, NETWORK, OTHERS, ZERO, Problem, make, sampled_gradient, simulated
 from benchmarks.estimator_report import EXPECTED, NOISE_OF, SAMPLED, against, length, standard_error
 from benchmarks.meta_iteration import alternate
+from oracles import exact
 
 Estimators = dict[str, tuple[str, dict[str, Any]]]
 ESTIMATORS: Estimators = {

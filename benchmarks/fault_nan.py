@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from experiments import train
 from metarl_jax import envs
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.runs import cli
 from metarl_jax.runs import config as configs
+from metarl_jax.runs.console import cli
 from metarl_jax.types import MetaState
 
 PROGRAM = (

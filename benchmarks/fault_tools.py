@@ -16,9 +16,9 @@ import numpy as np
 from benchmarks.fault_runs import ROOT, TRAIN, Promises, Run, rows
 from metarl_jax import devices
 from metarl_jax.runs import config as configs
-from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.config_file import read_config, write_config
-from metarl_jax.runs.states import initial_state, root_keys
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoint.states import initial_state, root_keys
+from metarl_jax.runs.config.file import read_config, write_config
 from metarl_jax.training import train
 from metarl_jax.types import MetaState, PyTree
 

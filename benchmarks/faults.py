@@ -56,8 +56,8 @@ def main(arguments: Arguments) -> int:
     # Not at the top: --help does not need JAX and orbax.
     from benchmarks import fault_cases, fault_numbers, fault_processes
     from benchmarks.fault_tools import BOUND, SETTINGS, Lab, Outcome
-    from metarl_jax.runs import cli
-    from metarl_jax.runs.provenance import provenance
+    from metarl_jax.runs.checkpoint.provenance import provenance
+    from metarl_jax.runs.console import cli
 
     cli.prepare_jax()
     faults: dict[Fault, Callable[[Lab], Iterator[Outcome]]] = {

@@ -68,8 +68,8 @@ def main(arguments: Arguments) -> int:
         return 0
     from benchmarks.fault_tools import Lab  # imports JAX and orbax, which --help and --list do not need
     from benchmarks.faults import machine
-    from metarl_jax.runs import cli
-    from metarl_jax.runs.provenance import provenance
+    from metarl_jax.runs.checkpoint.provenance import provenance
+    from metarl_jax.runs.console import cli
 
     cli.prepare_jax()
     # Background jobs of a shell ignore signals, which child processes inherit; they do not inherit handlers.

@@ -31,7 +31,7 @@ def record(change: Callable[[dict[str, Any]], Any], iteration: int = NEWEST) -> 
     """Changes a checkpoint's record and updates its digest."""
 
     def prepare(place: Place) -> None:
-        from metarl_jax.runs.leaves import proof
+        from metarl_jax.runs.checkpoint.leaves import proof
 
         path = place.run / "checkpoints" / str(iteration) / "record" / "metadata"
         old = json.loads(path.read_text(encoding="utf-8"))
@@ -77,8 +77,8 @@ def _foreign(place: Place, **changes: Any) -> None:
     import jax.numpy as jnp
 
     from metarl_jax.runs import config as configs
-    from metarl_jax.runs.checkpoints import Checkpoints
-    from metarl_jax.runs.states import initial_state
+    from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+    from metarl_jax.runs.checkpoint.states import initial_state
     from metarl_jax.types import MetaState
 
     shutil.rmtree(place.run / "checkpoints")
@@ -90,7 +90,7 @@ def _foreign(place: Place, **changes: Any) -> None:
 
 
 def _policy(**options: Any) -> Any:
-    from metarl_jax.runs.options import PolicyConfig
+    from metarl_jax.runs.config.options import PolicyConfig
 
     return PolicyConfig(**options)
 

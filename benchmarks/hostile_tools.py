@@ -233,7 +233,7 @@ def _kept(keeps: Keeps, place: Place, before: dict[str, object] | None, promise:
         different = [name for name in changed(before or {}, after) if not name.startswith(_PICTURES)]
         promise(not different, f"changed: {different[:5]}")
     elif keeps == "unborn":
-        from metarl_jax.runs.folder import unborn
+        from metarl_jax.runs.storage.folder import unborn
 
         promise(not folder.exists() or unborn(folder), f"a folder that cannot be started in: {sorted(after)[:5]}")
     else:
@@ -259,7 +259,7 @@ def _trained(keeps: Keeps, place: Place, promise: Promises) -> None:
 
 
 def _iterations(folder: Path) -> int:
-    from metarl_jax.runs.config_file import read_config
+    from metarl_jax.runs.config.file import read_config
 
     return read_config(folder).iterations
 

@@ -222,7 +222,8 @@ def _dated(seconds: float) -> Prepare:
 
 _CLOCK = (
     "import sys, time; sys.path.insert(0, {experiments!r}); real = time.time; "
-    "time.time = lambda: {formula}; import train; from metarl_jax.runs import cli; sys.exit(cli.run(train.main))"
+    "time.time = lambda: {formula}; import train; "
+    "from metarl_jax.runs.console import cli; sys.exit(cli.run(train.main))"
 )
 
 

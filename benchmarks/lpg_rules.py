@@ -86,7 +86,7 @@ def descent(rate: jax.Array | float, critic: jax.Array | float = 1.0) -> InnerOp
     def update(gradient, state, params, learned=()):
         rates = rate
         if isinstance(params, ActorCriticParams):
-            rates = params.replace(policy=rate, critic=rate * critic)
+            rates = ActorCriticParams(policy=rate, critic=rate * critic)
 
         def move(rate, params, gradient):
             return jax.tree.map(lambda p, g: p - rate * g, params, gradient)

@@ -16,8 +16,8 @@ import metarl_jax as mrl
 from metarl_jax.envs.brax_adapter import RUNNING_BACKENDS
 from metarl_jax.envs.dynamics import FIELDS
 from metarl_jax.keywords import descriptions
-from metarl_jax.runs.flags import of_algorithms as flags_of_algorithms
-from metarl_jax.runs.options import FLAG_NAMES
+from metarl_jax.runs.config.flags import of_algorithms as flags_of_algorithms
+from metarl_jax.runs.config.options import FLAG_NAMES
 
 SUMMARY = 52
 """characters of an algorithm's line in the README; a longer one loses its last clauses"""
@@ -135,7 +135,7 @@ def options() -> str:
 
 
 def flags() -> str:
-    """The fields of `metarl_jax.runs.options.AlgorithmConfig`: the options of algorithms that fit a command line."""
+    """The fields of `AlgorithmConfig`: the options of algorithms that fit a command line."""
     lines = []
     for option, flag in flags_of_algorithms(mrl.algorithms.ALGORITHMS).items():
         kind = f"{getattr(flag.kind, '__name__', flag.kind)}" if isinstance(flag.kind, type) else str(flag.kind)

@@ -7,7 +7,7 @@ Each row is written when it is complete; to continue an interrupted comparison, 
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from metarl_jax.runs import cli, comparisons, files
-from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
+from metarl_jax.runs.storage import files
 
 POLICY = {"init_std": 0.5, "min_std": 0.1}
 # Settings of single algorithms in addition to the common ones; all others are defaults. Chosen on seeds 100 and 101, on

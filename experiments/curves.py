@@ -9,7 +9,7 @@ when it is complete; to continue an interrupted comparison, run the same command
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.runs import cli, comparisons
-from metarl_jax.runs.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 
 class Family(NamedTuple):
@@ -183,7 +184,8 @@ def main(argv: Sequence[str]) -> None:
 
     comparisons.fill(path, stored, [which for which in asked if which not in done], row)
     text = table(stored["rows"])
-    from metarl_jax.runs import files, plots
+    from metarl_jax.runs.pictures import plots
+    from metarl_jax.runs.storage import files
 
     files.write(arguments.output / "curves.md", text)
     plots.curves(stored["rows"], arguments.output / "curves.png")

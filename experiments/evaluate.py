@@ -10,7 +10,7 @@ python experiments/evaluate.py --zoo point-nav/maml-trpo                  # a tr
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 

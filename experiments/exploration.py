@@ -7,7 +7,7 @@ A trial has H = 2N episodes, of which the first K are free. Algorithms with an i
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarl_jax.runs import cli, files
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.storage import files
 
 if TYPE_CHECKING:
     import metarl_jax as mrl
@@ -161,7 +162,7 @@ def run(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
 
 def optimum(burn_in: int, episodes: int) -> float:
     """The optimal mean return of a counted episode in a trial of H episodes, of which the first K are free."""
-    from benchmarks import bayes_optimal
+    from oracles import bayes_optimal
 
     return bayes_optimal.risky_rooms(episodes, burn_in) / (episodes - burn_in)
 

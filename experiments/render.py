@@ -5,7 +5,7 @@ python experiments/render.py runs/mine --tasks 5 --steps 3 --no-video
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 

@@ -8,7 +8,7 @@ discount, an agent learns to prefer the near end, and as it explores less, it ge
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 
 if TYPE_CHECKING:
     import metarl_jax as mrl
@@ -144,7 +144,8 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from metarl_jax.runs import files, plots
+    from metarl_jax.runs.pictures import plots
+    from metarl_jax.runs.storage import files
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -171,7 +172,8 @@ def main(argv: Sequence[str]) -> None:
 
     import metarl_jax as mrl
     from metarl_jax import checks
-    from metarl_jax.runs import files, theta_plot
+    from metarl_jax.runs.pictures import theta_plot
+    from metarl_jax.runs.storage import files
 
     with cli.user_errors():
         checks.integer("seeds", arguments.seeds, 2)

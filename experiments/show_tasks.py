@@ -5,7 +5,7 @@ python experiments/show_tasks.py reacher-goal --tasks 400 --env-option goal_radi
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 

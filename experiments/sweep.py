@@ -8,7 +8,7 @@ python experiments/sweep.py --folder sweeps/kl --grid max_kl=0.003,0.01,0.03 --s
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 

@@ -8,7 +8,7 @@ python experiments/train.py --task point-nav --seeds 5         # five independen
 """
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 

@@ -1,4 +1,4 @@
-"""Finite problems with exact values (`benchmarks.exact`) as environments, and what the library estimates in them."""
+"""Finite problems with exact values (`oracles.exact`) as environments, and what the library estimates in them."""
 
 import dataclasses
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 from flax import struct
 
 import metarl_jax as mrl
-from benchmarks import exact
+from oracles import exact
 
 
 class Setting(NamedTuple):

@@ -12,9 +12,9 @@ import metarl_jax as mrl
 from metarl_jax import devices
 from metarl_jax.devices import TASKS
 from metarl_jax.inner.least_squares import triangular_factor
-from metarl_jax.runs.cli import UserError
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.options import AlgorithmConfig, PolicyConfig
+from metarl_jax.runs.config.options import AlgorithmConfig, PolicyConfig
+from metarl_jax.runs.console.cli import UserError
 from metarl_jax.runs.run import train_run
 
 NAMES = mrl.algorithms.names()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from metarl_jax.commands import entry
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 
 ROOT = Path(__file__).parents[1]
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]

@@ -14,7 +14,7 @@ from metarl_jax.evaluation import (
     standard_error,
     summarize,
 )
-from metarl_jax.runs import reports
+from metarl_jax.runs.evaluation import reports
 from metarl_jax.training import streams
 from metarl_jax.types import Adaptation, Trajectory
 from tests.runs.stub import STEPS, stub_algorithm, stub_env
@@ -179,7 +179,7 @@ def test_evaluation_leaves_void_episodes_out_and_says_how_many(tmp_path):
         "trained_stages": 2,
         "burn_in": 1,
     }
-    report = reports.to_report({0: {"adapted": row}}, **about, iteration=0, seed=0)
+    report = reports.to_report({0: {"adapted": row}}, reports.Setting(**about, iteration=0, seed=0))
     reports.write_report(report, tmp_path / "evaluation.json")
     written = json.loads((tmp_path / "evaluation.json").read_text())["rows"]["adapted"]
     assert [means[1] is None for means in written["per_task"]] == left_out.tolist()

@@ -6,7 +6,8 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.evaluation import _returns, summarize
-from metarl_jax.runs import plots, reports
+from metarl_jax.runs.evaluation import reports
+from metarl_jax.runs.pictures import plots
 from tests import toys
 
 TASKS, EPISODES, HORIZON = 3, 4, 25
@@ -110,9 +111,8 @@ def test_a_report_of_a_long_trial(row):
         "trained_steps": 1,
         "trained_stages": 2,
     }
-    report = reports.to_report(
-        {0: {"adapted": row}}, **about, episodes_per_step=EPISODES, burn_in=500, iteration=0, seed=0
-    )
+    setting = reports.Setting(**about, episodes_per_step=EPISODES, burn_in=500, iteration=0, seed=0)
+    report = reports.to_report({0: {"adapted": row}}, setting)
     written = report["rows"]["adapted"]
     assert {len(written[name]) for name in ("steps", "episodes", "environment_steps", "mean")} == {1001}
     assert written["episodes"][-1] == 4000

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import metarl_jax as mrl
-from metarl_jax.runs.evaluate import evaluate_run
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.training import streams
 from metarl_jax.zoo import store
 

@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import metarl_jax as mrl
-from metarl_jax.runs.plots import read_metrics
+from metarl_jax.runs.pictures.plots import read_metrics
 
 folder = Path(tempfile.mkdtemp()) / "run"
 options = "--task point-nav --algorithm promp --iterations 40 --tasks 20 --episodes 10 --min-std 0.1 --seed 3"

@@ -2,7 +2,7 @@
 
 import importlib
 
-from metarl_jax.runs import startup
+from metarl_jax.runs.console import startup
 
 
 def _start(name: str) -> int:

@@ -1,7 +1,7 @@
 """The command line of experiments/evaluate.py and metarl-evaluate."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -13,8 +13,8 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli, startup
-from metarl_jax.runs.config_file import task_of
+from metarl_jax.runs.config.file import task_of
+from metarl_jax.runs.console import cli, startup
 
 ZOO = Path(__file__).resolve().parent.parent / "zoo"
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_jax(task_of(ZOO / (name or "") if run is None else run))
     cli.import_modules()
     with startup.at_once():
-        from metarl_jax.runs.evaluate import evaluate_run
+        from metarl_jax.runs.evaluation.evaluate import evaluate_run
 
     if run is None:
         assert name is not None

@@ -1,7 +1,7 @@
 """The command line of experiments/render.py and metarl-render."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -13,8 +13,8 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli, startup
-from metarl_jax.runs.config_file import task_of
+from metarl_jax.runs.config.file import task_of
+from metarl_jax.runs.console import cli, startup
 
 DESCRIPTION = """Show episodes of a trained run in held-out tasks before and after adaptation, side by side.
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_jax(task_of(arguments.run))
     cli.import_modules()
     with startup.at_once():
-        from metarl_jax.runs.render import render_run
+        from metarl_jax.runs.pictures.render import render_run
 
     render_run(
         arguments.run,

@@ -1,7 +1,7 @@
 """The command line of experiments/show_tasks.py and metarl-tasks."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -13,7 +13,7 @@ from typing import Annotated
 
 import tyro
 
-from metarl_jax.runs import cli, startup
+from metarl_jax.runs.console import cli, startup
 
 DESCRIPTION = """Show a task family: its card, a plot of sampled tasks, and the returns of two trivial policies.
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     cli.import_modules()
     with startup.at_once():
         from metarl_jax.runs.config import ENV_SET_BY, parse_options
-        from metarl_jax.runs.show_tasks import show_tasks
+        from metarl_jax.runs.pictures.show_tasks import show_tasks
 
     with cli.user_errors():
         options = parse_options("env-option", arguments.env_option, ENV_SET_BY)

@@ -1,7 +1,7 @@
 """The command line of experiments/sweep.py and metarl-sweep."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from metarl_jax.runs import cli, sweeps
+from metarl_jax import checks
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.sweeps import plans as sweeps
 
 DESCRIPTION = """Train one run per combination of options of train.py, and show all results in one table.
 
@@ -61,7 +63,7 @@ def _stop_signals(say: Any) -> Iterator[list[int]]:
         received.append(signum)
         say(f"{signal.Signals(signum).name}: stopping the members, which write a checkpoint first")
 
-    from metarl_jax.runs.signals import installed
+    from metarl_jax.runs.console.signals import installed
 
     with installed(receive):
         yield received
@@ -75,6 +77,15 @@ def _planned(arguments: Arguments, base: Sequence[str]) -> sweeps.Plan:
     return sweeps.plan(base, sweeps.grid(arguments.grid) if arguments.grid else [], drawn, arguments.seeds)
 
 
+def _jobs(arguments: Arguments, members: int) -> int:
+    """Members at a time."""
+    if arguments.slurm and arguments.cluster != "slurm":
+        raise ValueError("--slurm sets parameters of Slurm jobs; add --cluster slurm")
+    if arguments.jobs is None:
+        return 1 if arguments.cluster == "local" else members
+    return checks.integer("jobs", arguments.jobs)
+
+
 def main(argv: Sequence[str]) -> None:
     """Runs the script with these arguments.
 
@@ -83,19 +94,17 @@ def main(argv: Sequence[str]) -> None:
     """
     sweep_argv, base = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
     arguments = cli.parse(Arguments, sweep_argv, prog=cli.program("sweep"), description=DESCRIPTION)
-    from metarl_jax.checks import integer
-    from metarl_jax.runs import sweep_jobs, sweep_results, talk
-    from metarl_jax.runs.folder import only_writer
+    from metarl_jax.runs.console import talk
+    from metarl_jax.runs.storage.folder import only_writer
+    from metarl_jax.runs.sweeps import jobs as sweep_jobs
+    from metarl_jax.runs.sweeps import results as sweep_results
 
+    cli.prepare_jax()
+    cli.import_modules()  # first, since their algorithms may have options that are swept
     with cli.user_errors():
         plan = _planned(arguments, base)
-        jobs = arguments.jobs
-        jobs = (1 if arguments.cluster == "local" else len(plan.members)) if jobs is None else integer("jobs", jobs)
-        if arguments.slurm and arguments.cluster != "slurm":
-            raise ValueError("--slurm sets parameters of Slurm jobs; add --cluster slurm")
+        jobs = _jobs(arguments, len(plan.members))
         slurm = sweep_jobs.slurm_parameters(arguments.slurm) if arguments.cluster == "slurm" else None
-    cli.prepare_jax()
-    cli.import_modules()
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the checks need no accelerator; its memory is for the members
@@ -121,12 +130,7 @@ def main(argv: Sequence[str]) -> None:
         say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
         failures = {}
         if todo:
-            command = [
-                sys.executable,
-                "-P",
-                "-m",
-                "metarl_jax.commands.train",
-            ]  # -P: no imports from the working folder
+            command = [sys.executable, "-P", "-m", "metarl_jax.commands.train"]  # -P: not from the working folder
             with cli.user_errors():
                 engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
             lock = ["--lock", "file"] if arguments.lock == "file" else []
@@ -139,20 +143,28 @@ def main(argv: Sequence[str]) -> None:
                 stopping=lambda: bool(stopped),
             )
         results = sweep_results.collect(plan, folder, configs, failures)
-        sweep_results.write(results, folder / "results.csv", plan.seeds)
-        console.print(sweep_results.table(results, str(folder), plan.seeds))
-        say(f"  {folder / 'results.csv'}  the same with every digit")
-        from metarl_jax.runs import plots
-
-        drawable = [(r.options, r.after.mean, r.after.error) for r in results if r.after]
-        error = f"{plan.seeds} seeds" if plan.seeds > 1 else "held-out tasks"
-        if plots.sweep(drawable, folder / "results.png", title=str(folder), error=error):
-            say(f"  {folder / 'results.png'}  return after adaptation against what was varied")
-    left = len(plan.members) - len(drawable)
+        drawn = _write(results, plan, folder, console)
+    left = len(plan.members) - drawn
     if left and stopped:
         raise cli.RunStopped(f"stopped with {left} of {len(results)} members to go; start the same command to go on")
     if left:
         raise cli.RunStopped(f"{left} of {len(results)} members failed; start the same command to try them again")
+
+
+def _write(results: list[Any], plan: sweeps.Plan, folder: Path, console: Any) -> int:
+    """Writes and prints the results; returns the number of members that have one."""
+    from metarl_jax.runs.console import talk
+    from metarl_jax.runs.pictures import plots
+    from metarl_jax.runs.sweeps import results as sweep_results
+
+    sweep_results.write(results, folder / "results.csv", plan.seeds)
+    console.print(sweep_results.table(results, str(folder), plan.seeds))
+    talk.line(console, f"  {folder / 'results.csv'}  the same with every digit")
+    drawable = [(r.options, r.after.mean, r.after.error) for r in results if r.after]
+    error = f"{plan.seeds} seeds" if plan.seeds > 1 else "held-out tasks"
+    if plots.sweep(drawable, folder / "results.png", title=str(folder), error=error):
+        talk.line(console, f"  {folder / 'results.png'}  return after adaptation against what was varied")
+    return len(drawable)
 
 
 def start() -> int:

@@ -1,14 +1,15 @@
 """The command line of experiments/train.py and metarl-train."""
 
 if __name__ == "__main__":  # handles Ctrl-C during the imports
-    from metarl_jax.runs import startup
+    from metarl_jax.runs.console import startup
 
     startup.quiet()
 
 import sys
 from collections.abc import Sequence
 
-from metarl_jax.runs import arguments, cli, presets, startup
+from metarl_jax.runs.config import arguments, presets
+from metarl_jax.runs.console import cli, startup
 
 DESCRIPTION = """Meta-train a policy and evaluate it on held-out tasks; all results are in one run folder.
 
@@ -30,8 +31,8 @@ def main(argv: Sequence[str]) -> None:
         argv, prog=cli.program("train"), description=DESCRIPTION.format(presets=", ".join(presets.PRESETS))
     )
     with startup.at_once():
-        from metarl_jax.runs import talk
-        from metarl_jax.runs.distributed import is_writer
+        from metarl_jax.runs.cluster.distributed import is_writer
+        from metarl_jax.runs.console import talk
         from metarl_jax.runs.run import train_run
 
     console = cli.console(quiet=not is_writer())
@@ -47,7 +48,7 @@ def _join(argv: Sequence[str]) -> None:
     """Joins the other processes of the job, if any; must precede any other use of JAX."""
     job = arguments.job(argv)
     if not job.alone:
-        from metarl_jax.runs import distributed
+        from metarl_jax.runs.cluster import distributed
 
         with cli.user_errors():
             distributed.start(job.coordinator, job.num_processes, job.process_id, job.distributed)
@@ -61,7 +62,7 @@ def start() -> int:
         single_process = True
     if single_process:
         return cli.run(main)
-    from metarl_jax.runs import distributed
+    from metarl_jax.runs.cluster import distributed
 
     return distributed.run(lambda: cli.run(main))
 

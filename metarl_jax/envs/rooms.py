@@ -25,7 +25,7 @@ def risky_rooms(
 
     With the default options, finding the one treasure gains 0.9 per episode, but searching costs 4.65 on average: more
     than four episodes can recover, but nothing if the episodes of the search do not count. The optimal values are
-    computed by benchmarks/bayes_optimal.py.
+    computed by oracles/bayes_optimal.py.
 
     Args:
         name: name of the environment.

@@ -16,11 +16,11 @@ class State:
 
     observation: jax.Array
     """[observation_size]"""
-    reward: jax.Array
+    reward: jax.Array | float
     """[] reward of the last step; 0 at reset"""
-    terminated: jax.Array
+    terminated: jax.Array | bool
     """[] bool: the episode has ended in a terminal state"""
-    truncated: jax.Array
+    truncated: jax.Array | bool
     """[] bool: the episode was cut off by a time limit, in a state that is not terminal"""
     internal: PyTree = None
     """hidden from the policy: a random key, a cell, or the physics state (which a renderer reads)"""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.config.file import read_config
 from metarl_jax.types import PyTree
 
 
@@ -46,7 +46,7 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         >>> rows["adapted"].mean.shape  # return after 0, 1, 2 and 3 inner steps
         (4,)
     """
-    from metarl_jax.runs.states import params_of_seeds, restore  # imports orbax, which the zoo does not need
+    from metarl_jax.runs.checkpoint.states import params_of_seeds, restore  # imports orbax, which the zoo does not need
 
     config = read_config(Path(folder))
     seed = config.seed if seed is None else seed

@@ -9,15 +9,16 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax.guard import first_nan, unguarded, without_episode
-from metarl_jax.runs import cli, distributed, signals, talk
-from metarl_jax.runs.arguments import folder_option
-from metarl_jax.runs.cli import RunStopped
+from metarl_jax.runs.checkpoint.states import root_keys
+from metarl_jax.runs.cluster import distributed
 from metarl_jax.runs.config import Built, TrainConfig
-from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.folder import resumable
-from metarl_jax.runs.progress import TrainingProgress, duration, quantity
+from metarl_jax.runs.config.arguments import folder_option
+from metarl_jax.runs.console import cli, signals, talk
+from metarl_jax.runs.console.cli import RunStopped
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.logging.progress import TrainingProgress, duration, quantity
 from metarl_jax.runs.session import Session, opened, steps_of
-from metarl_jax.runs.states import root_keys
+from metarl_jax.runs.storage.folder import resumable
 from metarl_jax.training import Chunk, NonFiniteError, streams, train, why_void
 from metarl_jax.types import MetaState
 
@@ -42,9 +43,9 @@ def train_run(
         config: configuration of the run.
         console: where progress is shown.
         resume: continue from the newest intact checkpoint of the folder.
-        override: whether `resume` may change the options in `metarl_jax.runs.config_file.SAFE_TO_CHANGE`.
+        override: whether `resume` may change the options in `metarl_jax.runs.config.file.SAFE_TO_CHANGE`.
         debug_nans: on the first NaN, find the operation that produced it, then stop.
-        lock: "kernel" or "file"; see `metarl_jax.runs.folder.only_writer`.
+        lock: "kernel" or "file"; see `metarl_jax.runs.storage.folder.only_writer`.
 
     Returns:
         The run folder.
@@ -95,7 +96,7 @@ def _summarize(session: Session, seconds: float, console: Console) -> None:
 
 
 def _draw(config: TrainConfig, built: Built) -> None:
-    from metarl_jax.runs import plots, theta_plot  # imports matplotlib, which would delay the first iteration
+    from metarl_jax.runs.pictures import plots, theta_plot  # import matplotlib, which would delay the first iteration
 
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
     if any(name.startswith("return_") for name in metrics):

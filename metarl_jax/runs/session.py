@@ -12,15 +12,17 @@ from rich.console import Console
 
 from metarl_jax import devices, envs
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import distributed, files, talk
-from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.cli import UserError, user_errors
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoint.states import initial_state
+from metarl_jax.runs.cluster import distributed
 from metarl_jax.runs.config import Built, TrainConfig
-from metarl_jax.runs.config_file import differences, read_config, to_json, write_config
-from metarl_jax.runs.folder import check_own, check_path, clear, only_writer, unborn
-from metarl_jax.runs.logging import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
+from metarl_jax.runs.config.file import differences, read_config, to_json, write_config
+from metarl_jax.runs.console import talk
+from metarl_jax.runs.console.cli import UserError, user_errors
+from metarl_jax.runs.logging.loggers import Logger, TableLogger, TensorBoardLogger, TimingLog, WandbLogger, rows
 from metarl_jax.runs.memory import check_run
-from metarl_jax.runs.states import initial_state
+from metarl_jax.runs.storage import files
+from metarl_jax.runs.storage.folder import check_own, check_path, clear, only_writer, unborn
 from metarl_jax.types import MetaState
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ import numpy as np
 
 from metarl_jax.checks import one_of
 from metarl_jax.runs import config as configs
+from metarl_jax.runs.checkpoint.leaves import by_path, digest
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.config_file import from_json, to_json, write_config
-from metarl_jax.runs.leaves import by_path, digest
+from metarl_jax.runs.config.file import from_json, to_json, write_config
 from metarl_jax.runs.load import Loaded
 from metarl_jax.runs.load import load as load_run
 from metarl_jax.types import PyTree
@@ -108,8 +108,8 @@ def unpack(name: str, folder: Path) -> Path:
     Raises:
         ValueError: there is no such name, or the folder exists and holds something else.
     """
-    from metarl_jax.runs.checkpoints import Checkpoints
-    from metarl_jax.runs.states import initial_state
+    from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+    from metarl_jax.runs.checkpoint.states import initial_state
 
     loaded = load(name, split="train")
     if folder.exists():

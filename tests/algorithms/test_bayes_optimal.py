@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from benchmarks import bayes_optimal
+from oracles import bayes_optimal
 
 SMALL = {"rooms": 2, "safe_reward": 0.1, "treasure_reward": 1.0, "cost": 3.0}
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import exact, expectations
-from benchmarks.exact import BANDIT, MDP
+from oracles import exact, expectations
+from oracles.exact import BANDIT, MDP
 
 PULLS, RATES = 3, (0.7,)
 EPISODES, TWO_RATES = 2, (1.0, 0.6)

@@ -1,4 +1,4 @@
-"""Every estimator's mean, through the public interface, against its exact value by enumeration (`benchmarks.exact`).
+"""Every estimator's mean, through the public interface, against its exact value by enumeration (`oracles.exact`).
 
 On a bandit (one step, one inner step) and on an MDP of three states and at most three steps with two inner steps, where
 credit over time and over stages matters. It is two tasks: in one, episodes mostly end early. Means are over many keys;
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from benchmarks import exact, expectations
+from oracles import exact, expectations
 from tests.finite import Setting, assert_agrees, assert_differs, make, mean_gradient, split_policy
 
 SETTINGS = {

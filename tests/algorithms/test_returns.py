@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from benchmarks import exact, expectations
 from metarl_jax import inner, outer
 from metarl_jax.compose import build_parts
 from metarl_jax.types import Stage, Trajectory
+from oracles import exact, expectations
 from tests import finite
 
 DISCOUNT = {"discount": 0.9, "discount_states": True}
@@ -100,7 +100,7 @@ def rule_parts(env, policy, sizes):
 
 
 PLAIN = {"surrogate": "score_function"}
-# What an inner step is, N, L, burn-in, and the estimator's name in `benchmarks.expectations`.
+# What an inner step is, N, L, burn-in, and the estimator's name in `oracles.expectations`.
 ENUMERATED = {
     "plain": (PLAIN, 1, 2, None, "plain"),
     "plain, two episodes": (PLAIN, 2, 1, 0, "plain"),

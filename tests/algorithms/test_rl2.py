@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from benchmarks import bayes_optimal
 from metarl_jax.types import Percept
+from oracles import bayes_optimal
 from tests import toys
 
 EPISODES, PULLS, ARMS = 2, 2, 2

@@ -15,7 +15,7 @@ import metarl_jax as mrl
 import metarl_jax.envs as envs
 from metarl_jax.envs import brax_page, mujoco_engine, mujoco_models
 from metarl_jax.envs.brax_adapter import simulator
-from metarl_jax.runs import scene
+from metarl_jax.runs.pictures import scene
 from metarl_jax.soundness import sane
 
 GYM = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5", "ant": "Ant-v5"}

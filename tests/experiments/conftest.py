@@ -2,7 +2,7 @@
 
 import pytest
 
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 from tests.experiments.scripts import load
 
 
@@ -31,5 +31,8 @@ def unstarted(monkeypatch):
     def started(*_, **__):
         pytest.fail("the input was accepted")
 
-    for name in ("run.train", "evaluate.evaluate", "render.record", "show_tasks.trivial_returns"):
+    for name in (
+        *("run.train", "evaluation.evaluate.evaluate", "pictures.render.record"),
+        "pictures.show_tasks.trivial_returns",
+    ):
         monkeypatch.setattr(f"metarl_jax.runs.{name}", started)

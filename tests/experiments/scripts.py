@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from metarl_jax.runs.folder import LOCK
+from metarl_jax.runs.storage.folder import LOCK
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = [

@@ -7,7 +7,8 @@ import pytest
 
 from benchmarks import adaptation as script
 from experiments import curves
-from metarl_jax.runs import adaptation, cli
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import adaptation
 
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
 

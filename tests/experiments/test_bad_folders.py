@@ -8,13 +8,13 @@ import shutil
 import jax.numpy as jnp
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoint.leaves import proof
+from metarl_jax.runs.checkpoint.states import initial_state
 from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig, build
-from metarl_jax.runs.config_file import write_config
-from metarl_jax.runs.folder import LOCK, only_writer
-from metarl_jax.runs.leaves import proof
-from metarl_jax.runs.logging import TableLogger
-from metarl_jax.runs.states import initial_state
+from metarl_jax.runs.config.file import write_config
+from metarl_jax.runs.logging.loggers import TableLogger
+from metarl_jax.runs.storage.folder import LOCK, only_writer
 from tests.experiments.scripts import contents
 
 DONE = 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 
 TOY = [
     *("--steps", "100", "--tasks", "2", "--episodes", "2", "--horizon", "3", "--seeds", "2"),

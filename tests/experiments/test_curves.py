@@ -7,7 +7,7 @@ import pytest
 
 from experiments import curves
 from metarl_jax.evaluation import iqm_interval
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 
 TOY = ["--families", "point-nav", "--seeds", "2", "--steps", "60", "--eval-tasks", "3", "--eval-episodes", "8"]
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}

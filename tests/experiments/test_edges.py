@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import metarl_jax
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 from tests.experiments.scripts import EXPERIMENTS
 
 ROOT = Path(metarl_jax.__file__).parents[1]
@@ -84,7 +84,7 @@ def test_ctrl_c_at_any_moment_of_the_start(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         if b"interrupted;" not in err:
-            assert b"metarl_jax" not in err or b"    from metarl_jax.runs import startup\n" in err
+            assert b"metarl_jax" not in err or b"    from metarl_jax.runs.console import startup\n" in err
         else:
             assert (process.returncode, err.count(b"\n")) == (130, 1), err
     assert not list(tmp_path.iterdir())

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import estimator_problems, estimator_report, estimators, exact
+from benchmarks import estimator_problems, estimator_report, estimators
 from benchmarks.estimator_report import EXPECTED, SAMPLED
+from oracles import exact
 
 CHOSEN = ("plain", "LVC", "DiCE", "plain + credit")  # each takes seconds to compile
 

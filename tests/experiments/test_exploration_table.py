@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import exploration
-from metarl_jax.runs import cli
+from metarl_jax.runs.console import cli
 
 
 @pytest.fixture

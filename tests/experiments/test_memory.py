@@ -5,7 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from metarl_jax.runs import cli, sweeps
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.sweeps import plans as sweeps
 from tests.experiments.scripts import TINY, load
 
 HUGE = "2000000000"

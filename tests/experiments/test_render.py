@@ -13,13 +13,14 @@ from PIL import Image, ImageChops
 from rich.console import Console
 
 from metarl_jax.commands import render as script
-from metarl_jax.runs import cli, render, scene, video, viewer
+from metarl_jax.runs.checkpoint.states import restore
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig, build
-from metarl_jax.runs.config_file import read_config
-from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.replay import Episode
+from metarl_jax.runs.config.file import read_config
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.pictures import render, scene, video, viewer
+from metarl_jax.runs.pictures.replay import Episode
 from metarl_jax.runs.session import opened
-from metarl_jax.runs.states import restore
 from metarl_jax.training import streams
 
 T = 6

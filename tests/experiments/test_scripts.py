@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from metarl_jax import algorithms
-from metarl_jax.runs import cli
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
-from metarl_jax.runs.arguments import defaults
-from metarl_jax.runs.config_file import read_config
+from metarl_jax.runs.config.arguments import defaults
+from metarl_jax.runs.config.file import read_config
+from metarl_jax.runs.console import cli
 from tests.experiments.scripts import EXPERIMENTS, TINY, load
 
 
@@ -113,7 +113,7 @@ def test_another_size_of_a_stage_has_the_baseline_of_training(script, tmp_path, 
 
 
 def test_a_memory_has_stages_of_one_episode(script, tmp_path, monkeypatch):
-    from metarl_jax.runs import plots
+    from metarl_jax.runs.pictures import plots
 
     drawn = []
     monkeypatch.setattr(plots, "learning_curve", lambda *_, unit, **__: drawn.append(unit))

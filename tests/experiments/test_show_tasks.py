@@ -11,7 +11,8 @@ from PIL import Image
 
 from metarl_jax import envs
 from metarl_jax.commands import show_tasks as script
-from metarl_jax.runs import cli, show_tasks, task_pictures
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.pictures import show_tasks, task_pictures
 
 FAMILIES = ["gaussian-bandit", "bernoulli-bandit", "tabular-mdp", "point-nav"]
 

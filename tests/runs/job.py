@@ -12,7 +12,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 import metarl_jax as mrl
-from metarl_jax.runs import cli, distributed
+from metarl_jax.runs.cluster import distributed
+from metarl_jax.runs.console import cli
 
 SILENCE = 5
 ITERATIONS, STOP_AT = 9, 6

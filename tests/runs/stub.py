@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.runs.checkpoint.states import restore
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, TrainConfig
-from metarl_jax.runs.states import restore
 from metarl_jax.soundness import witnessed
 from metarl_jax.types import Adaptation, MetaState
 from tests import toys

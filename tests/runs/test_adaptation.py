@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from metarl_jax.runs import adaptation
-from metarl_jax.runs.adaptation import Anchors
+from metarl_jax.runs.evaluation import adaptation
+from metarl_jax.runs.evaluation.adaptation import Anchors
 
 EPISODES = [0, 20, 40]
 

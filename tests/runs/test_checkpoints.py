@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.runs.checkpoints import Checkpoints, _best
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints, _best
+from metarl_jax.runs.checkpoint.leaves import proof
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
-from metarl_jax.runs.config_file import to_json
-from metarl_jax.runs.leaves import proof
+from metarl_jax.runs.config.file import to_json
 from metarl_jax.training import train
 from metarl_jax.types import MetaState
 from tests.runs.stub import stub_algorithm

@@ -7,9 +7,9 @@ import warnings
 
 import pytest
 
-from metarl_jax.runs import arguments, cli
-from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.config_file import write_config
+from metarl_jax.runs.config import TrainConfig, arguments
+from metarl_jax.runs.config.file import write_config
+from metarl_jax.runs.console import cli
 
 
 def raising(error):

@@ -6,7 +6,6 @@ import pytest
 
 from metarl_jax import algorithms, envs
 from metarl_jax.keywords import descriptions
-from metarl_jax.runs import presets
 from metarl_jax.runs.config import (
     AlgorithmConfig,
     EvaluationConfig,
@@ -15,8 +14,9 @@ from metarl_jax.runs.config import (
     algorithm_options,
     build,
     inner_rates,
+    presets,
 )
-from metarl_jax.runs.config_file import differences, from_json, to_json
+from metarl_jax.runs.config.file import differences, from_json, to_json
 
 CONFIG = TrainConfig(
     task="bernoulli-bandit",

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from metarl_jax.runs import distributed
+from metarl_jax.runs.cluster import distributed
 from tests.runs import job
 
 ROOT = Path(__file__).parents[2]

@@ -13,16 +13,16 @@ import sys
 import numpy as np
 import pytest
 
-from metarl_jax.runs import cli, signals
 from metarl_jax.runs import run as runs
-from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.cli import RunStopped, UserError
-from metarl_jax.runs.config_file import write_config
-from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.folder import only_writer
-from metarl_jax.runs.plots import read_metrics
-from metarl_jax.runs.progress import TrainingProgress
-from metarl_jax.runs.states import restore
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+from metarl_jax.runs.checkpoint.states import restore
+from metarl_jax.runs.config.file import write_config
+from metarl_jax.runs.console import cli, signals
+from metarl_jax.runs.console.cli import RunStopped, UserError
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.logging.progress import TrainingProgress
+from metarl_jax.runs.pictures.plots import read_metrics
+from metarl_jax.runs.storage.folder import only_writer
 from tests.runs.stub import assert_same_run, contents, make, newest
 
 
@@ -126,7 +126,7 @@ def test_a_second_writer_is_refused_with_the_owner_named(tmp_path, stub, console
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     code = (
-        "import sys, pathlib; from metarl_jax.runs.folder import only_writer\n"
+        "import sys, pathlib; from metarl_jax.runs.storage.folder import only_writer\n"
         "with only_writer(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
     )
     owner = subprocess.Popen(

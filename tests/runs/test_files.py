@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from metarl_jax.runs import comparisons, files, sweep_jobs, sweep_results, sweeps
 from metarl_jax.runs import run as runs
-from metarl_jax.runs.cli import UserError
-from metarl_jax.runs.config_file import read_config, write_config
-from metarl_jax.runs.folder import LOCK, only_writer
-from metarl_jax.runs.logging import TableLogger, TensorBoardLogger, TimingLog
-from metarl_jax.runs.reports import write_report
-from metarl_jax.runs.video import _write_gif
+from metarl_jax.runs.config.file import read_config, write_config
+from metarl_jax.runs.console.cli import UserError
+from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation.reports import write_report
+from metarl_jax.runs.logging.loggers import TableLogger, TensorBoardLogger, TimingLog
+from metarl_jax.runs.pictures.video import _write_gif
+from metarl_jax.runs.storage import files
+from metarl_jax.runs.storage.folder import LOCK, only_writer
+from metarl_jax.runs.sweeps import jobs as sweep_jobs
+from metarl_jax.runs.sweeps import plans as sweeps
+from metarl_jax.runs.sweeps import results as sweep_results
 from tests.runs.stub import contents, make
 
 
@@ -72,7 +76,7 @@ USES = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", USES)
 def test_every_use_of_a_name_refuses_it(tmp_path, monkeypatch, name, kind):
-    monkeypatch.setattr("metarl_jax.runs.video.frames", lambda _: iter([np.zeros((2, 2, 3), np.uint8)]))
+    monkeypatch.setattr("metarl_jax.runs.pictures.video.frames", lambda _: iter([np.zeros((2, 2, 3), np.uint8)]))
     KINDS[kind](tmp_path / name)
     before, kind_before = contents(tmp_path), os.lstat(tmp_path / name).st_mode
     for use in USES[name]:

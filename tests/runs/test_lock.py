@@ -9,10 +9,10 @@ import socket
 
 import pytest
 
-from metarl_jax.runs.cli import UserError
-from metarl_jax.runs.folder import HELD, LOCK, only_writer, owner, running
+from metarl_jax.runs.console.cli import UserError
 from metarl_jax.runs.session import opened
-from metarl_jax.runs.sweep_jobs import _held
+from metarl_jax.runs.storage.folder import HELD, LOCK, only_writer, owner, running
+from metarl_jax.runs.sweeps.jobs import _held
 from tests.runs.stub import make
 
 DEAD = 2**22 + 1

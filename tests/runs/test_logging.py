@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from metarl_jax.runs.logging import TableLogger, WandbLogger, rows
-from metarl_jax.runs.plots import read_metrics, smooth
-from metarl_jax.runs.progress import duration, quantity
+from metarl_jax.runs.logging.loggers import TableLogger, WandbLogger, rows
+from metarl_jax.runs.logging.progress import duration, quantity
+from metarl_jax.runs.pictures.plots import read_metrics, smooth
 
 METRICS = {
     "a": np.array([1, 2], np.int32),

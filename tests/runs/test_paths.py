@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from metarl_jax.runs import run as runs
-from metarl_jax.runs import sweeps
-from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.cli import RunStopped, UserError
-from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.folder import check_path
-from metarl_jax.runs.progress import TrainingProgress
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
+from metarl_jax.runs.console.cli import RunStopped, UserError
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.logging.progress import TrainingProgress
+from metarl_jax.runs.storage.folder import check_path
+from metarl_jax.runs.sweeps import plans as sweeps
 from tests.runs.stub import assert_same_run, make
 
 # What globs, URLs, shells, format strings and markup know, in one name each for a folder and for the one above it.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from metarl_jax.runs import user_modules
+from metarl_jax.runs.console import user_modules
 from tests.experiments.scripts import load as load_script
 
 KEY = jax.random.key(0)
@@ -81,7 +81,7 @@ def test_by_name_they_are_what_they_are_by_hand(user_module):
 
 
 def test_every_script_knows_them(user_module, monkeypatch, capsys):
-    from metarl_jax.runs import cli
+    from metarl_jax.runs.console import cli
 
     monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)  # it changes the process for good
     assert cli.run(load_script("train").main, TINY) == 0, capsys.readouterr().err
@@ -96,7 +96,7 @@ def test_every_script_knows_them(user_module, monkeypatch, capsys):
 
 
 def test_without_the_module_the_name_is_unknown(user_module, monkeypatch, capsys):
-    from metarl_jax.runs import cli
+    from metarl_jax.runs.console import cli
 
     monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
     assert cli.run(load_script("train").main, ["--task", "my-walk", "--iterations", "1"]) == 2
@@ -147,7 +147,7 @@ def test_the_variable_is_checked_too(user_module, monkeypatch):
 
 
 def test_what_a_module_fails_to_import_is_not_hidden(user_module):
-    from metarl_jax.runs import cli
+    from metarl_jax.runs.console import cli
 
     (user_module / "my_module.py").write_text("import no_such_thing_here", encoding="utf-8")
     user_modules.taken_from(["--import", "my_module"])

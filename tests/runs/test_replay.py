@@ -6,7 +6,7 @@ import numpy as np
 
 from metarl_jax import envs, policies
 from metarl_jax.rollout import rollout
-from metarl_jax.runs.replay import record
+from metarl_jax.runs.pictures.replay import record
 
 T = 6
 

@@ -8,12 +8,12 @@ import pytest
 
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
-from metarl_jax.runs.checkpoints import Checkpoints
-from metarl_jax.runs.cli import RunStopped, UserError
+from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
 from metarl_jax.runs.config import Built
-from metarl_jax.runs.config_file import read_config, write_config
-from metarl_jax.runs.evaluate import evaluate_run
-from metarl_jax.runs.plots import read_metrics
+from metarl_jax.runs.config.file import read_config, write_config
+from metarl_jax.runs.console.cli import RunStopped, UserError
+from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.pictures.plots import read_metrics
 from tests.runs.stub import (
     EPISODES,
     ITERATIONS,

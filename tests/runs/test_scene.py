@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.envs.brax_adapter import simulator
-from metarl_jax.runs import scene
+from metarl_jax.runs.pictures import scene
 
 
 @pytest.mark.parametrize("robot", ["reacher", "halfcheetah", "ant", "humanoid"])

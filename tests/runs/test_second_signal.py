@@ -13,7 +13,7 @@ ENDLESS = """
 import functools, sys
 import jax, jax.numpy as jnp
 from metarl_jax import training
-from metarl_jax.runs import cli, signals
+from metarl_jax.runs.console import cli, signals
 
 signals.GRACE = 0.5
 loop = jax.jit(lambda x: jax.lax.while_loop(lambda c: c[1] >= 0, lambda c: (c[0] + 1.0, jnp.abs(c[1])), (x, x)))
@@ -55,7 +55,7 @@ def test_a_second_signal_ends_a_script_whatever_the_device_does(where, signum, s
 
 def test_one_signal_and_an_end_in_time_are_left_alone():
     code = (
-        "import os, signal, time\nfrom metarl_jax.runs import signals\nsignals.GRACE = 0.3\n"
+        "import os, signal, time\nfrom metarl_jax.runs.console import signals\nsignals.GRACE = 0.3\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "with signals.insistent():\n"
         "    for _ in range(2): os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.05)\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from metarl_jax.runs import sweep_jobs
-from metarl_jax.runs.folder import LOCK, only_writer
+from metarl_jax.runs.storage.folder import LOCK, only_writer
+from metarl_jax.runs.sweeps import jobs as sweep_jobs
 
 ROOT = Path(__file__).parents[2]
 

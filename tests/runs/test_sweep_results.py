@@ -5,8 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from metarl_jax.runs import plots, sweep_results, sweeps
 from metarl_jax.runs.config import EvaluationConfig, TrainConfig
+from metarl_jax.runs.pictures import plots
+from metarl_jax.runs.sweeps import plans as sweeps
+from metarl_jax.runs.sweeps import results as sweep_results
 from tests.runs.sweep_runs import BASE, report, write_run
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from metarl_jax.commands import sweep as script
-from metarl_jax.runs import cli, sweep_jobs, sweeps
-from metarl_jax.runs.folder import only_writer
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.storage.folder import only_writer
+from metarl_jax.runs.sweeps import jobs as sweep_jobs
+from metarl_jax.runs.sweeps import plans as sweeps
 from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
 
 # --- the plan --------------------------------------------------------------------------------------------------------

@@ -11,9 +11,11 @@ from rich.console import Console
 
 import metarl_jax
 from metarl_jax.runs import config as configs
-from metarl_jax.runs import plots, show_tasks, sweep_results, talk, task_pictures, theta_plot
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.config import Built
+from metarl_jax.runs.console import talk
+from metarl_jax.runs.pictures import plots, show_tasks, task_pictures, theta_plot
+from metarl_jax.runs.sweeps import results as sweep_results
 from tests.experiments.scripts import EXPERIMENTS
 from tests.runs.stub import make, stub_env
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metarl_jax import inner
-from metarl_jax.runs import theta_plot
+from metarl_jax.runs.pictures import theta_plot
 
 
 @pytest.mark.parametrize("seeds", [1, 3])

@@ -16,10 +16,10 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax.runs import config as configs
-from metarl_jax.runs.cli import prepare_jax
+from metarl_jax.runs.checkpoint.states import restore
 from metarl_jax.runs.config import Built
-from metarl_jax.runs.config_file import read_config
-from metarl_jax.runs.states import restore
+from metarl_jax.runs.config.file import read_config
+from metarl_jax.runs.console.cli import prepare_jax
 from tests.runs.stub import make, stub_algorithm, stub_env
 
 MARK = "pwned"
@@ -76,9 +76,11 @@ def _text(value: object) -> str:
 
 def look(run: Path, console: Console) -> None:
     """Everything that the library does with a folder that it finds."""
-    from metarl_jax.runs import evaluate, plots, sweep_results
     from metarl_jax.runs import run as runs
-    from metarl_jax.runs.sweeps import Plan
+    from metarl_jax.runs.evaluation import evaluate
+    from metarl_jax.runs.pictures import plots
+    from metarl_jax.runs.sweeps import results as sweep_results
+    from metarl_jax.runs.sweeps.plans import Plan
 
     config = read_config(run)
     for checkpoint in ("newest", "best", "4"):

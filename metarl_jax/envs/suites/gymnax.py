@@ -49,18 +49,7 @@ def from_gymnax(
             `Box`, `sample_params` is invalid, or the horizon is not a positive integer.
     """
     gymnax = assembly.load("gymnax", "gymnax")
-    base = gymnax.environments.environment.Environment
-    if not hasattr(base, "is_truncated"):
-        raise ImportError('gymnax is older than 1.0, whose steps differ: pip install -U "metarl_jax[gymnax]"')
-    if isinstance(env, str):
-        if env not in gymnax.registered_envs:
-            raise checks.unknown("gymnax environment", env, gymnax.registered_envs)
-        env = gymnax.make(env)[0]
-    if not isinstance(env, base):
-        raise ValueError(
-            f"env is {env!r}; it must be a gymnax environment without wrappers, such as gymnax.make(name)[0], "
-            "or a registered name"
-        )
+    env = _environment(gymnax, env)
     name = f"gymnax:{env.name}" if name is None else name
     defaults = env.default_params
     if not hasattr(defaults, "max_steps_in_episode"):
@@ -102,6 +91,22 @@ def from_gymnax(
         discrete=discrete,
         horizon=steps,
     )
+
+
+def _environment(gymnax: Any, env: Any) -> Any:
+    base = gymnax.environments.environment.Environment
+    if not hasattr(base, "is_truncated"):
+        raise ImportError('gymnax is older than 1.0, whose steps differ: pip install -U "metarl_jax[gymnax]"')
+    if isinstance(env, str):
+        if env not in gymnax.registered_envs:
+            raise checks.unknown("gymnax environment", env, gymnax.registered_envs)
+        env = gymnax.make(env)[0]
+    if not isinstance(env, base):
+        raise ValueError(
+            f"env is {env!r}; it must be a gymnax environment without wrappers, such as gymnax.make(name)[0], "
+            "or a registered name"
+        )
+    return env
 
 
 def _actions(name: str, env: Any, spaces: Any) -> tuple[Callable[[jax.Array, Any], jax.Array], int, bool]:

@@ -28,6 +28,35 @@ def with_model(env: Any, field: str, model: PyTree) -> Any:
     return changed
 
 
+def _check_functions(reward: Any, system: Any, observe: Any) -> None:
+    """Raises ValueError if one that is given cannot be called with its arguments."""
+    if reward is not None:
+        assembly.function("reward", reward, "task", "previous", "action", "next")
+    if system is not None:
+        assembly.function("system", system, "task", "model")
+    if observe is not None:
+        assembly.function("observe", observe, "state")
+
+
+def _of_task(env: Any, field: str, system: Callable[[PyTree, Any], Any] | None) -> Callable[[PyTree], Any]:
+    """``task → environment`` with the task's model."""
+
+    def of_task(task):
+        if system is None:
+            return env
+        model = getattr(env, field)
+        changed = system(task, model)
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (model, changed)]
+        if jax.tree.structure(model) != jax.tree.structure(changed) or shapes[0] != shapes[1]:
+            raise ValueError(
+                f"system returned a {type(changed).__name__} that does not fit; it must return the "
+                f"{type(model).__name__} that it got with other numbers of the same shapes, such as model.replace(...)"
+            )
+        return with_model(env, field, changed)
+
+    return of_task
+
+
 def task_env(
     env: Any,
     *,
@@ -52,27 +81,11 @@ def task_env(
     assembly.function("sample_task", sample_task, "key")
     if reward is None and system is None:
         raise ValueError(f"{name}: neither reward nor system is given, so the task would have no effect; give one")
-    if reward is not None:
-        assembly.function("reward", reward, "task", "previous", "action", "next")
-    if system is not None:
-        assembly.function("system", system, "task", "model")
-        if field not in vars(env):
-            raise ValueError(f"{name}: system needs an environment that keeps its model in {field!r}, and it has none")
-    if observe is not None:
-        assembly.function("observe", observe, "state")
+    _check_functions(reward, system, observe)
+    if system is not None and field not in vars(env):
+        raise ValueError(f"{name}: system needs an environment that keeps its model in {field!r}, and it has none")
 
-    def of_task(task):
-        if system is None:
-            return env
-        model = getattr(env, field)
-        changed = system(task, model)
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (model, changed)]
-        if jax.tree.structure(model) != jax.tree.structure(changed) or shapes[0] != shapes[1]:
-            raise ValueError(
-                f"system returned a {type(changed).__name__} that does not fit; it must return the "
-                f"{type(model).__name__} that it got with other numbers of the same shapes, such as model.replace(...)"
-            )
-        return with_model(env, field, changed)
+    of_task = _of_task(env, field, system)
 
     def observed(state):
         if observe is not None:

@@ -1,0 +1,217 @@
+"""The command line of experiments/train.py as a configuration; a sweep reads its members' arguments with it too.
+
+Importing this module loads no JAX, so that a script's help text can answer at once.
+"""
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from metarl_jax.runs.config import TrainConfig, presets
+from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig
+from metarl_jax.runs.console import cli
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What this start does with the run, beside training it."""
+
+    resume: bool = False
+    """go on from the newest checkpoint of --folder, whose configuration then is the default"""
+    override: bool = False
+    """let --resume change what leaves earlier iterations as they are: --iterations, --checkpoint-every, --keep,
+    --wandb, --devices, --on-nonfinite, --patience and the evaluation"""
+    debug_nans: bool = False
+    """if a number is not finite, find the operation that it comes from"""
+    lock: Literal["kernel", "file"] = "kernel"
+    """what keeps a second process from the folder: a lock of the kernel or, on a file system without them, also a file
+    that a killed process leaves behind"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """Who the other processes are, where there are several; see docs/clusters.md."""
+
+    distributed: bool = False
+    """one of several processes, which Slurm, Kubernetes, Open MPI or a TPU pod tells of"""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where no cluster tells"""
+    num_processes: int | None = None
+    """how many processes there are, with --coordinator"""
+    process_id: int | None = None
+    """which of them this is, from 0, with --coordinator"""
+
+    @property
+    def alone(self) -> bool:
+        """Whether this process is the whole job."""
+        return self == Job()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Arguments(TrainConfig):
+    """What train.py takes: a configuration, and what to do with it."""
+
+    start: Start = Start()
+    job: Job = Job()
+
+
+class Asked(NamedTuple):
+    """What a command line asks for."""
+
+    config: TrainConfig
+    start: Start
+    why: str
+    """where the values come from that were not given"""
+    dropped: list[str]
+    """options of the preset that the algorithm, chosen explicitly, does not have"""
+
+
+def kind() -> type[Arguments]:
+    """`Arguments`, with a flag for each option that only algorithms of the user's own have."""
+    if "metarl_jax.algorithms" not in sys.modules:  # so nothing was registered
+        return Arguments
+    import tyro
+
+    from metarl_jax import algorithms
+    from metarl_jax.runs.config import flags
+
+    known = hints(AlgorithmConfig)
+    own = {name: flag for name, flag in flags.of_algorithms(algorithms.registered()).items() if name not in known}
+    if not own:
+        return Arguments
+    fields = [(n, Annotated[flag.kind | None, tyro.conf.arg(help=flag.text)], None) for n, flag in own.items()]
+    options = dataclasses.make_dataclass("Options", fields, bases=(AlgorithmConfig,), frozen=True, kw_only=True)
+    nested = [("algorithm_options", options, dataclasses.field(default_factory=options))]
+    return dataclasses.make_dataclass("AllArguments", nested, bases=(Arguments,), frozen=True, kw_only=True)
+
+
+def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
+    """The same without flags of the user's own, which become NAME=VALUE: what a run records names no code."""
+    values: dict[str, Any] = dict(vars(options))
+    known = {field.name for field in dataclasses.fields(AlgorithmConfig)}
+    own = {name: values.pop(name) for name in list(values) if name not in known}
+    own = {name: value for name, value in own.items() if value is not None}
+    kept = [pair for pair in values["option"] if pair.partition("=")[0] not in own]
+    values["option"] = (*kept, *(f"{name}={value!r}" for name, value in own.items()))
+    return AlgorithmConfig(**values)
+
+
+def _early(argv: Sequence[str]) -> argparse.Namespace:
+    """What has to be known before the rest can be read."""
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--preset", "--task", "--folder", "--coordinator"):
+        early.add_argument(name)
+    for name in ("--num-processes", "--process-id"):
+        early.add_argument(name, type=int)
+    for name in ("--resume", "--distributed"):
+        early.add_argument(name, action="store_true")
+    try:
+        return early.parse_known_args(argv)[0]
+    except argparse.ArgumentError as error:
+        raise cli.UserError(f"{error} (--help lists every option)") from error
+
+
+def job(argv: Sequence[str]) -> Job:
+    """The processes that a command line tells of: they have to meet before JAX is used.
+
+    Raises:
+        UserError: an option lacks its value, or has one of the wrong type.
+    """
+    given = _early(argv)
+    return Job(**{field.name: getattr(given, field.name) for field in dataclasses.fields(Job)})
+
+
+def task(argv: Sequence[str]) -> str | None:
+    """The task that a command line is about, as far as that is known before JAX is used; a wrong one is told later."""
+    given = _early(argv)
+    if given.task is not None:
+        return given.task
+    if given.resume and given.folder is not None:
+        from metarl_jax.runs.config.file import task_of
+
+        return task_of(Path(given.folder))
+    return presets.PRESETS[given.preset if given.preset in presets.PRESETS else presets.for_device("cpu")].task
+
+
+def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
+    """What explicit options override, and a line that says where it comes from.
+
+    Raises:
+        UserError: an option lacks its value.
+        ValueError: the preset is unknown, or the folder to resume holds no readable configuration.
+    """
+    given = _early(argv)
+    if given.preset is not None:
+        return presets.get(given.preset), f"preset {given.preset}, as asked for"
+    if given.resume and given.folder is not None:
+        from metarl_jax.runs.config.file import read_config
+
+        return read_config(Path(given.folder)), f"configuration of {given.folder}"
+    if given.task is not None:
+        tuned = [
+            name for name, preset in presets.PRESETS.items() if preset.task.split("@")[0] == given.task.split("@")[0]
+        ]
+        hint = f" (tuned settings for this task: --preset {' or '.join(tuned)})" if tuned else ""
+        return TrainConfig(), f"no preset, since --task is given{hint}"
+    if {"-h", "--help"} & set(argv):
+        return TrainConfig(), ""
+    import jax
+
+    platform = jax.default_backend()
+    name = presets.for_device(platform)
+    return presets.get(name), f"preset {name}, the default on a {platform.upper()}; --preset NAME chooses another"
+
+
+def parse(argv: Sequence[str], **settings: Any) -> Asked:
+    """Reads a command line.
+
+    Args:
+        argv: without the script's name.
+        **settings: of the help text, see `metarl_jax.runs.console.cli.parse`.
+
+    Raises:
+        UserError: the arguments do not parse, or the values are not allowed.
+        SystemExit: after the help text was printed.
+    """
+    with cli.user_errors():
+        default, why = defaults(argv)
+    accepted = kind()
+    options = typing.get_type_hints(accepted)["algorithm_options"](**vars(default.algorithm_options))
+    before: dict[str, Any] = {**vars(default), "algorithm_options": options}
+    given = cli.parse(accepted, argv, default=accepted(**before), **settings)
+    values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
+    values["algorithm_options"] = _package_options(given.algorithm_options)
+    config = TrainConfig(**values)
+    from metarl_jax import algorithms
+
+    if given.start.override and not given.start.resume:
+        raise cli.UserError("--override is about what --resume may change; give --resume too, or leave --override out")
+    with cli.user_errors():
+        if config.wandb is not None:
+            from metarl_jax.runs.logging.loggers import require_wandb
+
+            require_wandb(config.wandb)
+        config, dropped = presets.adopt(config, algorithms.options(config.algorithm))
+    return Asked(config, given.start, why, dropped)
+
+
+def hints(arguments: type | None = None) -> dict[str, Any]:
+    """Every option by its name, with the type of its value."""
+    options = {}
+    for name, hint in typing.get_type_hints(kind() if arguments is None else arguments).items():
+        options |= hints(typing.cast(type, hint)) if dataclasses.is_dataclass(hint) else {name: hint}
+    return options
+
+
+def folder_option(folder: Path) -> list[str]:
+    """--folder as words of a command line, which would take a name that begins with a dash for an option."""
+    return ["--folder", f"./{folder}" if str(folder).startswith("-") else str(folder)]
+
+
+def flag(name: str) -> str:
+    """An option's name as the command line has it."""
+    return "--" + FLAG_NAMES.get(name, name).replace("_", "-")

@@ -1,0 +1,123 @@
+"""The configuration of a run as `config.json`, and what may differ between two of them."""
+
+import dataclasses
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from metarl_jax.checks import unknown
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.storage import files, json_text
+
+# What may differ when a run goes on, if that is asked for: nothing here changes a number of an iteration that both
+# configurations have, but for rounding (devices) and after a NaN.
+SAFE_TO_CHANGE = frozenset(
+    {"iterations", "checkpoint_every", "keep", "wandb", "evaluation", "devices", "on_nonfinite", "patience"}
+)
+# Where the folder is, and whence the other values come, is no difference between runs.
+_NO_DIFFERENCE = frozenset({"folder", "preset"})
+
+# What a run did whose configuration lacks the field, where that is not today's default.
+_BEFORE = {"algorithm_options": {"average": "valid"}}
+
+_RESTORE = "restore it: every checkpoint's record holds the configuration too"
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """The configuration of a run folder, its `folder` set to where it is now.
+
+    Raises:
+        ValueError: the folder is no run folder, or its config.json cannot be read.
+    """
+    path = folder / "config.json"
+    if not files.there(path):
+        what = "has no config.json, so it is no run folder" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {what}; experiments/train.py makes one")
+    try:
+        text = files.read(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}); {_RESTORE}") from error
+    return dataclasses.replace(from_json(text, str(path)), folder=str(folder))
+
+
+def task_of(folder: Path) -> str | None:
+    """The name of a run's task, None where it cannot be read: what is wrong is told by who needs more of it."""
+    try:
+        return read_config(folder).task
+    except (ValueError, OSError):
+        return None
+
+
+def write_config(config: TrainConfig, folder: Path) -> None:
+    """Writes config.json, whole or not at all."""
+    files.write(folder / "config.json", to_json(config))
+
+
+def to_json(config: TrainConfig) -> str:
+    """The text of `config.json`."""
+    return json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str, source: str = "the configuration") -> TrainConfig:
+    """The configuration that `to_json` wrote; fields that it lacks are as they were before there were such fields.
+
+    Raises:
+        ValueError: it is not JSON, a field is unknown, or a value has the wrong type or range.
+    """
+    try:
+        data = json_text.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{source} is not JSON: {error}; {_RESTORE}") from error
+    for part, before in _BEFORE.items():
+        if isinstance(data, dict) and isinstance(data.get(part), dict):
+            data[part] = before | data[part]
+    return _from_dict(TrainConfig, data, source)
+
+
+def _from_dict(cls: type, data: Any, source: str) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError(f"{source} holds {data!r} where an object is needed; {_RESTORE}")
+    hints = typing.get_type_hints(cls)
+    for name in sorted(data.keys() - hints.keys()):
+        raise ValueError(f"{unknown(f'field of {source}', name, hints)}, or use the metarl_jax that wrote it")
+    return cls(**{name: _convert(name, value, hints[name], source) for name, value in data.items()})
+
+
+def _convert(name: str, value: Any, hint: Any, source: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _from_dict(typing.cast(type, hint), value, source)
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    for kind in allowed:
+        if typing.get_origin(kind) is tuple and isinstance(value, list):
+            return tuple(_convert(name, entry, typing.get_args(kind)[0], source) for entry in value)
+        if kind == tuple[float, ...] and isinstance(value, int | float) and not isinstance(value, bool):
+            return (float(value),)  # one rate, as it was written before there could be several
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+    raise ValueError(f"{source}: {name} is {value!r}; it must be {getattr(hint, '__name__', hint)}")
+
+
+def differences(stored: TrainConfig, wanted: TrainConfig) -> tuple[list[str], list[str]]:
+    """One line per field in which the run that goes on differs from what was stored: (fixed, safe to change)."""
+    fixed: list[str] = []
+    safe: list[str] = []
+    for field in dataclasses.fields(TrainConfig):
+        old, new = getattr(stored, field.name), getattr(wanted, field.name)
+        if field.name in _NO_DIFFERENCE or old == new:
+            continue
+        if dataclasses.is_dataclass(old):
+            pairs = [(f.name, getattr(old, f.name), getattr(new, f.name)) for f in dataclasses.fields(old)]
+        else:
+            pairs = [(field.name, old, new)]
+        changeable = field.name in SAFE_TO_CHANGE
+        if field.name == "checkpoint_every" and "rollback" in (stored.on_nonfinite, wanted.on_nonfinite):
+            changeable = False  # it says where a rollback goes back to
+        if field.name == "iterations" and "constant" not in (stored.outer_lr_schedule, wanted.outer_lr_schedule):
+            changeable = False  # over which the rate falls
+        lines = [f"{name} was {before!r}, now {after!r}" for name, before, after in pairs if before != after]
+        (safe if changeable else fixed).extend(lines)
+    return fixed, safe

@@ -1,0 +1,1 @@
+"""The command line: parsing, messages, signals, and modules of the user's own."""

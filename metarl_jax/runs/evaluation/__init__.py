@@ -1,0 +1,1 @@
+"""Evaluations of runs, their reports, and comparisons of algorithms."""

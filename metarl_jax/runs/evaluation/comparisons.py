@@ -1,0 +1,166 @@
+"""Shared code of algorithm comparisons: equal environment steps, all seeds in one program, the same held-out tasks.
+
+Importing this module does not import JAX, so that scripts print their help without delay.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.storage import files, json_text
+
+if TYPE_CHECKING:
+    from metarl_jax.base import MetaAlgorithm, TaskEnv
+
+ORACLE = "oracle"
+"""`pretrain` with the task in the observation: an upper reference for adaptation, not a competitor."""
+
+MEMORY: dict[str, Any] = {"tasks": 40, "episodes": 4, "outer_lr": 1e-3, "minibatches": 4}
+"""Options of the recurrent algorithms. With a rate of 3e-3 for Adam they learn point-nav in half the steps, but one of
+three seeds collapsed later."""
+
+DENSE: dict[str, Any] = {"discount": 0.9, "lambda_": 0.9, "entropy_weight": 0.0}
+"""Additional options for dense rewards: effects of actions are immediate, and a smaller discount and λ reduce the
+variance of PPO's gradient."""
+
+SMALL_BASE = {"hidden": (16, 16)}
+"""Base policy for `rl2-hyper`, small because each weight costs one product per memory unit at each step."""
+
+
+class Entry(NamedTuple):
+    """The ingredients of a row of a comparison."""
+
+    env: "TaskEnv"
+    algorithm: "MetaAlgorithm"
+    steps: int
+    """adaptation steps in the evaluation"""
+    trial: int
+    """environment steps per meta-iteration"""
+    options: dict[str, Any]
+    """options of the training"""
+
+
+def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
+    """Builds a registered algorithm, or the oracle; options that it does not have are ignored.
+
+    Args:
+        env: the environment.
+        name: name of the algorithm, or ORACLE.
+        options: options of the training.
+        eval_episodes: episodes per trial in the evaluation.
+
+    Raises:
+        ValueError: a value is out of range, or `eval_episodes` is not a multiple of the episodes per stage.
+    """
+    from metarl_jax import algorithms, envs
+
+    registered = "pretrain" if name == ORACLE else name
+    env = envs.reveal_task(env) if name == ORACLE else env
+    defaults = algorithms.options(registered)
+    used = {option: value for option, value in options.items() if option in defaults}
+    algorithm = algorithms.make(registered, env, **used)
+    chosen = defaults | used
+    if eval_episodes % chosen["episodes"]:
+        raise ValueError(
+            f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {chosen['episodes']} at "
+            "a time; choose a multiple"
+        )
+    trials = 2 if registered == "es-maml" else 1  # ES evaluates antithetic pairs
+    episodes = trials * (chosen["adaptation_steps"] + 1) * chosen["tasks"] * chosen["episodes"]
+    return Entry(env, algorithm, eval_episodes // chosen["episodes"] - 1, episodes * env.horizon, used)
+
+
+def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
+    """Trains all seeds in one program for as many meta-iterations as fit into `steps` environment steps.
+
+    Returns:
+        θ of all seeds, leaves [R, ...], and the entries of a row about the training.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from metarl_jax import training
+
+    iterations = max(1, steps // built.trial)
+    roots = jnp.stack([jax.random.key(seed) for seed in seeds])
+    params, seconds = None, []
+    for chunk in training.train(built.algorithm, roots, iterations):
+        params = chunk.state.params
+        seconds.append(chunk.seconds)
+        returns = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
+        print(f"\r{label}: iteration {chunk.done} of {iterations}, return {returns}    ", end="", file=sys.stderr)
+    minutes = sum(seconds[1:]) / 60  # the first chunk compiles
+    options = {option: repr(value) for option, value in built.options.items()}
+    return params, {"options": options, "iterations": iterations, "minutes": minutes}
+
+
+def scores(built: Entry, params: Any, num_tasks: int) -> np.ndarray:
+    """Mean return [R, num_tasks, S] of each stage on held-out tasks (equal for all entries), without void episodes."""
+    import jax
+    import jax.numpy as jnp
+
+    from metarl_jax import training
+
+    evaluation_key = training.streams(jax.random.key(10**6)).evaluate
+
+    @jax.jit
+    def evaluate(theta):
+        task_keys, keys = jax.random.split(evaluation_key, (2, num_tasks))
+        tasks = jax.vmap(built.env.sample_task)(task_keys)
+
+        def returns(key, theta, task):
+            return jnp.nanmean(built.algorithm.adapt(key, theta, task, steps=built.steps).returns, -1)
+
+        adapt = jax.vmap(returns, (0, None, 0))
+        return jax.vmap(adapt, (None, 0, None))(keys, theta, tasks)
+
+    return np.asarray(evaluate(params), np.float64)
+
+
+def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
+    """Reads a comparison from a file, or starts a new one if the file does not exist.
+
+    Raises:
+        ValueError: the file is damaged or holds another comparison.
+    """
+    if not files.there(path):
+        return {"arguments": described, "rows": []}
+    try:
+        stored = json_text.loads(files.read(path))
+        other = stored["arguments"] != described
+        _ = [row["per_task"] for row in stored["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); move it away, or choose another --output") from error
+    if other:
+        raise ValueError(f"{path} holds a comparison with other arguments; choose another --output")
+    return stored
+
+
+def fill(path: Path, stored: dict[str, Any], missing: Sequence[Any], row: Callable[[Any], dict[str, Any]]) -> None:
+    """Computes the missing rows one by one; writes the file atomically after each row.
+
+    Args:
+        path: path of the file.
+        stored: the result of `read`; rows are added to it.
+        missing: arguments of `row`, one per missing row.
+        row: computes a row.
+
+    Raises:
+        UserError: a row cannot be computed.
+    """
+    import jax
+
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+    stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
+    for which in missing:
+        with cli.user_errors():
+            stored["rows"].append(row(which))
+        files.write(path, json.dumps(stored) + "\n")
+        print(file=sys.stderr)

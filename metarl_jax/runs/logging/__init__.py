@@ -1,0 +1,1 @@
+"""Metrics and progress while a run trains."""

@@ -1,0 +1,1 @@
+"""Plots, pages and videos of runs and tasks."""

@@ -1,0 +1,320 @@
+"""Plots of a run. Figures are created without pyplot, so there is no global state and no display is needed."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metarl_jax.evaluation import iqm_interval
+from metarl_jax.runs.evaluation.comparisons import ORACLE
+from metarl_jax.runs.storage import files
+
+# Silences Matplotlib's message that it builds a font cache.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+styled = style.context("default")
+"""Decorator of all plotting functions: plots look the same on all machines. It also ignores a ``matplotlibrc`` in the
+working folder, which could be untrusted and could run LaTeX."""
+
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # distinguishable for colour-blind readers and in print
+_LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
+_MOST_TICKS, _LONG = 12, 200  # most stages with one tick each; most stages on a linear axis
+_ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
+
+
+def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    quiet_axes(axes)
+    return figure, axes
+
+
+def quiet_axes(axes: Axes) -> None:
+    """Draws a faint grid and removes the top and right spines."""
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _return_label(horizon: int) -> str:
+    return f"return per episode ({horizon} step{'s'[: horizon > 1]}, undiscounted)"
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Trailing mean over at most `window` values, fewer at the start, ignoring NaN; same length [n]."""
+    values = np.asarray(values, float)
+    finite = np.isfinite(values)
+    total, count = (np.cumsum(np.insert(x, 0, 0)) for x in (np.where(finite, values, 0.0), finite))
+    end = np.arange(1, len(total))
+    start = np.maximum(end - window, 0)
+    finite_count = count[end] - count[start]
+    return np.where(finite_count > 0, (total[end] - total[start]) / np.maximum(finite_count, 1), np.nan)
+
+
+def read_metrics(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a metrics.csv as float64 arrays [iterations]."""
+    with files.opened(path, newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader)
+        values = np.array([[float(cell) for cell in row] for row in reader]).reshape(-1, len(header))
+    return dict(zip(header, values.T, strict=True))
+
+
+@styled
+def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int, unit: str) -> None:
+    """Plots return before and after adaptation against meta-iterations: values faint, trailing mean bold.
+
+    With several seeds, the trailing mean of each is faint, and their mean is bold.
+
+    Args:
+        metrics: columns of metrics.csv, including return_0 … return_L.
+        path: path of the plot.
+        title: task and algorithm.
+        horizon: T, for the axis label.
+        unit: name of the step between two stages: "inner step", or "episode" for recurrent policies.
+    """
+    stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
+    seeds = len(np.unique(metrics["seed"]))
+    metrics = {name: values.reshape(-1, seeds) for name, values in metrics.items()}
+    iteration = metrics["iteration"][:, 0]
+    window = max(1, min(25, len(iteration) // 10))
+    figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
+    for index, name in enumerate(stages):
+        label = f"after {index} {unit}{'s'[: index > 1]}" if index else "before adaptation"
+        color = BLUE if index else ORANGE
+        opacity = 1.0 if index in (0, len(stages) - 1) else 0.25 + 0.5 * index / (len(stages) - 1)
+        smoothed = np.stack([smooth(values, window) for values in metrics[name].T], 1)
+        if window > 1 or seeds > 1:
+            faint = smoothed if seeds > 1 else metrics[name]
+            axes.plot(iteration, faint, color=color, alpha=0.2 * opacity, linewidth=0.8)
+        axes.plot(iteration, smoothed.mean(1), color=color, alpha=opacity, linewidth=1.8, label=label)
+    if seeds > 1:
+        axes.plot([], [], " ", label=f"faint: each of {seeds} seeds; bold: their mean")
+    if window > 1:
+        axes.plot([], [], " ", label=f"{'bold: ' if seeds == 1 else ''}mean of the last {window} iterations")
+    if "environment_steps" in metrics and len(iteration) > 1:
+        per_iteration = float(metrics["environment_steps"].mean())
+        scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
+        top = axes.secondary_xaxis(
+            "top",
+            functions=(
+                lambda x: np.multiply(x, per_iteration / scale),
+                lambda x: np.multiply(x, scale / per_iteration),
+            ),
+        )
+        top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
+        top.tick_params(labelsize=8)
+        top.spines["top"].set_visible(False)
+    position = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(stages) > 6 else {}
+    axes.legend(frameon=False, fontsize=9, **position)
+    files.save(figure, path)
+
+
+@styled
+def adaptation(
+    rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
+) -> None:
+    """Plots return on held-out tasks against episodes seen, ± one standard error over tasks, or over several seeds.
+
+    Each point is the mean return of a stage, at the number of episodes before it.
+
+    Args:
+        rows: rows of evaluation.json.
+        path: path of the plot.
+        title: task, algorithm and number of tasks.
+        horizon: T, for the axis label.
+        trained_episodes: episodes before the last stage of a training trial; marked by a line if the curve goes beyond.
+        seeds: number of training seeds.
+    """
+    figure, axes = _axes(title, "", _return_label(horizon))
+    episodes: list[int] = []
+    for name, row in rows.items():
+        label, color, marker = _ROWS.get(name, (name, None, "^"))
+        mean, error, episodes = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["episodes"]
+        marker = marker if len(episodes) <= _MOST_TICKS else ""
+        axes.fill_between(episodes, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
+        axes.plot(episodes, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
+    episodes_axis(axes, episodes)
+    if 0 < trained_episodes < max(episodes, default=0):
+        axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
+    axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
+    axes.legend(frameon=False, fontsize=9)
+    files.save(figure, path)
+
+
+def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
+    """Sets up the axis of episodes before each stage: one tick per stage if there are few, log scale if many."""
+    each = episodes[1] if len(episodes) > 1 else 1
+    same = all(np.diff(episodes) == each)
+    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 and same else ""))
+    if len(episodes) <= _MOST_TICKS and same:
+        axes.set_xticks(episodes)
+    elif len(episodes) > _LONG:
+        # Linear up to the end of the first stage, to include 0.
+        axes.set_xscale("symlog", linthresh=each, linscale=0.5)
+        axes.set_xlim(0, episodes[-1])
+        axes.set_xticks(ticks := [0, *(10**n for n in range(9) if each <= 10**n <= episodes[-1])])
+        axes.set_xticklabels(map(str, ticks))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@styled
+def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Plots return against episodes seen, one panel per family: IQM over seeds and tasks with a bootstrap interval.
+
+    If a stage has several episodes, the curve is constant until φ changes. The oracle's line is its return in stage 0,
+    since it observes the task.
+
+    Args:
+        rows: rows with `family`, `algorithm`, `episodes` [S] before each stage, and `per_task` [R, num_tasks, S].
+        path: path of the plot.
+    """
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    names = list(dict.fromkeys(row["algorithm"] for row in rows))
+    palette = (*_LINES[:-1], "#35978f")  # grey is for the oracle
+    colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
+    figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
+        quiet_axes(axes)
+        axes.set_title(family, loc="left", fontsize=11)
+        axes.set_xlabel("episodes seen")
+        last = 1
+        for row in (row for row in rows if row["family"] == family):
+            interval, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
+            if name == ORACLE:
+                axes.axhline(interval.estimate[0], color=GREY, linestyle="--", linewidth=1.2, label=name)
+                continue
+            episodes = row["episodes"]
+            each = episodes[1] if len(episodes) > 1 else 1
+            # A constant segment per stage, or a line through the stages if each is one episode.
+            x = np.repeat([*episodes, episodes[-1] + each], 2)[1:-1] if each > 1 else np.array(episodes)
+            estimate, low, high = (np.repeat(values, 2) if each > 1 else values for values in interval)
+            axes.fill_between(x, low, high, color=colors[name], alpha=0.18, linewidth=0)
+            axes.plot(x, estimate, color=colors[name], linewidth=1.6, label=name)
+            last = max(last, int(x[-1]))
+        # Linear from 0 to 1, to include 0.
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xlim(0, last)
+        axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
+        axes.set_xticklabels(map(str, ticks))
+        axes.minorticks_off()
+    figure.axes[0].set_ylabel("return of an episode, IQM")
+    handles = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    columns = min(len(handles), 3 * len(families))
+    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
+    figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
+    files.save(figure, path)
+
+
+@styled
+def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Plots performance profiles: the fraction of seeds and tasks whose score over the trial exceeds a threshold.
+
+    Args:
+        rows: as in `curves`, with an oracle and an untrained row for each family; see
+            `metarl_jax.runs.evaluation.adaptation`.
+        path: path of the plot.
+    """
+    from metarl_jax.runs.evaluation import adaptation
+
+    scales = adaptation.anchors(rows)
+    names = [name for name in dict.fromkeys(row["algorithm"] for row in rows) if name != ORACLE]
+    colors = dict(zip(names, (*_LINES[:-1], "#35978f") * len(names), strict=False))
+    figure = Figure(figsize=(4.6 * len(scales), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    thresholds = np.linspace(-0.2, 1.1, 131)
+    for axes, (family, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
+        quiet_axes(axes)
+        axes.set_title(family, loc="left", fontsize=11)
+        axes.set_xlabel("score over the trial: 0 untrained, 1 oracle")
+        for row in (row for row in rows if row["family"] == family and row["algorithm"] != ORACLE):
+            share = adaptation.profile(adaptation.area(adaptation.normalized(row, scale)), thresholds)
+            axes.plot(thresholds, share, color=colors[row["algorithm"]], linewidth=1.6, label=row["algorithm"])
+    figure.axes[0].set_ylabel("share of seeds and tasks above it")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(labels), 4))
+    files.save(figure, path)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+@styled
+def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *, title: str, error: str) -> bool:
+    """Plots return after adaptation against the numeric options of a sweep, ± one standard error.
+
+    A grid has one panel, with the option with the most values on the x axis and one line per combination of the others.
+    If these are too many, as in a random sweep, each option has one panel of points.
+
+    Args:
+        results: options, mean return and standard error of each finished member.
+        path: path of the plot.
+        title: title of the plot.
+        error: unit of the standard error, such as "4 seeds".
+
+    Returns:
+        Whether a plot was written: there must be one to three options with two or more numbers.
+    """
+    columns = {option: [options[option] for options, *_ in results] for option in (results[0][0] if results else ())}
+    numbers = {option: np.array([_number(value) for value in values]) for option, values in columns.items()}
+    numbers = {option: x for option, x in numbers.items() if np.isfinite(x).all() and len(set(columns[option])) > 1}
+    if not 1 <= len(numbers) <= 3:
+        return False
+    along = max(numbers, key=lambda option: len(set(columns[option])))
+    others = [option for option in columns if option != along and len(set(columns[option])) > 1]
+    labels = [", ".join(f"{option}={options[option]}" for option in others) for options, *_ in results]
+    lines = list(dict.fromkeys(labels))
+    panels = [along] if len(lines) <= 6 and (others or len(numbers) == 1) else list(numbers)
+    mean, spread = (np.array(values) for values in zip(*[row[1:] for row in results], strict=True))
+    figure = Figure(figsize=(6.4 if len(panels) == 1 else 4.4 * len(panels), 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, option in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        quiet_axes(axes)
+        x = numbers[option]
+        axes.set_xlabel(option)
+        if x.min() > 0 and x.max() / x.min() >= 10:
+            axes.set_xscale("log")
+        line_labels = lines if len(panels) == 1 else [""]
+        for index, label in enumerate(line_labels):
+            members = [i for i in np.argsort(x) if len(panels) > 1 or labels[i] == label]
+            axes.errorbar(
+                x[members],
+                mean[members],
+                spread[members],
+                color=_LINES[index],
+                marker="osD^vP"[index],
+                markersize=5,
+                linewidth=1.8 if len(panels) == 1 else 0,
+                elinewidth=1,
+                capsize=2,
+                label=label or None,
+            )
+    first = figure.axes[0]
+    first.set_ylabel("return after adaptation")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, parse_math=False)
+    note = f"bars: ± 1 standard error over {error}"
+    handles = first.get_legend_handles_labels()  # explicit, since matplotlib would warn if there are none
+    legend = first.legend(*handles, frameon=False, fontsize=9, title=note, title_fontsize=9, alignment="left")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    files.save(figure, path)
+    return True

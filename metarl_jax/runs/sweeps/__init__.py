@@ -1,0 +1,1 @@
+"""Sweeps: their plan, the jobs that carry it out, and their results."""

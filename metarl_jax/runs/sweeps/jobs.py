@@ -1,0 +1,316 @@
+"""Runs the members of a sweep as processes of train.py, started by submitit on this machine or on Slurm.
+
+submitit runs a `Worker`, which runs train.py in a subprocess. The progress of members is read from their run folders
+only, so a sweep can be interrupted and restarted at any time.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import importlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from metarl_jax.checks import integer, unknown
+from metarl_jax.runs.storage import files
+from metarl_jax.runs.storage.folder import HELD, LOCK, owner, running
+
+_HEADER = "=== "
+
+
+class Job(Protocol):
+    """A started member."""
+
+    def done(self) -> bool:
+        """Whether it has ended, for any reason."""
+        ...
+
+    def stop(self) -> None:
+        """Requests a checkpoint and the end; may be called repeatedly."""
+
+    def last_words(self) -> str:
+        """The output line with the reason for its end."""
+        ...
+
+
+@contextlib.contextmanager
+def _ignored(signum: signal.Signals) -> Iterator[None]:
+    """Ignores a signal, also in child processes started inside the context, unless they install a handler."""
+    before = signal.signal(signum, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process holds the lock of a sweep's folder."""
+    if files.there(lock.with_name(HELD)):
+        return running(owner(lock.with_name(HELD)))
+    try:
+        with files.opened(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # the sweep's folder was removed
+        return False
+    return False
+
+
+@dataclasses.dataclass
+class Worker:
+    """Runs train.py for a member; resumes the run if it exists, also after a requeue."""
+
+    command: tuple[str, ...]
+    """command line of the member"""
+    folder: Path
+    """run folder"""
+    log: Path
+    """file for the output"""
+    environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    """environment variables to set, or to remove (None)"""
+    lock: Path | None = None
+    """lock of a sweep on this machine, whose end must end the member; None: the cluster manages the member"""
+    _child: subprocess.Popen[bytes] | None = dataclasses.field(default=None, init=False)
+    _stopping: bool = dataclasses.field(default=False, init=False)
+
+    def __call__(self) -> int:
+        """Runs the member; returns the exit status of train.py."""
+        before = signal.signal(signal.SIGTERM, self._stop)
+        try:
+            return self._run()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def _run(self) -> int:
+        begun = (self.folder / "config.json").is_file()
+        command = [*self.command, "--resume"] if begun else [*self.command]
+        environment = {name: value for name, value in os.environ.items() if name not in self.environment}
+        environment |= {name: value for name, value in self.environment.items() if value is not None}
+        # Slurm sends SIGUSR2 to all processes of a job, which would end train.py. Ctrl-C in a terminal goes to the
+        # whole foreground process group, but only the sweep should receive it and forward it once.
+        with files.opened(self.log, "a") as output, _ignored(signal.SIGUSR2):
+            print(f"{_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}", file=output, flush=True)
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                process_group=None if self.lock is None else 0,
+            )
+        if self._stopping:  # a stop was requested before the process existed
+            self._child.terminate()
+        while True:
+            try:
+                return self._child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                if self.lock is not None and not _held(self.lock):
+                    self._stop()
+
+    def _stop(self, *_: Any) -> None:
+        """Forwards SIGTERM once: a second one would end the member without a checkpoint."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._child is not None and self.lock is not None:  # Slurm itself signals all processes of a job
+            self._child.terminate()
+
+    def checkpoint(self) -> Any:
+        """Called by submitit before a time limit or a preemption: ends the member with a checkpoint and requeues it."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._child is not None:
+            self._child.terminate()
+            while self._child.poll() is None:  # `wait` could deadlock, since this handler may have interrupted it
+                time.sleep(0.1)
+        return DelayedSubmission(dataclasses.replace(self))
+
+
+@dataclasses.dataclass
+class _Started:
+    """A submitit job."""
+
+    job: Any
+    log: Path
+    local: bool
+    cancelled: bool = False
+
+    def done(self) -> bool:
+        return self.job.done()
+
+    def stop(self) -> None:
+        if self.local:  # `cancel` would send SIGKILL after one second, too early for a checkpoint
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(self.job.job_id), signal.SIGTERM)
+        elif not self.cancelled:
+            self.job.cancel(check=False)
+        self.cancelled = True
+
+    def last_words(self) -> str:
+        return last_words(self.log) or _last_line(self.job.stderr() or "") or f"no output (state {self.job.state})"
+
+
+def _last_line(text: str) -> str:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1]
+
+
+def last_words(log: Path) -> str:
+    """The last error line of a member's latest start, or else its last line."""
+    try:
+        text = files.read(log, errors="replace")
+    except OSError:  # it has not started
+        text = ""
+    return _last_line(("\n" + text).rpartition(f"\n{_HEADER}")[2].partition("\n")[2])
+
+
+def _submitit() -> Any:
+    # Otherwise its import would configure the logging of the whole process.
+    os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")
+    return importlib.import_module("submitit")
+
+
+def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
+    """Parameters of submitit's Slurm executor, given as NAME=VALUE.
+
+    Raises:
+        ValueError: a pair is malformed, a name is unknown, there is no time limit, or Slurm is not installed.
+    """
+    from metarl_jax.runs.config import parse_options
+
+    parameters, valid = parse_options("slurm", tuple(pairs)), _submitit().SlurmExecutor._valid_parameters()
+    for name in parameters:
+        if name not in valid:
+            raise unknown("parameter of Slurm", name, sorted(valid))
+    if "time" not in parameters:
+        raise ValueError("Slurm needs a time limit; write --slurm time=MINUTES (who reaches it is queued again)")
+    integer("slurm time", parameters["time"])
+    if shutil.which("srun") is None:
+        raise ValueError(
+            "cluster is 'slurm', but there is no srun here; use --cluster local or a machine of the cluster"
+        )
+    return parameters
+
+
+class Engine:
+    """Starts members with submitit."""
+
+    def __init__(
+        self, folder: Path, command: Sequence[str], *, slurm: dict[str, Any] | None = None, sharing: bool = False
+    ):
+        """Sets submitit up.
+
+        Args:
+            folder: folder of the sweep.
+            command: command that runs train.py.
+            slurm: parameters of the Slurm executor; None: processes on this machine.
+            sharing: whether several processes run at once on this machine, so that each must not use all of a GPU's
+                memory or all cores.
+        """
+        submitit = _submitit()
+        self._folder, self._command, self._local = folder, tuple(command), slurm is None
+        (folder / "logs").mkdir(exist_ok=True)
+        # Workers execute the pickles in this folder, so each start creates a new one that only its user can access.
+        (folder / "submitit").mkdir(exist_ok=True)
+        pickles = tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=folder / "submitit")
+        if slurm is None:
+            self._executor = submitit.LocalExecutor(pickles)
+            self._executor.update_parameters(timeout_min=60 * 24 * 365)  # the default is two minutes
+        else:
+            self._executor = submitit.SlurmExecutor(pickles, max_num_timeout=1000)
+            self._executor.update_parameters(**slurm)
+        # submitit's local executor hides all GPUs that were not asked for.
+        self._environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if self._local else {}
+        if sharing and self._local:
+            # Parallel members already use all cores, for which MuJoCo's threads would compete.
+            for variable, shared in {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "METARL_MUJOCO_THREADS": "1"}.items():
+                self._environment.setdefault(variable, os.environ.get(variable, shared))
+
+    def start(self, name: str, arguments: Sequence[str]) -> Job:
+        """Starts or queues a member.
+
+        Raises:
+            OSError: the cluster rejects it.
+        """
+        from submitit.core.utils import FailedJobError
+
+        log = self._folder / "logs" / f"{name}.log"
+        worker = Worker(
+            (*self._command, *arguments),
+            self._folder / name,
+            log,
+            self._environment,
+            self._folder / LOCK if self._local else None,
+        )
+        try:
+            with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # only the sweep handles signals of the terminal
+                return _Started(self._executor.submit(worker), log, self._local)
+        except FailedJobError as error:
+            raise OSError(_last_line(str(error))) from error
+
+
+def drive(
+    names: Sequence[str],
+    start: Callable[[str], Job],
+    *,
+    jobs: int,
+    finished: Callable[[str], bool],
+    say: Callable[[str], None],
+    stopping: Callable[[], bool],
+    interval: float = 0.2,
+) -> dict[str, str]:
+    """Runs members, at most `jobs` at a time, until all have ended; a failure does not stop the others.
+
+    Args:
+        names: names of the members.
+        start: starts a member.
+        jobs: maximum number of running members.
+        finished: whether a member's run folder is complete.
+        say: prints a line about a member that started or ended.
+        stopping: whether to stop running members and start no more.
+        interval: seconds between polls.
+
+    Returns:
+        The last words of each failed member, that is, one that ended unfinished without being stopped.
+    """
+    waiting, running, failures = deque(names), {}, {}
+    began: dict[str, float] = {}
+
+    def ended(name: str, words: str | None) -> None:
+        if words is not None:
+            failures[name] = words
+        seconds = time.monotonic() - began[name]
+        left = len(waiting) + len(running)
+        how = "finished" if finished(name) else "stopped " if words is None else "failed  "
+        text = f"{how} {name} after {seconds / 60:.1f} min, {left} to go"
+        say(text if words is None else f"{text}: {words}")
+
+    while running or (waiting and not stopping()):
+        while waiting and len(running) < jobs and not stopping():
+            name = waiting.popleft()
+            began[name] = time.monotonic()
+            try:
+                running[name] = start(name)
+            except OSError as error:
+                ended(name, str(error))
+                continue
+            say(f"started  {name}, {len(running)} running, {len(waiting)} waiting")
+        for name, job in list(running.items()):
+            if job.done():
+                del running[name]
+                ended(name, None if finished(name) or stopping() else job.last_words())
+            elif stopping():
+                job.stop()
+        time.sleep(1.0 if stopping() and interval else interval)
+    return failures

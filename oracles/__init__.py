@@ -1,0 +1,1 @@
+"""Exact answers for the tests: enumeration, expectations of estimators, dynamic programming."""
