@@ -175,7 +175,7 @@ TABLES = {
     ROOT / "docs" / "options.md": {"options": options, "own options": own_options},
     ROOT / "docs" / "environments.md": {"environments": environments, "knobs": knobs},
     ROOT / "docs" / "hostile.md": {"hostile": hostile},
-    ROOT / "metarl_jax" / "runs" / "options.py": {"flags": flags},
+    ROOT / "metarl_jax" / "runs" / "config" / "options.py": {"flags": flags},
 }
 
 
