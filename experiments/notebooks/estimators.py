@@ -29,7 +29,7 @@ LOGITS = jnp.array([0.3, -0.2, 0.1])
 PULLS, RATE = 3, 0.7
 
 
-def still(reward=0.0):
+def still(reward: jax.Array | float = 0.0):
     return State(jnp.zeros(1), reward=reward, terminated=False, truncated=False)
 
 
