@@ -12,6 +12,8 @@
 # Two kinds of f_θ on the same tasks, bandits with five arms. A trial has forty pulls. `promp` pulls twenty times, takes
 # one policy-gradient step and pulls twenty times more. `rl2` is a recurrent policy whose memory runs through all forty
 # pulls, so it can change what it does after each of them. Both are trained with the same number of pulls.
+#
+# This is an illustration: one seed, and sizes chosen so that it runs in about a minute and the difference shows.
 
 # %%
 import jax

@@ -13,6 +13,8 @@
 # a hidden gain, which may be negative. The gains are the task; they are drawn once and stay the same for the whole
 # trial. This notebook writes the environment, checks it, meta-trains a policy and looks at what one inner step
 # changes. It takes less than a minute on one CPU core.
+#
+# This is an illustration: one seed, and sizes chosen so that it runs in about a minute and the difference shows.
 
 # %%
 import jax
