@@ -34,8 +34,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rl2": MEMORY | DENSE,
     "rl2-hyper": MEMORY | DENSE | {"policy": POLICY | SMALL_BASE},
 }
-# Lifelong algorithms have no trials, and are not comparable after a few steps of a new agent.
-LIVES = ("lpg", "self-tuning")
 # Additional rows: registered algorithms with one changed option.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     ORACLE: (ORACLE, {}),
@@ -171,7 +169,9 @@ def main(argv: Sequence[str]) -> None:
     cli.import_modules()
     from metarl_jax import algorithms, checks
 
-    choices = (*(name for name in algorithms.names() if name not in LIVES), *VARIANTS)
+    # Agents that live on have no trials, and are not comparable after a few steps of a new one.
+    with_trials = [name for name in algorithms.names() if algorithms.ALGORITHMS[name].options.kind != "life"]
+    choices = (*with_trials, *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():

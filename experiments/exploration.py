@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import metarl_jax as mrl
 
 FAMILY = "risky-rooms"
-SEQUENTIAL = ("rl2", "rl2-hyper")
-"""Algorithms whose stage is one episode: H and K are in episodes, and the policy is their default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +86,8 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
     from metarl_jax.runs.config import parse_options
 
     overrides = parse_options("option", arguments.option)
-    if name in SEQUENTIAL:
+    accepted = mrl.algorithms.options(name)
+    if mrl.algorithms.ALGORITHMS[name].options.kind == "memory":  # a stage is one episode
         chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
     else:
         chosen = {
@@ -102,7 +101,6 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
             "advantage": "returns",
             "discount": 0.0,
         }
-    accepted = mrl.algorithms.options(name)
     return {option: value for option, value in (chosen | overrides).items() if option in accepted}
 
 

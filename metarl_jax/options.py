@@ -23,6 +23,11 @@ Builder = Callable[[Rate], InnerOptimizer]
 class TrialOptions:
     """What every algorithm takes: the sizes of a trial, γ and λ, and how memory is saved."""
 
+    kind: ClassVar[str] = "gradient"
+    """what f_θ is: "gradient" steps from θ, a "memory", or a rule by which agents live, "life" """
+    trials_per_task: ClassVar[int] = 1
+    """trials of a meta-iteration in each of its tasks"""
+
     tasks: int = 20
     """B, tasks per meta-iteration"""
     episodes: int = 20
@@ -168,6 +173,7 @@ class LifeOptions(TrialOptions, BurnInOptions, DescentOptions):
     `episodes` are environments side by side, `horizon` the steps of one rollout of them.
     """
 
+    kind: ClassVar[str] = "life"
     burn_in: int | None = 1
     policy: Policy | Mapping[str, Any] | None = None
     """π, or options of `metarl_jax.policies.mlp`, which makes it otherwise"""
@@ -190,6 +196,7 @@ class MemoryOptions(TrialOptions, BurnInOptions, DescentOptions):
     a longer trial.
     """
 
+    kind: ClassVar[str] = "memory"
     tasks: int = 100
     episodes: int = 2
     adaptation_steps: int = 0

@@ -139,7 +139,7 @@ def _struct_of(name: str, function: Callable[..., MetaAlgorithm], like: str, wit
         if key not in own and key not in without:
             metadata = {"description": texts[key]} if key in texts else None
             fields.append((key, field.type, dataclasses.field(default=field.default, metadata=metadata)))
-    attributes = {"refused": getattr(base, "refused", {})}
+    attributes = {key: getattr(base, key) for key in ("refused", "kind", "trials_per_task") if hasattr(base, key)}
     return dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True, namespace=attributes)
 
 

@@ -24,6 +24,7 @@ _NO_LOSS = "that is part of an outer loss, which es-maml does not have"
 class EsMamlOptions(InnerOptions, FastOptions, BurnInOptions, DescentOptions):
     """Policy-gradient steps inside, finite differences outside."""
 
+    trials_per_task: ClassVar[int] = 2  # an antithetic pair
     sigma: float = 0.1
     """standard deviation of the perturbations of θ"""
     rank_shaping: bool = True

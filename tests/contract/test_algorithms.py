@@ -1,5 +1,7 @@
 """The contract of every registered algorithm: its registry line is all that it takes to be tested here."""
 
+import typing
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,8 @@ def test_a_weakly_typed_theta_does_not_recompile(name):
         act=lambda params, memory, observation: (policy.apply(params, observation), memory * params["scale"]),
         params=lambda params, memory: memory,
     )
-    acting = remembering if name == "rl2" else policy
+    takes = typing.get_args(typing.get_type_hints(mrl.algorithms.ALGORITHMS[name].options)["policy"])
+    acting = remembering if mrl.RecurrentPolicy in takes else policy
     algorithm = mrl.algorithms.make(name, toys.walk(), policy=acting, tasks=2, episodes=2)
     start = jax.eval_shape(algorithm.init, jax.random.key(0))
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(start))

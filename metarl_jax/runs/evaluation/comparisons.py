@@ -72,7 +72,7 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
             f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {chosen['episodes']} at "
             "a time; choose a multiple"
         )
-    trials = 2 if registered == "es-maml" else 1  # ES evaluates antithetic pairs
+    trials = getattr(algorithms.ALGORITHMS[registered].options, "trials_per_task", 1)
     episodes = trials * (chosen["adaptation_steps"] + 1) * chosen["tasks"] * chosen["episodes"]
     return Entry(env, algorithm, eval_episodes // chosen["episodes"] - 1, episodes * env.horizon, used)
 
