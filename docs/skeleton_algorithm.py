@@ -1,4 +1,4 @@
-"""An algorithm of one's own, to start from: MAML whose inner gradient is scaled by random numbers.
+"""An algorithm of your own, to start from: MAML whose inner gradient is scaled by random numbers.
 
 In the package it would be a file of metarl_jax/algorithms, with a line in its __init__.py instead of `register`.
 Outside of it, every script knows the algorithm by ``--import skeleton_algorithm``:

@@ -1,4 +1,4 @@
-"""What the named algorithms share: a `MetaAlgorithm` from an inner step, an objective and an outer optimizer."""
+"""The assembly of gradient-based algorithms from an inner step, an objective and an outer optimizer."""
 
 import dataclasses
 
@@ -53,7 +53,7 @@ def shared_parts(
     objective: Objective,
     trial: Trial,
 ) -> outer.Parts:
-    """The parts that every algorithm has whose tasks learn by an `Adapter`: gradient steps, a learned rule, a life."""
+    """The parts that all algorithms with an `Adapter` have: gradient steps, learned rules and lifelong agents."""
     if options.task_chunk is not None:
         checks.integer("task_chunk", options.task_chunk)
     remat = checks.boolean("remat", options.remat)
@@ -70,7 +70,7 @@ def shared_parts(
 
 
 def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) -> outer.Parts:
-    """The parts of an algorithm of policy-gradient steps; options that its struct does not have are at their defaults.
+    """The parts of an algorithm with policy-gradient steps. Options missing from its struct keep their defaults.
 
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.
@@ -125,9 +125,9 @@ def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) ->
 
 def _with_credit(options: GradientOptions, trial: Trial, objective: Objective) -> tuple[Objective, str]:
     """The objective with the score term, and the name of the term's estimator."""
-    given = options.credit
-    outer.check_annealing(options.multi_step_iterations, trial, given)
-    weight = float(given) if isinstance(given, bool) else checks.non_negative("credit", given)
+    credit = options.credit
+    outer.check_annealing(options.multi_step_iterations, trial, credit)
+    weight = float(credit) if isinstance(credit, bool) else checks.non_negative("credit", credit)
     if not weight:
         if options.credit_estimator != "return":
             raise ValueError(
@@ -173,7 +173,7 @@ def _inner_optimizers(
 
 @by_keyword(PartsOptions)
 def build_parts(env: TaskEnv, options: PartsOptions) -> outer.Parts:
-    """The parts of an algorithm of policy-gradient steps, with an outer loss of one's own.
+    """The parts of an algorithm with policy-gradient steps and your own outer loss.
 
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.
@@ -196,15 +196,16 @@ def _refit(critic: inner.Critic, discount: float):
 def assemble(
     parts: outer.Parts, outer_optimizer: OuterOptimizer, meta_objective: MetaObjective | None = None
 ) -> MetaAlgorithm:
-    """The algorithm that collects trials, moves θ by an outer optimiser, and adapts by the same trial.
+    """An algorithm that collects trials and updates θ with an outer optimizer; `adapt` runs the same trial.
 
     Args:
-        parts: of the trial and the objective.
-        outer_optimizer: how θ moves.
-        meta_objective: the outer loss; None means the parts' objective along the adaptation path.
+        parts: parts of the trial and of the objective.
+        outer_optimizer: updates θ.
+        meta_objective: the outer loss; None: the parts' objective along the adaptation path.
 
     Raises:
-        ValueError: the optimiser needs a KL that the objective or the policy's distribution has not.
+        ValueError: the optimizer needs a KL divergence, which the objective or the policy's distribution does not
+            provide.
     """
     objective = outer.meta_objective(parts) if meta_objective is None else meta_objective
     if parts.multi_step_iterations is not None:
@@ -220,8 +221,8 @@ def assemble(
 
     def update(key, state):
         data = outer.collect_tasks(key, parts, state.params)
-        known = outer.with_behaviors(parts, data)
-        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, state.opt_state, known)
+        with_behaviors = outer.with_behaviors(parts, data)
+        theta, opt_state, metrics = outer_optimizer.update(objective, state.params, state.opt_state, with_behaviors)
         if parts.refit is not None:
             trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
             theta = parts.refit(theta, trajectories)
@@ -248,24 +249,24 @@ def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
             "the outer optimizer is a trust region, which cannot move a value network; "
             "choose another baseline, such as previous_fit, or an algorithm with gradient steps, such as maml"
         )
-    found = []
+    results = []
 
     def distribution(key):
         policy = parts.policy
-        found.append(policy.apply(policy.init(key), jnp.zeros(parts.env.observation_size)))
+        results.append(policy.apply(policy.init(key), jnp.zeros(parts.env.observation_size)))
         return 0
 
     jax.eval_shape(distribution, jax.random.key(0))
-    if not hasattr(found[0], "kl"):
+    if not hasattr(results[0], "kl"):
         raise ValueError(
-            f"the outer optimizer is a trust region and the policy's {type(found[0]).__name__} has no method "
+            f"the outer optimizer is a trust region and the policy's {type(results[0]).__name__} has no method "
             "kl(other); give it one, or choose an algorithm with gradient steps, such as maml"
         )
 
 
 @by_keyword(ComposeOptions)
 def compose(env: TaskEnv, options: ComposeOptions) -> MetaAlgorithm:
-    """The product of an inner step, an objective and an outer optimizer: an algorithm of one's own in one call.
+    """Your own algorithm in one call: an inner step, an objective and an outer optimizer.
 
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.

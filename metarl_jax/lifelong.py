@@ -1,4 +1,4 @@
-"""What algorithms of long lives share: a `MetaAlgorithm` whose state carries a population of agents."""
+"""The assembly of lifelong algorithms: the state carries a population of agents between meta-updates."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ ENDLESS = 2**31 - 1
 
 @struct.dataclass
 class Living:
-    """What a meta-update passes to the next besides θ: the outer optimiser's state, and the population."""
+    """State that a meta-update passes to the next, besides θ."""
 
     opt_state: PyTree
     population: lives.Life
@@ -45,20 +45,21 @@ def assemble_lives(
     penalty: Penalty | None = None,
     max_agent_gradient_norm: float | None = None,
 ) -> MetaAlgorithm:
-    """The algorithm of long lives: every meta-update is a window of L updates of B agents, and moves θ by it.
+    """A lifelong algorithm: each meta-update is a window of L updates of B agents.
 
-    The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent whose
-    age reaches its end is renewed: new task, new φ, age 0. So is one whose updates led to numbers that are not finite,
-    and nothing is learned from that window. The first generation's ends are spread evenly over a lifetime, so that a
-    population has all ages.
+    The outer loss of one agent is the parts' objective along φ_0 … φ_L of its window, plus the penalty. An agent that
+    reaches its final age is replaced by a new one, with a new task, a new φ and age 0. An agent whose updates give
+    numbers that are not finite is replaced too, and nothing is learned from that window. The first generation's final
+    ages are spread evenly over a lifetime, so that the population has all ages.
 
     Args:
-        parts: of the trial, which is the window, and the objective; the adapter has `born`.
-        outer_optimizer: how θ moves.
-        lifetime: updates of a life; None means that it never ends.
-        penalty: what the outer loss has in addition to the objective.
-        max_agent_gradient_norm: limits the gradient of each agent before their mean, that of `gradient` too, see
-            `metarl_jax.outer.limited`; a derivative through a chain of updates can be very long. None: no limit.
+        parts: parts of the trial, which is the window, and of the objective; the adapter has `born`.
+        outer_optimizer: updates θ.
+        lifetime: updates in a life; None: endless.
+        penalty: a further term of the outer loss.
+        max_agent_gradient_norm: limit of each agent's gradient, before the mean over agents; it also applies to
+            `gradient`, see `metarl_jax.outer.limited`. A derivative through many updates can be very long. None: no
+            limit.
 
     Raises:
         ValueError: the lifetime is not a positive integer, the limit not a positive number, or an option means nothing

@@ -1,4 +1,4 @@
-"""What algorithms with a memory share: a `MetaAlgorithm` whose trials are sequential episodes, trained by PPO."""
+"""The assembly of algorithms with a memory: trials of sequential episodes, trained by PPO."""
 
 import dataclasses
 import inspect
@@ -67,10 +67,10 @@ def _advantage(options: MemoryOptions) -> _Advantage:
 def make_recurrent(
     env: TaskEnv, policy: RecurrentPolicy | Mapping[str, Any] | None, memory_size: int
 ) -> RecurrentPolicy:
-    """π with a memory as it is, or made by `metarl_jax.policies.gru` of the given options.
+    """The recurrent policy itself, or the one that `metarl_jax.policies.gru` makes from these options.
 
     Raises:
-        ValueError: it is neither, or an option is unknown.
+        ValueError: it is neither a policy nor options, or an option is unknown.
     """
     if isinstance(policy, RecurrentPolicy):
         for name, function in policy._asdict().items():
@@ -234,7 +234,7 @@ class _Learner:
 
 
 def _online(env: TaskEnv, policy: RecurrentPolicy, horizon: int) -> Online:
-    """The memory where somebody else steps the environment."""
+    """The memory for an environment that is stepped outside of the program."""
 
     def act(theta: PyTree, memory: PyTree, percept: Percept):
         memory = policy.remember(theta, memory, percept)

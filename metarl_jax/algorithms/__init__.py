@@ -64,28 +64,28 @@ def names() -> tuple[str, ...]:
 
 
 def registered() -> tuple[str, ...]:
-    """Those that are not the package's own, see `register`."""
+    """The algorithms that users have registered, see `register`."""
     return tuple(name for name in names() if name not in _OWN)
 
 
 def register(
     name: str, function: Callable[..., MetaAlgorithm], *, like: str = "maml", without: Sequence[str] = ()
 ) -> None:
-    """Makes an algorithm of one's own known by name: to `make`, to `options` and, by ``--import MODULE``, to scripts.
+    """Registers your own algorithm by name, for `make`, `options` and, with ``--import MODULE``, the scripts.
 
     The function is one that `by_keyword` made from an option struct, or a plain one: its options are then its
     parameters that have defaults and, if it takes ``**common``, those of the algorithm `like`, with the same defaults.
     On the command line each option whose type is a number, a word, a boolean, or a sequence of them is a flag.
 
     Args:
-        name: of the algorithm.
+        name: name of the algorithm.
         function: ``(env, *, policy=None, **options) → MetaAlgorithm``.
         like: the algorithm to which a plain function hands ``**common`` on.
         without: of these, what `function` sets itself.
 
     Raises:
-        ValueError: the name is one of the package's own, or no name, the function cannot be called so, or there is no
-            algorithm `like` or option in `without`.
+        ValueError: the name is invalid or belongs to the package, the function has another signature, or `like` or
+            `without` names nothing that exists.
 
     Example:
         >>> def gentle(env, *, share=0.5, **common):
@@ -144,7 +144,7 @@ def _struct_of(name: str, function: Callable[..., MetaAlgorithm], like: str, wit
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of an algorithm and their defaults: its own first, then those that it shares with others.
+    """Options of an algorithm and their defaults: its own first, then those that it shares with others.
 
     Raises:
         ValueError: the name is unknown.

@@ -24,7 +24,7 @@ class CaviaOptions(MamlOptions):
 def cavia(env: TaskEnv, options: CaviaOptions) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(π_θ(·|s, c))]), c = c_0 − α ∇_c surrogate: the inner steps move a context, an input beside s.
 
-    `context_size` is that of the policy made here; a policy of one's own brings its own context. c_0 is a part of θ and
+    `context_size` is that of the policy made here; a policy of your own brings its own context. c_0 is a part of θ and
     starts at 0, where the paper keeps it: the first layer's bias says the same. Objective: as `maml`.
 
     Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019, arXiv:1810.03642).

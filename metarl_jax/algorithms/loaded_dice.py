@@ -22,7 +22,7 @@ def loaded_dice(env: TaskEnv, options: LoadedDiceOptions) -> MetaAlgorithm:
     """θ ← Adam(∇_θ E_M[R(φ)]) through Loaded DiCE, whose second derivative forgets the past at the rate dice_lambda.
 
     Objective: the expected update. dice_lambda = 1 is `dice`, 0 is `maml` with the likelihood ratio. A surrogate
-    of one's own takes its place.
+    of your own takes its place.
 
     Farquhar, Whiteson, Foerster (2019, arXiv:1909.10549).
     """

@@ -11,7 +11,7 @@ from metarl_jax.outer import gradient_steps, ratio
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MamlOptions(GradientOptions, DescentOptions):
-    """Policy-gradient steps inside, and Adam or an optimizer of one's own outside."""
+    """Policy-gradient steps inside, and Adam or an optimizer of your own outside."""
 
 
 @by_keyword(MamlOptions)

@@ -1,6 +1,6 @@
-"""The configuration of a run: what the command line sets, `config.json` records and a checkpoint belongs to.
+"""The configuration of a run, set by the command line and recorded in `config.json`.
 
-Importing this module loads no JAX, so that a script's help text can answer at once.
+This module does not import JAX, so that `--help` is fast.
 """
 
 import ast
@@ -18,12 +18,12 @@ if typing.TYPE_CHECKING:
 
 
 SPLITS = ("train", "test", "ood")
-"""Those of `metarl_jax.envs.SPLITS`, which takes JAX to import."""
+"""The same as `metarl_jax.envs.SPLITS`, whose module imports JAX."""
 
 OUTER_LR_SCHEDULES = ("constant", "linear", "cosine")
 
 ON_NONFINITE = ("abort", "skip", "rollback")
-"""Those of `metarl_jax.guard.ON_NONFINITE`, which takes JAX to import."""
+"""The same as `metarl_jax.guard.ON_NONFINITE`, whose module imports JAX."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,14 +36,14 @@ class EvaluationConfig:
     """adaptation steps, may exceed those of training (None: the larger of 3 and L, or L where stages are single
     episodes)"""
     eval_seed: int = 0
-    """seed of the held-out tasks, of a random stream that training never draws from"""
+    """seed of the held-out tasks; training uses another random stream"""
     eval_split: str = "test"
-    """whose tasks: test, the training distribution; ood, tasks outside of it; or train"""
+    """split of the tasks: test, the training distribution; ood, tasks outside of it; or train"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that determines a run, and where it goes."""
+    """Everything that determines a run, and its folder."""
 
     task: str = "reacher-goal"
     """task family"""
@@ -64,7 +64,7 @@ class TrainConfig:
     iterations: int = 200
     """meta-iterations"""
     outer_lr_schedule: str = "constant"
-    """how the outer rate goes on over all --iterations: constant, or linear or cosine, which end at 0"""
+    """schedule of the outer rate over all --iterations: constant, or linear or cosine, which end at 0"""
     warmup: int = 0
     """first meta-iterations, over which the outer rate rises from 0"""
     seed: int = 0
@@ -74,14 +74,14 @@ class TrainConfig:
     devices: int | None = None
     """devices that tasks and seeds are spread over (None: all there are, on a CPU one)"""
     on_nonfinite: str = "abort"
-    """what becomes of an update that yields NaN or infinity: abort undoes it and stops, skip undoes it and goes on,
-    rollback goes back to the parameters of the last checkpoint"""
+    """after an update that yields NaN or infinity: abort undoes it and stops, skip undoes it and continues, rollback
+    restores the parameters of the last checkpoint"""
     patience: int = 10
-    """such updates in a row after which skip and rollback stop too"""
+    """consecutive updates of that kind after which skip and rollback stop too"""
     checkpoint_every: int = 25
     """iterations between checkpoints"""
     keep: int = 3
-    """newest checkpoints to keep, beside the one with the highest return after adaptation"""
+    """newest checkpoints to keep, in addition to the one with the highest return after adaptation"""
     folder: str | None = None
     """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
     wandb: str | None = None
@@ -139,15 +139,15 @@ ENV_SET_BY = {"name": "the family's name", "split": "--split", "backend": "--bac
 
 
 def parse_options(flag: str, pairs: tuple[str, ...], set_by: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Options given as NAME=VALUE, values read as Python literals or, failing that, as words.
+    """Parses options of the form NAME=VALUE. A value is a Python literal or else a word.
 
     Args:
-        flag: by which they were given.
-        pairs: the values of the flag.
-        set_by: names that it cannot set, and what does.
+        flag: name of the flag, for errors.
+        pairs: values of the flag.
+        set_by: names that have a flag of their own → that flag.
 
     Raises:
-        ValueError: a pair is no such pair, repeats a name, or has one that belongs to a flag.
+        ValueError: a pair has another form, repeats a name, or names an option that has a flag.
     """
     options = {}
     for pair in pairs:

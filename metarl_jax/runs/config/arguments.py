@@ -1,6 +1,6 @@
-"""The command line of experiments/train.py as a configuration; a sweep reads its members' arguments with it too.
+"""The command line of experiments/train.py, parsed into a configuration. Sweeps use it for their members too.
 
-Importing this module loads no JAX, so that a script's help text can answer at once.
+This module does not import JAX, so that `--help` is fast.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from metarl_jax.runs.console import cli
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Start:
-    """What this start does with the run, beside training it."""
+    """Options of this start that are not part of the run's configuration."""
 
     resume: bool = False
     """go on from the newest checkpoint of --folder, whose configuration then is the default"""
@@ -34,44 +34,44 @@ class Start:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """Who the other processes are, where there are several; see docs/clusters.md."""
+    """Several processes that train together; see docs/clusters.md."""
 
     distributed: bool = False
-    """one of several processes, which Slurm, Kubernetes, Open MPI or a TPU pod tells of"""
+    """one of several processes, described by Slurm, Kubernetes, Open MPI or a TPU pod"""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where no cluster tells"""
+    """HOST:PORT of process 0, if no cluster provides it"""
     num_processes: int | None = None
-    """how many processes there are, with --coordinator"""
+    """number of processes, with --coordinator"""
     process_id: int | None = None
-    """which of them this is, from 0, with --coordinator"""
+    """index of this process, from 0, with --coordinator"""
 
     @property
     def alone(self) -> bool:
-        """Whether this process is the whole job."""
+        """Whether there is no other process."""
         return self == Job()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments(TrainConfig):
-    """What train.py takes: a configuration, and what to do with it."""
+    """Arguments of train.py: a configuration, and options of this start."""
 
     start: Start = Start()
     job: Job = Job()
 
 
 class Asked(NamedTuple):
-    """What a command line asks for."""
+    """A parsed command line."""
 
     config: TrainConfig
     start: Start
     why: str
-    """where the values come from that were not given"""
+    """origin of the values that were not given"""
     dropped: list[str]
     """options of the preset that the algorithm, chosen explicitly, does not have"""
 
 
 def kind() -> type[Arguments]:
-    """`Arguments`, with a flag for each option that only algorithms of the user's own have."""
+    """`Arguments`, with further flags for options that only the user's own algorithms have."""
     if "metarl_jax.algorithms" not in sys.modules:  # so nothing was registered
         return Arguments
     import tyro
@@ -90,7 +90,7 @@ def kind() -> type[Arguments]:
 
 
 def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
-    """The same without flags of the user's own, which become NAME=VALUE: what a run records names no code."""
+    """The same with the user's own flags as NAME=VALUE, so that config.json has the same fields for all runs."""
     values: dict[str, Any] = dict(vars(options))
     known = {field.name for field in dataclasses.fields(AlgorithmConfig)}
     own = {name: values.pop(name) for name in list(values) if name not in known}
@@ -101,7 +101,7 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
 
 
 def _early(argv: Sequence[str]) -> argparse.Namespace:
-    """What has to be known before the rest can be read."""
+    """The options that decide how the rest is parsed."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--preset", "--task", "--folder", "--coordinator"):
         early.add_argument(name)
@@ -116,7 +116,7 @@ def _early(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def job(argv: Sequence[str]) -> Job:
-    """The processes that a command line tells of: they have to meet before JAX is used.
+    """The processes that a command line describes. They must connect before JAX is used.
 
     Raises:
         UserError: an option lacks its value, or has one of the wrong type.
@@ -126,7 +126,7 @@ def job(argv: Sequence[str]) -> Job:
 
 
 def task(argv: Sequence[str]) -> str | None:
-    """The task that a command line is about, as far as that is known before JAX is used; a wrong one is told later."""
+    """The task of a command line, before JAX is used; a wrong name is reported later."""
     given = _early(argv)
     if given.task is not None:
         return given.task
@@ -138,7 +138,7 @@ def task(argv: Sequence[str]) -> str | None:
 
 
 def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
-    """What explicit options override, and a line that says where it comes from.
+    """The values that explicit options override, and a line on their origin.
 
     Raises:
         UserError: an option lacks its value.

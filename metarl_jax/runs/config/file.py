@@ -1,4 +1,4 @@
-"""The configuration of a run as `config.json`, and what may differ between two of them."""
+"""The configuration of a run as `config.json`, and the differences that a resumed run may have."""
 
 import dataclasses
 import json
@@ -11,15 +11,15 @@ from metarl_jax.checks import unknown
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.storage import files, json_text
 
-# What may differ when a run goes on, if that is asked for: nothing here changes a number of an iteration that both
-# configurations have, but for rounding (devices) and after a NaN.
+# Fields that --resume --override may change. None of them changes the result of an earlier iteration, except for
+# rounding (devices) and after a NaN.
 SAFE_TO_CHANGE = frozenset(
     {"iterations", "checkpoint_every", "keep", "wandb", "evaluation", "devices", "on_nonfinite", "patience"}
 )
-# Where the folder is, and whence the other values come, is no difference between runs.
+# The location of the folder and the origin of the values do not make runs different.
 _NO_DIFFERENCE = frozenset({"folder", "preset"})
 
-# What a run did whose configuration lacks the field, where that is not today's default.
+# Behaviour of runs whose configuration lacks the field, where today's default differs.
 _BEFORE = {"algorithm_options": {"average": "valid"}}
 
 _RESTORE = "restore it: every checkpoint's record holds the configuration too"
@@ -43,7 +43,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def task_of(folder: Path) -> str | None:
-    """The name of a run's task, None where it cannot be read: what is wrong is told by who needs more of it."""
+    """The name of a run's task, or None if it cannot be read; a later step reports the reason."""
     try:
         return read_config(folder).task
     except (ValueError, OSError):
@@ -51,7 +51,7 @@ def task_of(folder: Path) -> str | None:
 
 
 def write_config(config: TrainConfig, folder: Path) -> None:
-    """Writes config.json, whole or not at all."""
+    """Writes config.json atomically."""
     files.write(folder / "config.json", to_json(config))
 
 
