@@ -12,6 +12,7 @@ from metarl_jax.runs.config import (
     PolicyConfig,
     TrainConfig,
     algorithm_options,
+    arguments,
     build,
     inner_rates,
     presets,
@@ -210,3 +211,14 @@ def test_where_a_rollback_goes_back_to_is_not_safe_to_change():
     assert differences(rollback, dataclasses.replace(rollback, checkpoint_every=7))[0] == [
         "checkpoint_every was 25, now 7"
     ]
+
+
+def test_a_configuration_file_is_where_another_run_starts_from(tmp_path):
+    stored = dataclasses.replace(CONFIG, folder=str(tmp_path / "run"), seed=4)
+    (tmp_path / "mine.json").write_text(to_json(stored), encoding="utf-8")
+    words = ["--config", str(tmp_path / "mine.json"), "--tasks", "5", "--gae-lambda", "0.9"]
+    assert arguments.task(words) == "bernoulli-bandit"
+    asked = arguments.parse(words)
+    options = dataclasses.replace(CONFIG.algorithm_options, tasks=5, lambda_=0.9)
+    assert asked.config == dataclasses.replace(CONFIG, seed=4, algorithm_options=options), "in a folder of its own"
+    assert "mine.json" in asked.why

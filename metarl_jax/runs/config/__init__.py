@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metarl_jax.checks import integer, positive, seed, unknown
-from metarl_jax.runs.config.options import AlgorithmConfig, PolicyConfig
+from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig, PolicyConfig
 
 if typing.TYPE_CHECKING:
     from metarl_jax.base import MetaAlgorithm, TaskEnv
@@ -178,8 +178,9 @@ def algorithm_options(config: TrainConfig) -> dict[str, Any]:
     """
     own, further = _given(config.algorithm_options), parse_options("option", config.algorithm_options.option, _SET_BY)
     for name in own.keys() & further.keys():
+        flag = FLAG_NAMES.get(name, name).replace("_", "-")
         raise ValueError(
-            f"--option sets {name} to {further[name]!r}, and it is {own[name]!r} by --{name.replace('_', '-')} or the "
+            f"--option sets {name} to {further[name]!r}, and it is {own[name]!r} by --{flag} or the "
             "preset; set it by its flag alone"
         )
     options = own | further

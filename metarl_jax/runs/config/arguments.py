@@ -55,6 +55,8 @@ class Job:
 class Arguments(TrainConfig):
     """Arguments of train.py: a configuration, and options of this start."""
 
+    config: Path | None = None
+    """settings from this file, a config.json of a run, which the other options override"""
     start: Start = Start()
     job: Job = Job()
 
@@ -103,7 +105,7 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
 def _early(argv: Sequence[str]) -> argparse.Namespace:
     """The options that decide how the rest is parsed."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--preset", "--task", "--folder", "--coordinator"):
+    for name in ("--preset", "--config", "--task", "--folder", "--coordinator"):
         early.add_argument(name)
     for name in ("--num-processes", "--process-id"):
         early.add_argument(name, type=int)
@@ -134,6 +136,10 @@ def task(argv: Sequence[str]) -> str | None:
         from metarl_jax.runs.config.file import task_of
 
         return task_of(Path(given.folder))
+    if given.config is not None:
+        from metarl_jax.runs.config.file import task_of
+
+        return task_of(Path(given.config).parent, Path(given.config).name)
     return presets.PRESETS[given.preset if given.preset in presets.PRESETS else presets.for_device("cpu")].task
 
 
@@ -142,9 +148,17 @@ def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
 
     Raises:
         UserError: an option lacks its value.
-        ValueError: the preset is unknown, or the folder to resume holds no readable configuration.
+        ValueError: the preset is unknown, or the configuration to start from cannot be read.
     """
     given = _early(argv)
+    if given.config is not None:
+        for flag, chosen in {"--preset": given.preset, "--resume": given.resume}.items():
+            if chosen:
+                raise cli.UserError(f"{flag} and --config both say where the settings come from; give one of them")
+        from metarl_jax.runs.config.file import read_config
+
+        path = Path(given.config)
+        return dataclasses.replace(read_config(path.parent, path.name), folder=None), f"configuration in {path}"
     if given.preset is not None:
         return presets.get(given.preset), f"preset {given.preset}, as asked for"
     if given.resume and given.folder is not None:

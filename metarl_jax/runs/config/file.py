@@ -25,15 +25,15 @@ _BEFORE = {"algorithm_options": {"average": "valid"}}
 _RESTORE = "restore it: every checkpoint's record holds the configuration too"
 
 
-def read_config(folder: Path) -> TrainConfig:
-    """The configuration of a run folder, its `folder` set to where it is now.
+def read_config(folder: Path, name: str = "config.json") -> TrainConfig:
+    """The configuration of a run folder, with `folder` set to its present location.
 
     Raises:
-        ValueError: the folder is no run folder, or its config.json cannot be read.
+        ValueError: the folder is not a run folder, or its config.json cannot be read.
     """
-    path = folder / "config.json"
+    path = folder / name
     if not files.there(path):
-        what = "has no config.json, so it is no run folder" if folder.exists() else "does not exist"
+        what = f"has no {name}, so it is no run folder" if folder.exists() else "does not exist"
         raise ValueError(f"{folder} {what}; experiments/train.py makes one")
     try:
         text = files.read(path)
@@ -42,10 +42,10 @@ def read_config(folder: Path) -> TrainConfig:
     return dataclasses.replace(from_json(text, str(path)), folder=str(folder))
 
 
-def task_of(folder: Path) -> str | None:
+def task_of(folder: Path, name: str = "config.json") -> str | None:
     """The name of a run's task, or None if it cannot be read; a later step reports the reason."""
     try:
-        return read_config(folder).task
+        return read_config(folder, name).task
     except (ValueError, OSError):
         return None
 
