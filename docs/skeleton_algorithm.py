@@ -41,7 +41,8 @@ def scaled_maml(env: mrl.TaskEnv, options: ScaledMamlOptions) -> mrl.MetaAlgorit
     """θ ← Adam(∇_θ E_M[R(φ)]), φ = θ − α (1 + σ ε) ∘ ∇ surrogate(θ; D_0): MAML with noise in its inner steps."""
     if not options.noise_scale:
         return mrl.algorithms.maml.build(env, options)
-    build = mrl.inner.INNER_OPTIMIZERS[options.inner_optimizer]
+    named = options.inner_optimizer
+    build = mrl.inner.INNER_OPTIMIZERS[named] if isinstance(named, str) else named
     own = dataclasses.replace(options, inner_optimizer=lambda rate: noisy(build(rate), options.noise_scale))
     return mrl.algorithms.maml.build(env, own)
 

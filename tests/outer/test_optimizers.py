@@ -81,7 +81,7 @@ def test_gradient_steps_are_optax_steps():
     optimizer = outer.gradient_steps(transformation, epochs=4)
     data, theta = jnp.array([1.0, -1.0]), jnp.zeros(2)
     got, state, metrics = optimizer.update(objective, theta, optimizer.init(theta), data)
-    expected, expected_state = theta, transformation.init(theta)
+    expected, expected_state, gradient = theta, transformation.init(theta), theta
     for _ in range(4):
         gradient = 2 * (expected - data)
         steps, expected_state = transformation.update(gradient, expected_state, expected)

@@ -95,4 +95,4 @@ def test_a_package_that_we_ask_for_is_the_users_error_and_a_broken_import_is_not
     with pytest.raises(cli.UserError, match="^gymnasium is not installed: pip install it$"), cli.user_errors():
         raise ImportError("gymnasium is not installed:\npip install it")
     with pytest.raises(ModuleNotFoundError), cli.user_errors():
-        import metarl_jax.no_such_module  # noqa: F401
+        import metarl_jax.no_such_module  # noqa: F401  # pyright: ignore[reportMissingImports]
