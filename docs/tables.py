@@ -57,11 +57,14 @@ def updates() -> str:
 
 
 def own_options() -> str:
-    """One line per algorithm: the options that its own struct declares, with their defaults."""
-    lines = []
-    for name, function, _, _ in _documented():
-        declared = vars(function.options).get("__annotations__", {})
-        own = [f"`{option}` ({value})" for option, value in mrl.algorithms.options(name).items() if option in declared]
+    """One line per algorithm: options and defaults that differ from those of `maml`."""
+    usual, lines = mrl.algorithms.options("maml"), []
+    for name, _, _, _ in _documented():
+        own = [
+            f"`{option}` ({value})"
+            for option, value in mrl.algorithms.options(name).items()
+            if usual.get(option, ()) != value
+        ]
         lines += [f"* `{name}`: {', '.join(own)}"] if own else []
     return "\n".join(lines)
 

@@ -170,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
     from metarl_jax import algorithms, checks
 
     # Agents that live on have no trials, and are not comparable after a few steps of a new one.
-    with_trials = [name for name in algorithms.names() if algorithms.ALGORITHMS[name].options.kind != "life"]
+    with_trials = [name for name in algorithms.names() if algorithms.kind(name) != "life"]
     choices = (*with_trials, *VARIANTS)
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}

@@ -87,8 +87,7 @@ def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     chosen = FAMILIES[family]
-    kind = mrl.algorithms.ALGORITHMS[name].options.kind
-    of_family = chosen.memory if kind == "memory" else chosen.gradient
+    of_family = chosen.memory if mrl.algorithms.kind(name) == "memory" else chosen.gradient
     env = mrl.envs.make(family, **chosen.environment)
     return comparisons.entry(env, name, ALGORITHMS[name] | of_family, arguments.eval_episodes)
 

@@ -87,7 +87,7 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
 
     overrides = parse_options("option", arguments.option)
     accepted = mrl.algorithms.options(name)
-    if mrl.algorithms.ALGORITHMS[name].options.kind == "memory":  # a stage is one episode
+    if mrl.algorithms.kind(name) == "memory":  # a stage is one episode
         chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
     else:
         chosen = {

@@ -171,7 +171,7 @@ def _inner_optimizers(
     return optimizer, resolve_optimizer(policy, build_longer, *rates)
 
 
-@by_keyword(PartsOptions)
+@by_keyword(PartsOptions, "build_parts")
 def build_parts(env: TaskEnv, options: PartsOptions) -> outer.Parts:
     """The parts of an algorithm with policy-gradient steps and your own outer loss.
 

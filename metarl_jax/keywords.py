@@ -11,7 +11,7 @@ import functools
 import inspect
 import sys
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from metarl_jax.base import TaskEnv
@@ -59,7 +59,8 @@ def by_keyword(
 
     Args:
         options: a frozen, keyword-only dataclass. A class attribute `refused`, if there is one, maps names that the
-            function does not take to the reason, which completes "NAME is VALUE, and".
+            function does not take to the reason, which completes "NAME is VALUE, and". Those names may be given as
+            None, or as in its class attribute `off`.
         name: how errors call the function; None: its own name, with dashes.
 
     Raises:
@@ -76,13 +77,99 @@ def by_keyword(
         def call(env: TaskEnv, **keywords: Any) -> Result:
             return build(_environment(env), take(**keywords))
 
-        decorated = cast(Any, call)
-        decorated.options, decorated.build, decorated.take = options, build, take
-        decorated.__signature__ = _signature(cast(type, options), build)
-        decorated.__doc__ = _documented(build, cast(type, options))
-        return decorated
+        return _with_attributes(call, build, take, cast(type, options))
 
     return decorate
+
+
+def _with_attributes(call: Callable, build: Callable, take: Callable, options: type) -> Any:
+    decorated = cast(Any, call)
+    decorated.options, decorated.build, decorated.take = options, build, take
+    decorated.__signature__ = _signature(options, build)
+    decorated.__doc__ = _documented(build, options)
+    return decorated
+
+
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_ATTRIBUTES = ("refused", "off", "kind", "trials_per_task", "steps_per_update", "steps_per_pass")
+
+
+def of_function(
+    name: str, function: Callable[..., Result], like: type, without: Sequence[str] = ()
+) -> ByKeyword[..., Result]:
+    """A plain function with an option struct.
+
+    Its options are its parameters that have defaults and, if it takes ``**common``, the fields of `like`. A call hands
+    on the keywords that it was given, and no defaults: those are the function's own business.
+
+    Args:
+        name: how errors call the function.
+        function: ``(env, *, policy=None, **options) → result``.
+        like: the struct of the function that takes ``**common``.
+        without: fields of `like` that `function` sets itself.
+
+    Raises:
+        ValueError: the function has another signature, or `like` has no field in `without`.
+    """
+    struct = _struct_of(name, function, like, without)
+
+    def take(**keywords: Any) -> Any:
+        return struct(**_checked(name, struct, keywords))
+
+    def build(env: TaskEnv, options: Any) -> Result:
+        return function(env, **{option: getattr(options, option) for option in in_order(struct)})
+
+    @functools.wraps(function)
+    def call(env: TaskEnv, **keywords: Any) -> Result:
+        return function(_environment(env), **_checked(name, struct, keywords))
+
+    build.__doc__ = function.__doc__
+    return _with_attributes(call, build, take, struct)
+
+
+def _struct_of(name: str, function: Callable, like: type, without: Sequence[str]) -> type:
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except NameError:  # annotations that are only known to a type checker
+        signature = inspect.signature(function)
+    parameters = tuple(signature.parameters.values())
+    own = {parameter.name: parameter for parameter in parameters[1:] if parameter.kind is not parameter.VAR_KEYWORD}
+    for parameter in own.values():
+        if parameter.default is parameter.empty or parameter.kind not in _BY_NAME:
+            raise ValueError(f"parameter {parameter.name!r} of {name!r} needs a default, so that it is an option")
+        if parameter.name in _ATTRIBUTES:
+            raise ValueError(f"{name!r} has a parameter {parameter.name!r}, which is no name for an option; rename it")
+    base = like if len(own) < len(parameters) - 1 else None
+    shared = in_order(base) if base else {}
+    takes_env = parameters and parameters[0].kind in (inspect.Parameter.POSITIONAL_ONLY, _BY_NAME[1])
+    if not takes_env or "policy" not in own.keys() | shared.keys():
+        raise ValueError(
+            f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
+        )
+    for option in without:
+        if option not in shared:
+            raise unknown(f"option in without of {name!r}", option, shared)
+    texts = descriptions(base) if base else {}
+    fields: list[tuple[str, Any, Any]] = [
+        (key, type(p.default) if p.annotation is p.empty else p.annotation, _field(p.default)) for key, p in own.items()
+    ]
+    for key, field in shared.items():
+        if key not in own and key not in without:
+            metadata = {"description": texts[key]} if key in texts else None
+            fields.append((key, field.type, _field(default_of(field), metadata)))
+    attributes = {key: inspect.getattr_static(base, key) for key in _ATTRIBUTES if hasattr(base, key)}
+    return dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True, namespace=attributes)
+
+
+def _field(default: Any, metadata: Mapping[str, Any] | None = None) -> Any:
+    if type(default).__hash__ is None:  # which a dataclass takes for mutable
+        return dataclasses.field(default_factory=lambda: default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """The default of a field, `dataclasses.MISSING` if it has none."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def narrowed(kind: Callable[Concatenate[P], Struct], options: Any, **changes: Any) -> Struct:
@@ -101,7 +188,8 @@ def in_order(options: type) -> dict[str, dataclasses.Field]:
 def defaults(options: type) -> dict[str, Any]:
     """The fields of an option struct and their defaults; required ones are left out."""
     fields = in_order(options)
-    return {name: field.default for name, field in fields.items() if field.default is not dataclasses.MISSING}
+    values = {name: default_of(field) for name, field in fields.items()}
+    return {name: value for name, value in values.items() if value is not dataclasses.MISSING}
 
 
 def descriptions(options: type) -> dict[str, str]:
@@ -139,19 +227,19 @@ def _in_source(module: str) -> dict[str, dict[str, str]]:
 
 def _checked(name: str, options: type, given: Mapping[str, Any]) -> dict[str, Any]:
     accepted = in_order(options)
-    refused = getattr(options, "refused", {})
+    refused, off = getattr(options, "refused", {}), getattr(options, "off", {})
     for option, value in given.items():
         if option in accepted:
             continue
         if option in refused:
-            if value is not None and value is not False:
+            if value is not None and not (option in off and value == off[option]):
                 raise ValueError(f"{option} is {value!r}, and {refused[option]}; leave {option} out")
         elif option in OTHER_NAMES:
             raise ValueError(f"unknown option of {name} {option!r}: here it is {OTHER_NAMES[option]}")
         else:
             raise unknown(f"option of {name}", option, accepted)
     for option, field in accepted.items():
-        if field.default is dataclasses.MISSING and option not in given:
+        if default_of(field) is dataclasses.MISSING and option not in given:
             raise ValueError(f"{name} needs {option}=..., which has no default")
     return {option: value for option, value in given.items() if option in accepted}
 
@@ -170,7 +258,7 @@ def _signature(options: type, build: Callable) -> inspect.Signature:
     by_name = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("env", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=TaskEnv)]
     for field in in_order(options).values():
-        default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+        default = inspect.Parameter.empty if (value := default_of(field)) is dataclasses.MISSING else value
         parameters.append(inspect.Parameter(field.name, by_name, default=default, annotation=field.type))
     return inspect.Signature(parameters, return_annotation=inspect.signature(build).return_annotation)
 
@@ -179,7 +267,7 @@ def _documented(build: Callable, options: type) -> str:
     """The function's docstring, and an ``Args`` section made of the struct's."""
     texts, lines = descriptions(options), ["env: p(M) and its MDPs"]
     for option, field in in_order(options).items():
-        default = "" if field.default is dataclasses.MISSING else f" (default: {field.default!r})"
+        default = "" if (value := default_of(field)) is dataclasses.MISSING else f" (default: {value!r})"
         lines.append(f"{option}: {texts.get(option, '')}{default}")
     args = [textwrap.fill(line, 112, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines]
     return "\n".join([inspect.getdoc(build) or "", "", "Args:", *args])

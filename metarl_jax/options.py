@@ -27,6 +27,15 @@ class TrialOptions:
     """what f_θ is: "gradient" steps from θ, a "memory", or a rule by which agents live, "life" """
     trials_per_task: ClassVar[int] = 1
     """trials of a meta-iteration in each of its tasks"""
+    off: ClassVar[Mapping[str, Any]] = {
+        "credit": 0,
+        "credit_estimator": "return",
+        "discount_states": False,
+        "entropy_weight": 0,
+        "fast_parameters": "all",
+        "inner_lr_beyond": "decay",
+    }
+    """values that an algorithm without the option may be given, since they ask for nothing"""
 
     tasks: int = 20
     """B, tasks per meta-iteration"""

@@ -86,6 +86,27 @@ def test_what_is_no_environment_is_refused():
         mrl.algorithms.maml("cheetah-vel")
 
 
+def test_a_refused_option_may_ask_for_nothing():
+    env, sizes = toys.walk(), {"tasks": 2, "episodes": 2}
+    mrl.algorithms.reptile(env, credit=0, entropy_weight=0.0, fast_parameters="all", burn_in=None, **sizes)
+    mrl.algorithms.pretrain(env, credit=False, credit_estimator="return", **sizes)
+    mrl.algorithms.loaded_dice(env, surrogate=None, **sizes)
+    with pytest.raises(ValueError, match="burn_in is False, and that is part of an outer loss"):
+        mrl.algorithms.reptile(env, burn_in=False, **sizes)
+    with pytest.raises(ValueError, match="inner_optimizer must be a function inner_lr → InnerOptimizer"):
+        mrl.algorithms.self_tuning(env, inner_optimizer=lambda rate: 0.1)
+
+
+def test_a_default_may_come_from_a_factory():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class WithFactory:
+        layers: list = dataclasses.field(default_factory=lambda: [1, 2])
+
+    listed = by_keyword(WithFactory)(lambda env, options: options.layers)
+    assert listed(toys.walk()) == [1, 2]
+    assert defaults(WithFactory) == {"layers": [1, 2]}
+
+
 def test_narrowed_copies_what_both_have():
     assert narrowed(Base, Own(size=3, rate=0.2, tasks=4)) == Base(tasks=4, rate=0.2)
     assert narrowed(Own, Base(tasks=4), size=7) == Own(size=7, tasks=4, rate=0.1)

@@ -1,7 +1,6 @@
 """The registry of named algorithms; each is a few lines in a file of its own."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -25,10 +24,10 @@ from metarl_jax.algorithms.rl2_hyper import rl2_hyper
 from metarl_jax.algorithms.self_tuning import self_tuning
 from metarl_jax.algorithms.tmaml import tmaml
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.checks import choose, unknown
+from metarl_jax.checks import choose
 from metarl_jax.checks import function as check_function
 from metarl_jax.compose import build_parts, compose
-from metarl_jax.keywords import ByKeyword, by_keyword, defaults, descriptions, in_order
+from metarl_jax.keywords import ByKeyword, by_keyword, defaults, in_order, of_function
 from metarl_jax.mixture import mixture
 
 ALGORITHMS: dict[str, ByKeyword] = {
@@ -55,7 +54,6 @@ ALGORITHMS: dict[str, ByKeyword] = {
 """Algorithms by name: ``(env, **options) → MetaAlgorithm``."""
 
 _OWN = frozenset(ALGORITHMS)
-_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def names() -> tuple[str, ...]:
@@ -99,48 +97,23 @@ def register(
     if dataclasses.is_dataclass(struct := getattr(function, "options", None)):
         if without:
             raise ValueError(f"without is {without!r}, and {name!r} has an option struct; leave it out of the struct")
+        if "policy" not in in_order(cast(type, struct)):
+            raise ValueError(f"the options of {name!r} must have a field policy, so that scripts can choose one")
         ALGORITHMS[name] = by_keyword(cast(type, struct), name)(cast(ByKeyword, function).build)
         return
     if like == name:
         raise ValueError(f"like is {name!r} itself; it must be the algorithm to which the options are handed on")
-    struct = _struct_of(name, function, like, without)
-
-    def build(env: TaskEnv, given: Any) -> MetaAlgorithm:
-        return function(env, **{field.name: getattr(given, field.name) for field in dataclasses.fields(given)})
-
-    build.__doc__ = function.__doc__
-    ALGORITHMS[name] = by_keyword(struct, name)(build)
+    check_function(f"algorithm {name!r}", function)
+    ALGORITHMS[name] = of_function(name, function, choose("algorithm", like, ALGORITHMS).options, without)
 
 
-def _struct_of(name: str, function: Callable[..., MetaAlgorithm], like: str, without: Sequence[str]) -> type:
-    """The option struct of a plain function: its own parameters, and what it hands on to `like`."""
-    parameters = tuple(inspect.signature(check_function(f"algorithm {name!r}", function)).parameters.values())
-    rest = parameters[1:]
-    own = {parameter.name: parameter for parameter in rest if parameter.kind is not parameter.VAR_KEYWORD}
-    for parameter in own.values():
-        if parameter.default is parameter.empty or parameter.kind not in _BY_NAME:
-            raise ValueError(f"parameter {parameter.name!r} of {name!r} needs a default, so that it is an option")
-    base = choose("algorithm", like, ALGORITHMS).options if len(own) < len(rest) else None
-    shared = in_order(base) if base else {}
-    takes_env = parameters and parameters[0].kind in (inspect.Parameter.POSITIONAL_ONLY, _BY_NAME[1])
-    if not takes_env or "policy" not in own.keys() | shared.keys():
-        raise ValueError(
-            f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
-        )
-    for option in without:
-        if option not in shared:
-            raise unknown(f"option in without of {name!r}", option, shared)
-    fields: list[tuple[str, Any, Any]] = [
-        (key, type(p.default) if p.annotation is p.empty else p.annotation, dataclasses.field(default=p.default))
-        for key, p in own.items()
-    ]
-    texts = descriptions(base) if base else {}
-    for key, field in shared.items():
-        if key not in own and key not in without:
-            metadata = {"description": texts[key]} if key in texts else None
-            fields.append((key, field.type, dataclasses.field(default=field.default, metadata=metadata)))
-    attributes = {key: getattr(base, key) for key in ("refused", "kind", "trials_per_task") if hasattr(base, key)}
-    return dataclasses.make_dataclass("Options", fields, frozen=True, kw_only=True, namespace=attributes)
+def kind(name: str) -> str:
+    """The kind of f_θ of an algorithm: "gradient", "memory" or "life", see `metarl_jax.options.TrialOptions`.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    return getattr(choose("algorithm", name, ALGORITHMS).options, "kind", "gradient")
 
 
 def options(name: str) -> dict[str, Any]:
@@ -177,6 +150,7 @@ __all__ = [
     "e_maml",
     "es_maml",
     "fomaml",
+    "kind",
     "loaded_dice",
     "lpg",
     "make",

@@ -27,6 +27,6 @@ def loaded_dice(env: TaskEnv, options: LoadedDiceOptions) -> MetaAlgorithm:
     Farquhar, Whiteson, Foerster (2019, arXiv:1909.10549).
     """
     dice_lambda = checks.share("dice_lambda", options.dice_lambda)
-    if options.surrogate == "loaded_dice":
+    if options.surrogate in (None, "loaded_dice"):
         options = dataclasses.replace(options, surrogate=inner.loaded_dice(dice_lambda))
     return maml.build(env, options)

@@ -222,6 +222,8 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
         ValueError: the name is unknown, or the optimiser has learned parameters.
     """
     optimizer: InnerOptimizer = checks.choose("inner_optimizer", inner_optimizer, INNER_OPTIMIZERS)(1.0)
+    if not isinstance(optimizer, InnerOptimizer):
+        raise ValueError("inner_optimizer must be a function inner_lr → InnerOptimizer, and returned something else")
     if optimizer.init_learned is not None:
         raise ValueError(
             f"inner_optimizer is {inner_optimizer!r}, whose rates are learned too; choose sgd, momentum or adam"

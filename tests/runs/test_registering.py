@@ -4,13 +4,17 @@ import dataclasses
 import json
 import os
 import sys
+import typing
 
 import jax
 import numpy as np
 import pytest
 
 import metarl_jax as mrl
+from metarl_jax.options import TrialOptions
+from metarl_jax.runs.config import AlgorithmConfig, arguments, flags
 from metarl_jax.runs.console import user_modules
+from tests import toys
 from tests.experiments.scripts import load as load_script
 
 KEY = jax.random.key(0)
@@ -174,6 +178,10 @@ def stiff(env, *, share=1):
     return mrl.algorithms.maml(env)
 
 
+@mrl.algorithms.by_keyword(TrialOptions)
+def without_policy(env, options): ...
+
+
 BAD = {
     "the package's own family": (lambda: mrl.envs.register("point-nav", build, horizon=1), "a family of the package"),
     "a version in the name": (lambda: mrl.envs.register("a@b", build, horizon=1), "without '@'"),
@@ -203,6 +211,8 @@ BAD = {
         "did you mean 'inner_lr'",
     ),
     "no algorithm": (lambda: mrl.algorithms.register("a", 3), "algorithm 'a' is 3"),
+    "a reserved name": (lambda: mrl.algorithms.register("a", lambda env, *, kind=1, **common: 0), "parameter 'kind'"),
+    "a struct without policy": (lambda: mrl.algorithms.register("a", without_policy), "'a' must have a field policy"),
 }
 
 
@@ -239,3 +249,70 @@ def test_without_ood_there_is_no_such_split(user_module):
     assert mrl.envs.make("my-nav", split="test").name == "my-nav@v1 (test)"
     with pytest.raises(ValueError, match="'my-nav' has no split 'ood'"):
         mrl.envs.make("my-nav", split="ood")
+
+
+def made(name, **options):
+    return mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=2, **options)
+
+
+def equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+def test_a_function_is_handed_what_was_given_and_no_defaults(user_module):
+    """Whatever algorithm it calls: the defaults of that one are not those of `like`."""
+    mrl.algorithms.register("an", lambda env, **common: mrl.algorithms.anil(env, **common))
+    mrl.algorithms.register("rep", lambda env, **common: mrl.algorithms.reptile(env, **common))
+    mrl.algorithms.register("slow", lambda env, **common: mrl.algorithms.maml(env, inner_lr=0.01, **common))
+    theta = made("maml").init(KEY).params
+    for name, like, own in (("an", "anil", {}), ("rep", "reptile", {}), ("slow", "maml", {"inner_lr": 0.01})):
+        equal(made(name).gradient(KEY, theta)[0], made(like, **own).gradient(KEY, theta)[0])
+    equal(made("an", fast_parameters="all").gradient(KEY, theta)[0], made("maml").gradient(KEY, theta)[0])
+
+
+def test_a_schedule_counts_the_outer_steps_of_the_algorithm_that_it_is_like(user_module):
+    mrl.algorithms.register("my-promp", lambda env, **common: mrl.algorithms.promp(env, **common), like="promp")
+    options = mrl.algorithms.ALGORITHMS["my-promp"].take(epochs=3, minibatches=2)
+    assert (options.steps_per_update, mrl.algorithms.kind("my-promp")) == (6, "gradient")
+    mrl.algorithms.register("my-rl2", lambda env, **common: mrl.algorithms.rl2(env, **common), like="rl2")
+    assert mrl.algorithms.ALGORITHMS["my-rl2"].take(epochs=2, tasks=6).steps_per_update == 6
+    assert mrl.algorithms.kind("my-rl2") == "memory"
+    mrl.algorithms.register("alone", lambda env, *, policy=None: mrl.algorithms.maml(env, policy=policy))
+    assert mrl.algorithms.kind("alone") == "gradient"
+
+
+ANNOTATED = """
+from __future__ import annotations
+from typing import TYPE_CHECKING, Literal
+import metarl_jax as mrl
+if TYPE_CHECKING:
+    from nowhere import Unknown
+def known(env, *, share: float = 0.5, many: tuple[int, ...] = (1, 2), word: Literal["a", "b"] = "a", seed: int = 3,
+          layers=[1, 2], **common): ...
+def unknown(env, *, thing: Unknown = None, **common): ...
+mrl.algorithms.register("known", known)
+mrl.algorithms.register("unknown", unknown)
+"""
+
+
+def test_flags_of_annotated_functions(user_module):
+    """Annotations as strings, options named like a flag of the script, and defaults that cannot be hashed."""
+    exec(compile(ANNOTATED, "annotated", "exec"), {"__name__": "annotated"})
+    own = flags.of_algorithms(["known", "unknown"])
+    kinds = {name: own[name].kind for name in ("share", "many", "word", "seed")}
+    assert kinds == {"share": float, "many": tuple[int, ...], "word": str, "seed": int}
+    assert "thing" not in own
+    assert mrl.algorithms.options("known")["layers"] == [1, 2]
+    asked = arguments.parse(["--task", "point-nav", "--algorithm", "known", "--many", "3", "4", "--seed", "7"])
+    assert asked.config.algorithm_options.option == ("many=(3, 4)",)
+    assert asked.config.seed == 7, "the script's own flag"
+
+
+def test_a_value_that_stays_as_it_was_is_no_change(user_module):
+    mrl.algorithms.register("known", lambda env, *, share=0.5, word="a", **common: None)
+    stored = AlgorithmConfig(option=("share=0.20", "word=yo"))
+    options = typing.get_type_hints(arguments.kind())["algorithm_options"]
+    same = options(**vars(stored), share=0.2, word="yo")
+    assert arguments._package_options(same) == stored
+    other = arguments._package_options(options(**vars(stored), share=0.3))
+    assert other.option == ("share=0.3", "word=yo")

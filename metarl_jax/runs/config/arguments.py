@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from metarl_jax.runs.config import TrainConfig, presets
+from metarl_jax.runs.config import TrainConfig, parse_options, presets
 from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig
 from metarl_jax.runs.console import cli
 
@@ -81,7 +81,7 @@ def kind() -> type[Arguments]:
     from metarl_jax import algorithms
     from metarl_jax.runs.config import flags
 
-    known = hints(AlgorithmConfig)
+    known = hints(Arguments)
     own = {name: flag for name, flag in flags.of_algorithms(algorithms.registered()).items() if name not in known}
     if not own:
         return Arguments
@@ -97,8 +97,11 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
     known = {field.name for field in dataclasses.fields(AlgorithmConfig)}
     own = {name: values.pop(name) for name in list(values) if name not in known}
     own = {name: value for name, value in own.items() if value is not None}
-    kept = [pair for pair in values["option"] if pair.partition("=")[0] not in own]
-    values["option"] = (*kept, *(f"{name}={value!r}" for name, value in own.items()))
+    pairs = {pair.partition("=")[0]: pair for pair in values["option"]}
+    before = parse_options("option", values["option"])
+    changed = {name: value for name, value in own.items() if name not in before or before[name] != value}
+    pairs |= {name: f"{name}={value!r}" for name, value in changed.items()}
+    values["option"] = tuple(pairs.values())
     return AlgorithmConfig(**values)
 
 

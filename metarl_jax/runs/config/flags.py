@@ -3,19 +3,20 @@
 import collections.abc
 import dataclasses
 import re
+import types
 import typing
 from collections.abc import Iterable
 from typing import Any
 
 from metarl_jax import algorithms
-from metarl_jax.keywords import descriptions, in_order
+from metarl_jax.keywords import default_of, descriptions, in_order
 from metarl_jax.runs.config.options import PolicyConfig
 
 FEW = 6
 """Algorithms that a flag's text lists by name."""
 
 _SET_ELSEWHERE = {"horizon", *(field.name for field in dataclasses.fields(PolicyConfig))}
-_KINDS = (bool, int, float, str, tuple[float, ...], tuple[str, ...])
+_KINDS = (bool, int, float, str, tuple[int, ...], tuple[float, ...], tuple[str, ...])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Flag:
     """An option as the command line takes it."""
 
     kind: Any
-    """type of its value, one of bool, int, float, str, tuple[float, ...], tuple[str, ...]"""
+    """type of its value: bool, int, float, str, or a tuple of numbers or words"""
     text: str
     """what it means, which algorithms take it, and their defaults"""
 
@@ -36,7 +37,7 @@ def of_algorithms(names: Iterable[str]) -> dict[str, Flag]:
     flags = {}
     for option, owners in sorted(_owners(names).items(), key=lambda item: -len(item[1])):
         if option not in _SET_ELSEWHERE and (kind := _kind(option, owners)) is not None:
-            flags[option] = Flag(kind, _text(option, owners))
+            flags[option] = Flag(kind, _text(option, owners, kind))
     return flags
 
 
@@ -54,29 +55,32 @@ def _kind(option: str, owners: dict[str, type]) -> Any:
     """The type of a flag: the most general one that all owners of the option have; None where there is none."""
     kinds = set()
     for struct in owners.values():
-        hint = typing.get_type_hints(struct)[option]
-        members = {hint} if not typing.get_args(hint) or typing.get_origin(hint) is tuple else _members(hint)
-        if collections.abc.Sequence[float] in members:
-            kinds.add(tuple[float, ...])
-        elif collections.abc.Sequence[str] in members:
-            kinds.add(tuple[str, ...])
-        else:
-            kinds.add(next((kind for kind in (str, float, int, bool) if kind in members), None))
-    return max(kinds, key=_KINDS.index) if None not in kinds and kinds <= {*_KINDS} else None
+        try:
+            members = _members(typing.get_type_hints(struct)[option])
+        except NameError:  # an annotation that is only known to a type checker
+            return None
+        kinds.add(next((kind for kind in reversed(_KINDS) if kind in members), None))
+    return max(kinds, key=_KINDS.index) if None not in kinds else None
 
 
 def _members(hint: Any) -> set[Any]:
-    if typing.get_origin(hint) is collections.abc.Sequence:
-        return {hint}
-    return set(typing.get_args(hint))
+    """The kinds of values that a type has; a sequence of any type counts as a tuple."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (tuple, list, collections.abc.Sequence):
+        return {tuple[arguments[0], ...]}
+    if origin is typing.Literal:
+        return {type(value) for value in arguments}
+    return set().union(*map(_members, arguments)) if origin in (typing.Union, types.UnionType) else {hint}
 
 
-def _text(option: str, owners: dict[str, type]) -> str:
+def _text(option: str, owners: dict[str, type], kind: Any) -> str:
     texts = [descriptions(struct).get(option, "") for struct in owners.values()]
     text = max(texts, key=texts.count)
     defaults: dict[str, list[str]] = {}
     for name, struct in owners.items():
-        defaults.setdefault(_word(in_order(struct)[option].default), []).append(name)
+        value = default_of(in_order(struct)[option])
+        word = str(float(value)) if kind is float and isinstance(value, bool) else _word(value)
+        defaults.setdefault(word, []).append(name)
     (usual, _), *others = sorted(defaults.items(), key=lambda item: -len(item[1]))
     if usual != "None" and not others:  # None stands for this default here, and for something else in Python
         text = re.sub(r"[;.,]? None (means|leaves|keeps)[^;.]*", "", text)

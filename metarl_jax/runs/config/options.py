@@ -111,7 +111,7 @@ class AlgorithmConfig:
     """meta-iterations over which the weights of the counted stages before the last fall from equal to 0, as in MAML++;
     None keeps them equal. See metarl_jax.outer.annealed_stages"""
     credit: float | None = None
-    """weight of the sampled update's score term; True is 1, for the unbiased gradient (None: False; e-maml: True)"""
+    """weight of the sampled update's score term; True is 1, for the unbiased gradient (None: 0.0; e-maml: 1.0)"""
     credit_estimator: str | None = None
     """what that term weights an episode's score with: "return", that of the later stages, unbiased and noisy; or
     "influence", what the episode itself changed of it, see metarl_jax.outer.CREDITS (None: return)"""

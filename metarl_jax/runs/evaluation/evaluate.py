@@ -72,8 +72,9 @@ def evaluate_run(
     settings = {"eval_tasks": tasks, "eval_steps": steps, "eval_seed": seed, "eval_split": split}
     with user_errors(), talk.status(console, "setting up the evaluation"):
         check_own(folder)
-        plan = _planned(read_config(folder), settings, overrides, burn_in)
-        state, notes = restore(plan.config, checkpoint)
+        config = read_config(folder)
+        state, notes = restore(config, checkpoint)
+        plan = _planned(config, settings, overrides, burn_in)
     for note in notes:
         talk.note(console, note)
     results = _adapted(plan, state, console)

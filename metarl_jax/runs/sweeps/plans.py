@@ -199,7 +199,8 @@ def plan(base: Sequence[str], grids: Sequence[Options], samples: Sequence[Option
     if duplicates := [option for option in swept if swept.count(option) > 1]:
         raise ValueError(f"{duplicates[0]} is in --grid and in --random; it can be in one of them")
     fixed = [re.sub("^--(no-)?", "", word.partition("=")[0]).replace("-", "_") for word in base if word[:2] == "--"]
-    for option in fixed:
+    names = {flag: name for name, flag in FLAG_NAMES.items()}
+    for option in (names.get(option, option) for option in fixed):
         if option in _RESERVED and option != "seed":
             raise ValueError(f"--{option} stands after the --, but a sweep sets it itself: {_RESERVED[option]}")
         if option in swept:
