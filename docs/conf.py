@@ -83,6 +83,25 @@ def untyped_returns(lines: list[str]) -> None:
             lines[number + 1] = f"{line[: len(line) - len(line.lstrip())]}:returns: {following[indent:]}"
 
 
+def own_options_only(obj: Any, lines: list[str]) -> None:
+    """Shortens the Args of an algorithm to the options that its own struct declares; `maml` has them all."""
+    if not hasattr(obj, "options") or obj is metarl_jax.algorithms.maml or "Args:" not in lines:
+        return
+    own = vars(obj.options).get("__annotations__", {})
+    start = lines.index("Args:") + 1
+    kept, keep = [], False
+    for line in lines[start:]:
+        if not line.startswith(" " * 8):
+            keep = line.strip().partition(":")[0] in {"env", *own}
+        kept += [line] if keep else []
+    lines[start:] = [*kept, "    \\*\\*further: options that it shares with others, see :doc:`/options`", ""]
+
+
+def short_signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
+    """Handler of autodoc-process-signature: a signature of thirty options tells less than the list below it."""
+    return ("(env, **options)", "MetaAlgorithm") if hasattr(obj, "options") and hasattr(obj, "build") else None
+
+
 def escaped(text: str) -> str:
     """A line of prose whose | * and trailing _ are shown as they are; literals stay."""
     parts = LITERAL.split(text)
@@ -102,6 +121,7 @@ def before_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, line
     if what in ("attribute", "data", "property"):
         lines.insert(0, "")  # or napoleon takes what precedes a colon for the type
     untyped_returns(lines)
+    own_options_only(obj, lines)
 
 
 def after_napoleon(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -132,5 +152,6 @@ def setup(app: Any) -> None:
     """Connects the handlers; those of docstrings around napoleon's, whose priority is 500."""
     app.connect("source-read", site_links)
     app.connect("env-check-consistency", undocumented)
+    app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-process-docstring", before_napoleon, priority=400)
     app.connect("autodoc-process-docstring", after_napoleon, priority=600)

@@ -87,7 +87,8 @@ def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
     import metarl_jax as mrl
 
     chosen = FAMILIES[family]
-    of_family = chosen.memory if mrl.algorithms.kind(name) == "memory" else chosen.gradient
+    kind = mrl.algorithms.kind(comparisons.registered_name(name))
+    of_family = chosen.memory if kind == "memory" else chosen.gradient
     env = mrl.envs.make(family, **chosen.environment)
     return comparisons.entry(env, name, ALGORITHMS[name] | of_family, arguments.eval_episodes)
 

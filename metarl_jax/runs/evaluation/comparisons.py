@@ -47,6 +47,11 @@ class Entry(NamedTuple):
     """options of the training"""
 
 
+def registered_name(name: str) -> str:
+    """The algorithm of a row: that of the oracle is `pretrain`, in an environment that reveals the task."""
+    return "pretrain" if name == ORACLE else name
+
+
 def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
     """Builds a registered algorithm, or the oracle; options that it does not have are ignored.
 
@@ -61,7 +66,7 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     """
     from metarl_jax import algorithms, envs
 
-    registered = "pretrain" if name == ORACLE else name
+    registered = registered_name(name)
     env = envs.reveal_task(env) if name == ORACLE else env
     defaults = algorithms.options(registered)
     used = {option: value for option, value in options.items() if option in defaults}
