@@ -9,9 +9,6 @@ is the time the loop waits, plus the extra duration of chunks with a concurrent 
 """
 
 import dataclasses
-import json
-import os
-import platform
 import tempfile
 import time
 from datetime import date
@@ -19,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+
+from benchmarks import common
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,6 @@ class Arguments:
 
 
 def main(arguments: Arguments) -> None:
-    import jax
 
     from metarl_jax.runs import config as configs
     from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
@@ -70,8 +68,7 @@ def main(arguments: Arguments) -> None:
         pairs = min(map(len, values.values()))
         return values[True][:pairs] / values[False][:pairs]
 
-    machine = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, Python {platform.python_version()}"
-    machine += f", jax {jax.__version__}"
+    machine = common.machine()
     result = {"machine": machine, "date": str(date.today()), "arguments": {"preset": arguments.preset}}
     result["chunk_seconds"] = float(np.median(lengths))
     result["wait_milliseconds"] = [float(np.median(waits)) * 1e3, float(max(waits)) * 1e3]
@@ -96,9 +93,7 @@ def main(arguments: Arguments) -> None:
             f"mean {ratio['mean']:.3f} ± {ratio['standard_error']:.3f}"
         )
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"written to {arguments.output}")
+        common.write(result, arguments.output)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,6 @@ are of neighbouring measurements. Task sampling, once per meta-iteration, is inc
 """
 
 import dataclasses
-import json
-import os
-import platform
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -22,6 +19,7 @@ import numpy as np
 import tyro
 from meta_iteration import alternate
 
+from benchmarks import common
 from metarl_jax.envs import dynamics
 from metarl_jax.envs.brax_adapter import simulator
 
@@ -96,8 +94,7 @@ def main(arguments: Arguments) -> None:
     for robot in arguments.robots:
         if robot not in KNOBS:
             raise SystemExit(f"error: unknown robot {robot!r}: choose from {', '.join(KNOBS)}")
-    machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    machine += f", jax {jax.__version__}"
+    machine = common.machine()
     sizes = f"{arguments.backend}, {arguments.batch} environments × {arguments.steps} steps"
     print(f"{sizes}; {machine}; {date.today()}; medians (and ranges) of {arguments.repeats}")
     results: dict[str, Any] = {"machine": machine, "date": str(date.today()), "sizes": sizes, "robots": []}
@@ -112,9 +109,7 @@ def main(arguments: Arguments) -> None:
             flush=True,
         )
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {arguments.output}")
+        common.write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,6 @@ collected once, and each estimator differentiates its loss on them. `docs/estima
 """
 
 import dataclasses
-import json
-import os
-import platform
 import shlex
 import sys
 import time
@@ -27,7 +24,7 @@ import optax
 import tyro
 
 import metarl_jax as mrl
-from benchmarks import estimator_report
+from benchmarks import common, estimator_report
 from benchmarks.estimator_problems import LEARNERS, NETWORK, OTHERS, ZERO, Problem, make, sampled_gradient, simulated
 from benchmarks.estimator_report import EXPECTED, NOISE_OF, SAMPLED, against, length, standard_error
 from benchmarks.meta_iteration import alternate
@@ -254,9 +251,8 @@ def costs(arguments: Arguments) -> dict[str, Any]:
 
 def main(arguments: Arguments) -> None:
     began = time.perf_counter()
-    machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores, Python {platform.python_version()}"
     command = shlex.join(["python", "benchmarks/estimators.py", *sys.argv[1:]])
-    results: dict[str, Any] = {"machine": f"{machine}, jax {jax.__version__}", "date": str(date.today())}
+    results: dict[str, Any] = {"machine": common.machine(), "date": str(date.today())}
     results |= {"command": command, "seed": arguments.seed, "problems": {}}
     print(f"{results['machine']}; {results['date']}; seed {arguments.seed}")
     for name in arguments.problems:
@@ -270,11 +266,8 @@ def main(arguments: Arguments) -> None:
     results |= {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time()}
     print(f"\n{results['seconds']:.0f} s in all, {results['cpu_seconds']:.0f} CPU-s")
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        picture = arguments.output.with_suffix(".png")
-        estimator_report.draw(results["problems"], picture)
-        print(f"written to {arguments.output} and {picture}")
+        common.write(results, arguments.output)
+        estimator_report.draw(results["problems"], arguments.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

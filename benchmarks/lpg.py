@@ -10,8 +10,6 @@ tasks of the training split, by shorter lifetimes; the comparison is on the test
 
 import dataclasses
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -24,6 +22,7 @@ import numpy as np
 import tyro
 
 import metarl_jax as mrl
+from benchmarks import common
 from benchmarks.lpg_rules import LEARNED_FROM, Rule, Sizes, agents, descent, learn_rules, learned, load_rules
 from metarl_jax import inner, outer
 from metarl_jax.base import Adapter, MetaAlgorithm, TaskEnv
@@ -221,8 +220,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: Arguments) -> None:
-    machine = f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores"
-    machine += f", Python {platform.python_version()}, jax {jax.__version__}"
+    machine = common.machine()
     results: dict[str, Any] = {"machine": machine, "date": str(date.today())}
     results["arguments"] = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
     folder = arguments.rules or arguments.output.with_name(f"{arguments.output.stem}-rules")

@@ -4,8 +4,6 @@ python benchmarks/memory.py      # five inner steps of 40 tasks × 40 episodes �
 """
 
 import dataclasses
-import json
-import platform
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import jax
 import tyro
 
 import metarl_jax as mrl
+from benchmarks import common
 from metarl_jax.compose import build_parts
 
 
@@ -64,18 +63,16 @@ def main(arguments: Arguments) -> None:
         f"remat, task_chunk={arguments.task_chunk}": {"remat": True, "task_chunk": arguments.task_chunk},
     }
     sizes = f"{arguments.tasks} tasks × {arguments.episodes} episodes × {arguments.horizon} steps"
-    machine = f"{jax.devices()[0].device_kind}, Python {platform.python_version()}, jax {jax.__version__}"
+    machine = common.machine()
     print(f"{arguments.adaptation_steps} inner steps of {sizes}, hidden {arguments.hidden}; {machine}; {date.today()}")
     gibibytes = {}
     for name, options in settings.items():
         gibibytes[name] = planned_bytes(arguments, **options) / 2**30
         print(f"  {name:<24}{gibibytes[name]:8.2f} GiB")
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         described = {name: str(value) for name, value in vars(arguments).items() if name != "output"}
         result = {"machine": machine, "date": str(date.today()), "arguments": described, "gibibytes": gibibytes}
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"written to {arguments.output}")
+        common.write(result, arguments.output)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,6 @@ one on D₁, the inner gradient (two), and the backward pass through both and th
 """
 
 import dataclasses
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import date
@@ -28,6 +25,7 @@ import numpy as np
 import tyro
 
 import metarl_jax as mrl
+from benchmarks import common
 
 # CPU-seconds of all processes per meta-iteration of 20 tasks × 20 episodes × 100 steps with one inner step, on two
 # cores, November 2026, as measured for this project: a reference, which is not run here. Neither can be installed by
@@ -214,8 +212,7 @@ def by_backend(arguments: Arguments) -> dict[str, Any]:
 
 def main(arguments: Arguments) -> None:
     sizes = f"{arguments.tasks} tasks × {arguments.episodes} episodes × {arguments.horizon} steps × 2 stages"
-    python, device = platform.python_version(), jax.devices()[0].device_kind
-    machine = f"{device}, {os.cpu_count()} cores, Python {python}, jax {jax.__version__}"
+    machine = common.machine()
     print(f"{sizes}; {machine}; {date.today()}; medians of {arguments.repeats}")
     results: dict[str, Any] = {"machine": machine, "date": str(date.today()), "sizes": sizes, "phases": []}
     if arguments.backends:
@@ -245,9 +242,7 @@ def main(arguments: Arguments) -> None:
         wall, cpu = figures["bare_steps_per_second"], figures["bare_steps_per_cpu_second"]
         print(f"  bare: {wall:,.0f} steps/s, {cpu:,.0f} per CPU-s")
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten to {arguments.output}")
+        common.write(results, arguments.output)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ update, without running it.
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import tyro
+
+from benchmarks import common
 
 FORCED = 8
 
@@ -199,10 +200,8 @@ def main(arguments: Arguments) -> None:
     if arguments.only_devices:
         print(json.dumps(time_devices(arguments)))
         return
-    import jax
 
-    machine = f"{os.cpu_count()} cores, {jax.devices()[0].device_kind}, Python {platform.python_version()}"
-    machine += f", jax {jax.__version__}"
+    machine = common.machine()
     sizes = f"{arguments.tasks} tasks × {arguments.episodes} episodes × {arguments.horizon} steps, one inner step"
     print(f"{arguments.algorithm} on point-nav, {sizes}; {machine}; {date.today()}")
     result: dict[str, Any] = {"seeds": time_seeds(arguments)}
@@ -221,14 +220,12 @@ def main(arguments: Arguments) -> None:
     for name, sizes_of in result["memory_MiB"].items():
         print(f"  {name:<17}" + "  ".join(f"{size}: {value:.1f} MiB" for size, value in sizes_of.items()))
     if arguments.output:
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         described = {
             name: str(value) for name, value in vars(arguments).items() if name not in ("output", "only_devices")
         }
         about = {"machine": machine, "date": str(date.today()), "arguments": described}
-        arguments.output.write_text(json.dumps(about | result, indent=1) + "\n", encoding="utf-8")
+        common.write(about | result, arguments.output)
         picture(result, arguments.output.with_suffix(".png"))
-        print(f"written to {arguments.output} and {arguments.output.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

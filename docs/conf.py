@@ -99,7 +99,9 @@ def own_options_only(obj: Any, lines: list[str]) -> None:
 
 def short_signature(app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returns: str) -> Any:
     """Handler of autodoc-process-signature: a signature of thirty options tells less than the list below it."""
-    return ("(env, **options)", "MetaAlgorithm") if hasattr(obj, "options") and hasattr(obj, "build") else None
+    if not (hasattr(obj, "options") and hasattr(obj, "build")):
+        return None
+    return "(env, **options)", inspect.signature(obj).return_annotation.__name__
 
 
 def escaped(text: str) -> str:

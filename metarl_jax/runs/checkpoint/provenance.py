@@ -41,7 +41,7 @@ def hardware() -> dict[str, str]:
 
 def revision() -> str | None:
     """The git commit of the source, with "-dirty" if files have changed; None if it is not in a git repository."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(__file__).resolve().parents[2]
     # The package may be in a virtual environment inside an unrelated repository.
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     return _git(package, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") if tracked else None
