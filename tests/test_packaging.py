@@ -232,8 +232,8 @@ def run_python(cwd: pathlib.Path, *arguments: str) -> subprocess.CompletedProces
 
 def test_import_is_quiet_and_light(tmp_path):
     heavy = ["brax", "mujoco", "matplotlib", "orbax.checkpoint", "tensorboardX", "wandb", "flax.nnx", "scipy"]
-    heavy += ["gymnax", "mujoco_playground", "submitit"]
-    use = "import sys, metarl_jax; metarl_jax.envs.from_brax"
+    heavy += ["gymnax", "mujoco_playground", "submitit", "tyro"]
+    use = "import sys, metarl_jax as m; m.envs.from_brax, m.algorithms, m.training, m.evaluation, m.Learner"
     code = f"{use}; sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
     result = run_python(tmp_path, "-W", "error", "-c", code)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
