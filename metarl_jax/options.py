@@ -33,7 +33,6 @@ class TrialOptions:
         "discount_states": False,
         "entropy_weight": 0,
         "fast_parameters": "all",
-        "inner_lr_beyond": "decay",
     }
     """values that an algorithm without the option may be given, since they ask for nothing"""
 

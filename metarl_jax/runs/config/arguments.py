@@ -201,7 +201,8 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     before: dict[str, Any] = {**vars(default), "algorithm_options": options}
     given = cli.parse(accepted, argv, default=accepted(**before), **settings)
     values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
-    values["algorithm_options"] = _package_options(given.algorithm_options)
+    with cli.user_errors():
+        values["algorithm_options"] = _package_options(given.algorithm_options)
     config = TrainConfig(**values)
     from metarl_jax import algorithms
 
