@@ -38,6 +38,8 @@ class Own(Base):
     size: int
     """units"""
     rate: float = 0.5
+    tasks: int = 3
+    """B, own tasks"""
 
     refused: ClassVar[Mapping[str, str]] = {"credit": "nothing is explored"}
 
@@ -56,11 +58,11 @@ def test_a_call_builds_the_struct():
 
 
 def test_the_struct_documents_the_function():
-    assert defaults(Own) == {"rate": 0.5, "tasks": 20}
-    assert descriptions(Own) == {"size": "units", "rate": "α", "tasks": "B, tasks"}
+    assert defaults(Own) == {"rate": 0.5, "tasks": 3}
+    assert descriptions(Own) == {"size": "units", "rate": "α", "tasks": "B, own tasks"}
     assert inspect.getdoc(two_words).splitlines() == [
         *("What it does.", "", "Args:", "    env: p(M) and its MDPs", "    size: units", "    rate: α (default: 0.5)"),
-        "    tasks: B, tasks (default: 20)",
+        "    tasks: B, own tasks (default: 3)",
     ]
     assert list(inspect.signature(two_words).parameters) == ["env", "size", "rate", "tasks"]
     assert inspect.signature(two_words).parameters["rate"].default == 0.5
