@@ -16,6 +16,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax import outer
 from metarl_jax.keywords import by_keyword, defaults, descriptions, narrowed
+from metarl_jax.runs.evaluation import comparisons
 from tests import toys
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,3 +181,11 @@ def test_its_option_is_a_flag_of_the_scripts(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "--noise-scale {None}|FLOAT" in done.stdout
     assert "standard deviation of noise in the inner gradient" in done.stdout
+
+
+def test_a_comparison_counts_both_trials_of_an_antithetic_pair():
+    steps = [
+        comparisons.entry(toys.walk(), name, {"tasks": 2, "episodes": 2}, eval_episodes=4).trial
+        for name in ("maml", "es-maml")
+    ]
+    assert steps[1] == 2 * steps[0]
