@@ -208,6 +208,17 @@ PRESETS |= {
         backend="mujoco",
         algorithm_options=dataclasses.replace(_PROMP.algorithm_options, inner_lr=(0.1, 0.05)),
     ),
+    # Their tasks that differ in physics: episodes of 200 steps, and half the inner rate.
+    **{
+        f"{family}-promp2019": dataclasses.replace(
+            _PROMP,
+            task=f"{family}@promp2019",
+            backend="mujoco",
+            horizon=200,
+            algorithm_options=dataclasses.replace(_PROMP.algorithm_options, inner_lr=(0.05, 0.025)),
+        )
+        for family in ("hopper-params", "walker-params")
+    },
     "cheetah-dir-finn2017": _finn2017("cheetah-dir", 100, 20, 0.02),
     "cheetah-vel-finn2017": _finn2017("cheetah-vel", 475, 10, 0.01),  # they tested it with 20 episodes a step
     "ant-dir-finn2017": _finn2017("ant-dir", 575, 40, 0.01, later=0.01),
