@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import ctypes
 import functools
 import gc
 import os
@@ -11,8 +12,12 @@ from typing import Any, NamedTuple
 # release that knows it no more takes no notice.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters",
+    "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+    " --xla_cpu_parallel_codegen_split_count=1",
 )
+
+# Tracing makes millions of small objects, of which few are garbage: looking for it was a sixth of the time.
+gc.set_threshold(200_000, 50, 100)
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as scripts have it; its threads would fight for busy cores
 
@@ -81,6 +86,13 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(group.replace("/", ".")))
 
 
+def _give_back_freed_pages():
+    """glibc keeps what was freed for later; then a process that was large once would drop its programs every time."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_of_a_module():
     """Programs stay in memory until their process ends; before there are too many, all are dropped."""
@@ -89,6 +101,7 @@ def _memory_of_a_module():
     if pages * os.sysconf("SC_PAGE_SIZE") > 2 * 2**30:
         jax.clear_caches()
         gc.collect()
+        _give_back_freed_pages()
 
 
 @pytest.fixture(scope="session")

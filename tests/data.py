@@ -38,3 +38,8 @@ def random_trajectory(seed, episodes=12, horizon=9, observation_size=3, action_s
         valid=jnp.asarray(valid),
         next_observation=jnp.concatenate([observation[:, 1:], normal(episodes, 1, observation_size)], axis=1),
     )
+
+
+def compiled(baseline):
+    """A baseline, (trajectory, discount) → V, as one program in place of many small ones."""
+    return lambda trajectory, discount: jax.jit(lambda data: baseline(data, discount))(trajectory)

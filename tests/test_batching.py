@@ -141,12 +141,12 @@ def total(rate):
 
 def test_an_environment_may_close_over_traced_values():
     rates = jnp.array([0.5, 1.0])
-    expected = [total(float(rate)) for rate in rates]
+    expected = [jax.jit(lambda rate=rate: total(float(rate)))() for rate in rates]
     assert expected[0] != expected[1]
     np.testing.assert_allclose([jax.jit(total)(rate) for rate in rates], expected, rtol=1e-5)
-    np.testing.assert_allclose(jax.vmap(total)(rates), expected, rtol=1e-5)
-    assert jax.grad(total)(0.5) == 0
-    assert jax.jvp(total, (0.5,), (1.0,))[1] == 0
+    np.testing.assert_allclose(jax.jit(jax.vmap(total))(rates), expected, rtol=1e-5)
+    assert jax.jit(jax.grad(total))(0.5) == 0
+    assert jax.jit(lambda rate: jax.jvp(total, (rate,), (1.0,)))(0.5)[1] == 0
 
 
 def test_an_update_traces_the_environment_once():

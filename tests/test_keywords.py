@@ -159,7 +159,7 @@ def test_the_skeleton_is_an_algorithm_like_all_others(registry):
         for name, own in (("maml", {}), ("scaled-maml", {}), ("scaled-maml", {"noise_scale": 0.5}))
     )
     theta = without.init(key).params
-    gradients = [algorithm.gradient(key, theta)[0] for algorithm in (without, same, other)]
+    gradients = [jax.jit(algorithm.gradient)(key, theta)[0] for algorithm in (without, same, other)]
     jax.tree.map(np.testing.assert_array_equal, gradients[0], gradients[1])
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, gradients[1:]), strict=True))
     tables = runpy.run_path(str(ROOT / "docs" / "tables.py"))

@@ -11,6 +11,7 @@ import metarl_jax as mrl
 from metarl_jax.inner import policy_gradient, sgd
 from metarl_jax.types import Stage, Trajectory
 from tests import toys
+from tests.finite import mean_of_draws
 
 PULLS, RATE = 3, 0.7
 
@@ -25,6 +26,7 @@ EXACT = {
 }
 # The gradient of the post-update reward itself, score term of D_0 included: what the path derivative alone misses.
 SAMPLED_UPDATE = np.array((0.30139517, -0.07253798, -0.22885719))
+BIASED = {"plain", "first order"}
 
 
 def make(name, **options):
@@ -33,26 +35,14 @@ def make(name, **options):
     return mrl.algorithms.make(name, env, **{**settings, **options})
 
 
-def mean_gradient(algorithm, keys):
-    """Mean over keys of the public `gradient`, and its standard error."""
-    theta = algorithm.init(jax.random.key(0)).params
-    gradients = np.asarray(jax.jit(jax.vmap(lambda key: algorithm.gradient(key, theta)[0]))(keys), np.float64)
-    return gradients.mean(0), gradients.std(0, ddof=1) / np.sqrt(len(keys))
-
-
 @pytest.mark.parametrize("case", EXACT)
 def test_bandit_gradient_through_the_public_interface(case):
     name, options, exact = EXACT[case]
-    mean, error = mean_gradient(make(name, tasks=64, **options), jax.random.split(jax.random.key(1), 8000))
-    assert (error < 0.005 * np.linalg.norm(exact)).all(), "too noisy to tell the estimators apart"
+    mean, error = mean_of_draws(make(name, tasks=64, **options), 3000)
+    assert (error < 0.008 * np.linalg.norm(exact)).all(), "too noisy to tell the estimators apart"
     np.testing.assert_array_less(np.abs(mean - exact), 4 * error)
-
-
-@pytest.mark.parametrize("case", ["plain", "first order"])
-def test_biased_estimators_differ_from_the_true_gradient(case):
-    name, options, _ = EXACT[case]
-    mean, error = mean_gradient(make(name, tasks=64, **options), jax.random.split(jax.random.key(1), 8000))
-    assert (np.abs(mean - SAMPLED_UPDATE) > 10 * error).any()
+    if case in BIASED:
+        assert (np.abs(mean - SAMPLED_UPDATE) > 6 * error).any()
 
 
 def stage_of(actions, logits):
@@ -132,7 +122,7 @@ def test_gaussian_bandit(case):
         advantage=mrl.inner.returns(),
         policy=toys.gaussian_policy(),
     )
-    mean, error = mean_gradient(algorithm, jax.random.split(jax.random.key(3), 40))
+    mean, error = mean_of_draws(algorithm, 40)
     assert error[0] < 0.01
     # φ varies with the finite D_0: dφ/dθ and R'(φ) are correlated at order 1/N, below 0.003 at N = 4000.
     assert abs(mean[0] - exact) < 4 * error[0] + 0.003
@@ -142,16 +132,15 @@ def test_gaussian_bandit(case):
 def test_zero_inner_rate_gives_the_plain_policy_gradient(name):
     rewards, probabilities = np.array(toys.BANDIT_REWARDS), np.asarray(jax.nn.softmax(jnp.array(toys.BANDIT_LOGITS)))
     exact = probabilities * (rewards - probabilities @ rewards)
-    mean, error = mean_gradient(make(name, tasks=64, inner_lr=0.0), jax.random.split(jax.random.key(5), 2000))
+    mean, error = mean_of_draws(make(name, tasks=64, inner_lr=0.0), 2000)
     np.testing.assert_array_less(np.abs(mean - exact), 4 * error)
 
 
 def test_burn_in_zero_averages_the_stages():
     """Counting both stages gives the mean of the plain policy gradient and the post-update one."""
-    keys = jax.random.split(jax.random.key(7), 500)
-    both, _ = mean_gradient(make("maml", tasks=16, burn_in=0), keys)
-    after, _ = mean_gradient(make("maml", tasks=16, burn_in=1), keys)
-    before, _ = mean_gradient(make("maml", tasks=16, adaptation_steps=0), keys)
+    both, _ = mean_of_draws(make("maml", tasks=16, burn_in=0), 500)
+    after, _ = mean_of_draws(make("maml", tasks=16, burn_in=1), 500)
+    before, _ = mean_of_draws(make("maml", tasks=16, adaptation_steps=0), 500)
     # The same keys draw the same first stage, so the identity holds draw by draw, not only on average.
     np.testing.assert_allclose(both, (before + after) / 2, atol=1e-6)
 

@@ -11,7 +11,7 @@ from metarl_jax import Policy, policies
 from metarl_jax.inner import gae, reward_to_go
 from metarl_jax.inner.baselines import FittedBaseline, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.types import Trajectory
-from tests.data import random_trajectory
+from tests.data import compiled, random_trajectory
 from tests.inner import numpy_fit
 
 
@@ -37,7 +37,7 @@ def least_squares(trajectory, targets):
 
 def test_equals_least_squares():
     trajectory = uncut(random_trajectory(0, episodes=30, horizon=20))
-    values, following = linear_feature(1e-7)(trajectory, 0.95)
+    values, following = compiled(linear_feature(1e-7))(trajectory, 0.95)
     expected, expected_following = least_squares(trajectory, reward_to_go(trajectory, 0.95))
     np.testing.assert_allclose(values, expected, atol=2e-3)
     np.testing.assert_allclose(following, expected_following, atol=5e-3)
@@ -57,7 +57,8 @@ def test_truncated_returns_are_not_taken_for_whole_ones():
     following = np.where(last & ~truncated, 0.0, value(np.asarray(trajectory.next_observation)))
     reward = np.where(valid, value(np.asarray(trajectory.observation)) - discount * following, 0)
     assert truncated.any()
-    values, next_values = linear_feature(1e-7)(trajectory.replace(reward=jnp.asarray(reward, jnp.float32)), discount)
+    rewarded = trajectory.replace(reward=jnp.asarray(reward, jnp.float32))
+    values, next_values = compiled(linear_feature(1e-7))(rewarded, discount)
     np.testing.assert_allclose(np.asarray(values)[valid], value(np.asarray(trajectory.observation))[valid], atol=2e-2)
     at_cut = value(np.asarray(trajectory.next_observation))[truncated]
     np.testing.assert_allclose(np.asarray(next_values)[truncated], at_cut, atol=5e-2)
@@ -71,7 +72,7 @@ def test_collinear_and_badly_scaled_features_in_float32():
     observation = jnp.asarray(observation, jnp.float32)
     reward = jnp.asarray(3.0 + 2.0 * np.cos(angle) - np.sin(angle), jnp.float32)
     trajectory = trajectory.replace(observation=observation, next_observation=observation, reward=reward)
-    values, following = linear_feature()(trajectory, 0.0)  # without discounted rest, the target is the reward
+    values, following = compiled(linear_feature())(trajectory, 0.0)  # without discounted rest, the target is the reward
     mask = np.asarray(trajectory.valid)
     assert np.isfinite(following).all()
     np.testing.assert_allclose(np.asarray(values)[mask], np.asarray(reward)[mask], atol=2e-2)
@@ -79,7 +80,7 @@ def test_collinear_and_badly_scaled_features_in_float32():
 
 def test_fewer_steps_than_features_is_finite():
     trajectory = random_trajectory(3, episodes=3, horizon=1, observation_size=17)
-    for values in linear_feature()(trajectory, 0.99):
+    for values in compiled(linear_feature())(trajectory, 0.99):
         assert np.isfinite(values).all()
 
 
@@ -91,8 +92,8 @@ def test_padding_is_not_fitted():
         next_observation=jnp.where(mask[..., None], trajectory.next_observation, jnp.inf),
         reward=jnp.where(mask, trajectory.reward, 99.0),
     )
-    expected = linear_feature()(trajectory, 0.9)
-    for got, wanted in zip(linear_feature()(poisoned, 0.9), expected, strict=True):
+    score = compiled(linear_feature())
+    for got, wanted in zip(score(poisoned, 0.9), score(trajectory, 0.9), strict=True):
         np.testing.assert_array_equal(got, wanted)
         assert (np.asarray(wanted)[~np.asarray(mask)] == 0).all()
 
@@ -124,7 +125,7 @@ def test_linear_time_is_exact_where_returns_are_cubic_in_time():
             observation=jnp.full((6, horizon, 3), jnp.nan),
             next_observation=jnp.full((6, horizon, 3), jnp.nan),
         )
-        values, following = linear_time(1e-13)(trajectory, discount)
+        values, following = compiled(linear_time(1e-13))(trajectory, discount)
     np.testing.assert_allclose(values, np.where(valid, value[:-1], 0), atol=1e-6)
     np.testing.assert_allclose(following, np.where(valid, value[1:], 0), atol=1e-6)
 
@@ -139,7 +140,7 @@ def test_leave_one_out_is_a_fit_to_the_other_episodes(build, features):
     ridge, discount, episodes = 1e-3, 0.9, 6
     with jax.enable_x64():
         trajectory = random_trajectory(5, episodes)
-        got = np.stack(leave_one_out(build(ridge))(trajectory, discount), axis=1)  # [N, 2, T]
+        got = np.stack(compiled(leave_one_out(build(ridge)))(trajectory, discount), axis=1)  # [N, 2, T]
         for n in range(episodes):
             others = [m for m in range(episodes) if m != n]
             fit = numpy_fit.Fit(trajectory, discount, ridge, features, others)
@@ -171,12 +172,12 @@ def test_episodes_without_steps_do_not_count_in_a_fit():
         trajectory = random_trajectory(7)
         masked = trajectory.replace(valid=trajectory.valid.at[2].set(False).at[5].set(False))
         kept = jax.tree.map(lambda leaf: jnp.delete(leaf, jnp.array([2, 5]), axis=0), trajectory)
+        fit = compiled(linear_feature().fit)
         for discount in (0.0, 0.9, 1.0):
-            expected = linear_feature().fit(kept, discount)
-            for got, wanted in zip(linear_feature().fit(masked, discount), expected, strict=True):
+            for got, wanted in zip(fit(masked, discount), fit(kept, discount), strict=True):
                 np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-10)
         nothing = trajectory.replace(valid=jnp.zeros_like(trajectory.valid))
-        weights = linear_feature().fit(nothing, 0.9).weights
+        weights = fit(nothing, 0.9).weights
         np.testing.assert_array_equal(weights, np.zeros_like(weights))
 
 
@@ -235,7 +236,7 @@ def test_leave_one_out_keeps_the_policy_gradient_unbiased_and_the_fit_to_the_own
 
             return jax.jit(jax.vmap(weighted))(data_sets).sum(0)
 
-        exact = jax.grad(mean_return)(parameters)
+        exact = jax.jit(jax.grad(mean_return))(parameters)
         np.testing.assert_allclose(expected_gradient(zero()), exact, atol=1e-12)
         for baseline in (leave_one_out(), leave_one_out(linear_time())):
             np.testing.assert_allclose(expected_gradient(baseline), exact, atol=1e-12)
@@ -274,7 +275,7 @@ def test_leave_one_out_is_n_fits_whatever_the_episode_that_is_left_out(kind, x64
         trajectory = random_trajectory(8, 6)
         observation = OUTLIERS[kind](trajectory.observation)
         trajectory = trajectory.replace(observation=observation, next_observation=jnp.roll(observation, -1, axis=1))
-        quick = np.stack(leave_one_out(fit)(trajectory, 0.9))
-        slow = np.stack(leave_one_out(FittedBaseline(fit.fit, fit.values))(trajectory, 0.9))
+        quick = np.stack(compiled(leave_one_out(fit))(trajectory, 0.9))
+        slow = np.stack(compiled(leave_one_out(FittedBaseline(fit.fit, fit.values)))(trajectory, 0.9))
     scale = np.abs(slow).max(-1, keepdims=True)
     np.testing.assert_allclose(quick / scale, slow / scale, atol=1e-9 if x64 else 2e-3)

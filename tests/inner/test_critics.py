@@ -8,6 +8,7 @@ import pytest
 
 from metarl_jax import inner
 from metarl_jax.inner import critics
+from tests import data
 from tests.data import random_trajectory
 from tests.inner import numpy_fit
 
@@ -15,10 +16,17 @@ DISCOUNT, HORIZON, SIZE = 0.9, 9, 3
 SCALE = 7.0
 
 
+def compiled(critic):
+    """Each function of it as one program in place of many small ones."""
+    functions = {name: getattr(critic, name) for name in ("values", "loss", "refit")}
+    jitted = {name: jax.jit(function, static_argnums=2) for name, function in functions.items() if function}
+    return critic._replace(init=jax.jit(critic.init), **jitted)
+
+
 @pytest.fixture(scope="module")
 def network():
     """A small value network whose parameters, the last layer's too, are of size 1."""
-    critic = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=SCALE, residual=False)
+    critic = compiled(critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=SCALE, residual=False))
     w = critic.init(jax.random.key(0))
     return critic, jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(leaf.size), leaf.shape), w)
 
@@ -91,7 +99,9 @@ def test_the_target_is_data(network, trajectory):
 
     assert (trajectory.truncated & trajectory.valid).any()
     gradient = jax.grad(critic.loss)(w, trajectory, DISCOUNT)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, jax.grad(distance)(w))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), gradient, jax.jit(jax.grad(distance))(w)
+    )
 
 
 def test_padding_harms_neither_values_nor_loss_nor_gradient(network, trajectory):
@@ -105,7 +115,7 @@ def test_padding_harms_neither_values_nor_loss_nor_gradient(network, trajectory)
 
 
 def test_the_gradient_reaches_every_parameter_from_the_first_step_on(trajectory):
-    critic = critics.value_network(SIZE, HORIZON, residual=False)
+    critic = compiled(critics.value_network(SIZE, HORIZON, residual=False))
     gradient = jax.grad(critic.loss)(critic.init(jax.random.key(0)), trajectory, DISCOUNT)
     norms = [float(jnp.linalg.norm(leaf)) for leaf in jax.tree.leaves(gradient)]
     assert len(norms) == 6
@@ -113,14 +123,14 @@ def test_the_gradient_reaches_every_parameter_from_the_first_step_on(trajectory)
 
 
 def test_a_fresh_network_is_nearly_no_baseline(trajectory):
-    critic = critics.value_network(SIZE, HORIZON, scale=100.0, residual=False)
+    critic = compiled(critics.value_network(SIZE, HORIZON, scale=100.0, residual=False))
     values = critic.values(critic.init(jax.random.key(0)), trajectory, DISCOUNT)
     assert 0 < np.abs(np.stack(values)).max() < 5
 
 
 def test_with_rewards_and_scale_both_larger_only_the_values_are_larger(network, trajectory):
     critic, w = network
-    larger = critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=50 * SCALE, residual=False)
+    larger = compiled(critics.value_network(SIZE, HORIZON, hidden=(8, 4), scale=50 * SCALE, residual=False))
     loss, larger_loss = jax.value_and_grad(critic.loss), jax.value_and_grad(larger.loss)
     richer = trajectory.replace(reward=50 * trajectory.reward)
     jax.tree.map(
@@ -170,7 +180,7 @@ def test_previous_fit_scores_new_episodes_by_a_fit_to_the_old_ones():
     ridge = 1e-3
     with jax.enable_x64():
         old, new = pooled(), random_trajectory(9)
-        critic = critics.previous_fit(SIZE, ridge)
+        critic = compiled(critics.previous_fit(SIZE, ridge))
         w = critic.refit(critic.init(jax.random.key(0)), poisoned(old), DISCOUNT)
         values, following = critic.values(w, new, DISCOUNT)
         fit = numpy_fit.Fit(old, DISCOUNT, ridge)
@@ -179,13 +189,13 @@ def test_previous_fit_scores_new_episodes_by_a_fit_to_the_old_ones():
 
 
 def test_previous_fit_is_zero_before_its_first_fit(trajectory):
-    critic = critics.previous_fit(SIZE)
+    critic = compiled(critics.previous_fit(SIZE))
     for values in critic.values(critic.init(jax.random.key(0)), trajectory, DISCOUNT):
         np.testing.assert_array_equal(values, np.zeros((12, HORIZON)))
 
 
 def test_previous_fit_keeps_its_types_so_that_a_loop_can_carry_it():
-    critic = critics.previous_fit(SIZE)
+    critic = compiled(critics.previous_fit(SIZE))
     assert critic.loss is None
     batches = jax.tree.map(lambda leaf: leaf.reshape(3, 12, *leaf.shape[1:]), pooled())
     carried, _ = jax.lax.scan(  # a scan refuses a carry that changes its structure, dtypes or weak types
@@ -202,10 +212,11 @@ def test_previous_fit_keeps_its_types_so_that_a_loop_can_carry_it():
 def test_every_name_makes_a_baseline(name, trajectory):
     baseline = critics.make_baseline(name, SIZE, HORIZON)
     if isinstance(baseline, critics.Critic):
+        baseline = compiled(baseline)
         values = baseline.values(baseline.init(jax.random.key(0)), trajectory, DISCOUNT)
         assert (baseline.loss is None) != (baseline.refit is None), "a critic has one way to learn"
     else:
-        values = baseline(trajectory, DISCOUNT)
+        values = data.compiled(baseline)(trajectory, DISCOUNT)
     assert [value.shape for value in values] == [(12, HORIZON)] * 2
     assert all((np.asarray(value)[~np.asarray(trajectory.valid)] == 0).all() for value in values)
 
@@ -214,8 +225,9 @@ def test_own_baselines_are_taken_as_they_are(trajectory):
     own = [lambda trajectory, discount: (trajectory.reward, trajectory.reward), critics.previous_fit(SIZE)]
     for baseline in own:
         assert critics.make_baseline(baseline, SIZE, HORIZON) is baseline
-    default = critics.make_baseline(None, SIZE, HORIZON)(trajectory, DISCOUNT)
-    jax.tree.map(np.testing.assert_array_equal, default, inner.linear_feature()(trajectory, DISCOUNT))
+    pair = (critics.make_baseline(None, SIZE, HORIZON), inner.linear_feature())
+    default, by_name = (data.compiled(baseline)(trajectory, DISCOUNT) for baseline in pair)
+    jax.tree.map(np.testing.assert_array_equal, default, by_name)
 
 
 @pytest.mark.parametrize("name", ["linear", "LINEAR_FEATURE"])
@@ -265,7 +277,7 @@ def test_a_critic_without_time_sees_the_state_alone(trajectory):
     everywhere = jnp.broadcast_to(state, trajectory.observation.shape)
     same = trajectory.replace(observation=everywhere, next_observation=everywhere)
     for timed in (False, True):
-        critic = critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, timed=timed, residual=False)
+        critic = compiled(critics.value_network(SIZE, HORIZON, hidden=(8,), scale=SCALE, timed=timed, residual=False))
         now, following = critic.values(critic.init(jax.random.key(0)), same, DISCOUNT)
         spread = np.ptp(np.concatenate([now[same.valid], following[same.valid]]))
         assert spread > 1e-4 if timed else spread < 1e-6

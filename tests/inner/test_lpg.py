@@ -105,8 +105,16 @@ def recorded(trajectory, discount=0.9):
     recorder = Recorder(jnp.asarray(random.normal(size=shape)), jnp.asarray(random.normal(size=(*shape, M))))
     agent = agent_of(env, discount)._replace(rule=recorder.rule)
     params = agent.policy.init(jax.random.key(1))
-    learned = inner.lpg(agent, inner.sgd(RATE), 0.5).learn({}, inner.Fast(params, jnp.zeros((), int)), trajectory, None)
-    return agent, recorder, params, learned.params
+    learn = inner.lpg(agent, inner.sgd(RATE), 0.5).learn
+
+    @jax.jit
+    def inputs_and_parameters():
+        learned = learn({}, inner.Fast(params, jnp.zeros((), int)), trajectory, None)
+        return (recorder.steps, recorder.y, recorder.following, recorder.valid), learned.params
+
+    inputs, learned = inputs_and_parameters()
+    recorder.steps, recorder.y, recorder.following, recorder.valid = inputs
+    return agent, recorder, params, learned
 
 
 def test_inputs_of_the_rule():

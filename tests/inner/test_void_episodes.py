@@ -53,6 +53,7 @@ def test_advantages_of_the_others_are_as_if_void_episodes_had_not_been(name):
             loss = baseline.loss(w, trajectory, DISCOUNT) if baseline.loss else 0.0
             return baseline.values(w, trajectory, DISCOUNT), loss
 
+        @jax.jit
         def advantages(trajectory):
             values, loss = scored(trajectory)
             normalized, scale = estimate(trajectory, values, DISCOUNT, 0.9, True)
@@ -69,6 +70,7 @@ def test_advantages_of_the_others_are_as_if_void_episodes_had_not_been(name):
 
 def test_a_fit_to_void_episodes_alone_keeps_the_previous_one():
     critic = previous_fit(3)
-    w = critic.refit(critic.init(jax.random.key(0)), random_trajectory(0), DISCOUNT)
+    refit = jax.jit(critic.refit, static_argnums=2)
+    w = refit(critic.init(jax.random.key(0)), random_trajectory(0), DISCOUNT)
     void = random_trajectory(1).replace(valid=jnp.zeros((12, 9), bool))
-    jax.tree.map(np.testing.assert_array_equal, critic.refit(w, void, DISCOUNT), w)
+    jax.tree.map(np.testing.assert_array_equal, refit(w, void, DISCOUNT), w)

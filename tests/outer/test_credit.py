@@ -181,12 +181,12 @@ def test_influence_is_how_the_loss_changes_with_the_weight_of_an_episode():
             inner_lr=0.01, policy={"hidden": (4,)}, baseline="zero", normalized=False,
         )  # fmt: skip
         theta = parts.adapter.init_meta(jax.random.key(0))
-        data = mrl.outer.collect_tasks(jax.random.key(1), parts, theta)
+        data = jax.jit(lambda key: mrl.outer.collect_tasks(key, parts, theta))(jax.random.key(1))
         valid = data.trajectory.valid.at[1, 0, 2].set(False)
         advantage = jnp.where(valid, data.advantage, 0)
         data = data.replace(trajectory=data.trajectory.replace(valid=valid), advantage=advantage)
         data = data.replace(credit=jnp.zeros(advantage.shape[:3]))
-        found = mrl.outer.CREDITS["influence"](parts, theta, data)
+        found = jax.jit(lambda data: mrl.outer.CREDITS["influence"](parts, theta, data))(data)
 
         @jax.jit
         def loss(weights):

@@ -154,7 +154,7 @@ def total_log_prob(bptt, remat=False):
     policy = mrl.policies.gru(env, memory_size=3)
     theta = policy.init(jax.random.key(1))
     sequence = outer.as_sequence(env, two_episodes(), 0)
-    return jax.grad(lambda t: outer.replay_sequence(policy, t, sequence, bptt, remat).log_prob.sum())(theta)
+    return jax.jit(jax.grad(lambda t: outer.replay_sequence(policy, t, sequence, bptt, remat).log_prob.sum()))(theta)
 
 
 def test_backpropagation_is_cut_where_it_is_asked_for():
@@ -178,13 +178,13 @@ def test_backpropagation_is_cut_where_it_is_asked_for():
 
         starts = [policy.start(theta)]
         for t in range(6):
-            starts.append(step(theta, starts[-1], t)[0])
+            starts.append(jax.jit(step)(theta, starts[-1], t)[0])
 
         def of_piece(theta, first):
             memory, first_log_prob = step(theta, starts[first], first)
             return first_log_prob + step(theta, memory, first + 1)[1]
 
-        expected = jax.grad(lambda t: sum(of_piece(t, first) for first in (0, 2, 4)))(theta)
+        expected = jax.jit(jax.grad(lambda t: sum(of_piece(t, first) for first in (0, 2, 4))))(theta)
         found = total_log_prob(2)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
         hidden = [np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (found, full)), strict=True)]
@@ -200,7 +200,8 @@ def test_a_learned_start_keeps_its_gradient_where_the_memory_is_cut():
     sequence = outer.as_sequence(env, two_episodes(), 0)
 
     def gradient(bptt):
-        return jax.grad(lambda t: outer.replay_sequence(policy, t, sequence, bptt).log_prob.sum())(theta)["start"]
+        loss = jax.jit(jax.grad(lambda t: outer.replay_sequence(policy, t, sequence, bptt).log_prob.sum()))
+        return loss(theta)["start"]
 
     full = gradient(None)
     assert (np.abs(full) > 1e-4).all()
