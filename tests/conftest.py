@@ -16,9 +16,6 @@ os.environ.setdefault(
     " --xla_cpu_parallel_codegen_split_count=1",
 )
 
-# Tracing makes millions of small objects, of which few are garbage: looking for it was a sixth of the time.
-gc.set_threshold(200_000, 50, 100)
-
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as scripts have it; its threads would fight for busy cores
 
 # What one process has compiled no other compiles, nor the next run; `pytest --cache-clear` empties it. A program is
@@ -33,6 +30,9 @@ import pytest
 
 import metarl_jax.envs as envs
 from metarl_jax.base import TaskEnv
+
+# Tracing makes millions of small objects, of which few are garbage: looking for it was a sixth of its time.
+gc.set_threshold(200_000, 50, 100)
 
 LANES, STEPS = 24, 21  # 504 transitions of every family
 RANDOM, EXTREME = slice(0, LANES // 2), slice(LANES // 2, LANES)

@@ -43,9 +43,8 @@ def test_the_residual_is_a_fit_to_the_other_episodes(episodes, features):
         expected = np.stack([values, following])
         if features is not None:
             expected = expected + numpy_residual(trajectory, values, following, features)
-        np.testing.assert_allclose(
-            jax.jit(critic.values, static_argnums=2)(w, trajectory, DISCOUNT), expected, rtol=1e-7, atol=1e-8
-        )
+        found = jax.jit(critic.values, static_argnums=2)(w, trajectory, DISCOUNT)
+        np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-8)
         # The fit is data, and what w learns from is V alone.
         for of_values in (
             lambda c: lambda w: c.values(w, trajectory, DISCOUNT)[0].sum(),

@@ -35,7 +35,8 @@ def credit(reward, valid, scale, burn_in, average="horizon", discount=1.0):
     tasks, stages, episodes, _ = reward.shape
     trial = mrl.Trial(tasks=tasks, episodes=episodes, adaptation_steps=stages - 1, burn_in=burn_in, horizon=HORIZON)
     with jax.enable_x64():
-        return np.asarray(exploration_credit(as_stage(reward, valid, scale, average), trial, discount))
+        compiled = jax.jit(lambda stage: exploration_credit(stage, trial, discount))
+        return np.asarray(compiled(as_stage(reward, valid, scale, average)))
 
 
 def later_returns(reward, valid, scale, burn_in, average="horizon", discount=1.0):

@@ -32,20 +32,25 @@ def opaque(policy):
     return mrl.Policy(policy.init, lambda params, observation: Opaque(policy.apply(params, observation)))
 
 
+def episodes_of(env, policy, theta):
+    return jax.jit(lambda theta: rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4))(theta)
+
+
 @pytest.mark.parametrize("make", [toys.walk, toys.bandit], ids=["Gaussian", "categorical"])
 def test_known_distributions_give_the_same_numbers(make):
     env = make()
     policy = toys.small_policy(env)
     theta = policy.init(KEY)
     phi = jax.tree.map(lambda leaf: leaf + 0.1, theta)
-    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
-    seen = likelihood.distributions(policy, phi, data)
+    data = episodes_of(env, policy, theta)
+    seen = jax.jit(lambda phi: likelihood.distributions(policy, phi, data))(phi)
     for function in (
         likelihood.log_prob,
         likelihood.probability_ratio,
         lambda policy, params, data, *known: likelihood.kl_from_behavior(policy, params, theta, data, *known),
     ):
-        known, computed = function(policy, phi, data, seen), function(policy, phi, data)
+        known = jax.jit(lambda phi, function=function: function(policy, phi, data, seen))(phi)
+        computed = jax.jit(lambda phi, function=function: function(policy, phi, data))(phi)
         np.testing.assert_allclose(known, computed, rtol=1e-5, atol=1e-7)
 
 
@@ -53,7 +58,7 @@ def test_distributions_that_hold_no_arrays_are_computed_where_they_are_asked_for
     env = toys.walk()
     policy = toys.small_policy(env)
     theta = policy.init(KEY)
-    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
+    data = episodes_of(env, policy, theta)
     assert likelihood.distributions(opaque(policy), theta, data) is None
     found = jax.eval_shape(lambda: likelihood.log_prob(opaque(policy), theta, data))
     assert found.shape == data.reward.shape
@@ -74,7 +79,7 @@ def test_the_kl_is_that_from_the_behaviour(wrapped):
         )
     )
     theta = policy.init(KEY)
-    data = rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4)
+    data = episodes_of(env, policy, theta)
     phi = {"mean": jnp.ones(1), "std": jnp.full(1, 2.0)}
     np.testing.assert_allclose(likelihood.kl_from_behavior(policy, phi, theta, data), np.log(2) + 0.25 - 0.5, rtol=1e-5)
 
@@ -93,7 +98,7 @@ def test_what_is_known_is_as_a_function_of_theta_what_the_objective_would_comput
         sizes = {"tasks": 3, "episodes": 3, "adaptation_steps": 2, "burn_in": 0, "policy": {"hidden": (4,)}}
         parts = build_parts(toys.walk(), objective=OBJECTIVES[kind], surrogate=surrogate, **sizes)
         theta = parts.adapter.init_meta(KEY)
-        data = outer.collect_tasks(KEY, parts, theta)
+        data = jax.jit(lambda theta: outer.collect_tasks(KEY, parts, theta))(theta)
         theta = jax.tree.map(lambda leaf: leaf + 0.05, theta)  # as in a second outer step on the same data
 
         def loss(theta, known):
@@ -106,7 +111,7 @@ def test_what_is_known_is_as_a_function_of_theta_what_the_objective_would_comput
             return jax.vmap(of_task)(data).mean()
 
         known, plain = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(theta, which) for which in (True, False))
-        data = outer.with_behaviors(parts, data)
+        data = jax.jit(lambda data: outer.with_behaviors(parts, data))(data)
         assert data.behavior is not None
         acted = jax.jit(jax.value_and_grad(loss), static_argnums=1)(theta, True)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), acted, plain)
