@@ -77,7 +77,8 @@ def test_the_gradient_is_that_of_the_whole_trial(name, burn_in, discount):
         theta = algorithm.init(jax.random.key(0)).params
         flat, unravel = jax.flatten_util.ravel_pytree(theta)
         theta = unravel(1.5 * jax.random.normal(jax.random.key(1), flat.shape))
-        exact = jax.flatten_util.ravel_pytree(jax.grad(lambda t: enumerated(policy, t, burn_in, discount))(theta))[0]
+        gradient = jax.jit(jax.grad(lambda t: enumerated(policy, t, burn_in, discount)))(theta)
+        exact = jax.flatten_util.ravel_pytree(gradient)[0]
 
         def estimate(key):
             return jax.flatten_util.ravel_pytree(algorithm.gradient(key, theta)[0])[0]
@@ -152,7 +153,8 @@ def test_a_longer_trial_than_trained_on():
     env = two_bandits()
     make = mrl.algorithms.make
     theta = make("rl2", env, episodes=2).init(jax.random.key(0)).params
-    out = make("rl2", env, episodes=2, adaptation_steps=4).adapt(jax.random.key(1), theta, jnp.asarray(PAYS[0]))
+    longer = make("rl2", env, episodes=2, adaptation_steps=4)
+    out = jax.eval_shape(longer.adapt, jax.random.key(1), theta, jnp.asarray(PAYS[0]))
     assert out.returns.shape == (10, 1)
 
 

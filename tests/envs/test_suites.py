@@ -110,7 +110,7 @@ def test_time_limits_truncate_and_falls_terminate(horizon, limit, ends, gymnax):
 def test_a_truncated_episode_is_masked_and_bootstrapped(gymnax):
     env = from_gymnax("Pendulum-v1", lambda key, params: params.replace(max_steps_in_episode=3), horizon=6)
     policy = mrl.policies.mlp(env)
-    data = rollout(KEY, env, policy, policy.init(KEY), env.sample_task(KEY), 2, 6)
+    data = jax.jit(lambda key: rollout(key, env, policy, policy.init(KEY), env.sample_task(KEY), 2, 6))(KEY)
     np.testing.assert_array_equal(data.valid, [[True] * 3 + [False] * 3] * 2)
     assert data.truncated[:, 2].all()
     assert (data.discount == 1).all()

@@ -26,8 +26,9 @@ def steps(rule, gradients, params=None, learned=None):
     params = PARAMS if params is None else params
     learned = learned_of(rule, params) if learned is None else learned
     state = rule.init(params)
+    update = jax.jit(rule.update)
     for gradient in gradients:
-        params, state = rule.update(gradient, state, params, learned)
+        params, state = update(gradient, state, params, learned)
     return params
 
 
@@ -62,7 +63,7 @@ def test_every_rule_has_a_finite_derivative(name, scale):
             params, state = rule.update(gradient, state, params, learned)
         return sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
 
-    derivative = jax.grad(end, argnums=(0, 1))(PARAMS, learned_of(rule, PARAMS))
+    derivative = jax.jit(jax.grad(end, argnums=(0, 1)))(PARAMS, learned_of(rule, PARAMS))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(derivative))
     if scale and rule.init_learned is not None:
         assert all((leaf != 0).any() for leaf in jax.tree.leaves(derivative[1]))

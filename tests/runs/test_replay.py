@@ -15,7 +15,7 @@ def test_a_recorded_episode_is_that_of_a_rollout():
     env = envs.make("point-nav", horizon=T)
     policy = policies.mlp(env, hidden=(4,))
     params, task, key = policy.init(jax.random.key(0)), env.sample_task(jax.random.key(1)), jax.random.key(2)
-    expected = rollout(key, env, policy, params, task, 1, T)
+    expected = jax.jit(lambda key: rollout(key, env, policy, params, task, 1, T))(key)
     found = record(jax.random.fold_in(key, 0), env, policy, params, task, lambda state: state.observation, T)
     np.testing.assert_allclose(found.reward, expected.reward[0], rtol=1e-6)
     np.testing.assert_allclose(found.look[:-1], expected.observation[0], rtol=1e-6, atol=1e-7)
