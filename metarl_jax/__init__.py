@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, training, zoo
+    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, runs, training, zoo
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
     from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
@@ -35,6 +35,7 @@ __all__ = [
     "outer",
     "policies",
     "rollout",
+    "runs",
     "training",
     "zoo",
 ]

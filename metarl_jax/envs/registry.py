@@ -213,12 +213,20 @@ def build(
                 f"split 'ood' of {family.name!r} is the training distribution with {dict(shift)}; leave that out"
             )
         env = family.build(name=name, **{**settings, **shift})
+    return in_split(env, split)
+
+
+def in_split(env: TaskEnv, split: str) -> TaskEnv:
+    """The environment with the task draws of another split than training's.
+
+    The same key draws other tasks than in training, and than in any other split.
+    """
     draw = env.sample_task
     # A separate stream, so that the same key draws other tasks than in training. The CRC is far larger than any fold_in
     # index used elsewhere.
     stream = zlib.crc32(split.encode())
     return dataclasses.replace(
-        env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{name} ({split})"
+        env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{env.name} ({split})"
     )
 
 

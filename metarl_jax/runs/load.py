@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import config as configs
-from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config import Build, TrainConfig
 from metarl_jax.runs.config.file import read_config
 from metarl_jax.types import PyTree
 
@@ -46,13 +46,18 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         >>> rows["adapted"].mean.shape  # return after 0, 1, 2 and 3 inner steps
         (4,)
     """
+    return loaded(Path(folder), checkpoint, split, seed)
+
+
+def loaded(folder: Path, checkpoint: str, split: str, seed: int | None, build: Build | None = None) -> Loaded:
+    """`load`, where `build` makes environment and algorithm of the configuration; None: by their names."""
     from metarl_jax.runs.checkpoint.states import params_of_seeds, restore  # imports orbax, which the zoo does not need
 
-    config = read_config(Path(folder))
+    config = read_config(folder)
     seed = config.seed if seed is None else seed
     if seed not in config.all_seeds:
         raise ValueError(f"seed is {seed!r}; the run in {folder} had {', '.join(map(str, config.all_seeds))}")
-    built = configs.build(config, split=split)
-    state, _ = restore(config, str(checkpoint))
+    built = (build or configs.build)(config, split=split)
+    state, _ = restore(config, str(checkpoint), build)
     params = params_of_seeds(state, config.seeds)[config.all_seeds.index(seed)]
     return Loaded(built.env, built.algorithm, params, config, int(state.iteration.max()))

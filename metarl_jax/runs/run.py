@@ -11,7 +11,7 @@ from rich.console import Console
 from metarl_jax.guard import first_nan, unguarded, without_episode
 from metarl_jax.runs.checkpoint.states import root_keys
 from metarl_jax.runs.cluster import distributed
-from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.runs.config.arguments import folder_option
 from metarl_jax.runs.console import cli, signals, talk
 from metarl_jax.runs.console.cli import RunStopped
@@ -31,6 +31,7 @@ def train_run(
     override: bool = False,
     debug_nans: bool = False,
     lock: str = "kernel",
+    build: Build | None = None,
 ) -> Path:
     """Trains in a run folder, plots the learning curve and evaluates.
 
@@ -46,6 +47,7 @@ def train_run(
         override: whether `resume` may change the options in `metarl_jax.runs.config.file.SAFE_TO_CHANGE`.
         debug_nans: on the first NaN, find the operation that produced it, then stop.
         lock: "kernel" or "file"; see `metarl_jax.runs.storage.folder.only_writer`.
+        build: makes environment and algorithm of the configuration; None: by their names.
 
     Returns:
         The run folder.
@@ -59,11 +61,13 @@ def train_run(
     def hint() -> str:
         if not resumable(folder):
             return "the run had not begun; start it again by the same command"
+        if config.own:
+            return "the same call goes on with it"
         return f"go on with: {cli.call('train')} --resume {shlex.join(folder_option(folder))}"
 
     with signals.handled(hint) as received:
         try:
-            with opened(config, resume, override, console, lock) as session:
+            with opened(config, resume, override, console, lock, build) as session:
                 start = int(np.max(session.state.iteration))
                 _announce(config, session, start, resume, console)
                 with distributed.peer_errors():
@@ -79,7 +83,7 @@ def train_run(
             if start < config.iterations:
                 _summarize(session, time.monotonic() - began, console)
             _draw(config, session.built)
-            evaluate_run(folder, console)
+            evaluate_run(folder, console, build=build)
     return folder
 
 

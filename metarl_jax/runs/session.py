@@ -15,7 +15,7 @@ from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
 from metarl_jax.runs.checkpoint.states import initial_state
 from metarl_jax.runs.cluster import distributed
-from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.runs.config.file import differences, read_config, to_json, write_config
 from metarl_jax.runs.console import talk
 from metarl_jax.runs.console.cli import UserError, user_errors
@@ -95,7 +95,7 @@ class Session:
 
 def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     """Raises ValueError if a run may not start, or resume, in its folder."""
-    if not config.task.isprintable():
+    if not (config.own or config.task.isprintable()):
         envs.card(config.task)  # reports an unknown name as such, before it is rejected as part of the folder's name
     folder = config.run_folder
     check_path(folder)
@@ -130,7 +130,12 @@ def _check_shared(built: Built, mesh: jax.sharding.Mesh) -> None:
 
 @contextlib.contextmanager
 def opened(
-    config: TrainConfig, resume: bool, override: bool, console: Console, lock: str = "kernel"
+    config: TrainConfig,
+    resume: bool,
+    override: bool,
+    console: Console,
+    lock: str = "kernel",
+    build: Build | None = None,
 ) -> Iterator[Session]:
     """Context manager for a session. All possible checks run before the folder is modified.
 
@@ -140,7 +145,7 @@ def opened(
     with contextlib.ExitStack() as stack:
         _by_writer(lambda: _check_folder(config, resume, override))
         with user_errors(), talk.status(console, f"setting up {config.task} and {config.algorithm}"):
-            built = configs.build(config)
+            built = (build or configs.build)(config)
             check_run(built, config)
             tasks = configs.algorithm_value(config, "tasks")
             mesh = devices.mesh(config.devices, tasks=tasks, seeds=config.seeds)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from metarl_jax.guard import guarded
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
-from metarl_jax.runs.config import Built, TrainConfig
+from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.training import streams
 from metarl_jax.types import MetaState, PyTree
 
@@ -23,17 +23,18 @@ def initial_state(built: Built, config: TrainConfig) -> MetaState:
     return guarded(jax.jit(init)(streams(root_keys(config)).init))
 
 
-def restore(config: TrainConfig, checkpoint: str = "newest") -> tuple[MetaState, list[str]]:
+def restore(config: TrainConfig, checkpoint: str = "newest", build: Build | None = None) -> tuple[MetaState, list[str]]:
     """Restores an intact checkpoint of a run; also returns messages for the user.
 
     Args:
         config: configuration of the run.
         checkpoint: "newest", "best" (the highest return after adaptation) or an iteration.
+        build: makes environment and algorithm of the configuration; None: by their names.
 
     Raises:
         ValueError: there is no such checkpoint, or the folder's checkpoints belong to another run.
     """
-    checkpoints = Checkpoints(config.run_folder, config, initial_state(configs.build(config), config))
+    checkpoints = Checkpoints(config.run_folder, config, initial_state((build or configs.build)(config), config))
     try:
         return checkpoints.restore(_iteration(checkpoints, checkpoint)), checkpoints.notes
     finally:

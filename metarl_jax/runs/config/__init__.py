@@ -6,7 +6,7 @@ This module does not import JAX, so that `--help` is fast.
 import ast
 import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,6 +86,8 @@ class TrainConfig:
     """the run's folder (None: runs/TASK-ALGORITHM-SEED)"""
     wandb: str | None = None
     """also log to this Weights & Biases project (needs metarl-jax[wandb])"""
+    own: tuple[str, ...] = ()
+    """no flag: what `metarl_jax.runs.train` was given as Python objects, such as the environment and the policy"""
     algorithm_options: AlgorithmConfig = dataclasses.field(default_factory=AlgorithmConfig)
     policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
@@ -131,6 +133,10 @@ class Built(NamedTuple):
 
     env: "TaskEnv"
     algorithm: "MetaAlgorithm"
+
+
+Build = Callable[..., Built]
+"""``(config, split="train", **overrides) → Built``: `build`, which finds everything by its name, or one like it"""
 
 
 _SET_BY = {"policy": "--hidden, --activation, --init-std, …", "env": "--task"}
@@ -201,8 +207,13 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
         **overrides: algorithm options that replace the configuration's; None goes back to the default.
 
     Raises:
-        ValueError: a name is unknown or a value is out of range.
+        ValueError: a name is unknown or a value is out of range, or the run has objects that no name stands for.
     """
+    if config.own:
+        raise ValueError(
+            f"a program began this run by metarl_jax.runs.train with objects of its own ({', '.join(config.own)}), "
+            "which its folder does not hold; the same call goes on with it, and returns its θ when it is done"
+        )
     from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
 
     algorithms.options(config.algorithm)  # a wrong name should not have to wait for a simulator to load
@@ -215,9 +226,25 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
         training = envs.make(config.task, **env_options)
         env = envs.fix_task(env, training.sample_task(jax.random.key(config.fix_task)))
     env = envs.reveal_task(env) if config.reveal_task else env
-    options = algorithm_options(config) | _scheduled_rate(config) | overrides
+    return with_env(config, env, **overrides)
+
+
+def with_env(config: TrainConfig, env: "TaskEnv", **given: Any) -> Built:
+    """An environment and the algorithm of a configuration for it.
+
+    Args:
+        config: of the run.
+        env: the environment.
+        **given: options, the policy too, that replace the configuration's; None goes back to the default.
+
+    Raises:
+        ValueError: a name is unknown or a value is out of range.
+    """
+    from metarl_jax import algorithms
+
+    options = {"policy": _given(config.policy)} | algorithm_options(config) | _scheduled_rate(config) | given
     options = {name: value for name, value in options.items() if value is not None}
-    return Built(env, algorithms.make(config.algorithm, env, policy=_given(config.policy), **options))
+    return Built(env, algorithms.make(config.algorithm, env, **options))
 
 
 def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:

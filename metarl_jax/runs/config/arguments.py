@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+import tyro
+
 from metarl_jax.runs.config import TrainConfig, parse_options, presets
 from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig
 from metarl_jax.runs.console import cli
@@ -55,6 +57,7 @@ class Job:
 class Arguments(TrainConfig):
     """Arguments of train.py: a configuration, and options of this start."""
 
+    own: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     config: Path | None = None
     """settings from this file, a config.json of a run, which the other options override"""
     start: Start = Start()
@@ -76,8 +79,6 @@ def kind() -> type[Arguments]:
     """`Arguments`, with further flags for options that only the user's own algorithms have."""
     if "metarl_jax.algorithms" not in sys.modules:  # so nothing was registered
         return Arguments
-    import tyro
-
     from metarl_jax import algorithms
     from metarl_jax.runs.config import flags
 

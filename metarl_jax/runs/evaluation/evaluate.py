@@ -37,6 +37,7 @@ def evaluate_run(
     seed: int | None = None,
     split: str | None = None,
     checkpoint: str = "newest",
+    build: configs.Build | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
@@ -60,6 +61,7 @@ def evaluate_run(
         seed: seed of the held-out tasks; None: the run's `eval_seed`.
         split: "test", "ood" or "train"; None: the run's `eval_split`.
         checkpoint: "newest", "best" or an iteration; see `metarl_jax.runs.checkpoint.states.restore`.
+        build: makes environment and algorithm of the configuration; None: by their names.
 
     Returns:
         The content of evaluation.json.
@@ -73,8 +75,8 @@ def evaluate_run(
     with user_errors(), talk.status(console, "setting up the evaluation"):
         check_own(folder)
         config = read_config(folder)
-        state, notes = restore(config, checkpoint)
-        plan = _planned(config, settings, overrides, burn_in)
+        state, notes = restore(config, checkpoint, build)
+        plan = _planned(config, settings, overrides, burn_in, build or configs.build)
     for note in notes:
         talk.note(console, note)
     results = _adapted(plan, state, console)
@@ -137,7 +139,11 @@ class _Plan:
 
 
 def _planned(
-    config: configs.TrainConfig, settings: dict[str, Any], overrides: dict[str, Any], burn_in: int | None
+    config: configs.TrainConfig,
+    settings: dict[str, Any],
+    overrides: dict[str, Any],
+    burn_in: int | None,
+    build: configs.Build,
 ) -> _Plan:
     """The evaluation of a run with other settings of the evaluation, and other options of its algorithm.
 
@@ -148,7 +154,7 @@ def _planned(
     # `replace` validates the given values.
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **settings))
     trained_steps = configs.algorithm_value(config, "adaptation_steps")
-    trained_stages, trained_episodes = _sizes(*configs.build(config))
+    trained_stages, trained_episodes = _sizes(*build(config))
     usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
     steps = usual if config.evaluation.eval_steps is None else config.evaluation.eval_steps
     stages = trained_stages // (trained_steps + 1) * (steps + 1)
@@ -158,10 +164,10 @@ def _planned(
     suffix += "" if stage_steps in (None, config.algorithm_options.stage_steps) else f"-{stage_steps}-steps"
     suffix += "" if rule in (None, configs.algorithm_value(config, "inner_lr_beyond")) else f"-{rule}"
     if episodes or stage_steps:
-        overrides = overrides | {"baseline": _baseline_of_training(config)}
+        overrides = overrides | {"baseline": _baseline_of_training(config, build)}
     overrides = {name: value for name, value in overrides.items() if value is not None}
     config = dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **overrides))
-    built = configs.build(config, split=config.evaluation.eval_split)
+    built = build(config, split=config.evaluation.eval_split)
     stage_episodes = _sizes(*built)[1]
     check_evaluation(built, config, stage_episodes)
     if episodes not in (None, stage_episodes):
@@ -213,7 +219,7 @@ def _draw(plan: _Plan, report: dict[str, Any], path: Path) -> None:
     )
 
 
-def _baseline_of_training(config: configs.TrainConfig) -> str | None:
+def _baseline_of_training(config: configs.TrainConfig, build: configs.Build) -> str | None:
     """The baseline selected by the sizes of training, which other sizes might change; None: none was selected."""
     chosen = config.algorithm_options.baseline
     if chosen is not None or algorithms.options(config.algorithm).get("baseline", "none") is not None:
@@ -221,7 +227,7 @@ def _baseline_of_training(config: configs.TrainConfig) -> str | None:
     if configs.algorithm_value(config, "advantage") != "gae":
         return chosen
     names = ("tasks", "episodes", "adaptation_steps", "stage_steps")
-    env = configs.build(config).env
+    env = build(config).env
     horizon = configs.algorithm_value(config, "horizon") or env.horizon
     trial = Trial(**{name: configs.algorithm_value(config, name) for name in names}, horizon=horizon)
     return choose_baseline(None, env.observation_size, trial)
