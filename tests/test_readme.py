@@ -67,9 +67,9 @@ def test_a_task_is_written_down_as_the_text_says():
     assert jax.tree.structure(velocity) == jax.tree.structure(mrl.envs.VelocityTask(target=1.5))
 
 
-def test_the_environment_of_thirty_lines_is_sound_and_learns():
+def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypatch):
     """Every algorithm runs on a toy environment in tests/contract; here one of each kind of update does."""
-    code, registering = code_of("docs/writing_tasks.md")
+    code, program, registering = code_of("docs/writing_tasks.md")
     assert "mrl.envs.register(" in registering  # tests/runs/test_registering.py runs such a module
     names = {}
     exec(code, names)
@@ -80,6 +80,13 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns():
         algorithm = mrl.algorithms.make(name, names["env"], tasks=2, episodes=3)
         _, metrics = jax.jit(algorithm.update)(jax.random.key(0), algorithm.init(jax.random.key(1)))
         assert np.isfinite(metrics["return"]).all()
+    monkeypatch.chdir(tmp_path)
+    shorter = program.replace("tasks=10", "tasks=2, episodes=3, eval_tasks=2, quiet=True")
+    shorter = shorter.replace("iterations=100", "iterations=1")
+    assert len(shorter) > len(program), "it is shorter indeed"
+    exec(shorter, names)
+    assert names["out"].returns.shape == (2, 3)
+    assert (tmp_path / "runs" / "mine" / "evaluation.json").exists()
 
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

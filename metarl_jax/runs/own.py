@@ -120,7 +120,7 @@ def _split(
     flags = {field.name for field in dataclasses.fields(AlgorithmConfig)} - {"option"}
     pairs = tuple(f"{name}={value!r}" for name, value in plain.items() if name not in flags)
     rates = {name: (plain[name],) for name in ("inner_lr", "std_lr") if isinstance(plain.get(name), int | float)}
-    flagged = {name: value for name, value in (plain | rates).items() if name in flags}
+    flagged: dict[str, Any] = {name: value for name, value in (plain | rates).items() if name in flags}
     return TrainConfig(
         task=env.name,
         algorithm=algorithm,

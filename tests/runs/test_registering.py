@@ -256,12 +256,8 @@ def made(name, **options):
     return mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=2, **options)
 
 
-def equal(left, right):
-    jax.tree.map(np.testing.assert_array_equal, left, right)
-
-
-def gradient_of(algorithm, theta):
-    return jax.jit(algorithm.gradient)(KEY, theta)[0]
+def equal_gradients(theta, *pair):
+    jax.tree.map(np.testing.assert_array_equal, *(jax.jit(algorithm.gradient)(KEY, theta)[0] for algorithm in pair))
 
 
 def test_a_function_is_handed_what_was_given_and_no_defaults(user_module):
@@ -271,8 +267,8 @@ def test_a_function_is_handed_what_was_given_and_no_defaults(user_module):
     mrl.algorithms.register("slow", lambda env, **common: mrl.algorithms.maml(env, inner_lr=0.01, **common))
     theta = made("maml").init(KEY).params
     for name, like, own in (("an", "anil", {}), ("rep", "reptile", {}), ("slow", "maml", {"inner_lr": 0.01})):
-        equal(gradient_of(made(name), theta), gradient_of(made(like, **own), theta))
-    equal(gradient_of(made("an", fast_parameters="all"), theta), gradient_of(made("maml"), theta))
+        equal_gradients(theta, made(name), made(like, **own))
+    equal_gradients(theta, made("an", fast_parameters="all"), made("maml"))
 
 
 def test_a_schedule_counts_the_outer_steps_of_the_algorithm_that_it_is_like(user_module):
