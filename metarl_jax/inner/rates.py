@@ -11,6 +11,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from metarl_jax import checks
 from metarl_jax.base import InnerOptimizer
@@ -41,6 +42,11 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
     if callable(inner_lr):
         check("inner_lr at step 0", checks.schedule("inner_lr", inner_lr))
         return None
+    if any(isinstance(rate, Tracer) for rate in jax.tree.leaves(inner_lr)):
+        raise ValueError(
+            "inner_lr is traced by a JAX transformation, such as jax.vmap over rates; rates are fixed when an algorithm is "
+            "made, so make one algorithm for each"
+        )
     entries = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
     rates = [check("inner_lr", rate) for rate in entries]
     if not rates:

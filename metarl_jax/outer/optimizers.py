@@ -73,8 +73,8 @@ def _every(minibatches: int, leaf: jax.Array) -> jax.Array:
 
 
 def check_minibatches(minibatches: int, tasks: int) -> None:
-    """Raises ValueError if the tasks cannot be split evenly into `minibatches`."""
-    if tasks % checks.integer("minibatches", minibatches):
+    """Raises ValueError if a number is none, or the tasks cannot be split evenly into `minibatches`."""
+    if checks.integer("tasks", tasks) % checks.integer("minibatches", minibatches):
         raise ValueError(f"minibatches is {minibatches}; it must divide the {tasks} tasks")
 
 

@@ -68,6 +68,7 @@ def test_options_are_complete(name):
         ("maml-trpo", {"max_kl": None}, "max_kl is None"),
         ("maml", {"advantage": [1]}, "unknown advantage"),
         ("maml", {"tasks": 0}, "tasks is 0"),
+        ("promp", {"tasks": "x"}, "tasks is 'x'; it must be an integer"),
         ("maml", {"horizon": 0}, "horizon is 0"),
         ("maml", {"burn_in": 5}, "burn_in is 5"),
         ("promp", {"epochs": 0}, "epochs is 0"),

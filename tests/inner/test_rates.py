@@ -44,6 +44,15 @@ def test_the_rates_beyond_the_given_ones(rule):
     assert set(AFTER_TWO) == set(inner.BEYOND)
 
 
+def test_a_rate_that_a_transformation_traces_is_refused_in_words():
+    def rate_of(rate):
+        return inner.rates.schedule(rate)(0)
+
+    for rates in (jnp.array([0.1, 0.2]), (jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]))):
+        with pytest.raises(ValueError, match="inner_lr is traced .* make one algorithm for each"):
+            jax.vmap(rate_of)(rates)
+
+
 def test_the_steps_that_training_took_keep_their_rates():
     assert inner.taken(0.3, 5, 3) == [0.3, 0.3, 0.3, 0.15, 0.075]
     assert inner.taken(0.3, 2, 0) == [0.3, 0.15]  # trained without adaptation, as with L = 1

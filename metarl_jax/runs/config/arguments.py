@@ -5,6 +5,7 @@ This module does not import JAX, so that `--help` is fast.
 
 import argparse
 import dataclasses
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -184,6 +185,18 @@ def defaults(argv: Sequence[str]) -> tuple[TrainConfig, str]:
     return presets.get(name), f"preset {name}, the default on a {platform.upper()}; --preset NAME chooses another"
 
 
+def _of_the_family(message: str, default: TrainConfig, argv: Sequence[str]) -> str:
+    """A hint where an unknown flag is an option of the task family; "" elsewhere."""
+    from metarl_jax import envs
+
+    found = re.match(r"Unrecognized options: --([\w-]+)", message)
+    family = envs.FAMILIES.get((_early(argv).task or default.task).split("@")[0])
+    name = found[1].replace("-", "_") if found else ""
+    if family is None or name not in next(iter(family.versions.values())):
+        return ""
+    return f"; {name} is an option of {family.name}: --env-option {name}=VALUE"
+
+
 def parse(argv: Sequence[str], **settings: Any) -> Asked:
     """Reads a command line.
 
@@ -200,7 +213,11 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     accepted = kind()
     options = typing.get_type_hints(accepted)["algorithm_options"](**vars(default.algorithm_options))
     before: dict[str, Any] = {**vars(default), "algorithm_options": options}
-    given = cli.parse(accepted, argv, default=accepted(**before), **settings)
+    try:
+        given = cli.parse(accepted, argv, default=accepted(**before), **settings)
+    except cli.UserError as error:
+        hint = _of_the_family(str(error), default, argv)
+        raise cli.UserError(str(error).replace(" (--help", f"{hint} (--help")) from error
     values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
     with cli.user_errors():
         values["algorithm_options"] = _package_options(given.algorithm_options)
