@@ -44,8 +44,8 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
         return None
     if any(isinstance(rate, Tracer) for rate in jax.tree.leaves(inner_lr)):
         raise ValueError(
-            "inner_lr is traced by a JAX transformation, such as jax.vmap over rates; rates are fixed when an algorithm "
-            "is made, so make one algorithm for each"
+            "inner_lr is traced by a JAX transformation, such as jax.vmap over rates; rates are fixed when an "
+            "algorithm is made, so make one algorithm for each"
         )
     entries = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
     rates = [check("inner_lr", rate) for rate in entries]

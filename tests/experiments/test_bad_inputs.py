@@ -80,7 +80,7 @@ ROWS = {
     "train --preset": "--preset.*expected one argument.*--help",
     "train TINY --tasks": "--tasks.*Expected 1",
     "train TINY stray": "Unrecognized options: stray.*--help",
-    "train --task point-nav --action-scale 10": "action_scale is an option of point-nav: --env-option action_scale=VALUE",
+    "train --task point-nav --action-scale 10": "action_scale is an option of point-nav: --env-option action_scale=",
     "train TINY --remat maybe": "'maybe' for argument '--remat'.*'True'",
     "train TINY --hidden 8 wide": "--hidden is '8', 'wide'; it must be an integer",
     "train TINY --hidden 0": "hidden is 0.*at least 1",
