@@ -75,7 +75,8 @@ class TaskEnv:
 class Policy(NamedTuple):
     """π_φ. `apply` takes ONE observation; the library does the batching.
 
-    The distribution has `sample(key)`, `log_prob(action)`, `entropy()` and `kl(other)`, see `metarl_jax.policies`.
+    The distribution has `sample(key)` and `log_prob(action)`, see `metarl_jax.policies`. What needs `entropy()`,
+    `kl(other)` or `mode()` refuses one without.
     """
 
     init: Callable[[Key], PyTree]

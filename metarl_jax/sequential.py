@@ -164,7 +164,8 @@ class _Learner:
         data = self._prepare(state.params, trials)
         half_life = options.entropy_half_life
         halvings = 0.0 if half_life is None else state.iteration / half_life
-        objective = self._objective(self.weights._replace(entropy=self.weights.entropy * 0.5**halvings))
+        weight = self.weights.entropy
+        objective = self._objective(self.weights._replace(entropy=weight * 0.5**halvings if weight else 0.0))
         theta, opt_state, metrics = self.optimizer.update(objective, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
         return state, outer.describe(trials.trajectory, trials.params) | metrics
@@ -212,7 +213,7 @@ class _Learner:
             trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
             burn_in, of_rewards = self.options.free_episodes, self.advantage.reward_discount
             sequence = outer.as_sequence(self.env, trajectory, burn_in, of_rewards)
-            value = outer.replay_sequence(self.policy, theta, sequence).value
+            value = outer.replay_sequence(self.policy, theta, sequence, needs_entropy=False).value
             valid = sequence.trajectory.valid
             values = jnp.where(valid, self.scale * value[None], 0)
             advantage, target = self.advantage.estimate(sequence.trajectory, values)
@@ -226,8 +227,11 @@ class _Learner:
         return jax.lax.stop_gradient(data)
 
     def _objective(self, weights: Weights) -> MetaObjective:
+        needs_entropy = not isinstance(weights.entropy, float) or weights.entropy > 0
+        how = self.options.bptt, self.memory.remat, needs_entropy
+
         def of_task(theta, sequence):
-            replayed = outer.replay_sequence(self.policy, theta, sequence, self.options.bptt, self.memory.remat)
+            replayed = outer.replay_sequence(self.policy, theta, sequence, *how)
             return outer.trial_loss(sequence, replayed, weights, self.scale)
 
         return self.memory.mean_over_tasks(of_task)

@@ -16,7 +16,7 @@ from metarl_jax.inner.advantages import estimate, gae_of_values
 from metarl_jax.inner.critics import Critic, value_network
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS, RATE_GAIN
 from metarl_jax.inner.surrogates import score_function
-from metarl_jax.policies.likelihood import masked_mean, pad_with_first
+from metarl_jax.policies.likelihood import entropy, masked_mean
 from metarl_jax.types import PyTree, Trajectory, strongly_typed
 
 Number = Any
@@ -133,10 +133,11 @@ class ActorCritic(NamedTuple):
         return trajectory.mean(((values - target) / self.unit) ** 2)
 
     def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
-        """E_t[H(π_φ(·|s_t))] in nats."""
-        observations = pad_with_first(trajectory.observation, trajectory.valid)
-        entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(observations)
-        return trajectory.mean(entropy)
+        """E_t[H(π_φ(·|s_t))] in nats; 0 where its weight is 0, so that nobody needs it."""
+        if not self.outer.entropy_weight:  # then it is not tuned either, see `tuning`
+            return jnp.zeros(())
+        needed_by = "entropy_weight of self-tuning"
+        return trajectory.mean(entropy(self.policy, params, trajectory, needed_by=needed_by))
 
 
 @struct.dataclass

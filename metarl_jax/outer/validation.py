@@ -93,7 +93,7 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
     def loss(theta: PyTree, path: Path):
         params, newest = jax.tree.map(lambda leaf: leaf[-1], (path.params, path.data))
         target = jax.lax.stop_gradient(target_of(theta, params, newest))
-        kl = kl_from_behavior(agent.policy, params, target, newest.trajectory)
+        kl = kl_from_behavior(agent.policy, params, target, newest.trajectory, needed_by="bootstrap")
         kl = newest.trajectory.mean(kl)
         values, _ = agent.critic.values(target.critic.tuned, newest.trajectory, agent.outer.discount)
         error = agent.error(params.critic.tuned, newest.trajectory, values)
