@@ -3,7 +3,7 @@
 from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.make import make_policy
-from metarl_jax.policies.networks import categorical_mlp, gaussian_mlp, mlp
+from metarl_jax.policies.networks import beta_mlp, categorical_mlp, gaussian_mlp, mlp, squashed_mlp
 from metarl_jax.policies.recurrent import gru, hypernetwork
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "DiagonalGaussian",
     "MultiCategorical",
     "SquashedGaussian",
+    "beta_mlp",
     "categorical_mlp",
     "gaussian_mlp",
     "gru",
@@ -22,4 +23,5 @@ __all__ = [
     "masked_mean",
     "mlp",
     "probability_ratio",
+    "squashed_mlp",
 ]
