@@ -228,8 +228,9 @@ class MetaAlgorithm(NamedTuple):
     update: Callable[[Key, MetaState], tuple[MetaState, Metrics]]
     """one meta-iteration on fresh tasks and data; ``metrics["return"]`` is [S]"""
     adapt: Callable[..., Adaptation]
-    """``(key, θ, task, steps=None) → Adaptation``: the f_θ of training, applied to one task; `steps`, a Python integer,
-    is the number of inner steps (None: L, as in training)"""
+    """``(key, θ, task, steps=None, deterministic=False) → Adaptation``: the f_θ of training, applied to one task;
+    `steps`, a Python integer, is the number of inner steps (None: L, as in training). With `deterministic`, True or
+    False in Python, each stage is also played by modes: `Adaptation.by_mode`"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
     policy: Policy | None = None

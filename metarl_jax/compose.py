@@ -234,8 +234,8 @@ def assemble(
         ascent, metrics = objective.ascent(theta, data)
         return ascent, outer.describe(data.trajectory, data.params) | metrics
 
-    def adapt(key, theta, task, steps=None):
-        return outer.adapt(key, outer.with_steps(parts, steps), theta, task)
+    def adapt(key, theta, task, steps, deterministic=False):
+        return outer.adapt(key, outer.with_steps(parts, steps), theta, task, deterministic)
 
     return entry_points(init, update, adapt, gradient, parts.policy, outer.online(parts))
 

@@ -14,7 +14,7 @@ from metarl_jax.entry import entry_points
 from metarl_jax.options import MemoryOptions
 from metarl_jax.outer.trials import Weights
 from metarl_jax.rollout import trial as run_trial
-from metarl_jax.types import AVERAGES, Adaptation, Key, MetaState, Percept, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, Adaptation, Key, MetaState, Percept, Played, PyTree, Trajectory, strongly_typed
 
 TrialEstimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
@@ -178,20 +178,30 @@ class _Learner:
         ascent, metrics = objective.ascent(theta, data)
         return ascent, outer.describe(trials.trajectory, trials.params) | metrics
 
-    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None = None) -> Adaptation:
-        def record(memory, episode):  # sums, so that nothing else need outlive an episode
-            return episode.returns, episode, episode.lengths
+    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
+        def record(memory, episode, *by_mode):  # sums, so that nothing else need outlive an episode
+            played = [Played(other.returns, other.lengths) for other in by_mode] or [None]
+            return episode.returns, episode, episode.lengths, None, *played
 
         options = self.options
         length = options.length if steps is None else options.episodes * (checks.integer("steps", steps, 0) + 1)
-        memory, records = self._trial(key, theta, task, record, length)
+        also = policies.at_mode(self.policy) if deterministic else None
+        memory, records = self._trial(key, theta, task, record, length, also)
         return Adaptation(self.policy.params(theta, memory), *records)
 
-    def _trial(self, key: Key, theta: PyTree, task: PyTree, record: Callable, length: int):
-        def averaged(memory, episode):
-            return record(memory, dataclasses.replace(episode, average=self.average))
+    def _trial(
+        self,
+        key: Key,
+        theta: PyTree,
+        task: PyTree,
+        record: Callable,
+        length: int,
+        also: RecurrentPolicy | None = None,
+    ):
+        def averaged(memory, episode, *others):
+            return record(memory, dataclasses.replace(episode, average=self.average), *others)
 
-        return run_trial(key, self.env, self.policy, theta, task, length, self.horizon, averaged)
+        return run_trial(key, self.env, self.policy, theta, task, length, self.horizon, averaged, also)
 
     def _collect(self, key: Key, theta: PyTree) -> outer.Trials:
         """Trials in fresh tasks, leaves [B, H, 1, T, ...]."""

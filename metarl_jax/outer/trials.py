@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from metarl_jax.actions import as_vector
 from metarl_jax.base import RecurrentPolicy, TaskEnv
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import clipped_gain
 from metarl_jax.policies.likelihood import masked_mean, required
-from metarl_jax.rollout import as_vector
 from metarl_jax.types import Metrics, Percept, PyTree, Trajectory
 
 

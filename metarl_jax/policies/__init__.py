@@ -3,6 +3,7 @@
 from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.make import make_policy
+from metarl_jax.policies.modes import at_mode
 from metarl_jax.policies.networks import beta_mlp, categorical_mlp, gaussian_mlp, mlp, squashed_mlp
 from metarl_jax.policies.recurrent import gru, hypernetwork
 
@@ -12,6 +13,7 @@ __all__ = [
     "DiagonalGaussian",
     "MultiCategorical",
     "SquashedGaussian",
+    "at_mode",
     "beta_mlp",
     "categorical_mlp",
     "gaussian_mlp",
