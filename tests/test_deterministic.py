@@ -69,7 +69,8 @@ def test_without_noise_modes_are_samples(name):
     """σ = 1e-12: both plays of a stage are one, as their starts, memories and environments are."""
     env = toys.walk()
     policy = {"hidden": (4,), "init_std": 1e-12, "learn_std": False}
-    options = {"inner_lr": 1e-30} if name == "maml" else {}  # the score of so narrow a density is huge
+    # The score of so narrow a density is huge; the pieces of long lives are shorter than their episodes.
+    options = {"maml": {"inner_lr": 1e-30}, "rl2": {}, "lpg": {"horizon": 4, "adaptation_steps": 2}}[name]
     algorithm = mrl.algorithms.make(name, env, policy=policy, **SIZES | options)
     out = algorithm.adapt(KEY, algorithm.init(KEY).params, env.sample_task(KEY), deterministic=True)
     np.testing.assert_allclose(out.by_mode.returns, out.returns, rtol=1e-4)
@@ -106,6 +107,25 @@ def test_void_episodes_are_those_that_were_played():
     np.testing.assert_allclose(row.environment_steps, [0, 20 / 3])
     played[1, 1] = 0
     assert summarize(np.where(played[..., 0] == 0, np.nan, per_task), lengths, spare, played=played).tasks_left_out == 1
+
+
+def test_modes_may_stay_where_samples_break_the_simulation():
+    env = toys.walk()
+
+    def step(task, state, action):
+        after = env.step(task, state, action)
+        return after.replace(reward=jnp.where(jnp.abs(action).sum() > 1e-3, jnp.nan, after.reward))
+
+    still = mrl.Policy(lambda key: jnp.zeros(1), lambda phi, _: mrl.policies.DiagonalGaussian(0 * phi, jnp.zeros(1)))
+    fragile = dataclasses.replace(env, step=step)
+    evaluate = {"algorithm": mrl.algorithms.make("maml", fragile, policy=still, **SIZES), "env": fragile, "key": KEY}
+    evaluate |= {"params": jnp.zeros(1), "num_tasks": 3}
+    with pytest.raises(ValueError, match="diverged in every episode of some step in 3 of 3 tasks"):
+        mrl.evaluation.evaluate(**evaluate)
+    row = mrl.evaluation.evaluate(**evaluate, deterministic=True)["adapted"]
+    assert np.isfinite(row.per_task).all()
+    assert row.tasks_left_out == row.diverged_episodes.sum() == 0
+    np.testing.assert_array_equal(row.environment_steps, 0)
 
 
 class WithoutMode:
