@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax import checks
+from metarl_jax import actions, checks
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
@@ -51,8 +51,9 @@ class TaskEnv:
     step: Callable[[PyTree, Any, jax.Array], Any] = dataclasses.field(repr=False)
     """``(task, state, action) → state``"""
     observation_size: int
-    action_size: int
-    """number of action components, or of discrete actions"""
+    action_size: int | tuple[int, ...]
+    """number of action components, or of discrete actions; a tuple, such as (3, 2), is several discrete choices at
+    once: an action is then an integer array [2], whose first entry is one of 3"""
     horizon: int
     """T, environment steps per episode"""
     discrete: bool = False
@@ -63,13 +64,14 @@ class TaskEnv:
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
-        for field in ("observation_size", "action_size", "horizon"):
+        for field in ("observation_size", "horizon"):
             checks.integer(f"{field} {where}", getattr(self, field))
         for field in ("sample_task", "reset", "step"):
             checks.function(f"{field} {where}", getattr(self, field))
         if self.scene is not None:
             checks.function(f"scene {where}", self.scene)
         checks.boolean(f"discrete {where}", self.discrete)
+        actions.check_size(f"action_size {where}", self.action_size, self.discrete)
 
 
 class Policy(NamedTuple):

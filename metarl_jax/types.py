@@ -49,7 +49,7 @@ class Trajectory:
     observation: jax.Array
     """[N, T, ...] the observation that the action is based on"""
     action: jax.Array
-    """[N, T, A], or integer [N, T] where actions are discrete"""
+    """[N, T, A]; where actions are discrete, integer [N, T], or [N, T, n] for n choices at once"""
     log_prob: jax.Array
     """[N, T] log π(a|s) of the behaviour policy, in nats"""
     reward: jax.Array

@@ -4,7 +4,14 @@ from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussia
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.make import make_policy
 from metarl_jax.policies.modes import at_mode
-from metarl_jax.policies.networks import beta_mlp, categorical_mlp, gaussian_mlp, mlp, squashed_mlp
+from metarl_jax.policies.networks import (
+    beta_mlp,
+    categorical_mlp,
+    gaussian_mlp,
+    mlp,
+    multi_categorical_mlp,
+    squashed_mlp,
+)
 from metarl_jax.policies.recurrent import gru, hypernetwork
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "make_policy",
     "masked_mean",
     "mlp",
+    "multi_categorical_mlp",
     "probability_ratio",
     "squashed_mlp",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.policies.dense import dense
-from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, SquashedGaussian
+from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from metarl_jax.precision import full_precision
 from metarl_jax.types import PyTree
 
@@ -221,6 +221,19 @@ def categorical_mlp(
     return Policy(init, lambda params, observation: Categorical(apply(params, observation)), labels)
 
 
+def multi_categorical_mlp(
+    observation_size: int,
+    sizes: Sequence[int],
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    context_size: int = 0,
+) -> Policy:
+    """n independent choices among ``sizes[i]`` actions each, all by one MLP(s); else as `categorical_mlp`."""
+    sizes = tuple(checks.integer("an entry of sizes", size) for size in sizes)
+    init, apply, labels = _body(observation_size, sum(sizes), hidden, activation, context_size)
+    return Policy(init, lambda params, observation: MultiCategorical(apply(params, observation), sizes), labels)
+
+
 def value_mlp(
     input_size: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
 ) -> tuple[Callable[[jax.Array], PyTree], Callable[[PyTree, jax.Array], jax.Array]]:
@@ -255,6 +268,8 @@ def mlp(
 ) -> Policy:
     """The default policy of an environment: categorical for discrete actions, else Gaussian or what is asked for.
 
+    For several discrete choices it is the product of categoricals, `metarl_jax.policies.MultiCategorical`.
+
     Args:
         env: determines the input and output sizes.
         hidden: sizes of the hidden layers.
@@ -274,12 +289,12 @@ def mlp(
         >>> distribution.sample(jax.random.key(1)).shape
         (2,)
     """
-    sizes = env.observation_size, env.action_size
+    sizes: Any = env.observation_size, env.action_size
     network = {"hidden": hidden, "activation": activation, "context_size": context_size}
     if env.discrete:
         asked = gaussian_options if distribution is None else {"distribution", *gaussian_options}
         _refuse(asked, f"{env.name!r} has discrete actions, so its policy is categorical and takes")
-        return categorical_mlp(*sizes, **network)
+        return (multi_categorical_mlp if isinstance(env.action_size, tuple) else categorical_mlp)(*sizes, **network)
     name = checks.one_of("distribution", "gaussian" if distribution is None else distribution, DISTRIBUTIONS)
     if name == "beta":
         _refuse(gaussian_options, "distribution is 'beta', which has no standard deviation of its own and takes")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax import checks
+from metarl_jax.actions import vector_size
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.networks import layer_sizes, mlp, orthogonal, value_mlp
 from metarl_jax.precision import full_precision
@@ -39,7 +40,7 @@ def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callabl
 
 
 def _input_size(env: TaskEnv) -> int:
-    return env.observation_size + env.action_size + 2
+    return env.observation_size + vector_size(env) + 2
 
 
 def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
