@@ -132,9 +132,9 @@ class ActorCritic(NamedTuple):
         values, _ = self.critic.values(w, trajectory, self.outer.discount)
         return trajectory.mean(((values - target) / self.unit) ** 2)
 
-    def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
-        """E_t[H(π_φ(·|s_t))] in nats; 0 where its weight is 0, so that nobody needs it."""
-        if not self.outer.entropy_weight:  # then it is not tuned either, see `tuning`
+    def entropy(self, params: PyTree, trajectory: Trajectory, most_weight: float) -> jax.Array:
+        """E_t[H(π_φ(·|s_t))] in nats; 0, and no method asked for, if its weight can only be 0."""
+        if most_weight == 0:
             return jnp.zeros(())
         needed_by = "entropy_weight of self-tuning"
         return trajectory.mean(entropy(self.policy, params, trajectory, needed_by=needed_by))
@@ -259,7 +259,7 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
             return (
                 score_function(agent.policy, phi, trajectory, advantage)
                 + hyperparameters.value_weight * agent.error(phi.critic.tuned, trajectory, target)
-                - hyperparameters.entropy_weight * agent.entropy(phi, trajectory)
+                - hyperparameters.entropy_weight * agent.entropy(phi, trajectory, tuning.start.entropy_weight)
                 + agent.outer.value_weight * agent.error(phi.critic.outer, trajectory, outer_target)
             )
 

@@ -47,7 +47,7 @@ def validation(agent: ActorCritic, tuning: Tuning) -> WindowLoss:
             behavior = jax.lax.stop_gradient(data.params.critic.tuned)
             _, target = agent.returns(behavior, data.trajectory, constant)
             error = agent.error(params.critic.tuned, data.trajectory, target)
-            return error, agent.entropy(params, data.trajectory)
+            return error, agent.entropy(params, data.trajectory, agent.outer.entropy_weight)
 
         value, metrics = of_policy(agent.policy, path)
         error, entropy = jax.tree.map(jnp.mean, jax.vmap(stage)(path.counted.params, path.counted.data))
