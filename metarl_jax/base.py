@@ -66,12 +66,12 @@ class TaskEnv:
         where = f"of the environment {self.name!r}"
         for field in ("observation_size", "horizon"):
             checks.integer(f"{field} {where}", getattr(self, field))
+        actions.check_size(f"action_size {where}", self.action_size, self.discrete)
         for field in ("sample_task", "reset", "step"):
             checks.function(f"{field} {where}", getattr(self, field))
         if self.scene is not None:
             checks.function(f"scene {where}", self.scene)
         checks.boolean(f"discrete {where}", self.discrete)
-        actions.check_size(f"action_size {where}", self.action_size, self.discrete)
 
 
 class Policy(NamedTuple):

@@ -148,10 +148,10 @@ def replay_sequence(
 
     def act(state, observation, action):
         distribution, value = policy.act(theta, state, observation)
-        entropy = None
+        log_prob, entropy = distribution.log_prob(action), None
         if needs_entropy or hasattr(distribution, "entropy"):
             entropy = required(distribution, "entropy", "entropy_weight")()
-        return Replayed(distribution.log_prob(action), entropy, value)
+        return Replayed(log_prob, entropy, value)
 
     return jax.vmap(act)(memories, sequence.percept.observation, sequence.trajectory.action[0])
 
@@ -192,11 +192,9 @@ def trial_loss(
         value_clipped = sequence.value + jnp.clip(value - sequence.value, -clip, clip)
         errors = jnp.maximum(errors, (value_clipped - target) ** 2)
     error = total(errors) / jnp.maximum(room, 1)
-    loss = -gain
-    if replayed.entropy is not None:
-        loss = loss - weights.entropy * (total(replayed.entropy) / jnp.maximum(room, 1))
+    entropy = 0.0 if replayed.entropy is None else total(replayed.entropy) / jnp.maximum(room, 1)
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
-    return loss + weights.value * error, metrics
+    return -gain - weights.entropy * entropy + weights.value * error, metrics
 
 
 def normalize_over_tasks(
