@@ -83,6 +83,7 @@ def precision(report: Report, scale: float) -> None:
     import numpy as np
 
     import metarl_jax as mrl
+    from metarl_jax import actions
 
     cpu, here = jax.devices("cpu")[0], jax.devices()[0]
     sizes = {"tasks": max(2, int(40 * scale)), "episodes": max(4, int(20 * scale))}
@@ -96,7 +97,7 @@ def precision(report: Report, scale: float) -> None:
         start = jax.vmap(env.reset)(jax.random.split(reset_key, batch), tasks)
 
         def step(state, key):
-            state = jax.vmap(env.step)(tasks, state, jax.random.normal(key, (batch, env.action_size)))
+            state = jax.vmap(env.step)(tasks, state, jax.random.normal(key, (batch, *actions.shape(env))))
             return state, state.observation
 
         return jax.lax.scan(step, start, jax.random.split(action_key, steps))[1]

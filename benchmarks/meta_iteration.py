@@ -26,6 +26,7 @@ import tyro
 
 import metarl_jax as mrl
 from benchmarks import common
+from metarl_jax import actions
 
 # CPU-seconds of all processes per meta-iteration of 20 tasks × 20 episodes × 100 steps with one inner step, on two
 # cores, November 2026, as measured for this project: a reference, which is not run here. Neither can be installed by
@@ -76,7 +77,7 @@ def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Calla
             start = jax.vmap(env.reset)(jax.random.split(reset_key, batch), tasks)
 
             def step(state, key):
-                action = jax.random.normal(key, (batch, env.action_size))
+                action = jax.random.normal(key, (batch, *actions.shape(env)))
                 return jax.vmap(env.step)(tasks, state, action), None
 
             end, _ = jax.lax.scan(step, start, jax.random.split(action_key, horizon))
@@ -146,7 +147,7 @@ def floor(env: mrl.TaskEnv, arguments: Arguments, collect: float) -> float:
     jitted = jax.jit(products)
     _, cpu = np.median(alternate(arguments.repeats, lambda: jitted(jnp.ones((rows, HIDDEN)))), axis=0)[0]
     rate = 2 * rows * HIDDEN**2 * repeats / cpu
-    forward = 2 * (env.observation_size + HIDDEN + env.action_size) * HIDDEN * arguments.tasks * rows
+    forward = 2 * (env.observation_size + HIDDEN + actions.vector_size(env)) * HIDDEN * arguments.tasks * rows
     return collect + EPOCHS * PRODUCTS * forward / rate
 
 

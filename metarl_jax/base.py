@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax import checks
+from metarl_jax import actions, checks
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
@@ -51,8 +51,9 @@ class TaskEnv:
     step: Callable[[PyTree, Any, jax.Array], Any] = dataclasses.field(repr=False)
     """``(task, state, action) → state``"""
     observation_size: int
-    action_size: int
-    """number of action components, or of discrete actions"""
+    action_size: int | tuple[int, ...]
+    """number of action components, or of discrete actions; a tuple, such as (3, 2), is several discrete choices at
+    once: an action is then an integer array [2], whose first entry is one of 3"""
     horizon: int
     """T, environment steps per episode"""
     discrete: bool = False
@@ -63,8 +64,9 @@ class TaskEnv:
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
-        for field in ("observation_size", "action_size", "horizon"):
+        for field in ("observation_size", "horizon"):
             checks.integer(f"{field} {where}", getattr(self, field))
+        actions.check_size(f"action_size {where}", self.action_size, self.discrete)
         for field in ("sample_task", "reset", "step"):
             checks.function(f"{field} {where}", getattr(self, field))
         if self.scene is not None:
@@ -75,7 +77,8 @@ class TaskEnv:
 class Policy(NamedTuple):
     """π_φ. `apply` takes ONE observation; the library does the batching.
 
-    The distribution has `sample(key)`, `log_prob(action)`, `entropy()` and `kl(other)`, see `metarl_jax.policies`.
+    The distribution has `sample(key)` and `log_prob(action)`, see `metarl_jax.policies`. What needs `entropy()`,
+    `kl(other)` or `mode()` refuses one without.
     """
 
     init: Callable[[Key], PyTree]
@@ -227,8 +230,9 @@ class MetaAlgorithm(NamedTuple):
     update: Callable[[Key, MetaState], tuple[MetaState, Metrics]]
     """one meta-iteration on fresh tasks and data; ``metrics["return"]`` is [S]"""
     adapt: Callable[..., Adaptation]
-    """``(key, θ, task, steps=None) → Adaptation``: the f_θ of training, applied to one task; `steps`, a Python integer,
-    is the number of inner steps (None: L, as in training)"""
+    """``(key, θ, task, steps=None, deterministic=False) → Adaptation``: the f_θ of training, applied to one task;
+    `steps`, a Python integer, is the number of inner steps (None: L, as in training). With `deterministic`, True or
+    False in Python, each stage is also played by modes: `Adaptation.by_mode`"""
     gradient: Callable[[Key, PyTree], tuple[PyTree, Metrics]]
     """``(key, θ) → (gradient, metrics)``: one estimate of ∇J(θ), an ascent direction, from fresh data"""
     policy: Policy | None = None

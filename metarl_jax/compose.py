@@ -204,8 +204,8 @@ def assemble(
         meta_objective: the outer loss; None: the parts' objective along the adaptation path.
 
     Raises:
-        ValueError: the optimizer needs a KL divergence, which the objective or the policy's distribution does not
-            provide.
+        ValueError: the optimizer needs a KL divergence, which the objective does not provide. A distribution without
+            `kl` is refused by the first trace of `update`.
     """
     objective = outer.meta_objective(parts) if meta_objective is None else meta_objective
     if parts.multi_step_iterations is not None:
@@ -234,8 +234,8 @@ def assemble(
         ascent, metrics = objective.ascent(theta, data)
         return ascent, outer.describe(data.trajectory, data.params) | metrics
 
-    def adapt(key, theta, task, steps=None):
-        return outer.adapt(key, outer.with_steps(parts, steps), theta, task)
+    def adapt(key, theta, task, steps, deterministic=False):
+        return outer.adapt(key, outer.with_steps(parts, steps), theta, task, deterministic)
 
     return entry_points(init, update, adapt, gradient, parts.policy, outer.online(parts))
 
@@ -248,19 +248,6 @@ def _check_kl(parts: outer.Parts, objective: MetaObjective) -> None:
         raise ValueError(
             "the outer optimizer is a trust region, which cannot move a value network; "
             "choose another baseline, such as previous_fit, or an algorithm with gradient steps, such as maml"
-        )
-    results = []
-
-    def distribution(key):
-        policy = parts.policy
-        results.append(policy.apply(policy.init(key), jnp.zeros(parts.env.observation_size)))
-        return 0
-
-    jax.eval_shape(distribution, jax.random.key(0))
-    if not hasattr(results[0], "kl"):
-        raise ValueError(
-            f"the outer optimizer is a trust region and the policy's {type(results[0]).__name__} has no method "
-            "kl(other); give it one, or choose an algorithm with gradient steps, such as maml"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, Online, Policy
 from metarl_jax.precision import full_precision
 from metarl_jax.types import MetaState
@@ -27,7 +28,7 @@ def entry_points(
     Args:
         init: ``key → MetaState``.
         update: ``(key, state) → (state, metrics)``.
-        adapt: ``(key, θ, task, steps) → Adaptation``.
+        adapt: ``(key, θ, task, steps, deterministic) → Adaptation``.
         gradient: ``(key, θ) → (gradient, metrics)``.
         policy: the policy that acts with φ, if the algorithm provides it.
         online: the adapter for an environment outside the program, if the algorithm provides it.
@@ -48,9 +49,11 @@ def entry_points(
         return update(key, state)
 
     @full_precision
-    def checked_adapt(key, theta, task, steps=None):
+    def checked_adapt(key, theta, task, steps=None, deterministic=False):
         _check_theta(key, theta, init)
-        return adapt(key, theta, task, steps)
+        # A user-defined `adapt` need not take what is not asked for.
+        asked = {"deterministic": True} if checks.boolean("deterministic", deterministic) else {}
+        return adapt(key, theta, task, steps, **asked)
 
     @full_precision
     def checked_gradient(key, theta):

@@ -1,6 +1,7 @@
 """The evaluation loop: adaptation to held-out tasks, and its statistics. No disk, no printing."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,19 @@ import numpy as np
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.policies.likelihood import mean_of_counted
+from metarl_jax.statistics import Interval, interquartile_mean, iqm_interval, standard_error
 from metarl_jax.types import Key, PyTree
+
+__all__ = [
+    "Interval",
+    "Row",
+    "across_seeds",
+    "evaluate",
+    "interquartile_mean",
+    "iqm_interval",
+    "standard_error",
+    "summarize",
+]
 
 
 class Row(NamedTuple):
@@ -69,68 +82,12 @@ class Row(NamedTuple):
         return "\n".join(line.rstrip() for line in lines)
 
 
-def interquartile_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over axis 0 after dropping a quarter of the sorted values (rounded down) at each end."""
-    ordered = np.sort(np.asarray(values), axis=0)
-    cut = len(ordered) // 4
-    return ordered[cut : len(ordered) - cut].mean(0)
-
-
-class Interval(NamedTuple):
-    """An estimate and its confidence interval."""
-
-    estimate: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def iqm_interval(scores: np.ndarray, *, level: float = 0.95, draws: int = 2000) -> Interval:
-    """Interquartile mean of all scores, with the percentile interval of a stratified bootstrap.
-
-    Each draw resamples the R seeds with replacement, independently per task. So the interval is for repeating the R
-    training runs on the same tasks, not for other tasks. The draws are the same in all calls and for all trailing axes,
-    so curves on the same tasks can be compared.
-
-    Agarwal, Schwarzer, Castro, Courville, Bellemare (2021, arXiv:2108.13264).
-
-    Args:
-        scores: [R, num_tasks, ...], with R ≥ 2 seeds.
-        level: confidence level.
-        draws: number of bootstrap samples.
-
-    Returns:
-        Leaves [...].
-
-    Raises:
-        ValueError: there are fewer than two seeds, or a score is not finite.
-    """
-    scores = np.asarray(scores, np.float64)
-    if scores.ndim < 2 or len(scores) < 2:
-        raise ValueError(f"scores has shape {scores.shape}; it must be [seeds, tasks, ...] with at least 2 seeds")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores holds a NaN or infinity; leave out tasks that have no score")
-    seeds, tasks = scores.shape[:2]
-
-    def pooled(scores):
-        return interquartile_mean(scores.reshape(seeds * tasks, *scores.shape[2:]))
-
-    random = np.random.default_rng(0)
-    resampled = [pooled(scores[random.integers(seeds, size=(seeds, tasks)), np.arange(tasks)]) for _ in range(draws)]
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Interval(pooled(scores), low, high)
-
-
-def standard_error(values: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over axis 0, from the unbiased variance."""
-    values = np.asarray(values)
-    return values.std(0, ddof=1) / np.sqrt(len(values))
-
-
 def summarize(
     per_task: np.ndarray,
     lengths: np.ndarray | None = None,
     spare: np.ndarray | None = None,
     burn_in: int | None = None,
+    played: np.ndarray | None = None,
 ) -> Row:
     """Statistics of returns, computed in float64.
 
@@ -140,6 +97,8 @@ def summarize(
             as in a bandit.
         spare: bool [num_tasks, L'+1, N], the episodes beyond a stage's budget of steps; None means no budget.
         burn_in: number of initial steps that do not count, 0 … L'; None means L': only the last counts.
+        played: int [num_tasks, L'+1, N], as `lengths`, of the episodes whose returns are given, where they are others
+            than those that were learned from; None means the same. No budget holds for them.
 
     Raises:
         ValueError: the burn-in covers all steps, there are fewer than two tasks, or fewer than two tasks have an
@@ -153,7 +112,10 @@ def summarize(
     if burn_in > last:
         raise ValueError(f"burn_in is {burn_in}; with {last + 1} stages it must lie in 0..{last}, since one must count")
     lengths = np.ones((*per_task.shape, 1), int) if lengths is None else np.asarray(lengths)
-    void = lengths == 0
+    if played is None:
+        void, diverged = lengths == 0, lengths == 0 if spare is None else (lengths == 0) & ~np.asarray(spare)
+    else:
+        void = diverged = np.asarray(played) == 0
     left_out = void.all(-1).any(-1)
     if (~left_out).sum() < 2:
         raise ValueError(
@@ -180,7 +142,7 @@ def summarize(
         gain_standard_error=standard_error(gain),
         counted_mean=counted.mean(),
         counted_standard_error=standard_error(counted),
-        diverged_episodes=(void if spare is None else void & ~np.asarray(spare)).sum((0, 2)),
+        diverged_episodes=diverged.sum((0, 2)),
         tasks_left_out=left_out.sum(),
     )
 
@@ -221,26 +183,34 @@ def across_seeds(rows: Sequence[Row]) -> Row:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("adapt", "steps"))
+@functools.partial(jax.jit, static_argnames=("adapt", "steps", "deterministic"))
 def _returns(
-    adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Returns [num_tasks, L'+1], lengths [num_tasks, L'+1, N] and spare flags [num_tasks, L'+1, N] or None.
+    adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None, deterministic: bool
+) -> dict[str, jax.Array | None]:
+    """The arguments of `summarize` that are arrays.
 
     `params` has leaves [num_tasks, ...], one θ per task. Only these outputs grow with L': the rest of D is unused, so
     XLA drops it.
     """
 
     def one(key, theta, task):
-        # A user-defined algorithm need not support the argument `steps`.
-        out = adapt(key, theta, task) if steps is None else adapt(key, theta, task, steps=steps)
+        # A user-defined algorithm need not support the arguments `steps` and `deterministic`.
+        asked = {"steps": steps, "deterministic": deterministic or None}
+        out = adapt(key, theta, task, **{name: value for name, value in asked.items() if value is not None})
         lengths = out.trajectory.lengths if out.lengths is None else out.lengths
+        returns, played = (out.by_mode.returns, out.by_mode.lengths) if deterministic else (out.returns, None)
         # Void episodes are identified by length: a return is also NaN if φ is NaN, and that must not be hidden.
-        void = lengths == 0
-        mean = mean_of_counted(jnp.where(void, 0, out.returns), ~void, -1)
-        return jnp.where(void.all(-1), jnp.nan, mean), lengths, out.spare
+        void = (lengths if played is None else played) == 0
+        mean = mean_of_counted(jnp.where(void, 0, returns), ~void, -1)
+        mean = jnp.where(void.all(-1), jnp.nan, mean)
+        return {"per_task": mean, "lengths": lengths, "spare": out.spare, "played": played}
 
     return jax.vmap(one)(keys, params, tasks)
+
+
+def _takes(function: Callable, argument: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return argument in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
 
 
 def evaluate(
@@ -252,6 +222,7 @@ def evaluate(
     num_tasks: int = 40,
     steps: int | None = None,
     burn_in: int | None = None,
+    deterministic: bool = False,
 ) -> dict[str, Row]:
     """Adapts the trained θ, and untrained parameters for comparison, to tasks drawn from `key`, with `adapt`.
 
@@ -267,13 +238,18 @@ def evaluate(
         steps: L', inner steps per task; None means the L of training. Memory hardly grows with L'. Beyond L the inner
             rates of a gradient-based algorithm follow its option `inner_lr_beyond`.
         burn_in: number of initial stages that `counted_mean` excludes; None means all but the last.
+        deterministic: measure every stage by the modes of its policy. The adaptation is the same up to rounding: it
+            learns from episodes that are sampled. The returns are those of N further episodes per stage, from the same
+            starts and random draws, in which each action is the distribution's `mode`. A memory plays each of its
+            episodes twice likewise, from the same memory, and remembers the sampled one. `episodes` and
+            `environment_steps` count what was learned from; a budget of steps does not hold for the further episodes.
 
     Returns:
         ``{"adapted": Row, "random_init": Row}``.
 
     Raises:
-        ValueError: there are fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, or
-            the simulation diverged in too many tasks.
+        ValueError: there are fewer than two tasks, `steps` is negative, no stage counts, θ is another algorithm's, the
+            simulation diverged in too many tasks, or modes are asked for and there are none.
 
     Example:
         >>> run = mrl.zoo.load("point-nav/maml-trpo")
@@ -284,6 +260,8 @@ def evaluate(
         True
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
+    if checks.boolean("deterministic", deterministic) and not _takes(algorithm.adapt, "deterministic"):
+        raise ValueError("deterministic is True, and this algorithm's adapt does not take it; leave deterministic out")
     task_key, adapt_key, init_key = jax.random.split(key, 3)
 
     def per_task(key):  # with fold_in, the first tasks do not depend on num_tasks
@@ -314,6 +292,8 @@ def evaluate(
     keys = per_task(adapt_key)
     rows = {"adapted": trained, "random_init": untrained}
     return {
-        name: summarize(*jax.device_get(_returns(algorithm.adapt, keys, theta, tasks, steps)), burn_in=burn_in)
+        name: summarize(
+            **jax.device_get(_returns(algorithm.adapt, keys, theta, tasks, steps, deterministic)), burn_in=burn_in
+        )
         for name, theta in rows.items()
     }

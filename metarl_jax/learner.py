@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarl_jax import checks, soundness
+from metarl_jax import actions, checks, soundness
 from metarl_jax.base import MetaAlgorithm, Online
 from metarl_jax.precision import full_precision
 from metarl_jax.types import MetaState, Percept, PyTree, Trajectory, strongly_typed
@@ -75,7 +75,7 @@ class Learner:
         self._acts = 0
         self._time = 0  # steps taken in the current episode
         self._proposed: dict[str, Any] | None = None  # an action whose outcome has not been observed
-        self._last_action, self._last_reward = np.zeros(self._online.env.action_size), 0.0
+        self._last_action, self._last_reward = np.zeros(actions.vector_size(self._online.env)), 0.0
         self._before = self._fast, self._last_action, self._last_reward  # the state at the start of the episode
         self._return, self._returns = 0.0, []
         self._begin_stage()
@@ -127,7 +127,7 @@ class Learner:
         return list(self._returns)
 
     def act(self, observation: PyTree) -> Any:
-        """The action for an observation: an array, or an int for discrete actions.
+        """The action for an observation: an array, or an int for one discrete choice.
 
         Raises:
             ValueError: the observation does not match the environment, the outcome of the last action was not observed,
@@ -150,7 +150,7 @@ class Learner:
             raise ValueError(f"the policy's action is {action}; θ is not finite")
         self._acts += 1
         self._proposed = {"percept": percept, "action": action, "log_prob": log_prob, "fast": fast}
-        return int(action) if self._online.env.discrete else action.copy()
+        return action.copy() if action.ndim else int(action)
 
     def observe(
         self,
@@ -194,15 +194,17 @@ class Learner:
         executed, log_prob = proposed["action"], proposed["log_prob"]
         if action is not None:
             executed = self._checked("action", action, self._step.action, np.inf)
-            if online.env.discrete and not 0 <= executed < online.env.action_size:
-                raise ValueError(f"action is {action}; it must lie in 0..{online.env.action_size - 1}")
+            last = np.array(online.env.action_size) - 1
+            if online.env.discrete and not ((executed >= 0) & (executed <= last)).all():
+                raise ValueError(f"action is {action}; it must lie in 0..{last}")
             log_prob = self._judge(self._theta, self._fast, proposed["percept"], executed)
         if online.learn is not None:
             cut = truncated or piece_ends
             self._record(proposed["percept"].observation, executed, log_prob, reward, terminated, cut, next_observation)
             self._next_missing = next_observation is None and not episode_over
         self._proposed, self._fast = None, proposed["fast"]
-        self._last_action = np.eye(online.env.action_size)[executed] if online.env.discrete else executed
+        pairs = zip(actions.choices(online.env), np.atleast_1d(executed), strict=False)  # none of real actions
+        self._last_action = np.concatenate([np.eye(n)[i] for n, i in pairs]) if online.env.discrete else executed
         self._last_reward, self._return, self._time = reward, self._return + reward, self._time + 1
         self._column, self._taken = self._column + 1, self._taken + 1
         if episode_over or piece_ends:

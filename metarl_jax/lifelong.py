@@ -141,12 +141,13 @@ class _Population:
         ascent, further = self.objective.ascent(theta, windows)
         return ascent, metrics | further
 
-    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None = None) -> Adaptation:
+    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
         birth_key, life_key = jax.random.split(key)
         life = lives.born(birth_key, self.parts, theta, task, self.end)
         # The newborn's first update learns nothing, so stage 0 is before any adaptation.
         stages = outer.with_steps(self.parts, steps).trial.stages
-        life, summaries = lives.live(life_key, self.parts, theta, life, stages, outer.summary)
+        record = outer.summary_with_modes(self.parts.policy, deterministic)
+        life, summaries = lives.live(life_key, self.parts, theta, life, stages, record)
         return Adaptation(self.parts.adapter.params(theta, life.fast), *summaries)
 
     def _newborn(self, key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:

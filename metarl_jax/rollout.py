@@ -4,6 +4,7 @@ Three functions share one step. `rollout` runs independent episodes in parallel.
 a memory that persists across them. `unroll` continues environments from where an earlier call stopped.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax import soundness
+from metarl_jax.actions import as_vector, vector_size, zero_action
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
@@ -36,7 +38,7 @@ class _Past:
 
 
 def _no_past(env: TaskEnv, memory: PyTree) -> _Past:
-    return _Past(memory, jnp.zeros(env.action_size, float), jnp.zeros((), float))
+    return _Past(memory, jnp.zeros(vector_size(env), float), jnp.zeros((), float))
 
 
 def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
@@ -65,9 +67,8 @@ def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
         start = env.reset(key, task)
     soundness.check_state(env, "reset", start)
     # `reset` may return an int where `step` returns a float; casting to either dtype could truncate values.
-    action = jnp.zeros((), int) if env.discrete else jnp.zeros(env.action_size, float)
     # Jitted so that eval_shape and the scan share one trace of the environment.
-    shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, action)
+    shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, zero_action(env))
     soundness.check_state(env, "step", shape_of_next)
     soundness.check_same(env, start, shape_of_next)
     return strongly_typed(_promoted(start, shape_of_next))
@@ -145,8 +146,7 @@ def _run(
     valid = (number < steps_taken) & episode_ok
     path = record["observation"]
     next_path = jax.tree.map(lambda leaf, end: jnp.concatenate([leaf[1:], end[None]]), path, state.observation)
-    record |= {
-        # The next observation of a diverged simulation may be NaN, or finite and close to overflow.
+    record |= {  # The next observation of a diverged simulation may be NaN, or finite and close to overflow.
         "next_observation": _where(episode_ok, next_path, path),
         "discount": jnp.where(last & terminated, 0.0, 1.0),
         "truncated": last & jnp.asarray(state.truncated, bool) & ~terminated,
@@ -154,11 +154,6 @@ def _run(
         "reward": jnp.where(valid, record["reward"], 0),
     }
     return _where(episode_ok, after, past), Running(state, time, ~(active & episode_ok)), record
-
-
-def as_vector(env: TaskEnv, action: jax.Array) -> jax.Array:
-    """[A] the action as a recurrent policy receives it: one-hot for discrete actions."""
-    return jax.nn.one_hot(action, env.action_size, dtype=float) if env.discrete else jnp.asarray(action, float)
 
 
 def _trajectory(steps: dict[str, Any]) -> Trajectory:
@@ -228,7 +223,8 @@ def trial(
     task: PyTree,
     episodes: int,
     horizon: int,
-    kept: Callable[[PyTree, Trajectory], PyTree],
+    kept: Callable[..., PyTree],
+    also: RecurrentPolicy | None = None,
 ) -> tuple[PyTree, PyTree]:
     """Runs H = `episodes` episodes of one task in sequence; the memory is reset only before the first.
 
@@ -244,6 +240,7 @@ def trial(
         episodes: H.
         horizon: T.
         kept: ``(memory after an episode, the episode with leaves [1, T, ...]) → the record to keep of it``.
+        also: a policy that plays each episode too, from the same start, draws and memory: a third argument of `kept`.
 
     Returns:
         The memory after the trial, and the records, leaves [H, ...]; both without gradient.
@@ -254,15 +251,20 @@ def trial(
     # Episodes run in sequence, so there is only one batch axis: tasks.
     task, step_env = soundness.check_task(env, task), jax.jit(env.step)
 
-    def act(memory, percept):
-        memory = policy.remember(params, memory, percept)
-        return memory, policy.act(params, memory, percept.observation)[0]
-
     def episode(past, key):
         reset_key, action_key = jax.random.split(key)
         start = _fresh(reset_key, env, task)
-        past, _, steps = _run(action_key, env, step_env, act, task, past, start, horizon, horizon)
-        return past, kept(past.memory, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps)))
+
+        def play(policy):
+            def act(memory, percept):
+                memory = policy.remember(params, memory, percept)
+                return memory, policy.act(params, memory, percept.observation)[0]
+
+            after, _, steps = _run(action_key, env, step_env, act, task, past, start, horizon, horizon)
+            return after, _trajectory(jax.tree.map(lambda leaf: leaf[None], steps))
+
+        after, trajectory = play(policy)
+        return after, kept(after.memory, trajectory, *(() if also is None else (play(also)[1],)))
 
     past, records = jax.lax.scan(episode, _no_past(env, policy.start(params)), _numbered(key, episodes))
     return jax.lax.stop_gradient((past.memory, records))
@@ -273,8 +275,7 @@ def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     task = soundness.check_task(env, task)
 
     def one(key):
-        fresh = _fresh(key, env, task)
-        return Running(fresh.state, fresh.time, jnp.ones((), bool))
+        return dataclasses.replace(_fresh(key, env, task), over=jnp.ones((), bool))
 
     return jax.vmap(one)(_numbered(key, count))
 
@@ -310,8 +311,8 @@ def unroll(
     def piece(key, environment):
         reset_key, action_key = jax.random.split(key)
         environment = _where(environment.over, _fresh(reset_key, env, task), environment)
-        past = _no_past(env, ())
-        _, environment, record = _run(action_key, env, step_env, act, task, past, environment, steps, env.horizon)
+        how = step_env, act, task, _no_past(env, ()), environment, steps, env.horizon
+        _, environment, record = _run(action_key, env, *how)
         cut = ~environment.over & (jnp.arange(steps) == steps - 1)
         return environment, record | {"truncated": record["truncated"] | cut}
 

@@ -14,7 +14,7 @@ from metarl_jax.entry import entry_points
 from metarl_jax.options import MemoryOptions
 from metarl_jax.outer.trials import Weights
 from metarl_jax.rollout import trial as run_trial
-from metarl_jax.types import AVERAGES, Adaptation, Key, MetaState, Percept, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, Adaptation, Key, MetaState, Percept, Played, PyTree, Trajectory, strongly_typed
 
 TrialEstimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
@@ -81,7 +81,7 @@ def make_recurrent(
             f"policy is {policy!r}, which has no memory; it must be a metarl_jax.RecurrentPolicy, or options such as "
             "{'hidden': (64,)}; rl2-hyper takes a policy without memory"
         )
-    accepted = ("hidden", "activation", "encoder", "gated", "init_std", "min_std", "learn_std")
+    accepted = ("hidden", "activation", "encoder", "gated", "distribution", "init_std", "min_std", "learn_std")
     for option in policy or {}:
         if option not in accepted:
             raise checks.unknown("option of the policy", option, accepted)
@@ -164,7 +164,8 @@ class _Learner:
         data = self._prepare(state.params, trials)
         half_life = options.entropy_half_life
         halvings = 0.0 if half_life is None else state.iteration / half_life
-        objective = self._objective(self.weights._replace(entropy=self.weights.entropy * 0.5**halvings))
+        weight = self.weights.entropy
+        objective = self._objective(self.weights._replace(entropy=weight * 0.5**halvings if weight else 0.0))
         theta, opt_state, metrics = self.optimizer.update(objective, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
         return state, outer.describe(trials.trajectory, trials.params) | metrics
@@ -177,20 +178,30 @@ class _Learner:
         ascent, metrics = objective.ascent(theta, data)
         return ascent, outer.describe(trials.trajectory, trials.params) | metrics
 
-    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None = None) -> Adaptation:
-        def record(memory, episode):  # sums, so that nothing else need outlive an episode
-            return episode.returns, episode, episode.lengths
+    def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
+        def record(memory, episode, *by_mode):  # sums, so that nothing else need outlive an episode
+            played = [Played(other.returns, other.lengths) for other in by_mode] or [None]
+            return episode.returns, episode, episode.lengths, None, *played
 
         options = self.options
         length = options.length if steps is None else options.episodes * (checks.integer("steps", steps, 0) + 1)
-        memory, records = self._trial(key, theta, task, record, length)
+        also = policies.at_mode(self.policy) if deterministic else None
+        memory, records = self._trial(key, theta, task, record, length, also)
         return Adaptation(self.policy.params(theta, memory), *records)
 
-    def _trial(self, key: Key, theta: PyTree, task: PyTree, record: Callable, length: int):
-        def averaged(memory, episode):
-            return record(memory, dataclasses.replace(episode, average=self.average))
+    def _trial(
+        self,
+        key: Key,
+        theta: PyTree,
+        task: PyTree,
+        record: Callable,
+        length: int,
+        also: RecurrentPolicy | None = None,
+    ):
+        def averaged(memory, episode, *others):
+            return record(memory, dataclasses.replace(episode, average=self.average), *others)
 
-        return run_trial(key, self.env, self.policy, theta, task, length, self.horizon, averaged)
+        return run_trial(key, self.env, self.policy, theta, task, length, self.horizon, averaged, also)
 
     def _collect(self, key: Key, theta: PyTree) -> outer.Trials:
         """Trials in fresh tasks, leaves [B, H, 1, T, ...]."""
@@ -212,7 +223,7 @@ class _Learner:
             trajectory = jax.tree.map(lambda leaf: leaf[:, 0], trial.trajectory)
             burn_in, of_rewards = self.options.free_episodes, self.advantage.reward_discount
             sequence = outer.as_sequence(self.env, trajectory, burn_in, of_rewards)
-            value = outer.replay_sequence(self.policy, theta, sequence).value
+            value = outer.replay_sequence(self.policy, theta, sequence, needs_entropy=False).value
             valid = sequence.trajectory.valid
             values = jnp.where(valid, self.scale * value[None], 0)
             advantage, target = self.advantage.estimate(sequence.trajectory, values)
@@ -226,8 +237,11 @@ class _Learner:
         return jax.lax.stop_gradient(data)
 
     def _objective(self, weights: Weights) -> MetaObjective:
+        needs_entropy = not isinstance(weights.entropy, float) or weights.entropy > 0
+        how = self.options.bptt, self.memory.remat, needs_entropy
+
         def of_task(theta, sequence):
-            replayed = outer.replay_sequence(self.policy, theta, sequence, self.options.bptt, self.memory.remat)
+            replayed = outer.replay_sequence(self.policy, theta, sequence, *how)
             return outer.trial_loss(sequence, replayed, weights, self.scale)
 
         return self.memory.mean_over_tasks(of_task)

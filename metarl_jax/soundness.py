@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax import actions
 from metarl_jax.base import TaskEnv
 from metarl_jax.types import PyTree
 
@@ -123,9 +124,11 @@ def check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) ->
     """
     shape, dtype = jnp.shape(action), jnp.result_type(action)
     where = f"the policy's {type(distribution).__name__} for the environment {env.name!r}"
-    if env.discrete and (shape != () or not jnp.issubdtype(dtype, jnp.integer)):
-        raise ValueError(f"{where} samples {dtype}{list(shape)}; actions are discrete, so it must be one integer")
-    if not env.discrete and (shape != (env.action_size,) or not jnp.issubdtype(dtype, jnp.floating)):
+    wanted = actions.shape(env)
+    if env.discrete and (shape != wanted or not jnp.issubdtype(dtype, jnp.integer)):
+        what = "one integer" if wanted == () else f"int{list(wanted)}, one entry for each of {env.action_size}"
+        raise ValueError(f"{where} samples {dtype}{list(shape)}; actions are discrete, so it must be {what}")
+    if not env.discrete and (shape != wanted or not jnp.issubdtype(dtype, jnp.floating)):
         raise ValueError(
             f"{where} samples {dtype}{list(shape)}; action_size is {env.action_size}, so it must be "
             f"float[{env.action_size}]"

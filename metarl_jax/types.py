@@ -49,7 +49,7 @@ class Trajectory:
     observation: jax.Array
     """[N, T, ...] the observation that the action is based on"""
     action: jax.Array
-    """[N, T, A], or integer [N, T] where actions are discrete"""
+    """[N, T, A]; where actions are discrete, integer [N, T], or [N, T, n] for n choices at once"""
     log_prob: jax.Array
     """[N, T] log π(a|s) of the behaviour policy, in nats"""
     reward: jax.Array
@@ -209,6 +209,16 @@ class MetaState:
 
 
 @struct.dataclass
+class Played:
+    """Episodes that measure a stage's φ and are not learned from; see `metarl_jax.policies.at_mode`."""
+
+    returns: jax.Array
+    """[S, N] undiscounted return of each episode; NaN for a void one"""
+    lengths: jax.Array
+    """[S, N] int: steps of each episode; 0 for a void one"""
+
+
+@struct.dataclass
 class Adaptation:
     """Result of `MetaAlgorithm.adapt` for one task."""
 
@@ -224,3 +234,6 @@ class Adaptation:
     `trajectory` is unused, XLA can drop it and memory stays constant in S. None: derive from `trajectory`"""
     spare: jax.Array | None = None
     """[S, N] bool: see `Trajectory.spare`"""
+    by_mode: Played | None = None
+    """with `deterministic`, each stage once more from the same starts and draws, by modes instead of samples; D and φ
+    are those without it, up to rounding. None: not asked for"""

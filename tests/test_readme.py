@@ -69,7 +69,7 @@ def test_a_task_is_written_down_as_the_text_says():
 
 def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypatch):
     """Every algorithm runs on a toy environment in tests/contract; here one of each kind of update does."""
-    code, program, registering = code_of("docs/writing_tasks.md")
+    code, acting, program, registering = code_of("docs/writing_tasks.md")
     assert "mrl.envs.register(" in registering  # tests/runs/test_registering.py runs such a module
     names = {}
     exec(code, names)
@@ -80,6 +80,10 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypat
         algorithm = mrl.algorithms.make(name, names["env"], tasks=2, episodes=3)
         _, metrics = jax.jit(algorithm.update)(jax.random.key(0), algorithm.init(jax.random.key(1)))
         assert np.isfinite(metrics["return"]).all()
+    exec(acting, names)
+    algorithm = names["algorithm"]
+    _, metrics = jax.jit(algorithm.update)(jax.random.key(0), algorithm.init(jax.random.key(1)))
+    assert np.isfinite(metrics["return"]).all()
     monkeypatch.chdir(tmp_path)
     shorter = program.replace("tasks=10", "tasks=2, episodes=3, eval_tasks=2, quiet=True")
     shorter = shorter.replace("iterations=100", "iterations=1")

@@ -53,6 +53,9 @@ class Arguments:
     split: str | None = None
     """split of the tasks: test, ood or train; others than test become a suffix of the file names (None: the run's
     --eval-split, test unless set)"""
+    deterministic: bool = False
+    """measure every stage by further episodes in which each action is the mode of the policy; the adaptation learns
+    from sampled ones as ever; the file names get a suffix"""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
         seed=arguments.seed,
         split=arguments.split,
         checkpoint=arguments.checkpoint,
+        deterministic=arguments.deterministic,
     )
 
 

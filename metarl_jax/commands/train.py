@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     if parsed.dropped:
         algorithm = parsed.config.algorithm
         dropped = ", ".join(parsed.dropped)
-        talk.line(console, f"left out of the preset, since {algorithm} has no such options: {dropped}")
+        talk.line(console, f"left out of the preset, since {algorithm} or its policy has no such options: {dropped}")
     train_run(parsed.config, console, **vars(parsed.start))
 
 

@@ -5,13 +5,13 @@ unnoticed. The learning curve then rises for the wrong reason.
 """
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metarl_jax.actions import check_size, uniform, zero_action
 from metarl_jax.envs.frozen import frozen_reads
 from metarl_jax.soundness import LIMITS
 from metarl_jax.types import PyTree, strongly_typed
@@ -61,16 +61,14 @@ def _interface(env: Any) -> Iterator[str]:
     for name in ("sample_task", "reset", "step"):
         if not callable(getattr(env, name, None)):
             yield f"it has no function {name!r}"
+    discrete = getattr(env, "discrete", False)
     for name in ("observation_size", "action_size", "horizon"):
-        value = getattr(env, name, None)
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            yield f"{name} is {value!r}; it must be a positive integer"
-    if not isinstance(getattr(env, "discrete", False), bool):
-        yield f"discrete is {env.discrete!r}; it must be True or False"
-
-
-def _action(env: Any) -> jax.Array:
-    return jnp.zeros((), int) if getattr(env, "discrete", False) else jnp.zeros(env.action_size)
+        try:
+            check_size(name, getattr(env, name, None), discrete and name == "action_size")
+        except ValueError as error:
+            yield str(error)
+    if not isinstance(discrete, bool):
+        yield f"discrete is {discrete!r}; it must be True or False"
 
 
 def _traced(env: Any, key: jax.Array) -> Iterator[str]:
@@ -102,7 +100,7 @@ def _traced(env: Any, key: jax.Array) -> Iterator[str]:
         yield from wrong
         if wrong:
             return
-        arguments = (task, state, _action(env))
+        arguments = (task, state, zero_action(env))
     yield from _same_tree(states["reset"], states["step"])
 
 
@@ -222,9 +220,9 @@ def _run(env: Any, key: jax.Array) -> _Runs:
 
     def actions(t):
         if getattr(env, "discrete", False):
-            last = env.action_size - 1
-            one, other = (jax.random.randint(jax.random.fold_in(k, t), (LANES,), 0, last + 1) for k in keys[4:6])
-            return jnp.concatenate([one, one, other, other, jnp.full(2 * LANES, last)])
+            one, other = (uniform(jax.random.fold_in(k, t), env, LANES) for k in keys[4:6])
+            last = jnp.broadcast_to(np.array(env.action_size) - 1, one.shape)
+            return jnp.concatenate([one, one, other, other, last, last])
         # Half of the noise is constant over time, so that the walk covers some distance and reaches sparse rewards.
         shape = (LANES, env.action_size)
         return by_group(lambda k: jax.random.normal(k, shape) + jax.random.normal(jax.random.fold_in(k, t), shape))

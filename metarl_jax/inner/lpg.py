@@ -14,7 +14,7 @@ from metarl_jax.inner.optimizers import INNER_OPTIMIZERS
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import resolve_optimizer
 from metarl_jax.policies.distributions import Categorical
-from metarl_jax.policies.likelihood import log_prob, pad_with_first
+from metarl_jax.policies.likelihood import entropy, log_prob, pad_with_first
 from metarl_jax.policies.networks import categorical_mlp
 from metarl_jax.policies.rules import UpdateRule, backward_lstm
 from metarl_jax.types import Key, Metrics, Path, PyTree, Trajectory, strongly_typed
@@ -210,10 +210,12 @@ def lpg_penalty(
         checks.non_negative(name, weight)
 
     def entropies(params, stage):
-        outputs = agent.see(params, stage.trajectory)
-        observations = pad_with_first(stage.trajectory.observation, stage.trajectory.valid)
-        policy_entropy = jax.vmap(jax.vmap(lambda o: agent.policy.apply(params, o).entropy()))(observations)
-        return [stage.trajectory.mean(values) for values in (policy_entropy, Categorical(outputs.y).entropy())]
+        outputs, trajectory = agent.see(params, stage.trajectory), stage.trajectory
+        of_prediction = trajectory.mean(Categorical(outputs.y).entropy())
+        if not policy_entropy_weight:
+            return jnp.zeros_like(of_prediction), of_prediction
+        of_policy = entropy(agent.policy, params, trajectory, needed_by="policy_entropy_weight")
+        return trajectory.mean(of_policy), of_prediction
 
     def squares(theta, params, stage):
         targets = agent.targets(theta, agent.see(params, stage.trajectory), stage.trajectory)

@@ -154,8 +154,8 @@ def resolve_optimizer(
     if std_lr is not None:
         if "std" not in existing:
             raise ValueError(
-                f"std_lr is {std_lr!r}, but the policy labels no learned standard deviation, as a categorical one has "
-                "none; leave std_lr out"
+                f"std_lr is {std_lr!r}, but the policy labels no learned standard deviation, as a categorical one or a "
+                "beta has none; leave std_lr out"
             )
         if fast_parameters == "context":
             raise ValueError(f"std_lr is {std_lr!r}, but the inner steps move the context alone; leave std_lr out")

@@ -16,7 +16,7 @@ from metarl_jax.inner.advantages import estimate, gae_of_values
 from metarl_jax.inner.critics import Critic, value_network
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS, RATE_GAIN
 from metarl_jax.inner.surrogates import score_function
-from metarl_jax.policies.likelihood import masked_mean, pad_with_first
+from metarl_jax.policies.likelihood import entropy, masked_mean
 from metarl_jax.types import PyTree, Trajectory, strongly_typed
 
 Number = Any
@@ -132,11 +132,12 @@ class ActorCritic(NamedTuple):
         values, _ = self.critic.values(w, trajectory, self.outer.discount)
         return trajectory.mean(((values - target) / self.unit) ** 2)
 
-    def entropy(self, params: PyTree, trajectory: Trajectory) -> jax.Array:
-        """E_t[H(π_φ(·|s_t))] in nats."""
-        observations = pad_with_first(trajectory.observation, trajectory.valid)
-        entropy = jax.vmap(jax.vmap(lambda o: self.policy.apply(params, o).entropy()))(observations)
-        return trajectory.mean(entropy)
+    def entropy(self, params: PyTree, trajectory: Trajectory, most_weight: float) -> jax.Array:
+        """E_t[H(π_φ(·|s_t))] in nats; 0, and no method asked for, if its weight can only be 0."""
+        if most_weight == 0:
+            return jnp.zeros(())
+        needed_by = "entropy_weight of self-tuning"
+        return trajectory.mean(entropy(self.policy, params, trajectory, needed_by=needed_by))
 
 
 @struct.dataclass
@@ -258,7 +259,7 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
             return (
                 score_function(agent.policy, phi, trajectory, advantage)
                 + hyperparameters.value_weight * agent.error(phi.critic.tuned, trajectory, target)
-                - hyperparameters.entropy_weight * agent.entropy(phi, trajectory)
+                - hyperparameters.entropy_weight * agent.entropy(phi, trajectory, tuning.start.entropy_weight)
                 + agent.outer.value_weight * agent.error(phi.critic.outer, trajectory, outer_target)
             )
 

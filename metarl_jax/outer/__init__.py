@@ -1,6 +1,6 @@
 """J(θ): objectives along the adaptation path, outer optimisers, and the meta-gradient."""
 
-from metarl_jax.outer.adaptation import adapt, summary, with_steps
+from metarl_jax.outer.adaptation import adapt, summary, summary_with_modes, with_steps
 from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, smoothed_gradient
 from metarl_jax.outer.exploration import CREDITS, exploration_credit
@@ -69,6 +69,7 @@ __all__ = [
     "replay_sequence",
     "smoothed_gradient",
     "summary",
+    "summary_with_modes",
     "trial_loss",
     "trial_of",
     "trust_region",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import Adapter
-from metarl_jax.outer.meta_gradient import Parts
+from metarl_jax.outer.meta_gradient import Parts, Play
 from metarl_jax.rollout import unroll, waiting
 from metarl_jax.types import Key, PyTree, Running, Stage, strongly_typed
 
@@ -90,7 +90,7 @@ def born(key: Key, parts: Parts, theta: PyTree, task: PyTree, end: jax.Array | i
 
 
 def live(
-    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, record: Callable[[Stage], PyTree]
+    key: Key, parts: Parts, theta: PyTree, life: Life, updates: int, record: Callable[[Stage, Play], PyTree]
 ) -> tuple[Life, PyTree]:
     """Repeats `updates` times: learn from the newest stage, then collect the next. The scan compiles the physics once.
 
@@ -100,7 +100,8 @@ def live(
         theta: θ.
         life: ONE agent.
         updates: number of updates of φ.
-        record: ``stage with leaves [N, T, ...] → the record to keep of it``.
+        record: ``(stage with leaves [N, T, ...], play) → the record to keep of it``; `play` goes on from the same
+            environments, whose states after it are forgotten.
 
     Returns:
         The agent after `updates` more updates, and the records of the new stages, leaves [updates, ...].
@@ -109,8 +110,14 @@ def live(
     def update(carry, index):
         fast, environments, newest = carry
         fast = parts.adapter.learn(theta, fast, newest.trajectory, newest.advantage)
-        environments, newest = _step(jax.random.fold_in(key, index), parts, theta, life.task, fast, environments)
-        return (fast, environments, newest), record(newest)
+        stage_key = jax.random.fold_in(key, index)
+        after, newest = _step(stage_key, parts, theta, life.task, fast, environments)
+
+        def play(policy):
+            how = parts.adapter.params(theta, fast), life.task, environments, parts.trial.horizon
+            return unroll(stage_key, parts.env, policy, *how)[1]
+
+        return (fast, after, newest), record(newest, play)
 
     carry = (life.fast, life.environments, life.newest)
     (fast, environments, newest), stages = jax.lax.scan(update, carry, jnp.arange(updates))
@@ -124,6 +131,6 @@ def blank_window(window: Window, start: PyTree) -> Window:
 
 def window(key: Key, parts: Parts, theta: PyTree, life: Life) -> tuple[Life, Window]:
     """The next L updates of one agent; see `live`."""
-    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps, lambda stage: stage)
+    after, stages = live(key, parts, theta, life, parts.trial.adaptation_steps, lambda stage, play: stage)
     stages = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), life.newest, stages)
     return after, Window(life.fast, stages)

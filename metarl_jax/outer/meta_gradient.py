@@ -19,6 +19,9 @@ from metarl_jax.policies.likelihood import distributions
 from metarl_jax.rollout import rollout
 from metarl_jax.types import Key, Path, PyTree, Stage, Trajectory
 
+Play = Callable[[Policy], Trajectory]
+"""The episodes of a stage once more, from the same starts and draws, by another policy with the same φ."""
+
 
 class Parts(NamedTuple):
     """The components of a gradient-based algorithm."""
@@ -45,7 +48,7 @@ class Parts(NamedTuple):
 
 
 def run_trial(
-    key: Key, parts: Parts, theta: PyTree, task: PyTree, record: Callable[[Stage], PyTree]
+    key: Key, parts: Parts, theta: PyTree, task: PyTree, record: Callable[[Stage, Play], PyTree]
 ) -> tuple[PyTree, PyTree]:
     """One trial in ONE task: roll out, learn, roll out, … The scan over stages compiles the physics once.
 
@@ -54,7 +57,8 @@ def run_trial(
         parts: components of the algorithm.
         theta: θ.
         task: M.
-        record: ``stage → the record to keep of it``. The stage's credit is 0, because it depends on the other tasks.
+        record: ``(stage, play) → the record to keep of it``. The stage's credit is 0, because it depends on the other
+            tasks.
 
     Returns:
         The fast parameters after the last inner step, and the records, leaves [S, ...].
@@ -64,7 +68,11 @@ def run_trial(
     def stage(fast, index):
         params = adapter.params(theta, fast)
         stage_key = jax.random.fold_in(key, index)
-        trajectory = rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
+
+        def play(policy):
+            return rollout(stage_key, env, policy, params, task, trial.episodes, trial.horizon)
+
+        trajectory = play(policy)
         trajectory = dataclasses.replace(trajectory, average=parts.average)
         if trial.stage_steps is not None:
             trajectory = within_budget(trajectory, trial.stage_steps)
@@ -78,14 +86,14 @@ def run_trial(
             )
         credit = jnp.zeros(trial.episodes, advantage.dtype)
         data = Stage(trajectory=trajectory, advantage=advantage, params=params, scale=scale, credit=credit)
-        return fast, record(data)
+        return fast, record(data, play)
 
     return jax.lax.scan(stage, adapter.init(theta), jnp.arange(trial.stages))
 
 
 def collect(key: Key, parts: Parts, theta: PyTree, task: PyTree) -> Stage:
     """The data of one trial in ONE task, for the replay; leaves [S, N, T, ...]. See `run_trial`."""
-    return run_trial(key, parts, theta, task, lambda stage: stage)[1]
+    return run_trial(key, parts, theta, task, lambda stage, play: stage)[1]
 
 
 def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Path:

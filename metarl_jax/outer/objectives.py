@@ -83,7 +83,8 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     """
 
     def stage(params, data, pi):
-        kl = kl_from_behavior(policy, params, data.params, data.trajectory, pi, data.behavior)
+        known = pi, data.behavior, "max_kl, the trust region's bound,"
+        kl = kl_from_behavior(policy, params, data.params, data.trajectory, *known)
         return masked_mean(kl, data.trajectory.valid)
 
     return jax.vmap(stage)(*stages.stages)

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float
 
+from metarl_jax.actions import as_vector
 from metarl_jax.base import RecurrentPolicy, TaskEnv
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import clipped_gain
-from metarl_jax.policies.likelihood import masked_mean
-from metarl_jax.rollout import as_vector
+from metarl_jax.policies.likelihood import masked_mean, required
 from metarl_jax.types import Metrics, Percept, PyTree, Trajectory
 
 
@@ -106,13 +106,19 @@ class Replayed(NamedTuple):
     """Outputs of the policy on a fixed sequence, differentiable in θ; each [X]."""
 
     log_prob: jax.Array
-    entropy: jax.Array
+    entropy: jax.Array | None
+    """None: the policy's distribution does not have it"""
     value: jax.Array
     """in the policy's unit"""
 
 
 def replay_sequence(
-    policy: RecurrentPolicy, theta: PyTree, sequence: Sequence, bptt: int | None = None, remat: bool = False
+    policy: RecurrentPolicy,
+    theta: PyTree,
+    sequence: Sequence,
+    bptt: int | None = None,
+    remat: bool = False,
+    needs_entropy: bool = True,
 ) -> Replayed:
     """Recomputes the memory along ONE trial and the policy's outputs, differentiable in θ.
 
@@ -122,6 +128,10 @@ def replay_sequence(
         sequence: from `as_sequence`.
         bptt: number of steps after which backpropagation through the memory is truncated; None means never.
         remat: recompute the memory's steps in the backward pass instead of storing their activations.
+        needs_entropy: whether a distribution without entropy is refused.
+
+    Raises:
+        ValueError: the entropy is needed, and the policy's distribution does not have it.
     """
     steps = sequence.counted.shape[0]
 
@@ -138,7 +148,10 @@ def replay_sequence(
 
     def act(state, observation, action):
         distribution, value = policy.act(theta, state, observation)
-        return Replayed(distribution.log_prob(action), distribution.entropy(), value)
+        log_prob, entropy = distribution.log_prob(action), None
+        if needs_entropy or hasattr(distribution, "entropy"):
+            entropy = required(distribution, "entropy", "entropy_weight")()
+        return Replayed(log_prob, entropy, value)
 
     return jax.vmap(act)(memories, sequence.percept.observation, sequence.trajectory.action[0])
 
@@ -179,7 +192,7 @@ def trial_loss(
         value_clipped = sequence.value + jnp.clip(value - sequence.value, -clip, clip)
         errors = jnp.maximum(errors, (value_clipped - target) ** 2)
     error = total(errors) / jnp.maximum(room, 1)
-    entropy = total(replayed.entropy) / jnp.maximum(room, 1)
+    entropy = 0.0 if replayed.entropy is None else total(replayed.entropy) / jnp.maximum(room, 1)
     metrics = {"ratio_min": ratio.min(), "ratio_max": ratio.max(), "critic_error": error}
     return -gain - weights.entropy * entropy + weights.value * error, metrics
 

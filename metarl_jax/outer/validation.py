@@ -47,7 +47,7 @@ def validation(agent: ActorCritic, tuning: Tuning) -> WindowLoss:
             behavior = jax.lax.stop_gradient(data.params.critic.tuned)
             _, target = agent.returns(behavior, data.trajectory, constant)
             error = agent.error(params.critic.tuned, data.trajectory, target)
-            return error, agent.entropy(params, data.trajectory)
+            return error, agent.entropy(params, data.trajectory, agent.outer.entropy_weight)
 
         value, metrics = of_policy(agent.policy, path)
         error, entropy = jax.tree.map(jnp.mean, jax.vmap(stage)(path.counted.params, path.counted.data))
@@ -93,7 +93,7 @@ def bootstrapped(agent: ActorCritic, tuning: Tuning, rule: SelfTuning, steps: in
     def loss(theta: PyTree, path: Path):
         params, newest = jax.tree.map(lambda leaf: leaf[-1], (path.params, path.data))
         target = jax.lax.stop_gradient(target_of(theta, params, newest))
-        kl = kl_from_behavior(agent.policy, params, target, newest.trajectory)
+        kl = kl_from_behavior(agent.policy, params, target, newest.trajectory, needed_by="bootstrap")
         kl = newest.trajectory.mean(kl)
         values, _ = agent.critic.values(target.critic.tuned, newest.trajectory, agent.outer.discount)
         error = agent.error(params.critic.tuned, newest.trajectory, values)

@@ -1,5 +1,8 @@
 """A policy evaluated at each step of a trajectory, with padding that affects neither values nor gradients."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -57,30 +60,53 @@ def log_prob(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTre
     return jax.vmap(jax.vmap(lambda o, a: policy.apply(params, o).log_prob(a)))(observation, action)
 
 
-def entropy(policy: Policy, params: PyTree, trajectory: Trajectory, seen: PyTree = None) -> jax.Array:
+def entropy(
+    policy: Policy,
+    params: PyTree,
+    trajectory: Trajectory,
+    seen: PyTree = None,
+    needed_by: str = "entropy_weight",
+) -> jax.Array:
     """H(π_φ(·|s)) [N, T] in nats; on padding, that of the first step."""
+
+    def of_step(distribution):
+        return required(distribution, "entropy", needed_by)()
+
     if seen is not None:
-        return jax.vmap(jax.vmap(lambda distribution: _having("entropy", distribution)()))(seen)
+        return jax.vmap(jax.vmap(of_step))(seen)
     observation = pad_with_first(trajectory.observation, trajectory.valid)
-    return jax.vmap(jax.vmap(lambda o: _having("entropy", policy.apply(params, o))()))(observation)
+    return jax.vmap(jax.vmap(lambda o: of_step(policy.apply(params, o))))(observation)
 
 
-NEEDED_FOR = {
-    "entropy": "an entropy bonus needs its entropy(); give it one, or leave entropy_weight at 0",
-    "kl": "a penalty or a bound on how far the policy moves needs its kl(other); give it one, or choose an algorithm "
-    "without, such as maml",
+OTHERWISE = {
+    "inner_kl_weight": "set inner_kl_weight=0",
+    "max_kl, the trust region's bound,": "choose an algorithm with gradient steps, such as maml",
+    "bootstrap": "leave bootstrap at 0",
+    "entropy_weight": "set entropy_weight=0",
+    "entropy_weight of self-tuning": "set entropy_weight=0 and leave it out of tuned",
+    "policy_entropy_weight": "set policy_entropy_weight=0",
+    "deterministic": "leave deterministic out",
 }
+"""What needs more of a distribution than `sample` and `log_prob`, and how to do without."""
 
 
-def _having(method: str, distribution):
-    """Looks up a method of a policy's distribution.
+def required(distribution: Any, method: str, needed_by: str) -> Callable:
+    """A method that a policy's distribution need not have, for the option that needs it.
+
+    Args:
+        distribution: of one step or of many.
+        method: "entropy", "kl" or "mode".
+        needed_by: the option, an entry of `OTHERWISE`.
 
     Raises:
-        ValueError: the distribution does not have it.
+        ValueError: the distribution does not have the method.
     """
     bound_method = getattr(distribution, method, None)
     if bound_method is None:
-        raise ValueError(f"the policy's {type(distribution).__name__} has no method {method}, and {NEEDED_FOR[method]}")
+        raise ValueError(
+            f"{needed_by} needs the method {method} of the policy's distribution, and {type(distribution).__name__} "
+            f"has none; give it one, choose another distribution, or {OTHERWISE[needed_by]}"
+        )
     return bound_method
 
 
@@ -102,6 +128,7 @@ def kl_from_behavior(
     trajectory: Trajectory,
     seen: PyTree = None,
     acted: PyTree = None,
+    needed_by: str = "inner_kl_weight",
 ) -> jax.Array:
     """KL(π_behaviour ‖ π_φ)(s) [N, T] in nats, as in trust regions; on padding, that of the first step.
 
@@ -112,16 +139,22 @@ def kl_from_behavior(
         trajectory: the observations.
         seen: π_φ at each step, from `distributions`; None: computed here.
         acted: π_behaviour at each step, likewise.
+        needed_by: the option that needs it, for errors; see `OTHERWISE`.
+
+    Raises:
+        ValueError: the distributions have no method `kl`.
     """
+
+    def of_step(then, now):
+        return required(then, "kl", needed_by)(now)
+
     behavior = jax.lax.stop_gradient(behavior)
     seen = distributions(policy, params, trajectory) if seen is None else seen
     acted = distributions(policy, behavior, trajectory) if acted is None else acted
     if seen is None:
         observation = pad_with_first(trajectory.observation, trajectory.valid)
-        return jax.vmap(jax.vmap(lambda o: _having("kl", policy.apply(behavior, o))(policy.apply(params, o))))(
-            observation
-        )
-    return jax.vmap(jax.vmap(lambda then, now: _having("kl", then)(now)))(acted, seen)
+        return jax.vmap(jax.vmap(lambda o: of_step(policy.apply(behavior, o), policy.apply(params, o))))(observation)
+    return jax.vmap(jax.vmap(of_step))(acted, seen)
 
 
 def masked_mean(values: jax.Array, valid: jax.Array) -> jax.Array:

@@ -1,7 +1,7 @@
 """Multilayer perceptron policies in flax.linen."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.policies.dense import dense
-from metarl_jax.policies.distributions import Categorical, DiagonalGaussian
+from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
 from metarl_jax.precision import full_precision
 from metarl_jax.types import PyTree
 
@@ -157,6 +157,54 @@ def gaussian_mlp(
     return Policy(init, apply, labels)
 
 
+def squashed_mlp(observation_size: int, action_size: int, **options: Any) -> Policy:
+    """π(a|s) = tanh(u) with u as in `gaussian_mlp`, which has the options: actions in (−1, 1).
+
+    `init_std` and `min_std` are those of u. From a standard deviation of 0.7 on, the density of a component with mean 0
+    has two modes, near the ends.
+
+    Raises:
+        ValueError: as in `gaussian_mlp`.
+    """
+    policy = gaussian_mlp(observation_size, action_size, **options)
+
+    def apply(params, observation):
+        gaussian = policy.apply(params, observation)
+        return SquashedGaussian(gaussian.mean, gaussian.log_std)
+
+    return policy._replace(apply=apply)
+
+
+def beta_mlp(
+    observation_size: int,
+    action_size: int,
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    context_size: int = 0,
+) -> Policy:
+    """π(a|s) = Beta(1 + softplus(x), 1 + softplus(y)) on (−1, 1) with (x, y) = MLP(s), each [A].
+
+    Both parameters depend on the state, so no parameter is labelled as a standard deviation. For x = y = 0 that of a
+    component is 0.48. Chou, Maturana, Scherer (2017, ICML).
+
+    Args:
+        observation_size: components of one observation.
+        action_size: components of one action.
+        hidden: sizes of the hidden layers.
+        activation: "tanh" or "relu".
+        context_size: as in `gaussian_mlp`.
+
+    Raises:
+        ValueError: a size is not positive or the activation is unknown.
+    """
+    init, apply_network, labels = _body(observation_size, 2 * action_size, hidden, activation, context_size)
+
+    def apply(params, observation):
+        return Beta(*jnp.split(1 + jax.nn.softplus(apply_network(params, observation)), 2))
+
+    return Policy(init, apply, labels)
+
+
 def categorical_mlp(
     observation_size: int,
     num_actions: int,
@@ -171,6 +219,19 @@ def categorical_mlp(
     """
     init, apply, labels = _body(observation_size, num_actions, hidden, activation, context_size)
     return Policy(init, lambda params, observation: Categorical(apply(params, observation)), labels)
+
+
+def multi_categorical_mlp(
+    observation_size: int,
+    sizes: Sequence[int],
+    hidden: Sequence[int] = (64, 64),
+    activation: str = "tanh",
+    context_size: int = 0,
+) -> Policy:
+    """n independent choices among ``sizes[i]`` actions each, all by one MLP(s); else as `categorical_mlp`."""
+    sizes = tuple(checks.integer("an entry of sizes", size) for size in sizes)
+    init, apply, labels = _body(observation_size, sum(sizes), hidden, activation, context_size)
+    return Policy(init, lambda params, observation: MultiCategorical(apply(params, observation), sizes), labels)
 
 
 def value_mlp(
@@ -193,24 +254,33 @@ def value_mlp(
     return init, lambda params, x: apply_network(params, x)[..., 0]
 
 
+DISTRIBUTIONS = {"gaussian": gaussian_mlp, "squashed": squashed_mlp, "beta": beta_mlp}
+"""The policies for real actions, by the name of their distribution."""
+
+
 def mlp(
     env: TaskEnv,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
     context_size: int = 0,
+    distribution: str | None = None,
     **gaussian_options,
 ) -> Policy:
-    """The default policy of an environment: categorical for discrete actions, else Gaussian.
+    """The default policy of an environment: categorical for discrete actions, else Gaussian or what is asked for.
+
+    For several discrete choices it is the product of categoricals, `metarl_jax.policies.MultiCategorical`.
 
     Args:
         env: determines the input and output sizes.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
         context_size: size of a context vector in φ, an additional network input, as adapted by CAVIA.
-        **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`.
+        distribution: of real actions: "gaussian", unbounded; "squashed", its image under tanh, or "beta", both in
+            (−1, 1); None means "gaussian". See `gaussian_mlp`, `squashed_mlp` and `beta_mlp`.
+        **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`; not with "beta".
 
     Raises:
-        ValueError: an option is out of range, or applies only to Gaussians while the actions are discrete.
+        ValueError: an option is out of range, or applies only to another distribution or only to real actions.
 
     Example:
         >>> policy = mrl.policies.mlp(mrl.envs.make("point-nav"), hidden=(32,), min_std=0.1)
@@ -219,13 +289,18 @@ def mlp(
         >>> distribution.sample(jax.random.key(1)).shape
         (2,)
     """
-    if not env.discrete:
-        return gaussian_mlp(
-            env.observation_size, env.action_size, hidden, activation, context_size=context_size, **gaussian_options
-        )
-    if gaussian_options:
-        raise ValueError(
-            f"{env.name!r} has discrete actions, so its policy is categorical and takes no "
-            f"{' and no '.join(sorted(gaussian_options))}; leave that out"
-        )
-    return categorical_mlp(env.observation_size, env.action_size, hidden, activation, context_size)
+    sizes: Any = env.observation_size, env.action_size
+    network = {"hidden": hidden, "activation": activation, "context_size": context_size}
+    if env.discrete:
+        asked = gaussian_options if distribution is None else {"distribution", *gaussian_options}
+        _refuse(asked, f"{env.name!r} has discrete actions, so its policy is categorical and takes")
+        return (multi_categorical_mlp if isinstance(env.action_size, tuple) else categorical_mlp)(*sizes, **network)
+    name = checks.one_of("distribution", "gaussian" if distribution is None else distribution, DISTRIBUTIONS)
+    if name == "beta":
+        _refuse(gaussian_options, "distribution is 'beta', which has no standard deviation of its own and takes")
+    return DISTRIBUTIONS[name](*sizes, **network, **gaussian_options)
+
+
+def _refuse(options: Iterable[str], why: str) -> None:
+    if options:
+        raise ValueError(f"{why} no {' and no '.join(sorted(options))}; leave that out")

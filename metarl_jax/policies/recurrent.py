@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax import checks
+from metarl_jax.actions import vector_size
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.policies.networks import layer_sizes, mlp, orthogonal, value_mlp
 from metarl_jax.precision import full_precision
@@ -39,7 +40,7 @@ def _gru(input_size: int, memory_size: int) -> tuple[Callable, Callable, Callabl
 
 
 def _input_size(env: TaskEnv) -> int:
-    return env.observation_size + env.action_size + 2
+    return env.observation_size + vector_size(env) + 2
 
 
 def _gate(observation_size: int, memory_size: int) -> tuple[Callable, Callable]:
@@ -78,7 +79,7 @@ def gru(
     activation: str = "tanh",
     encoder: Sequence[int] = (),
     gated: bool = False,
-    **gaussian_options,
+    **distribution_options,
 ) -> RecurrentPolicy:
     """m_t = GRU(m_{t−1}, x_t), x_t = [s_t, a_{t−1}, r_{t−1}, start_t], π(·|MLP(m_t)), V(MLP(m_t)): φ_t is the memory.
 
@@ -96,17 +97,17 @@ def gru(
         activation: activation of these layers, "tanh" or "relu".
         encoder: sizes of the encoder's layers; empty: no encoder.
         gated: whether the observation gates the memory that π and V read.
-        **gaussian_options: `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.gaussian_mlp`.
+        **distribution_options: `distribution`, `init_std`, `min_std`, `learn_std` of `metarl_jax.policies.mlp`.
 
     Raises:
-        ValueError: an option is out of range, or applies only to Gaussians while the actions are discrete.
+        ValueError: an option is out of range, or applies only to another distribution or only to real actions.
     """
     size, gated = checks.integer("memory_size", memory_size), checks.boolean("gated", gated)
     last_size = env.observation_size if encoder else 0
     init_encoder, encode, encoded_size = _encoder(_input_size(env) + last_size, encoder)
     init_memory, blank, remember = _gru(encoded_size, size)
     # The head is the default policy network, with the memory in place of an observation.
-    head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **gaussian_options)
+    head = mlp(dataclasses.replace(env, observation_size=size), hidden, activation, **distribution_options)
     init_value, value = value_mlp(size, hidden, activation)
     init_gate, gate = _gate(env.observation_size, size)
 

@@ -1,5 +1,6 @@
 """Lower bounds of a run's memory, to reject impossible sizes before anything is allocated."""
 
+import math
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -57,7 +58,9 @@ def bytes_of_episode(env: "TaskEnv", horizon: int) -> int:
     import jax
     import jax.numpy as jnp
 
-    action = 1 if env.discrete else env.action_size
+    from metarl_jax.actions import shape
+
+    action = math.prod(shape(env))
     observation = jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)).observation, jax.random.key(0))
     return horizon * (bytes_of(observation) + (action + SCALARS) * jnp.zeros(()).dtype.itemsize)
 

@@ -95,23 +95,35 @@ class Bare:
         ("maml", {}, None),
         ("e-maml", {}, None),
         ("promp", {"inner_kl_weight": 0.0}, None),
-        ("promp", {}, "Bare has no method kl, and a penalty or a bound .*choose an algorithm without, such as maml"),
-        ("maml", {"entropy_weight": 0.1}, "Bare has no method entropy, and an entropy bonus needs"),
-        ("maml-trpo", {}, "trust region and the policy's Bare has no method kl"),
+        ("promp", {}, "inner_kl_weight needs the method kl .*Bare has none; .*or set inner_kl_weight=0"),
+        ("maml", {"entropy_weight": 0.1}, "entropy_weight needs the method entropy .*or set entropy_weight=0"),
+        ("maml-trpo", {}, "max_kl, the trust region's bound, needs the method kl .*with gradient steps, such as maml"),
+        ("rl2-hyper", {}, "entropy_weight needs the method entropy .*or set entropy_weight=0"),
+        ("rl2-hyper", {"entropy_weight": 0.0, "entropy_half_life": 3}, None),
+        ("lpg", {}, "policy_entropy_weight needs the method entropy .*set policy_entropy_weight=0"),
+        ("lpg", {"policy_entropy_weight": 0.0}, None),
+        ("self-tuning", {}, "entropy_weight of self-tuning needs .*set entropy_weight=0 and leave it out of tuned"),
+        ("self-tuning", {"entropy_weight": 0.0, "tuned": ("discount",)}, None),
+        (
+            "self-tuning",
+            {"entropy_weight": 0.0, "tuned": ("discount",), "bootstrap": 2},
+            "bootstrap needs the method kl .*leave bootstrap at 0",
+        ),
     ],
 )
 def test_a_distribution_without_kl_or_entropy_is_refused_by_whom_needs_it(name, options, message):
     policy = mrl.Policy(lambda key: jnp.zeros(1), lambda phi, observation: Bare(phi + 0 * observation))
 
-    def update():
-        algorithm = mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=3, policy=policy, **options)
-        return algorithm.update(KEY, algorithm.init(KEY))
-
+    algorithm = mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=3, policy=policy, **options)
+    state = jax.eval_shape(algorithm.init, KEY)
+    # Only the program that needs it refuses; data of a task need nothing.
+    jax.eval_shape(algorithm.adapt, KEY, state.params, toys.walk().sample_task(KEY)) if name != "self-tuning" else None
     if message is None:
-        jax.eval_shape(update)
-    else:
-        with pytest.raises(ValueError, match=message):
-            jax.eval_shape(update)
+        jax.eval_shape(algorithm.update, KEY, state)
+        return
+    with pytest.raises(ValueError, match=message) as refusal:
+        jax.eval_shape(algorithm.update, KEY, state)
+    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

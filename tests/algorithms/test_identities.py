@@ -268,9 +268,10 @@ def test_a_trust_region_needs_a_kl():
             self.sample, self.log_prob, self.entropy = self.own.sample, self.own.log_prob, self.own.entropy
 
     policy = toys.bandit_policy()._replace(apply=lambda params, _: NoDivergence(params))
-    with pytest.raises(ValueError, match="NoDivergence has no method kl.*such as maml"):
-        mrl.algorithms.make("maml-trpo", toys.bandit(), policy=policy)
-    mrl.algorithms.make("maml", toys.bandit(), policy=policy)
+    algorithm = mrl.algorithms.make("maml-trpo", toys.bandit(), policy=policy)
+    state = jax.eval_shape(algorithm.init, KEY)
+    with pytest.raises(ValueError, match="max_kl, .*the method kl .*NoDivergence has none.*such as maml"):
+        jax.eval_shape(algorithm.update, KEY, state)
     trust_region = mrl.outer.trust_region()
     parts = build_parts(toys.bandit(), objective=mrl.outer.ratio())
     without = mrl.outer.meta_objective(parts)._replace(kl=None)

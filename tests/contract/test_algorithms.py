@@ -88,6 +88,29 @@ def test_a_weakly_typed_theta_does_not_recompile(name):
     assert shapes(after) == shapes(start)
 
 
+NO_ENTROPY = {
+    "lpg": "policy_entropy_weight needs the method entropy",
+    "rl2": "entropy_weight needs the method entropy",
+    "rl2-hyper": "entropy_weight needs the method entropy",
+    "self-tuning": "entropy_weight of self-tuning needs the method entropy",
+}
+
+
+@pytest.mark.parametrize("distribution", ["squashed", "beta"])
+@pytest.mark.parametrize("name", [*toys.UPDATES, *toys.SLOW_TO_COMPILE])
+def test_bounded_actions_trace_or_are_refused_in_words(name, distribution):
+    policy = {"hidden": (4,), "distribution": distribution}
+    algorithm = mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=4, episodes=2)
+    state = jax.eval_shape(algorithm.init, jax.random.key(0))
+    if distribution == "squashed" and name in NO_ENTROPY:
+        with pytest.raises(ValueError, match=f"{NO_ENTROPY[name]} .*SquashedGaussian has none; .*_weight=0"):
+            jax.eval_shape(algorithm.update, jax.random.key(1), state)
+        return
+    after, _ = jax.eval_shape(algorithm.update, jax.random.key(1), state)
+    assert shapes(after) == shapes(state)
+    jax.eval_shape(algorithm.gradient, jax.random.key(1), state.params)
+
+
 def test_theta_moves(state, update):
     after, _ = update(jax.random.key(1), state)
     moved = [bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, (after.params, state.params)), strict=True)]

@@ -242,7 +242,7 @@ def test_any_object_will_do():
         sample_task, reset, step = map(staticmethod, (sample_task, reset, step))
         observation_size, action_size, horizon = 2, 0, 40
 
-    assert mrl.envs.check(Sizeless()) == ("action_size is 0; it must be a positive integer",)
+    assert mrl.envs.check(Sizeless()) == ("action_size is 0; it must be an integer of at least 1",)
     Sizeless.action_size = 2
     assert mrl.envs.check(Sizeless()) == ()
 

@@ -216,7 +216,7 @@ def lived(discrete):
     @jax.jit
     def window(key, theta):
         life = lives.born(key, parts, theta, env.sample_task(key), 99)
-        life, _ = lives.live(key, parts, theta, life, 2, lambda stage: ())
+        life, _ = lives.live(key, parts, theta, life, 2, lambda *_: ())
         return lives.window(jax.random.fold_in(key, 1), parts, theta, life)[1]
 
     theta = adapter.init_meta(jax.random.key(1))

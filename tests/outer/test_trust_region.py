@@ -127,6 +127,8 @@ POLICIES = {
     "with a count": drawn_counts,
     "in a box": hidden_arrays,
     "in reverse alone": reversed_alone,
+    "squashed": lambda: toys.small_policy(toys.walk(), distribution="squashed"),
+    "beta": lambda: toys.small_policy(toys.walk(), distribution="beta"),
 }
 
 
@@ -138,6 +140,8 @@ POLICIES = {
         ("linear", 1),
         ("with a count", None),
         ("in a box", 1),
+        ("squashed", None),
+        ("beta", 2),
         ("in reverse alone", None),
     ],
 )

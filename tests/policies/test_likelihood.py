@@ -36,10 +36,19 @@ def episodes_of(env, policy, theta):
     return jax.jit(lambda theta: rollout(KEY, env, policy, theta, env.sample_task(KEY), 3, 4))(theta)
 
 
-@pytest.mark.parametrize("make", [toys.walk, toys.bandit], ids=["Gaussian", "categorical"])
-def test_known_distributions_give_the_same_numbers(make):
+KINDS = {
+    "Gaussian": (toys.walk, {}),
+    "squashed": (toys.walk, {"distribution": "squashed"}),
+    "beta": (toys.walk, {"distribution": "beta"}),
+    "categorical": (toys.bandit, {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_distributions_give_the_same_numbers(kind):
+    make, options = KINDS[kind]
     env = make()
-    policy = toys.small_policy(env)
+    policy = toys.small_policy(env, **options)
     theta = policy.init(KEY)
     phi = jax.tree.map(lambda leaf: leaf + 0.1, theta)
     data = episodes_of(env, policy, theta)

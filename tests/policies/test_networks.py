@@ -102,6 +102,54 @@ def test_bad_options(options, message):
         policies.gaussian_mlp(3, 2, **options)
 
 
-def test_gaussian_options_are_refused_for_discrete_actions():
-    with pytest.raises(ValueError, match="discrete actions"):
-        policies.mlp(toys.bandit(), init_std=0.5)
+@pytest.mark.parametrize(
+    ("env", "options", "message"),
+    [
+        (toys.bandit, {"init_std": 0.5}, "discrete actions, so its policy is categorical and takes no init_std; leave"),
+        (toys.bandit, {"distribution": "gaussian"}, "takes no distribution; leave that out"),
+        (toys.bandit, {"distribution": "beta", "min_std": 0.1}, "takes no distribution and no min_std"),
+        (toys.walk, {"distribution": "squashd"}, "unknown distribution 'squashd': did you mean 'squashed'"),
+        (toys.walk, {"distribution": "normal"}, "choose from gaussian, squashed, beta"),
+        (toys.walk, {"distribution": 3}, "unknown distribution 3"),
+        (toys.walk, {"distribution": policies.beta_mlp}, "unknown distribution <function"),
+        (toys.walk, {"distribution": "beta", "min_std": 0.1, "init_std": 1.0}, "'beta', .* no init_std and no min_std"),
+        (toys.walk, {"distribution": "squashed", "min_std": 2.0}, "min_std is 2.0"),
+    ],
+)
+def test_a_distribution_that_does_not_fit_is_refused(env, options, message):
+    for make in (policies.mlp, policies.gru, lambda env, **options: policies.make_policy(env, options)):
+        with pytest.raises(ValueError, match=message) as refusal:
+            make(env(), **options)
+        assert "\n" not in str(refusal.value)
+
+
+def test_the_default_policy_has_the_distribution_that_is_asked_for():
+    env, observation = toys.walk(), jnp.array([0.7])
+    gaussian, squashed, beta = (
+        policies.mlp(env, hidden=(5,), distribution=name) for name in policies.networks.DISTRIBUTIONS
+    )
+    params = gaussian.init(KEY)
+    one, other = gaussian.apply(params, observation), squashed.apply(params, observation)
+    assert isinstance(other, policies.SquashedGaussian)
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.log_std, other.log_std)
+    assert squashed.labels(params) == gaussian.labels(params)
+    params = beta.init(KEY)
+    distribution = beta.apply(params, observation)
+    network = policies.categorical_mlp(1, 2, hidden=(5,))
+    x, y = network.apply(params, observation).logits
+    np.testing.assert_allclose(distribution.alpha, 1 + np.log1p(np.exp([x])), rtol=1e-5)
+    np.testing.assert_allclose(distribution.beta, 1 + np.log1p(np.exp([y])), rtol=1e-5)
+    assert set(jax.tree.leaves(beta.labels(params))) == {"body", "head"}
+    zero = beta.apply(jax.tree.map(jnp.zeros_like, params), observation)
+    scale = 1 + np.log(2)
+    np.testing.assert_allclose(np.sqrt(1 / (2 * scale + 1)), 0.48, atol=0.003)  # of 2x − 1, x ~ Beta(scale, scale)
+    np.testing.assert_allclose(zero.alpha, scale, rtol=1e-6)
+    np.testing.assert_array_equal(zero.mode(), [0.0])
+
+
+def test_a_memory_acts_by_the_distribution_too():
+    memory = policies.gru(toys.walk(), memory_size=4, distribution="beta")
+    params = memory.init(KEY)
+    distribution, _ = memory.act(params, memory.start(params), jnp.zeros(1))
+    assert isinstance(distribution, policies.Beta)

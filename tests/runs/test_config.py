@@ -190,6 +190,19 @@ def test_another_algorithm_leaves_the_presets_foreign_options_behind():
     assert presets.adopt(wanted, algorithms.options("maml"))[0].algorithm_options.clip == 0.1
 
 
+def test_a_beta_policy_leaves_the_presets_standard_deviation_behind():
+    preset = presets.get("cheetah-dir-cpu")
+    assert preset.policy.min_std is not None
+    beta = dataclasses.replace(preset, policy=dataclasses.replace(preset.policy, distribution="beta"))
+    config, dropped = presets.adopt(beta, algorithms.options("promp"))
+    assert dropped == ["min_std"]
+    assert config == dataclasses.replace(preset, policy=dataclasses.replace(beta.policy, min_std=None))
+    explicit = dataclasses.replace(beta, policy=dataclasses.replace(beta.policy, min_std=0.3))
+    assert presets.adopt(explicit, algorithms.options("promp")) == (explicit, [])
+    squashed = dataclasses.replace(preset, policy=dataclasses.replace(preset.policy, distribution="squashed"))
+    assert presets.adopt(squashed, algorithms.options("promp")) == (squashed, [])
+
+
 def test_differences_name_the_field_and_tell_what_is_safe():
     free = {"iterations": 3, "keep": 1, "folder": "x", "wandb": "p", "evaluation": EvaluationConfig(eval_tasks=5)}
     fixed, safe = differences(CONFIG, dataclasses.replace(CONFIG, **free))

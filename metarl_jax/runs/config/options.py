@@ -20,6 +20,9 @@ class PolicyConfig:
     """sizes of the hidden layers (None: 64 64)"""
     activation: str | None = None
     """tanh or relu (None: tanh)"""
+    distribution: str | None = None
+    """of real actions: gaussian, which is unbounded; squashed, its image under tanh, or beta, both in [-1, 1]: see
+    the --env-option action_scale of the task (None: gaussian)"""
     init_std: float | None = None
     """standard deviation of the actions at initialisation, in units of the action (None: 1)"""
     min_std: float | None = None

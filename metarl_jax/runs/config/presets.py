@@ -1,6 +1,8 @@
 """Named settings, tuned or from a paper. A preset is a configuration that explicit options override."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from metarl_jax.checks import unknown
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig
@@ -243,7 +245,7 @@ def for_device(platform: str) -> str:
 
 
 def adopt(config: TrainConfig, accepted: dict[str, object]) -> tuple[TrainConfig, list[str]]:
-    """Drops the preset's options that another algorithm, chosen explicitly, does not have.
+    """Drops the preset's options that another algorithm or distribution, chosen explicitly, does not have.
 
     Args:
         config: with the preset's values under the explicit ones.
@@ -252,13 +254,22 @@ def adopt(config: TrainConfig, accepted: dict[str, object]) -> tuple[TrainConfig
     Returns:
         The configuration, and the names of the dropped options.
     """
-    if config.preset is None or config.algorithm == PRESETS[config.preset].algorithm:
+    if config.preset is None:
         return config, []
-    preset, current = vars(PRESETS[config.preset].algorithm_options), vars(config.algorithm_options)
-    dropped = [
-        name
-        for name, value in current.items()
-        if name != "option" and value is not None and value == preset[name] and name not in accepted
-    ]
-    options = dataclasses.replace(config.algorithm_options, **dict.fromkeys(dropped))
-    return dataclasses.replace(config, algorithm_options=options), dropped
+    preset = PRESETS[config.preset]
+
+    def unfit(part: Any, before: Any, fits: Callable[[str], bool]) -> dict[str, None]:
+        mine = {name: value for name, value in vars(part).items() if value is not None and name != "option"}
+        return {name: None for name, value in mine.items() if value == getattr(before, name) and not fits(name)}
+
+    options = policy = {}
+    if config.algorithm != preset.algorithm:
+        options = unfit(config.algorithm_options, preset.algorithm_options, lambda name: name in accepted)
+    if config.policy.distribution == "beta":
+        policy = unfit(config.policy, preset.policy, lambda name: name not in ("init_std", "min_std", "learn_std"))
+    config = dataclasses.replace(
+        config,
+        algorithm_options=dataclasses.replace(config.algorithm_options, **options),
+        policy=dataclasses.replace(config.policy, **policy),
+    )
+    return config, [*options, *policy]

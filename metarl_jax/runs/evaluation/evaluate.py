@@ -37,14 +37,15 @@ def evaluate_run(
     seed: int | None = None,
     split: str | None = None,
     checkpoint: str = "newest",
+    deterministic: bool = False,
     build: configs.Build | None = None,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run on held-out tasks; writes evaluation.json and adaptation.png.
 
     If a run has several seeds, each is adapted to the same tasks with the same random draws. File names have a suffix
-    for a split other than "test", a checkpoint other than the newest, and a stage size or `inner_lr_beyond` other than
-    the run's: evaluation-ood.json, adaptation-best.png, evaluation-40-episodes.json, evaluation-4000-steps.json,
-    evaluation-constant.json.
+    for a split other than "test", a checkpoint other than the newest, a stage size or `inner_lr_beyond` other than the
+    run's, and modes: evaluation-ood.json, adaptation-best.png, evaluation-40-episodes.json, evaluation-4000-steps.json,
+    evaluation-constant.json, evaluation-deterministic.json.
 
     Args:
         folder: the run folder.
@@ -61,6 +62,7 @@ def evaluate_run(
         seed: seed of the held-out tasks; None: the run's `eval_seed`.
         split: "test", "ood" or "train"; None: the run's `eval_split`.
         checkpoint: "newest", "best" or an iteration; see `metarl_jax.runs.checkpoint.states.restore`.
+        deterministic: measure each stage by the modes of its policy, see `metarl_jax.evaluation.evaluate`.
         build: makes environment and algorithm of the configuration; None: by their names.
 
     Returns:
@@ -76,7 +78,7 @@ def evaluate_run(
         check_own(folder)
         config = read_config(folder)
         state, notes = restore(config, checkpoint, build)
-        plan = _planned(config, settings, overrides, burn_in, build or configs.build)
+        plan = _planned(config, settings, overrides, burn_in, deterministic, build or configs.build)
     for note in notes:
         talk.note(console, note)
     results = _adapted(plan, state, console)
@@ -110,6 +112,7 @@ class _Plan:
     trained_steps: int
     trained_stages: int
     inner_lr: list[float]
+    deterministic: bool
     suffix: str
     """of the file names: what differs from the run's own settings"""
 
@@ -135,6 +138,7 @@ class _Plan:
             trained_stages=self.trained_stages,
             iteration=iteration,
             seed=self.config.evaluation.eval_seed,
+            deterministic=self.deterministic,
         )
 
 
@@ -143,6 +147,7 @@ def _planned(
     settings: dict[str, Any],
     overrides: dict[str, Any],
     burn_in: int | None,
+    deterministic: bool,
     build: configs.Build,
 ) -> _Plan:
     """The evaluation of a run with other settings of the evaluation, and other options of its algorithm.
@@ -163,6 +168,7 @@ def _planned(
     suffix = "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
     suffix += "" if stage_steps in (None, config.algorithm_options.stage_steps) else f"-{stage_steps}-steps"
     suffix += "" if rule in (None, configs.algorithm_value(config, "inner_lr_beyond")) else f"-{rule}"
+    suffix += "-deterministic" if deterministic else ""
     if episodes or stage_steps:
         overrides = overrides | {"baseline": _baseline_of_training(config, build)}
     overrides = {name: value for name, value in overrides.items() if value is not None}
@@ -182,6 +188,7 @@ def _planned(
         trained_steps=trained_steps,
         trained_stages=trained_stages,
         inner_lr=configs.inner_rates(config, steps),
+        deterministic=deterministic,
         suffix=suffix,
     )
 
@@ -196,7 +203,7 @@ def _adapted(plan: _Plan, state: Any, console: Console) -> dict[int, dict[str, R
     sizes = {"num_tasks": config.evaluation.eval_tasks, "steps": plan.steps, "burn_in": plan.burn_in}
     with user_errors(), talk.status(console, adapting):
         results = [
-            evaluate(plan.built.algorithm, plan.built.env, key, theta, **sizes)
+            evaluate(plan.built.algorithm, plan.built.env, key, theta, **sizes, deterministic=plan.deterministic)
             for theta in params_of_seeds(state, config.seeds)
         ]
     return dict(zip(config.all_seeds, results, strict=True))
@@ -207,6 +214,7 @@ def _draw(plan: _Plan, report: dict[str, Any], path: Path) -> None:
 
     episodes_before = report["rows"]["adapted"]["episodes"]
     title = f"{plan.env_name}, {plan.config.algorithm}: {plan.config.evaluation.eval_tasks} {plan.split} tasks"
+    title += ", by modes" if plan.deterministic else ""
     if in_words := reports.rates_in_words(plan.inner_lr):
         title += f"\n{in_words}"
     plots.adaptation(

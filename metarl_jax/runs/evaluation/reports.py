@@ -43,6 +43,8 @@ class Setting:
     """number of meta-updates of the evaluated θ"""
     seed: int
     """seed of the held-out tasks"""
+    deterministic: bool = False
+    """whether returns are those of modes, see `metarl_jax.evaluation.evaluate`"""
 
 
 def to_report(of_seeds: dict[int, dict[str, Row]], setting: Setting) -> dict[str, Any]:
@@ -74,6 +76,7 @@ def to_report(of_seeds: dict[int, dict[str, Row]], setting: Setting) -> dict[str
         "burn_in": setting.burn_in,
         "iteration": setting.iteration,
         "seed": setting.seed,
+        "deterministic": setting.deterministic,
         "training_seeds": list(of_seeds),
         "rows": {name: _row(row) for name, row in rows.items()},
     } | ({"per_seed": per_seed} if several else {})
@@ -144,7 +147,8 @@ def table(report: dict[str, Any]) -> Table:
     result = Table(
         title=Text(
             f"{report['task']}, {report['algorithm']}: return on {report['num_tasks']} {report['split']} tasks "
-            f"({stage_in_words(report['episodes_per_step'], report['stage_steps'])} per stage and task)",
+            f"({stage_in_words(report['episodes_per_step'], report['stage_steps'])} per stage and task"
+            + (", measured by modes)" if report.get("deterministic") else ")"),
             "bold",
         ),
         caption=caption,

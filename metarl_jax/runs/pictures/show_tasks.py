@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl_jax import checks, envs
+from metarl_jax.actions import shape, uniform
 from metarl_jax.base import Policy, TaskEnv
 from metarl_jax.evaluation import standard_error
 from metarl_jax.policies.likelihood import mean_of_counted
@@ -43,8 +44,8 @@ def _policy(env: TaskEnv) -> Policy:
     def apply(noise, observation):
         def draw(key):
             if env.discrete:
-                return jnp.where(noise > 0, jax.random.randint(key, (), 0, env.action_size), 0)
-            return noise * jax.random.normal(key, (env.action_size,))
+                return jnp.where(noise > 0, uniform(key, env), 0)
+            return noise * jax.random.normal(key, shape(env))
 
         return _Trivial(draw)
 
