@@ -17,7 +17,7 @@ from metarl_jax.runs.run import train_run
 from tests import toys
 
 ENV = toys.walk(horizon=4)
-SIZES = {"tasks": 2, "episodes": 3, "eval_tasks": 2, "eval_steps": 1, "quiet": True}
+SIZES = {"tasks": 2, "episodes": 3, "inner_lr": 0.2, "eval_tasks": 2, "eval_steps": 1, "quiet": True}
 
 
 def schedule(rate):
