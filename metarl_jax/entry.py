@@ -1,5 +1,6 @@
 """Argument checks for the four functions of an algorithm, before JAX or flax sees the arguments."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -51,9 +52,10 @@ def entry_points(
     @full_precision
     def checked_adapt(key, theta, task, steps=None, deterministic=False):
         _check_theta(key, theta, init)
-        # A user-defined `adapt` need not take what is not asked for.
-        asked = {"deterministic": True} if checks.boolean("deterministic", deterministic) else {}
-        return adapt(key, theta, task, steps, **asked)
+        if not checks.boolean("deterministic", deterministic):  # a user's own `adapt` need not take it
+            return adapt(key, theta, task, steps)
+        check_deterministic(adapt)
+        return adapt(key, theta, task, steps, deterministic=True)
 
     @full_precision
     def checked_gradient(key, theta):
@@ -61,6 +63,13 @@ def entry_points(
         return gradient(key, theta)
 
     return MetaAlgorithm(checked_init, checked_update, checked_adapt, checked_gradient, policy, online)
+
+
+def check_deterministic(adapt: Callable) -> None:
+    """Raises ValueError if a user's own `adapt` has no argument `deterministic`."""
+    parameters = inspect.signature(adapt).parameters
+    if "deterministic" not in parameters and all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+        raise ValueError("deterministic is True, and this algorithm's adapt does not take it; leave deterministic out")
 
 
 def _words(value: Any) -> str:

@@ -1,7 +1,6 @@
 """The evaluation loop: adaptation to held-out tasks, and its statistics. No disk, no printing."""
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
+from metarl_jax.entry import check_deterministic
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.statistics import Interval, interquartile_mean, iqm_interval, standard_error
 from metarl_jax.types import Key, PyTree
@@ -208,11 +208,6 @@ def _returns(
     return jax.vmap(one)(keys, params, tasks)
 
 
-def _takes(function: Callable, argument: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return argument in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-
-
 def evaluate(
     algorithm: MetaAlgorithm,
     env: TaskEnv,
@@ -260,8 +255,8 @@ def evaluate(
         True
     """
     checks.integer("num_tasks", num_tasks, 2)  # for a standard error over tasks
-    if checks.boolean("deterministic", deterministic) and not _takes(algorithm.adapt, "deterministic"):
-        raise ValueError("deterministic is True, and this algorithm's adapt does not take it; leave deterministic out")
+    if checks.boolean("deterministic", deterministic):
+        check_deterministic(algorithm.adapt)
     task_key, adapt_key, init_key = jax.random.split(key, 3)
 
     def per_task(key):  # with fold_in, the first tasks do not depend on num_tasks

@@ -196,7 +196,7 @@ class Learner:
             executed = self._checked("action", action, self._step.action, np.inf)
             last = np.array(online.env.action_size) - 1
             if online.env.discrete and not ((executed >= 0) & (executed <= last)).all():
-                raise ValueError(f"action is {action}; it must lie in 0..{last}")
+                raise ValueError(f"action is {action}; it must lie in 0..{last.tolist()}")
             log_prob = self._judge(self._theta, self._fast, proposed["percept"], executed)
         if online.learn is not None:
             cut = truncated or piece_ends

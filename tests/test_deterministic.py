@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
+from metarl_jax.entry import entry_points
 from metarl_jax.evaluation import summarize
 from tests import toys
 from tests.runs.stub import stub_algorithm, stub_env
@@ -157,6 +158,17 @@ def test_what_cannot_be_measured_is_refused(deterministic, message):
     params = {"w": np.ones(3, np.float32), "b": np.float32(0)}
     with pytest.raises(ValueError, match=message):
         mrl.evaluation.evaluate(stub_algorithm(), stub_env(), KEY, params, num_tasks=2, deterministic=deterministic)
+
+
+def test_a_users_adapt_need_not_take_it():
+    algorithm = mrl.algorithms.make("maml", toys.walk(), tasks=2, episodes=3, policy={"hidden": (4,)})
+    own = entry_points(
+        algorithm.init, algorithm.update, lambda *arguments: algorithm.adapt(*arguments), algorithm.gradient
+    )
+    theta = algorithm.init(KEY).params
+    assert own.adapt(KEY, theta, toys.walk().sample_task(KEY)).by_mode is None
+    with pytest.raises(ValueError, match="deterministic is True, and this algorithm's adapt does not take it"):
+        mrl.evaluation.evaluate(own, toys.walk(), KEY, theta, num_tasks=2, deterministic=True)
 
 
 def test_at_mode_is_for_rollouts_too():

@@ -27,6 +27,7 @@ def _inside(action: jax.Array) -> jax.Array:
     In float32 that is 1 − 6e-8. So a density that is 0 or infinite at the ends has finite logarithms and derivatives.
     """
     action = jnp.asarray(action)
+    action = action if jnp.issubdtype(action.dtype, jnp.inexact) else action.astype(float)
     most = 1 - jnp.finfo(action.dtype).epsneg
     return jnp.clip(action, -most, most)
 
@@ -91,7 +92,8 @@ class SquashedGaussian:
 
         log(1 − tanh²u) = 2 (log 2 − u − softplus(−2u)). In float32 |a| is at most 1 − 6e-8, hence |u| at most 8.7: an
         action of ±1 counts as u = ±8.7, and so do all u beyond that were sampled. Near the ends u is known to the
-        spacing of a over 1 − a², to 1 % at |u| = 7.
+        spacing of a over 1 − a², to 1 % at |u| = 7. So the mean of the score ∂ log π / ∂ mean, which is 0, is found as
+        0.00 / 0.04 / 0.30 in units of 1/σ at a mean of 6 / 7 / 8 and σ = 0.5, and is useless beyond.
         """
         u = jnp.arctanh(_inside(action))
         log_slope = 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
@@ -220,6 +222,8 @@ class MultiCategorical:
     def choices(self) -> list[Categorical]:
         """The n distributions, in order."""
         sizes = [checks.integer("a size of MultiCategorical", size) for size in self.sizes]
+        if not sizes:
+            raise ValueError("sizes of MultiCategorical is (); there must be at least one choice")
         if self.logits.shape[-1] != sum(sizes):
             raise ValueError(
                 f"logits has {self.logits.shape[-1]} components and sizes {self.sizes} has the sum {sum(sizes)}; they "
@@ -239,6 +243,8 @@ class MultiCategorical:
 
     def log_prob(self, action: jax.Array) -> jax.Array:
         """log probability [...] in nats: the sum over the choices."""
+        if jnp.shape(action)[-1:] != (len(self.sizes),):
+            raise ValueError(f"action has shape {jnp.shape(action)}; its last axis must hold {len(self.sizes)} choices")
         actions = jnp.moveaxis(jnp.asarray(action), -1, 0)
         return self._total(Categorical.log_prob, [actions[index] for index in range(len(self.sizes))])
 
@@ -248,6 +254,8 @@ class MultiCategorical:
 
     def kl(self, other: "MultiCategorical") -> jax.Array:
         """KL(self ‖ other) [...] in nats: the sum over the choices."""
+        if self.sizes != other.sizes:
+            raise ValueError(f"sizes are {self.sizes} and {other.sizes}; a KL is between equal ones")
         return self._total(Categorical.kl, other.choices)
 
     def mode(self) -> jax.Array:

@@ -200,7 +200,7 @@ def beta_mlp(
     init, apply_network, labels = _body(observation_size, 2 * action_size, hidden, activation, context_size)
 
     def apply(params, observation):
-        return Beta(*jnp.split(1 + jax.nn.softplus(apply_network(params, observation)), 2))
+        return Beta(*jnp.split(1 + jax.nn.softplus(apply_network(params, observation)), 2, axis=-1))
 
     return Policy(init, apply, labels)
 

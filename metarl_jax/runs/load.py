@@ -1,11 +1,12 @@
 """Loads a trained run into objects, for notebooks and other programs."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import config as configs
-from metarl_jax.runs.config import Build, TrainConfig
+from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.runs.config.file import read_config
 from metarl_jax.types import PyTree
 
@@ -25,7 +26,9 @@ class Loaded(NamedTuple):
     """number of meta-updates of θ"""
 
 
-def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", seed: int | None = None) -> Loaded:
+def load(
+    folder: str | Path, checkpoint: str = "newest", split: str = "test", seed: int | None = None, **objects: Any
+) -> Loaded:
     """Environment, algorithm, θ and configuration of a run.
 
     Args:
@@ -33,9 +36,12 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         checkpoint: "newest", "best" (the highest return after adaptation in training) or an iteration.
         split: the tasks that the environment draws: "train", "test" or "ood".
         seed: one of the run's seeds; None: the first.
+        **objects: what `metarl_jax.runs.train` was given as objects, such as `env`, `policy` and `ood`; a run that a
+            script began takes none.
 
     Raises:
-        ValueError: the folder is not a run folder, holds no such checkpoint, or its run had no such seed.
+        ValueError: the folder is not a run folder, holds no such checkpoint, its run had no such seed, or it
+            was begun with other objects.
 
     Example:
         >>> folder = mrl.zoo.unpack("point-nav/maml-trpo", pathlib.Path(tempfile.mkdtemp()) / "run")  # or yours
@@ -46,7 +52,37 @@ def load(folder: str | Path, checkpoint: str = "newest", split: str = "test", se
         >>> rows["adapted"].mean.shape  # return after 0, 1, 2 and 3 inner steps
         (4,)
     """
-    return loaded(Path(folder), checkpoint, split, seed)
+    own = read_config(Path(folder)).own
+    ood = objects.pop("ood", None)
+    if set(own) != objects.keys():
+        began = f"with the objects {', '.join(own)}" if own else "by a script, so its folder holds all"
+        raise ValueError(f"the run in {folder} was begun {began}; given are {', '.join(sorted(objects)) or 'none'}")
+    build = build_with(objects.pop("env"), ood, objects) if own else None
+    return loaded(Path(folder), checkpoint, split, seed, build)
+
+
+def build_with(env: TaskEnv, ood: TaskEnv | None, objects: Mapping[str, Any]) -> Build:
+    """As `metarl_jax.runs.config.build`, with these environments and options.
+
+    Raises:
+        ValueError: one of the environments is none, or they differ in more than their tasks.
+    """
+    from metarl_jax.envs.registry import in_split
+
+    for name, value in {"env": env, "ood": ood}.items():
+        if not isinstance(value, TaskEnv) and (name, value) != ("ood", None):
+            raise ValueError(f"{name} is {value!r}; it must be a metarl_jax.TaskEnv")
+    for field in ("observation_size", "action_size", "discrete", "horizon"):
+        if ood is not None and getattr(ood, field) != getattr(env, field):
+            raise ValueError(f"{field} of ood is {getattr(ood, field)}, and {getattr(env, field)} that of env")
+    splits = {"train": env, "test": in_split(env, "test")} | ({} if ood is None else {"ood": in_split(ood, "ood")})
+
+    def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
+        if split not in splits:
+            raise ValueError(f"split is {split!r}, and there is no environment for it; give ood= one")
+        return configs.with_env(config, splits[split], objects, **overrides)
+
+    return build
 
 
 def loaded(folder: Path, checkpoint: str, split: str, seed: int | None, build: Build | None = None) -> Loaded:

@@ -1,20 +1,24 @@
 """A whole run of an environment, a policy or an optimiser that no registry knows, from a user's own program."""
 
 import dataclasses
+import math
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from metarl_jax import algorithms, checks
 from metarl_jax.base import TaskEnv
-from metarl_jax.envs.registry import in_split
-from metarl_jax.runs import config as configs
-from metarl_jax.runs.config import Build, Built, EvaluationConfig, TrainConfig
+from metarl_jax.runs.config import EvaluationConfig, TrainConfig
 from metarl_jax.runs.config.options import AlgorithmConfig, PolicyConfig
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.console.signals import Interrupted
-from metarl_jax.runs.load import Loaded, loaded
+from metarl_jax.runs.load import Loaded, build_with, loaded
 from metarl_jax.runs.run import train_run
 from metarl_jax.runs.storage.folder import resumable
 
@@ -44,7 +48,8 @@ def train(
     complete, the same call evaluates it once more; with more `iterations`, it trains on.
 
     Objects, such as the environment, a `metarl_jax.Policy`, a schedule or a baseline of your own, are not in the
-    folder: whoever calls again must bring the same ones. Only the shapes of θ are compared.
+    folder: whoever calls again must bring the same ones. Only the shapes of θ are compared. ``mrl.load(folder, env=...,
+    policy=..., seed=1)`` with the same objects loads θ of other seeds and checkpoints.
 
     Args:
         env: p(M) and its MDPs; its name is that of the run.
@@ -64,7 +69,8 @@ def train(
     Raises:
         ValueError: a setting is unknown or out of range, or the folder holds another run.
         RuntimeError: training had to stop, for numbers that are not finite, or since the disk is full.
-        KeyboardInterrupt: Ctrl-C, after a checkpoint was written. Other signals end the process in the same way.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was written.
+        SystemExit: another signal, after a checkpoint was written; the status is that of the scripts.
 
     Example:
         >>> env = mrl.envs.make("point-nav", horizon=5)  # or your own TaskEnv
@@ -74,13 +80,13 @@ def train(
         >>> run.iteration, (folder / "adaptation.png").exists()
         (2, True)
     """
-    if not isinstance(env, TaskEnv):
-        raise ValueError(f"env is {env!r}; it must be a metarl_jax.TaskEnv")
-    config, objects = _split(env, algorithm, policy, settings)
-    config = dataclasses.replace(config, folder=str(folder))
+    if not isinstance(folder, str | Path) or str(folder) in ("", "."):
+        raise ValueError(f"folder is {folder!r}; it must be the path of the run's folder")
+    config, objects = _split(algorithm, policy, settings)
+    build = build_with(env, ood, objects)
     if config.evaluation.eval_split == "ood" and ood is None:
         raise ValueError("eval_split is 'ood', and there is no environment for it; give ood= one")
-    build = _builder({"train": env, "test": in_split(env, "test"), "ood": ood and in_split(ood, "ood")}, objects)
+    config = dataclasses.replace(config, task=env.name, folder=str(folder))
     console = cli.console(quiet)
     try:
         train_run(config, console, resume=resumable(Path(folder)), override=True, build=build)
@@ -89,40 +95,48 @@ def train(
     except Interrupted as stopped:
         if stopped.status == 128 + signal.SIGINT:
             raise KeyboardInterrupt(str(stopped)) from None
-        raise SystemExit(str(stopped)) from None
+        sys.stderr.write(f"{stopped}\n")
+        raise SystemExit(stopped.status) from None
     except cli.RunStopped as stopped:
         raise RuntimeError(str(stopped)) from stopped
     return loaded(Path(folder), "newest", config.evaluation.eval_split, config.seed, build)
 
 
-def _split(
-    env: TaskEnv, algorithm: str, policy: Any, settings: Mapping[str, Any]
-) -> tuple[TrainConfig, dict[str, Any]]:
+def _split(algorithm: str, policy: Any, given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     """The configuration that the folder keeps, and the options that it cannot hold.
 
     Raises:
         ValueError: a setting is unknown or out of range.
     """
+    if not isinstance(algorithm, str):
+        raise ValueError(
+            f"algorithm is of type {type(algorithm).__name__}; it must be a name, one of your own by "
+            "metarl_jax.algorithms.register"
+        )
     known = algorithms.options(algorithm)
-    for name in settings:
+    for name in given:
         if name not in known.keys() | RUN | EVALUATION:
             raise checks.unknown(f"setting of a run of {algorithm}", name, [*known, *sorted(RUN | EVALUATION)])
+        if name in known and name in RUN | EVALUATION:
+            raise ValueError(
+                f"{name} is an option of {algorithm} and a setting of the run; give the option another name"
+            )
+    settings = {name: _plain(value) for name, value in given.items()}
     options = {name: value for name, value in settings.items() if name not in RUN | EVALUATION}
-    plain = {name: _plain(value) for name, value in options.items() if _is_plain(value)}
-    objects = {name: value for name, value in options.items() if name not in plain and value is not None}
-    described = PolicyConfig()
-    if isinstance(policy, Mapping):
-        described = PolicyConfig(**{name: _plain(value) for name, value in policy.items()})
-    elif policy is not None:
+    objects = {name: value for name, value in options.items() if not _is_plain(value)}
+    # None asks for nothing where it is the default; elsewhere it is a value, which a configuration takes for none.
+    objects |= {name: None for name, value in options.items() if value is None and known[name] is not None}
+    plain = {name: value for name, value in options.items() if name not in objects and value is not None}
+    described, policy = _described(policy)
+    if policy is not None:
         objects["policy"] = policy
-    if "outer_lr" in objects and {"outer_lr_schedule", "warmup"} & settings.keys():
-        raise ValueError("outer_lr is a schedule of your own; leave outer_lr_schedule and warmup out")
+    if {"outer_lr", "outer_optimizer"} & objects.keys() and {"outer_lr_schedule", "warmup"} & settings.keys():
+        raise ValueError("the outer rate is an object of your own; leave outer_lr_schedule and warmup out")
     flags = {field.name for field in dataclasses.fields(AlgorithmConfig)} - {"option"}
     pairs = tuple(f"{name}={value!r}" for name, value in plain.items() if name not in flags)
     rates = {name: (plain[name],) for name in ("inner_lr", "std_lr") if isinstance(plain.get(name), int | float)}
     flagged: dict[str, Any] = {name: value for name, value in (plain | rates).items() if name in flags}
     return TrainConfig(
-        task=env.name,
         algorithm=algorithm,
         own=("env", *sorted(objects)),
         algorithm_options=AlgorithmConfig(**flagged, option=pairs),
@@ -132,21 +146,32 @@ def _split(
     ), objects
 
 
+def _described(policy: Any) -> tuple[PolicyConfig, Any]:
+    """The options of the default policy, and None; or none, and the policy that a configuration cannot hold."""
+    if not isinstance(policy, Mapping):
+        return PolicyConfig(), policy
+    names = [field.name for field in dataclasses.fields(PolicyConfig)]
+    options = {name: _plain(value) for name, value in policy.items()}
+    for name in options:
+        if name not in names:
+            raise checks.unknown("option of the policy", name, names)
+    if not all(map(_is_plain, options.values())):
+        return PolicyConfig(), options
+    return PolicyConfig(**options), None
+
+
 def _is_plain(value: Any) -> bool:
-    """Whether a configuration can hold it: numbers, words, and sequences of them."""
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | str)
+    """Whether a configuration can hold it: None, finite numbers, words, and tuples of them."""
+    if isinstance(value, tuple):
+        return all(one is not None and _is_plain(one) for one in value)
+    return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _plain(value: Any) -> Any:
-    return tuple(map(_plain, value)) if isinstance(value, tuple | list) else value
-
-
-def _builder(splits: Mapping[str, Any], objects: Mapping[str, Any]) -> Build:
-    """As `metarl_jax.runs.config.build`, with these environments and options."""
-
-    def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
-        return configs.with_env(config, splits[split], **(dict(objects) | overrides))
-
-    return build
+    """Numbers of NumPy and JAX as those of Python, lists and rows of numbers as tuples; all else as it is."""
+    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
+        return tuple(map(_plain, value))
+    if not isinstance(value, np.generic | np.ndarray | jax.Array) or value.ndim > 1:
+        return value
+    is_number = jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool
+    return _plain(np.asarray(value).tolist()) if is_number else value

@@ -100,19 +100,19 @@ def _check_folder(config: TrainConfig, resume: bool, override: bool) -> None:
     folder = config.run_folder
     check_path(folder)
     check_own(folder)
+    another = "choose another folder" if config.own else "start another run by another --folder"
     if not resume:
         if folder.exists() and not unborn(folder):
-            raise ValueError(
-                f"the run folder {folder} exists; go on with it by --resume, or choose another by --folder"
-            )
+            how = another if config.own else "go on with it by --resume, or choose another by --folder"
+            raise ValueError(f"the run folder {folder} exists{' and holds no run' * bool(config.own)}; {how}")
         return
     fixed, safe = differences(read_config(folder), config)
     if not files.there(folder / "checkpoints", folder=True):
-        raise ValueError(f"{folder} holds no checkpoints; restore a copy, or start another run by another --folder")
+        raise ValueError(f"{folder} holds no checkpoints; restore a copy, or {another}")
     if fixed:
         raise ValueError(
             f"{folder} is a run of another configuration: {'; '.join(fixed + safe)}; give these options as they "
-            "were, or none and no preset, or start another run by another --folder"
+            f"were{'' if config.own else ', or none and no preset'}, or {another}"
         )
     if safe and not override:
         raise ValueError(

@@ -90,8 +90,18 @@ def test_derivatives_are_finite_with_a_forbidden_action_and_right_without():
         ((3, 2), "logits has 9 components and sizes .3, 2. has the sum 5"),
         ((9, 0), "a size of MultiCategorical is 0"),
         ((4.5, 4.5), "a size of MultiCategorical is 4.5"),
+        ((), r"sizes of MultiCategorical is \(\); there must be at least one choice"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         MultiCategorical(jnp.asarray(LOGITS), sizes).entropy()
+
+
+def test_actions_and_others_that_do_not_fit_are_refused():
+    pair = MultiCategorical(jnp.zeros(5), (3, 2))
+    for action in (jnp.zeros(3, int), jnp.zeros((), int)):
+        with pytest.raises(ValueError, match="its last axis must hold 2 choices"):
+            pair.log_prob(action)
+    with pytest.raises(ValueError, match=r"sizes are \(3, 2\) and \(2, 3\); a KL is between equal ones"):
+        pair.kl(MultiCategorical(jnp.zeros(5), (2, 3)))

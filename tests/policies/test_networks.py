@@ -1,5 +1,7 @@
 """Networks: numpy forward pass, the bounds of σ, frozen σ, and refusals."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -153,3 +155,12 @@ def test_a_memory_acts_by_the_distribution_too():
     params = memory.init(KEY)
     distribution, _ = memory.act(params, memory.start(params), jnp.zeros(1))
     assert isinstance(distribution, policies.Beta)
+
+
+@pytest.mark.parametrize("distribution", ["gaussian", "squashed", "beta"])
+def test_a_network_takes_leading_axes_too(distribution):
+    env = dataclasses.replace(toys.walk(), observation_size=3, action_size=2)
+    policy = policies.mlp(env, hidden=(4,), distribution=distribution)
+    params, observations = policy.init(jax.random.key(0)), jax.random.normal(jax.random.key(1), (5, 3))
+    alone = jnp.stack([policy.apply(params, observation).mode() for observation in observations])
+    np.testing.assert_allclose(policy.apply(params, observations).mode(), alone, rtol=1e-6)

@@ -1,5 +1,6 @@
 """`mrl.runs.train`: a whole run of objects that no registry knows."""
 
+import dataclasses
 import json
 import signal
 
@@ -10,9 +11,12 @@ import optax
 import pytest
 
 import metarl_jax as mrl
+from metarl_jax.runs import config as configs
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig
+from metarl_jax.runs.config.file import write_config
 from metarl_jax.runs.console import cli, signals
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.own import _split
 from metarl_jax.runs.run import train_run
 from tests import toys
 
@@ -93,18 +97,99 @@ def test_what_a_name_stands_for_is_trained_as_the_script_does(tmp_path):
         ({"inner_rl": 0.1}, "unknown setting of a run of maml 'inner_rl': did you mean 'inner_lr'"),
         ({"algorithm": "mam"}, "unknown algorithm 'mam': did you mean 'maml'"),
         ({"tasks": 0}, "tasks is 0"),
-        ({"warmup": 1}, "outer_lr is a schedule of your own; leave outer_lr_schedule and warmup out"),
+        ({"warmup": 1}, "the outer rate is an object of your own; leave outer_lr_schedule and warmup out"),
         ({"eval_split": "ood"}, "eval_split is 'ood', and there is no environment for it; give ood= one"),
         ({"env": "point-nav"}, "env is 'point-nav'; it must be a metarl_jax.TaskEnv"),
+        ({"ood": "point-nav"}, "ood is 'point-nav'; it must be a metarl_jax.TaskEnv"),
+        ({"ood": toys.walk(horizon=9)}, "horizon of ood is 9, and 4 that of env"),
+        ({"policy": {"hiden": (3,)}}, "unknown option of the policy 'hiden': did you mean 'hidden'"),
+        ({"algorithm": mrl.algorithms.maml}, "algorithm is of type .*; it must be a name"),
+        ({"outer_lr": 0.1, "outer_optimizer": optax.sgd(0.1), "warmup": 1}, "the outer rate is an object of your own"),
+        ({"folder": ""}, "folder is ''; it must be the path of the run's folder"),
+        ({"folder": 3}, "folder is 3; it must be the path of the run's folder"),
+        ({"inner_lr": float("nan")}, "inner_lr is nan"),
     ],
 )
-def test_mistakes_leave_no_folder(settings, message, tmp_path):
+def test_mistakes_leave_nothing(settings, message, tmp_path, monkeypatch):
     arguments = {"env": ENV, "algorithm": "maml", "outer_lr": schedule(0.1), "iterations": 3} | SIZES | settings
     if "iteratons" in arguments:
         del arguments["iterations"]
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
-        mrl.runs.train(folder=tmp_path / "run", **arguments)
-    assert not (tmp_path / "run" / "config.json").exists()
+        mrl.runs.train(**{"folder": "run"} | arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_option_with_the_name_of_a_setting_is_refused(registry):
+    mrl.algorithms.register("clash", lambda env, *, seed=3, **common: mrl.algorithms.maml(env, **common))
+    with pytest.raises(
+        ValueError, match="seed is an option of clash and a setting of the run; give the option another name"
+    ):
+        _split("clash", None, {"seed": 5})
+
+
+@pytest.fixture
+def registry():
+    before = dict(mrl.algorithms.ALGORITHMS)
+    yield
+    mrl.algorithms.ALGORITHMS.clear()
+    mrl.algorithms.ALGORITHMS.update(before)
+
+
+def test_numbers_of_numpy_and_jax_are_numbers():
+    config, objects = _split(
+        "maml",
+        {"hidden": np.array([4, 3])},
+        {
+            "inner_lr": jnp.array([0.5, 0.25]),
+            "tasks": np.int64(7),
+            "remat": np.bool_(True),
+            "iterations": np.int32(9),
+            "horizon": jnp.array(3),
+            "eval_tasks": np.int64(5),
+        },
+    )
+    assert objects == {}
+    assert config.own == ("env",)
+    assert (config.policy.hidden, config.iterations, config.evaluation.eval_tasks) == ((4, 3), 9, 5)
+    options = config.algorithm_options
+    assert (options.inner_lr, options.tasks, options.remat, options.option) == ((0.5, 0.25), 7, True, ("horizon=3",))
+    json.dumps(dataclasses.asdict(config))
+
+
+def test_what_no_configuration_can_hold_is_an_object():
+    activation = {"activation": jax.nn.relu}
+    config, objects = _split("rl2", activation, {"max_gradient_norm": None, "memory_size": 4, "task_chunk": None})
+    assert objects == {"max_gradient_norm": None, "policy": activation}
+    assert config.own == ("env", "max_gradient_norm", "policy")
+    built = configs.with_env(config, ENV, {"max_gradient_norm": None})
+    expected = mrl.algorithms.make("rl2", ENV, memory_size=4, max_gradient_norm=None)
+    states = [jax.eval_shape(algorithm.init, jax.random.key(0)) for algorithm in (built.algorithm, expected)]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+
+
+def test_the_report_tells_no_default_rate_where_the_rate_is_an_object():
+    config, _ = _split("maml", None, {"inner_lr": lambda step: 0.5 / (step + 1)})
+    assert configs.inner_rates(config, 3) == []
+
+
+def test_theta_of_every_seed_is_loaded_with_the_same_objects(tmp_path):
+    settings = {"baseline": mrl.inner.linear_time(), "seeds": 2, "seed": 4}
+    run = own(tmp_path / "run", 1, ood=toys.walk(horizon=4), **settings)
+    objects = {"env": ENV, "policy": mrl.policies.mlp(ENV, hidden=(4,)), "outer_lr": schedule(0.1)}
+    objects["baseline"] = settings["baseline"]
+    assert_same(mrl.load(tmp_path / "run", seed=4, **objects).params, run.params)
+    other = mrl.load(tmp_path / "run", seed=5, checkpoint="0", split="ood", ood=toys.walk(horizon=4), **objects)
+    assert (other.iteration, other.env.name) == (0, f"{ENV.name} (ood)")
+    del objects["baseline"]
+    with pytest.raises(ValueError, match="was begun with the objects env, baseline, .*; given are env, outer_lr, pol"):
+        mrl.load(tmp_path / "run", **objects)
+
+
+def test_a_run_of_a_script_takes_no_objects(tmp_path):
+    write_config(TrainConfig(task="point-nav"), tmp_path)
+    with pytest.raises(ValueError, match="was begun by a script, so its folder holds all; given are env"):
+        mrl.load(tmp_path, env=ENV)
 
 
 def test_another_run_in_the_folder_is_refused(whole):
@@ -118,25 +203,26 @@ def test_another_run_in_the_folder_is_refused(whole):
 
 
 def test_scripts_say_that_they_cannot_know_its_objects(whole):
-    for attempt in (
-        lambda: mrl.load(whole.config.run_folder),
-        lambda: evaluate_run(whole.config.run_folder, cli.console(quiet=True)),
-    ):
-        with pytest.raises((ValueError, cli.UserError), match="with objects of its own .env, outer_lr, policy."):
-            attempt()
+    with pytest.raises(ValueError, match="was begun with the objects env, outer_lr, policy; given are none"):
+        mrl.load(whole.config.run_folder)
+    with pytest.raises(cli.UserError, match=r"with objects of its own \(env, outer_lr, policy\).* load\(folder, env="):
+        evaluate_run(whole.config.run_folder, cli.console(quiet=True))
 
 
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["ctrl-c", "term"]
 )
-def test_a_signal_ends_the_program_and_says_how_to_go_on(number, kind, tmp_path, monkeypatch):
+def test_a_signal_ends_the_program_and_says_how_to_go_on(number, kind, tmp_path, monkeypatch, capsys):
     def stopped(config, console, **_):
         with signals.handled(lambda: "the same call goes on with it"):
             signal.raise_signal(number)
 
     monkeypatch.setattr("metarl_jax.runs.own.train_run", stopped)
-    with pytest.raises(kind, match=f"stopped by {number.name}: the same call goes on with it"):
+    with pytest.raises(kind) as ended:
         own(tmp_path / "run", 3)
+    told = str(ended.value) if number == signal.SIGINT else capsys.readouterr().err
+    assert f"stopped by {number.name}: the same call goes on with it" in told
+    assert number == signal.SIGINT or ended.value.code == 128 + number
 
 
 def test_numbers_that_are_not_finite_are_an_error_of_the_program(tmp_path):

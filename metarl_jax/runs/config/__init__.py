@@ -212,7 +212,8 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     if config.own:
         raise ValueError(
             f"a program began this run by metarl_jax.runs.train with objects of its own ({', '.join(config.own)}), "
-            "which its folder does not hold; the same call goes on with it, and returns its θ when it is done"
+            f"which its folder does not hold; the same call goes on with it, and metarl_jax.load takes them: "
+            f"load(folder, {', '.join(f'{name}=...' for name in config.own)})"
         )
     from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
 
@@ -229,21 +230,25 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
     return with_env(config, env, **overrides)
 
 
-def with_env(config: TrainConfig, env: "TaskEnv", **given: Any) -> Built:
+def with_env(config: TrainConfig, env: "TaskEnv", objects: Mapping[str, Any] | None = None, **overrides: Any) -> Built:
     """An environment and the algorithm of a configuration for it.
 
     Args:
         config: of the run.
         env: the environment.
-        **given: options, the policy too, that replace the configuration's; None goes back to the default.
+        objects: options, the policy too, that no configuration can hold; they replace the configuration's.
+        **overrides: algorithm options that replace both; None goes back to the default.
 
     Raises:
         ValueError: a name is unknown or a value is out of range.
     """
     from metarl_jax import algorithms
 
-    options = {"policy": _given(config.policy)} | algorithm_options(config) | _scheduled_rate(config) | given
-    options = {name: value for name, value in options.items() if value is not None}
+    def given(options: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in options.items() if value is not None}
+
+    options = {"policy": _given(config.policy)} | given(algorithm_options(config) | _scheduled_rate(config))
+    options |= dict(objects or {}) | given(overrides)
     return Built(env, algorithms.make(config.algorithm, env, **options))
 
 
@@ -288,7 +293,12 @@ def inner_rates(config: TrainConfig, steps: int) -> list[float]:
 
 
 def algorithm_value(config: TrainConfig, option: str) -> Any:
-    """What an algorithm's option is in this run: as configured, else the algorithm's default, else None."""
+    """What an algorithm's option is in this run: as configured, else the algorithm's default, else None.
+
+    None too where the option is an object, which the configuration does not hold.
+    """
+    if option in config.own:
+        return None
     from metarl_jax import algorithms
 
     return algorithm_options(config).get(option, algorithms.options(config.algorithm).get(option))
