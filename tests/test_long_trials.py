@@ -28,7 +28,7 @@ def compiled(steps, name="maml"):
     keys = jax.random.split(jax.random.key(0), TASKS)
     theta = jax.vmap(lambda key: algorithm.init(key).params)(keys)
     arguments = keys, theta, jax.vmap(env.sample_task)(keys)
-    return _returns.lower(algorithm.adapt, *arguments, None).compile(), arguments
+    return _returns.lower(algorithm.adapt, *arguments, None, False).compile(), arguments
 
 
 @pytest.fixture(scope="module")
