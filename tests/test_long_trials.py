@@ -69,7 +69,7 @@ def test_a_summary_per_stage_is_that_of_the_trajectory():
 @pytest.fixture(scope="module")
 def row(long):
     program, arguments = long
-    return summarize(*jax.device_get(program(*arguments)), burn_in=500)
+    return summarize(**jax.device_get(program(*arguments)), burn_in=500)
 
 
 def test_thousands_of_episodes_out_of_distribution(row):
