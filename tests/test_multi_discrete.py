@@ -123,7 +123,7 @@ def test_a_learner_outside_acts_and_learns_as_adapt_does(name):
     learner.reset()
     learner.act(np.zeros(1, np.float32))
     for action, message in (
-        ([2, 2], r"action is \[2, 2\]; it must lie in 0..\[2 1\]"),
+        ([2, 2], r"action is \[2, 2\]; it must lie in 0..\[2, 1\]"),
         ([-1, 0], "must lie in"),
         (2, "action has shape"),
         ([0.5, 0], "it must be of dtype int32"),
