@@ -29,6 +29,7 @@ import numpy as np
 import pytest
 
 import metarl_jax.envs as envs
+from metarl_jax import algorithms
 from metarl_jax.base import TaskEnv
 
 # Tracing makes millions of small objects, of which few are garbage: looking for it was a sixth of its time.
@@ -108,3 +109,12 @@ def _memory_of_a_module():
 def recording():
     """``name → Recording``; a Brax program takes tens of seconds to compile, so every test of a session shares it."""
     return functools.cache(lambda name: record(envs.make(name)))
+
+
+@pytest.fixture
+def registry():
+    """Algorithms that are registered in a test are forgotten afterwards."""
+    before = dict(algorithms.ALGORITHMS)
+    yield
+    algorithms.ALGORITHMS.clear()
+    algorithms.ALGORITHMS.update(before)

@@ -137,15 +137,6 @@ def test_the_keywords_of_named_and_composed_algorithms_are_checked():
         mrl.algorithms.compose(toys.walk(), lr=1.0)
 
 
-@pytest.fixture
-def registry():
-    """What is registered in a test is forgotten afterwards."""
-    before = dict(mrl.algorithms.ALGORITHMS)
-    yield
-    mrl.algorithms.ALGORITHMS.clear()
-    mrl.algorithms.ALGORITHMS.update(before)
-
-
 def test_the_skeleton_is_an_algorithm_like_all_others(registry):
     """One file outside of the package: its option is found in `options`, in the table and among the flags."""
     skeleton = ROOT / "docs" / "skeleton_algorithm.py"

@@ -128,14 +128,6 @@ def test_an_option_with_the_name_of_a_setting_is_refused(registry):
         _split("clash", None, {"seed": 5})
 
 
-@pytest.fixture
-def registry():
-    before = dict(mrl.algorithms.ALGORITHMS)
-    yield
-    mrl.algorithms.ALGORITHMS.clear()
-    mrl.algorithms.ALGORITHMS.update(before)
-
-
 def test_numbers_of_numpy_and_jax_are_numbers():
     config, objects = _split(
         "maml",
