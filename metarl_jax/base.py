@@ -61,6 +61,13 @@ class TaskEnv:
     scene: Callable[[PyTree, Any], tuple[Any, PyTree]] | None = dataclasses.field(default=None, repr=False)
     """``(task, state) → (system, pipeline state)`` in Brax's format, for rendering; the system's `opt.timestep` is the
     time between two states in seconds. None: the environment cannot be rendered in 3D"""
+    sample_tasks: Callable[[Key, int], PyTree] | None = dataclasses.field(default=None, repr=False)
+    """``(key, B) → tasks``, leaves [B, ...]: all tasks of a meta-iteration, where they are drawn together, such as as
+    many of each kind. None: B independent draws of `sample_task`, which evaluation uses in any case. Agents that live
+    on (`lpg`, `self-tuning`) are born in one of B such tasks"""
+    measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
+    """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
+    episodes that reached the goal; `Trajectory.valid` masks. Each is an array with a name of its own. None: no more"""
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
@@ -69,8 +76,9 @@ class TaskEnv:
         actions.check_size(f"action_size {where}", self.action_size, self.discrete)
         for field in ("sample_task", "reset", "step"):
             checks.function(f"{field} {where}", getattr(self, field))
-        if self.scene is not None:
-            checks.function(f"scene {where}", self.scene)
+        for field in ("scene", "sample_tasks", "measure"):
+            if getattr(self, field) is not None:
+                checks.function(f"{field} {where}", getattr(self, field))
         checks.boolean(f"discrete {where}", self.discrete)
 
 

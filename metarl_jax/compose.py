@@ -1,6 +1,8 @@
 """The assembly of gradient-based algorithms from an inner step, an objective and an outer optimizer."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,13 @@ class PartsOptions(GradientOptions):
     objective: Objective
     """the outer loss along the adaptation path"""
 
+    def wrapped(self, build: Callable[[TaskEnv, Any], Any], env: TaskEnv) -> Any:
+        """``build(env, self)``: parts are no algorithm, so there is nothing to wrap."""
+        for name in ("normalize_observations", "normalize_rewards", "task_sampler"):
+            if getattr(self, name):
+                raise ValueError(f"{name} is an option of a whole algorithm, and these are parts; leave {name} out")
+        return build(env, self)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComposeOptions(PartsOptions):
@@ -41,6 +50,8 @@ class ComposeOptions(PartsOptions):
 
     outer_optimizer: OuterOptimizer
     """how θ moves"""
+
+    wrapped = GradientOptions.wrapped
 
 
 def shared_parts(
@@ -227,12 +238,12 @@ def assemble(
             trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
             theta = parts.refit(theta, trajectories)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(data.trajectory, data.params) | metrics
+        return state, outer.describe(data.trajectory, data.params, parts.env.measure) | metrics
 
     def gradient(key, theta):
         data = outer.collect_tasks(key, parts, theta)
         ascent, metrics = objective.ascent(theta, data)
-        return ascent, outer.describe(data.trajectory, data.params) | metrics
+        return ascent, outer.describe(data.trajectory, data.params, parts.env.measure) | metrics
 
     def adapt(key, theta, task, steps, deterministic=False):
         return outer.adapt(key, outer.with_steps(parts, steps), theta, task, deterministic)

@@ -60,7 +60,8 @@ def by_keyword(
     Args:
         options: a frozen, keyword-only dataclass. A class attribute `refused`, if there is one, maps names that the
             function does not take to the reason, which completes "NAME is VALUE, and". Those names may be given as
-            None, or as in its class attribute `off`.
+            None, or as in its class attribute `off`. A method `wrapped`, if there is one, is called with the function
+            and the environment in the place of the function, which it calls with the environment and itself.
         name: how errors call the function; None: its own name, with dashes.
 
     Raises:
@@ -75,7 +76,9 @@ def by_keyword(
 
         @functools.wraps(build)
         def call(env: TaskEnv, **keywords: Any) -> Result:
-            return build(_environment(env), take(**keywords))
+            given = take(**keywords)
+            wrapped = getattr(given, "wrapped", None)
+            return build(_environment(env), given) if wrapped is None else wrapped(build, _environment(env))
 
         return _with_attributes(call, build, take, cast(type, options))
 

@@ -9,6 +9,7 @@ from flax import struct
 
 from metarl_jax import checks, outer
 from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
+from metarl_jax.curriculum import task_of
 from metarl_jax.entry import entry_points
 from metarl_jax.outer import lives
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
@@ -151,8 +152,8 @@ class _Population:
         return Adaptation(self.parts.adapter.params(theta, life.fast), *summaries)
 
     def _newborn(self, key: Key, theta: PyTree, index: jax.Array, end) -> lives.Life:
-        task_key, life_key = jax.random.split(jax.random.fold_in(key, index))
-        return lives.born(life_key, self.parts, theta, self.parts.env.sample_task(task_key), end)
+        task, life_key = task_of(key, index, self.parts.env, self.parts.trial.tasks)
+        return lives.born(life_key, self.parts, theta, task, end)
 
     def _first_generation(self, key: Key, theta: PyTree) -> lives.Life:
         """B newborns, leaves [B, ...], whose ends are spread evenly over a lifetime."""
@@ -178,7 +179,7 @@ class _Population:
         agents, windows, ended, diverged, steps = self.parts.memory.over_tasks(
             lambda pair: self._next_window(key, theta, *pair), (numbers, agents)
         )
-        metrics = outer.describe_window(windows.stages) | {
+        metrics = outer.describe_window(windows.stages, self.parts.env.measure) | {
             "environment_steps": steps.sum(),  # those of diverged agents too
             "age": agents.age.mean(dtype=float),
             "renewed": jnp.logical_or(ended, diverged).sum(),

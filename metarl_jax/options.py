@@ -11,9 +11,19 @@ from typing import Any, ClassVar
 import optax
 
 from metarl_jax import checks, inner, outer
-from metarl_jax.base import AdvantageEstimator, InnerOptimizer, Policy, Surrogate, Trial
+from metarl_jax.base import (
+    AdvantageEstimator,
+    InnerOptimizer,
+    MetaAlgorithm,
+    Policy,
+    Surrogate,
+    TaskEnv,
+    Trial,
+)
+from metarl_jax.curriculum import TaskSampler, with_sampler
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import FastParameters
+from metarl_jax.normalization import normalized
 from metarl_jax.outer.optimizers import DEFAULT_RATE
 
 Builder = Callable[[Rate], InnerOptimizer]
@@ -55,11 +65,43 @@ class TrialOptions:
     """what the sums over a stage's steps are divided by: "horizon", the N·T steps that its episodes had room for, so
     that `gradient` times T is the gradient of an episode's mean return; or "valid", the steps that they took, as in
     published codes"""
+    normalize_observations: bool = False
+    """shift and scale each component of the observations to mean 0 and standard deviation 1 of all training so far, see
+    `metarl_jax.normalization`"""
+    normalize_rewards: bool = False
+    """divide rewards by the standard deviation of an episode's discounted reward so far, of all training so far"""
+    task_sampler: TaskSampler | None = None
+    """what draws the tasks of training, a curriculum; None means p(M). See `metarl_jax.curriculum`"""
     remat: bool = False
     """recompute inner steps in the backward pass instead of storing their activations, which saves memory"""
     task_chunk: int | None = None
     """tasks at a time in both phases, which saves memory; None means all at once and, on a CPU, in the outer gradient
     as many as its caches hold"""
+
+    def wrapped(self, build: Callable[[TaskEnv, Any], MetaAlgorithm], env: TaskEnv) -> MetaAlgorithm:
+        """``build(env, self)`` with the normalisation and the task sampler that the options ask for.
+
+        Raises:
+            ValueError: a value is out of range, or agents that live on were given a task sampler.
+        """
+
+        def plain(env):
+            return build(env, self)
+
+        def scaled(env):
+            return normalized(plain, env, observations=observations, rewards=rewards, discount=self.discount or 0.99)
+
+        observations = checks.boolean("normalize_observations", self.normalize_observations)
+        rewards = checks.boolean("normalize_rewards", self.normalize_rewards)
+        inner_build = scaled if observations or rewards else plain
+        if self.task_sampler is None:
+            return inner_build(env)
+        if self.kind == "life":
+            raise ValueError(
+                "task_sampler is for tasks that are new in each meta-iteration, and here agents live on; give "
+                "the environment sample_tasks, or leave task_sampler out"
+            )
+        return with_sampler(inner_build, env, self.task_sampler, self.tasks)
 
     def trial(self, horizon: int, **sizes: Any) -> Trial:
         """The sizes of a trial in an environment of this horizon, and further ones; checked."""

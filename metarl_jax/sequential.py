@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from metarl_jax import checks, devices, inner, outer, policies
 from metarl_jax.base import MetaAlgorithm, MetaObjective, Online, OuterOptimizer, RecurrentPolicy, TaskEnv
+from metarl_jax.curriculum import task_of
 from metarl_jax.entry import entry_points
 from metarl_jax.options import MemoryOptions
 from metarl_jax.outer.trials import Weights
@@ -168,7 +169,7 @@ class _Learner:
         objective = self._objective(self.weights._replace(entropy=weight * 0.5**halvings if weight else 0.0))
         theta, opt_state, metrics = self.optimizer.update(objective, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(trials.trajectory, trials.params) | metrics
+        return state, outer.describe(trials.trajectory, trials.params, self.env.measure) | metrics
 
     def gradient(self, key: Key, theta: PyTree):
         trials = self._collect(key, theta)
@@ -176,7 +177,7 @@ class _Learner:
         # ∇J alone: entropy and the values' error serve the training and are no part of J.
         objective = self._objective(self.weights._replace(entropy=0.0, value=0.0))
         ascent, metrics = objective.ascent(theta, data)
-        return ascent, outer.describe(trials.trajectory, trials.params) | metrics
+        return ascent, outer.describe(trials.trajectory, trials.params, self.env.measure) | metrics
 
     def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
         def record(memory, episode, *by_mode):  # sums, so that nothing else need outlive an episode
@@ -210,8 +211,8 @@ class _Learner:
             return outer.Trials(episode, self.policy.params(theta, memory))
 
         def of_task(index):
-            task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
-            return self._trial(data_key, theta, self.env.sample_task(task_key), record, self.options.length)[1]
+            task, data_key = task_of(key, index, self.env, self.options.tasks)
+            return self._trial(data_key, theta, task, record, self.options.length)[1]
 
         return self.memory.over_tasks(of_task, jnp.arange(self.options.tasks))
 

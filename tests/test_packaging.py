@@ -127,7 +127,7 @@ LEVELS = [
     {"base", "batching", "devices"},
     {"entry", "keywords", "soundness"},
     {"envs", "policies"},
-    {"rollout"},
+    {"curriculum", "normalization", "rollout"},
     {"inner"},
     {"outer"},
     {"options"},

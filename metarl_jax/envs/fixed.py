@@ -24,4 +24,4 @@ def fix_task(env: TaskEnv, task: PyTree) -> TaskEnv:
         Array([ 0.3, -0.1], dtype=float32)
     """
     task = check_task(env, task)
-    return dataclasses.replace(env, sample_task=lambda key: task, name=f"{env.name} with one task")
+    return dataclasses.replace(env, sample_task=lambda key: task, sample_tasks=None, name=f"{env.name} with one task")

@@ -221,12 +221,15 @@ def in_split(env: TaskEnv, split: str) -> TaskEnv:
 
     The same key draws other tasks than in training, and than in any other split.
     """
-    draw = env.sample_task
+    draw, draw_all = env.sample_task, env.sample_tasks
     # A separate stream, so that the same key draws other tasks than in training. The CRC is far larger than any fold_in
     # index used elsewhere.
     stream = zlib.crc32(split.encode())
     return dataclasses.replace(
-        env, sample_task=lambda key: draw(jax.random.fold_in(key, stream)), name=f"{env.name} ({split})"
+        env,
+        sample_task=lambda key: draw(jax.random.fold_in(key, stream)),
+        sample_tasks=draw_all and (lambda key, count: draw_all(jax.random.fold_in(key, stream), count)),
+        name=f"{env.name} ({split})",
     )
 
 

@@ -4,20 +4,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from metarl_jax.base import TaskEnv
-from metarl_jax.types import PyTree
-
-
-@struct.dataclass
-class _Revealed:
-    observation: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    inner: PyTree
-    """state of the wrapped environment"""
+from metarl_jax.envs.state import View
 
 
 def reveal_task(env: TaskEnv) -> TaskEnv:
@@ -31,7 +20,7 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
     def view(task, state):
         task_numbers = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(task)]
         observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *task_numbers])
-        return _Revealed(observation, state.reward, state.terminated, state.truncated, state)
+        return View(observation, state.reward, state.terminated, state.truncated, state)
 
     scene = env.scene
     return dataclasses.replace(

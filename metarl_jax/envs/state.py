@@ -33,6 +33,18 @@ class State:
         return like(self, State(observation, reward, terminated, jnp.zeros((), bool), internal))
 
 
+@struct.dataclass
+class View:
+    """State of an environment that shows another one's observation or reward in another form."""
+
+    observation: PyTree
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    inner: PyTree
+    """state of the wrapped environment"""
+
+
 def first(observation: jax.Array, internal: PyTree = None) -> State:
     """The first state of an episode."""
     false = jnp.zeros((), bool)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import Adapter, Objective, Policy, ScaledEstimator, TaskEnv, Trial
+from metarl_jax.curriculum import task_of
 from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.memory import Memory
 from metarl_jax.policies.likelihood import distributions
@@ -129,5 +130,5 @@ def replay(parts: Parts, theta: PyTree, data: Stage, start: PyTree = None) -> Pa
 
 def trial_of(key: Key, index: jax.Array, parts: Parts, theta: PyTree) -> Stage:
     """The trial in task `index` of a meta-iteration; leaves [S, N, T, ...]."""
-    task_key, data_key = jax.random.split(jax.random.fold_in(key, index))
-    return collect(data_key, parts, theta, parts.env.sample_task(task_key))
+    task, data_key = task_of(key, index, parts.env, parts.trial.tasks)
+    return collect(data_key, parts, theta, task)

@@ -1,5 +1,7 @@
 """Metrics of collected data: returns per stage, entropy, step norms and counts."""
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -7,17 +9,22 @@ import optax
 from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
 from metarl_jax.types import Metrics, PyTree, Stage, Trajectory
 
+Measure = Callable[[Trajectory], Metrics]
 
-def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
+
+def describe(trajectory: Trajectory, params: PyTree, measure: Measure | None = None) -> Metrics:
     """Metrics of collected data and of φ at each stage, leaves [B, S, ...].
 
     return [S] (undiscounted, per episode), gain (last stage minus first), entropy [S] in nats (sampled, −E log π),
     inner_step_norm (‖φ_{s+1} − φ_s‖₂, mean over tasks and steps), valid_share (steps taken / maximum number of steps),
-    environment_steps, diverged_episodes.
+    environment_steps, diverged_episodes, and what `measure`, that of the environment, gives.
 
     The return is the mean over all episodes that are not void, NaN if there are none; steps of void episodes are not
     counted as taken. If stages have a budget of steps, the return is first averaged within each task, because a task
     with short episodes has more of them, and spare episodes do not count in valid_share.
+
+    Raises:
+        ValueError: `measure` gives no dictionary, or a name that is taken.
     """
     returns = jnp.where(trajectory.valid, trajectory.reward, 0).sum(-1)
     not_void, room = ~trajectory.void, jnp.ones_like(trajectory.valid)
@@ -28,7 +35,7 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
         per_stage = mean_of_counted(mean_of_counted(returns, not_void, 2), not_void.any(2), 0)
     per_stage = jnp.where(not_void.any((0, 2)), per_stage, jnp.nan)
     step_norm = jax.vmap(jax.vmap(optax.tree.norm))(jax.tree.map(lambda leaf: jnp.diff(leaf, axis=1), params))
-    return {
+    metrics = {
         "return": per_stage,
         "gain": per_stage[-1] - per_stage[0],
         "entropy": -jax.vmap(masked_mean, in_axes=1)(trajectory.log_prob, trajectory.valid),
@@ -37,17 +44,33 @@ def describe(trajectory: Trajectory, params: PyTree) -> Metrics:
         "environment_steps": trajectory.valid.sum(),
         "diverged_episodes": trajectory.diverged.sum(),
     }
+    return metrics if measure is None else metrics | _measured(measure, trajectory, metrics)
 
 
-def describe_window(data: Stage) -> Metrics:
+def _measured(measure: Measure, trajectory: Trajectory, taken: Metrics) -> Metrics:
+    own = measure(trajectory)
+    if not isinstance(own, Mapping):
+        raise ValueError(f"measure of the environment gives {own!r}; it must give a dictionary of metrics by name")
+    for name in own:
+        if not isinstance(name, str) or name in taken:
+            raise ValueError(
+                f"measure of the environment gives {name!r}; a metric's name must be a text, and {sorted(taken)} are "
+                "taken"
+            )
+    return dict(own)
+
+
+def describe_window(data: Stage, measure: Measure | None = None) -> Metrics:
     """`describe` for windows of long lives, leaves [B, S, ...]; counts exclude stage 0, which the last window counted.
 
     If all agents are new, stage 0 is void, and its return is replaced by that of stage 1.
     """
     metrics = describe(data.trajectory, data.params)
-    new_metrics = describe(*jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params)))
+    new = jax.tree.map(lambda leaf: leaf[:, 1:], (data.trajectory, data.params))
+    new_metrics = describe(*new)
     any_old = ~data.trajectory.void[:, 0].all()
     returns = metrics["return"]
     returns = returns.at[0].set(jnp.where(any_old, returns[0], returns[1]))
     counts = {name: new_metrics[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
-    return metrics | counts | {"return": returns, "gain": returns[-1] - returns[0]}
+    metrics |= counts | {"return": returns, "gain": returns[-1] - returns[0]}
+    return metrics if measure is None else metrics | _measured(measure, new[0], metrics)
