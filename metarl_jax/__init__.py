@@ -7,7 +7,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, runs, training, zoo
+    from metarl_jax import (
+        algorithms,
+        curriculum,
+        devices,
+        envs,
+        evaluation,
+        inner,
+        normalization,
+        outer,
+        policies,
+        rollout,
+        runs,
+        training,
+        zoo,
+    )
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
     from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
@@ -27,11 +41,13 @@ __all__ = [
     "Trajectory",
     "Trial",
     "algorithms",
+    "curriculum",
     "devices",
     "envs",
     "evaluation",
     "inner",
     "load",
+    "normalization",
     "outer",
     "policies",
     "rollout",

@@ -250,7 +250,8 @@ def prioritized(
         is_old = (jnp.arange(count) < old) & (filled.sum() >= 2 * count)
         # A new task must not take the place of one that is played again.
         played = jnp.zeros(capacity, bool).at[drawn].set(is_old)
-        place = jnp.where(is_old, drawn, jnp.argsort(jnp.where(played, jnp.inf, memory.score))[:count])
+        lowest = jnp.argsort(jnp.where(played, jnp.inf, memory.score))
+        place = jnp.where(is_old, drawn, lowest[jnp.cumsum(~is_old) - 1])
         batch = jax.tree.map(
             lambda a, b: jnp.where(is_old.reshape((-1,) + (1,) * (b.ndim - 1)), a[drawn], b), memory.tasks, fresh
         )

@@ -149,7 +149,7 @@ def _run(
     record |= {  # The next observation of a diverged simulation may be NaN, or finite and close to overflow.
         "next_observation": _where(episode_ok, next_path, path),
         "discount": jnp.where(last & terminated, 0.0, 1.0),
-        "truncated": last & jnp.asarray(state.truncated, bool) & ~terminated,
+        "truncated": last & jnp.asarray(state.truncated, bool) & ~terminated & (time < horizon),
         "valid": valid,
         "reward": jnp.where(valid, record["reward"], 0),
     }

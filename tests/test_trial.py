@@ -128,3 +128,22 @@ def test_the_replay_is_what_the_trial_did(environment):
     behavior = np.asarray(sequence.trajectory.log_prob[:, 0])
     np.testing.assert_allclose(np.asarray(replayed.log_prob)[valid], behavior[valid], rtol=1e-4, atol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in replayed)
+
+
+def test_a_cut_at_the_last_step_is_the_end_of_the_horizon():
+    """Environments with a time limit of T flag it as truncation; J counts T steps, so no value follows, as in Learner."""
+    env = mrl.TaskEnv(
+        name="time-limit",
+        sample_task=lambda key: jnp.zeros(1),
+        reset=lambda key, task: toys.CounterState(jnp.zeros(1), 0.0, False, False, 0),
+        step=lambda task, state, action: state.replace(time=state.time + 1, truncated=state.time + 1 >= 4),
+        observation_size=1,
+        action_size=1,
+        horizon=4,
+    )
+    policy = toys.small_policy(env)
+    phi, task = policy.init(jax.random.key(0)), jnp.zeros(1)
+    cut = jax.jit(rollout, static_argnums=(1, 2, 5, 6))
+    assert not cut(jax.random.key(1), env, policy, phi, task, 2, 4).truncated.any()
+    longer = cut(jax.random.key(1), env, policy, phi, task, 2, 5).truncated
+    np.testing.assert_array_equal(longer, np.arange(5) == np.array([[3], [3]]))

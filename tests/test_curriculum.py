@@ -1,0 +1,309 @@
+"""Task samplers, batches drawn together, and the metrics of an environment's own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metarl_jax as mrl
+from metarl_jax.curriculum import TaskSampler, prioritized, stratified, task_returns
+from tests import toys
+
+KEY = jax.random.key(0)
+SIZES = {"tasks": 4, "episodes": 3, "policy": {"hidden": (4,)}}
+
+
+def noted(goals):
+    """A sampler of fixed goals, whose state keeps what it was told: the number of updates, tasks and returns."""
+    goals = jnp.asarray(goals)[:, None]
+
+    def update(state, tasks, returns):
+        return state[0] + 1, tasks, returns
+
+    stages = 2
+    return TaskSampler(
+        init=lambda: (0, jnp.zeros_like(goals), jnp.zeros((len(goals), stages))),
+        sample=lambda state, key, count: (goals, state),
+        update=update,
+    )
+
+
+def by_stage(data):
+    """Mean return of each task's episodes by stage, in NumPy; there are no void ones."""
+    data = jax.tree.map(np.asarray, data)
+    return np.where(data["valid"], data["rewards"], 0).sum(-1).mean(-1)
+
+
+def recorded(env):
+    return dataclasses.replace(env, measure=lambda data: {"rewards": data.reward, "valid": data.valid})
+
+
+@pytest.mark.parametrize("name", ["promp", "es-maml"])
+def test_a_sampler_is_told_the_returns_of_its_tasks(name):
+    goals = [-1.0, 0.0, 2.0, 5.0]
+    algorithm = mrl.algorithms.make(name, recorded(toys.walk()), task_sampler=noted(goals), **SIZES)
+    start = algorithm.init(KEY)
+    state, metrics = jax.jit(algorithm.update)(jax.random.key(1), start)
+    number, tasks, returns = state.opt_state.sampler
+    assert number == 1
+    np.testing.assert_array_equal(tasks[:, 0], goals)
+    expected = by_stage(metrics).reshape(4, -1, 2).mean(1)  # es-maml plays two trials in each task
+    np.testing.assert_allclose(returns, expected, rtol=1e-5)
+    assert returns[3].mean() < returns[1].mean() - 5, "a goal at 5 is far away, so the tasks were these"
+    assert not [name for name in metrics if name.startswith("curriculum")]
+
+
+def test_with_a_memory_every_episode_is_a_stage():
+    sampler = noted([0.0, 3.0])._replace(init=lambda: (0, jnp.zeros((2, 1)), jnp.zeros((2, 3))))
+    algorithm = mrl.algorithms.rl2(recorded(toys.walk()), tasks=2, episodes=3, memory_size=4, task_sampler=sampler)
+    state, metrics = jax.jit(algorithm.update)(KEY, algorithm.init(KEY))
+    np.testing.assert_allclose(state.opt_state.sampler[2], by_stage(metrics), rtol=1e-5)
+
+
+def test_the_only_task_there_is_changes_nothing():
+    """With one task in p(M), a sampler of it gives the same θ, and both normalisations go with it."""
+    env = mrl.envs.fix_task(toys.walk(), jnp.array([0.5]))
+    for more in ({}, {"normalize_observations": True, "normalize_rewards": True}):
+        plain = mrl.algorithms.maml(env, **SIZES, **more)
+        sampled = mrl.algorithms.maml(env, **SIZES, **more, task_sampler=stratified(jnp.array([[0.5]])))
+        expected, others = jax.jit(plain.update)(KEY, plain.init(KEY))
+        state, metrics = jax.jit(sampled.update)(KEY, sampled.init(KEY))
+        jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+        jax.tree.map(np.testing.assert_array_equal, state.opt_state.opt_state, expected.opt_state)
+        assert metrics.keys() == others.keys()
+
+
+def test_a_sampler_sees_returns_in_raw_units():
+    options = {"normalize_rewards": True, "task_sampler": noted([0.0, 1.0, 2.0, 3.0]), **SIZES}
+    algorithm = mrl.algorithms.maml(recorded(toys.walk()), **options)
+    update = jax.jit(algorithm.update)
+    state, _ = update(KEY, algorithm.init(KEY))
+    state, metrics = update(jax.random.key(1), state)  # from now on rewards are divided
+    assert state.params.statistics.gain.scale > 1.5
+    np.testing.assert_allclose(state.opt_state.sampler[2], by_stage(metrics), rtol=1e-4)
+
+
+def test_a_sampler_works_under_vmap_and_scan():
+    algorithm = mrl.algorithms.maml(toys.walk(), task_sampler=noted([0.0, 1.0, 2.0, 3.0]), **SIZES)
+    states = jax.vmap(algorithm.init)(jax.random.split(KEY, 2))
+    keys = jax.random.split(jax.random.key(1), (2, 3))
+    run = jax.jit(jax.vmap(lambda state, keys: jax.lax.scan(lambda s, k: algorithm.update(k, s), state, keys)[0]))
+    np.testing.assert_array_equal(run(states, keys).opt_state.sampler[0], [3, 3])
+
+
+def test_adapt_and_gradient_are_those_of_p_of_m():
+    plain = mrl.algorithms.maml(toys.walk(), **SIZES)
+    sampled = mrl.algorithms.maml(toys.walk(), task_sampler=noted([9.0] * 4), **SIZES)
+    theta = plain.init(KEY).params
+    expected, _ = jax.jit(plain.gradient)(KEY, theta)
+    jax.tree.map(np.testing.assert_array_equal, jax.jit(sampled.gradient)(KEY, theta)[0], expected)
+
+
+# --- batches drawn together ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["maml", "rl2", "self-tuning"])
+def test_tasks_that_are_drawn_together(name):
+    """The reward is the task, so the metrics show which tasks were played."""
+    env = mrl.TaskEnv(
+        name="tell",
+        sample_task=lambda key: jnp.array(-1.0),
+        sample_tasks=lambda key, count: 10.0 * jnp.arange(count),
+        reset=lambda key, task: toys.State(jnp.zeros(1), 0.0, False, False),
+        step=lambda task, state, action: toys.State(state.observation, task, False, False),
+        observation_size=1,
+        action_size=1,
+        horizon=2,
+        measure=lambda data: {"task_returns": task_returns(data)},
+    )
+    small = {"memory_size": 4} if name == "rl2" else {"policy": {"hidden": ()}}
+    algorithm = mrl.algorithms.make(name, env, tasks=3, episodes=2, **small)
+    update = jax.jit(algorithm.update)
+    state, metrics = update(KEY, algorithm.init(KEY))
+    np.testing.assert_allclose(
+        metrics["task_returns"],
+        np.array([[0.0], [20.0], [40.0]]) + np.zeros((1, 2))[:, : metrics["task_returns"].shape[1]],
+    )
+    out = jax.jit(algorithm.adapt)(KEY, state.params, jnp.array(5.0))
+    np.testing.assert_allclose(out.returns, 10.0)
+
+
+def test_tasks_as_an_argument_of_update():
+    """What the page on curricula shows: one program for all batches of tasks."""
+    env = recorded(toys.walk())
+
+    @jax.jit
+    def update(key, state, tasks):
+        here = dataclasses.replace(env, sample_tasks=lambda key, count: tasks)
+        return mrl.algorithms.maml(here, **SIZES).update(key, state)
+
+    state = mrl.algorithms.maml(env, **SIZES).init(KEY)
+    near = by_stage(update(KEY, state, jnp.zeros((4, 1)))[1])
+    far = by_stage(update(KEY, state, jnp.full((4, 1), 9.0, float))[1])
+    assert far.max() < near.min() - 50
+    assert update._cache_size() == 1
+
+
+def test_a_split_draws_other_batches():
+    def env(split):
+        return mrl.envs.registry.in_split(
+            dataclasses.replace(toys.walk(), sample_tasks=lambda key, count: jax.random.normal(key, (count, 1))), split
+        )
+
+    batches = [env(split).sample_tasks(KEY, 3) for split in ("test", "ood")]
+    assert np.abs(batches[0] - batches[1]).min() > 1e-3
+
+
+# --- samplers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [6, 7, 2])
+def test_stratified_batches_hold_each_task_equally_often(count):
+    sampler = stratified({"direction": np.array([-1.0, 0.0, 1.0]), "key": jax.random.split(KEY, 3)})
+    draw = jax.jit(lambda key: sampler.sample((), key, count)[0]["direction"])
+    orders = {tuple(np.asarray(draw(jax.random.key(number)))) for number in range(20)}
+    for order in orders:
+        counts = [order.count(direction) for direction in (-1, 0, 1)]
+        assert max(counts) - min(counts) <= 1
+        assert sum(counts) == count
+    assert len(orders) > 3, "the order should be random"
+
+
+class Memory:
+    """`prioritized` in plain Python: places with a task and a score."""
+
+    def __init__(self, capacity):
+        self.tasks, self.scores = [None] * capacity, [-np.inf] * capacity
+
+    def rank(self):
+        return sorted(range(len(self.scores)), key=lambda place: -self.scores[place])
+
+
+def test_prioritized_replay_against_a_second_implementation():
+    capacity, count, replayed = 8, 4, 2
+    sampler = prioritized(
+        lambda key: jax.random.uniform(key), lambda returns: returns[:, -1], tasks=count, capacity=capacity
+    )
+    sample = jax.jit(sampler.sample, static_argnums=2)
+    memory, state = Memory(capacity), sampler.init()
+    seen = set()
+    for iteration in range(12):
+        tasks, state = sample(state, jax.random.key(iteration), count)
+        batch, places = np.asarray(tasks), np.asarray(state.place)
+        old = [float(task) in seen for task in batch]
+        full = sum(score > -np.inf for score in memory.scores) >= 2 * count
+        assert old == [full] * replayed + [False] * (count - replayed)
+        assert len(set(places)) == count, "each task of a batch has a place of its own"
+        for task, place, was in zip(batch, places, old, strict=True):
+            if was:
+                assert memory.tasks[place] == task
+        # New tasks take the places of the lowest scores, among those that are not played again.
+        free = [place for place in reversed(memory.rank()) if place not in places[:replayed] or not full]
+        taken = {place for place, was in zip(places, old, strict=True) if not was}
+        lowest = sorted(memory.scores[place] for place in free)[: len(taken)]
+        assert sorted(memory.scores[place] for place in taken) == lowest
+        returns = jnp.stack([jnp.zeros(count), tasks], 1)
+        state = sampler.update(state, tasks, returns)
+        for task, place in zip(batch, places, strict=True):
+            memory.tasks[place], memory.scores[place] = task, task
+            seen.add(float(task))
+        np.testing.assert_array_equal(np.asarray(state.score), np.asarray(memory.scores, np.float32))
+
+
+def test_high_scores_come_again_by_their_rank():
+    """P(first place drawn is of rank r) ∝ r^(−1/temperature): 4,000 draws, five standard errors."""
+    sampler = prioritized(lambda key: jax.random.uniform(key), lambda r: r[:, 0], tasks=1, capacity=4, replayed=1.0)
+    scores = jnp.array([0.1, 0.4, 0.2, 0.3])
+    state = sampler.init().replace(tasks=scores, score=scores)
+    drawn = jax.jit(jax.vmap(lambda key: sampler.sample(state, key, 1)[0][0]))(jax.random.split(KEY, 4000))
+    expected = np.arange(1, 5.0) ** (-1 / 0.3)
+    expected /= expected.sum()
+    share = np.array([(np.asarray(drawn) == np.float32(value)).mean() for value in (0.4, 0.3, 0.2, 0.1)])
+    assert (np.abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / 4000)).all()
+
+
+def test_a_score_of_nan_is_the_lowest():
+    sampler = prioritized(lambda key: jax.random.uniform(key), lambda r: r[:, 0], tasks=2, capacity=4)
+    tasks, state = sampler.sample(sampler.init(), KEY, 2)
+    state = sampler.update(state, tasks, jnp.array([[jnp.nan], [-1e9]]))
+    score = np.asarray(state.score)[np.asarray(state.place)]
+    assert -np.inf < score[0] < score[1] == -1e9
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+WRONG = {
+    "none": (3, "task_sampler is 3; it must be"),
+    "no function": (noted([0.0] * 4)._replace(update=None), "update of task_sampler"),
+    "no pair": (
+        noted([0.0] * 4)._replace(sample=lambda state, key, count: jnp.zeros(count)),
+        "must give .tasks, state",
+    ),
+    "too few": (noted([0.0] * 3), "4 tasks of 'walk' are like"),
+    "another dtype": (
+        noted([0.0] * 4)._replace(sample=lambda state, key, count: (jnp.zeros((count, 1), int), state)),
+        "4 tasks of 'walk' are like",
+    ),
+    "a state that grows": (
+        noted([0.0] * 4)._replace(update=lambda state, tasks, returns: (*state, 1)),
+        "must stay",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_bad_samplers_are_refused(case):
+    sampler, words = WRONG[case]
+
+    def update(key):
+        algorithm = mrl.algorithms.maml(toys.walk(), task_sampler=sampler, **SIZES)
+        return algorithm.update(key, algorithm.init(key))
+
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(update, KEY)
+
+
+@pytest.mark.parametrize("name", ["lpg", "self-tuning"])
+def test_agents_that_live_on_take_no_sampler(name):
+    with pytest.raises(ValueError, match="agents live on; give the environment sample_tasks"):
+        mrl.algorithms.make(name, toys.walk(), task_sampler=noted([0.0]))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: stratified(jnp.zeros(())), "one M > 0"),
+        (lambda: stratified((jnp.zeros(2), jnp.zeros(3))), "one M > 0"),
+        (lambda: stratified(jnp.zeros((0, 2))), "one M > 0"),
+        (lambda: prioritized(None, max, tasks=2), "sample_task"),
+        (lambda: prioritized(max, None, tasks=2), "score"),
+        (lambda: prioritized(max, max, tasks=2, capacity=3), "at least two batches, 4"),
+        (lambda: prioritized(max, max, tasks=2, replayed=1.5), "replayed"),
+        (lambda: prioritized(max, max, tasks=2, temperature=0), "temperature"),
+    ],
+)
+def test_bad_arguments_of_samplers(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("measure", "words"),
+    [
+        (lambda data: data.reward.sum(), "must give a dictionary"),
+        (lambda data: {"return": data.reward.sum()}, "gives 'return'"),
+        (lambda data: {1: data.reward.sum()}, "gives 1"),
+    ],
+)
+def test_bad_measures_are_refused(measure, words):
+    algorithm = mrl.algorithms.maml(dataclasses.replace(toys.walk(), measure=measure), **SIZES)
+    with pytest.raises(ValueError, match=words):
+        jax.eval_shape(lambda key: algorithm.update(key, algorithm.init(key)), KEY)
+
+
+@pytest.mark.parametrize("field", ["measure", "sample_tasks"])
+def test_an_environment_wants_functions(field):
+    with pytest.raises(ValueError, match=f"{field} of the environment"):
+        dataclasses.replace(toys.walk(), **{field: 3})
