@@ -67,7 +67,7 @@ class TaskEnv:
     on (`lpg`, `self-tuning`) are born in one of B such tasks"""
     measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
     """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
-    episodes that reached the goal; `Trajectory.valid` masks. Each is an array with a name of its own. None: no more"""
+    episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. None: no more"""
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"

@@ -40,7 +40,7 @@ class TaskSampler(NamedTuple):
     """
 
     init: Callable[[], PyTree]
-    """``() → state`` at the start of training, arrays"""
+    """``() → state`` at the start of training, arrays; its numbers must stay finite, or the update is undone"""
     sample: Callable[[PyTree, Key, int], tuple[PyTree, PyTree]]
     """``(state, key, B) → (tasks, state)``: the tasks of a meta-iteration, leaves [B, ...], and what to remember of
     them"""
@@ -190,7 +190,9 @@ class Replay:
 
     tasks: PyTree
     score: jax.Array
-    """[C] −∞ where the place is empty"""
+    """[C] finite, since training takes an infinity for a failure; 0 where the place is empty"""
+    filled: jax.Array
+    """[C] bool: the place holds a task"""
     place: jax.Array
     """[B] int: the places of the current tasks"""
 
@@ -237,20 +239,19 @@ def prioritized(
     def init():
         one = jax.eval_shape(sample_task, jax.random.key(0))
         blank = jax.tree.map(lambda leaf: jnp.broadcast_to(_zero(leaf.dtype), (capacity, *leaf.shape)), one)
-        return Replay(blank, jnp.full(capacity, -jnp.inf), jnp.zeros(tasks, jnp.int32))
+        return Replay(blank, jnp.zeros(capacity), jnp.zeros(capacity, bool), jnp.zeros(tasks, jnp.int32))
 
     def sample(memory, key, count):
         new_key, place_key = jax.random.split(key)
         fresh = jax.vmap(sample_task)(jax.vmap(lambda i: jax.random.fold_in(new_key, i))(jnp.arange(count)))
-        order = jnp.argsort(-memory.score)  # places by rank
-        filled = memory.score[order] > -jnp.inf
-        weight = jnp.where(filled, -power * jnp.log1p(jnp.arange(capacity)), -jnp.inf)
+        order = jnp.lexsort((-memory.score, ~memory.filled))  # places by rank, empty ones last
+        weight = jnp.where(memory.filled[order], -power * jnp.log1p(jnp.arange(capacity)), -jnp.inf)
         # The Gumbel trick draws without replacement.
         drawn = order[jnp.argsort(-(weight + jax.random.gumbel(place_key, (capacity,))))[:count]]
-        is_old = (jnp.arange(count) < old) & (filled.sum() >= 2 * count)
+        is_old = (jnp.arange(count) < old) & (memory.filled.sum() >= 2 * count)
         # A new task must not take the place of one that is played again.
         played = jnp.zeros(capacity, bool).at[drawn].set(is_old)
-        lowest = jnp.argsort(jnp.where(played, jnp.inf, memory.score))
+        lowest = jnp.lexsort((memory.score, memory.filled, played))
         place = jnp.where(is_old, drawn, lowest[jnp.cumsum(~is_old) - 1])
         batch = jax.tree.map(
             lambda a, b: jnp.where(is_old.reshape((-1,) + (1,) * (b.ndim - 1)), a[drawn], b), memory.tasks, fresh
@@ -258,9 +259,13 @@ def prioritized(
         return batch, memory.replace(place=place.astype(jnp.int32))
 
     def update(memory, batch, returns):
-        value = score(returns)
-        value = jnp.where(jnp.isnan(value), jnp.finfo(value.dtype).min, value)
+        value = score(returns).astype(memory.score.dtype)
+        value = jnp.nan_to_num(value, nan=float(jnp.finfo(value.dtype).min))
         kept = jax.tree.map(lambda all_, new: all_.at[memory.place].set(new), memory.tasks, batch)
-        return memory.replace(tasks=kept, score=memory.score.at[memory.place].set(value.astype(memory.score.dtype)))
+        return memory.replace(
+            tasks=kept,
+            score=memory.score.at[memory.place].set(value),
+            filled=memory.filled.at[memory.place].set(True),
+        )
 
     return TaskSampler(init, sample, update)

@@ -209,14 +209,16 @@ def test_prioritized_replay_against_a_second_implementation():
         for task, place in zip(batch, places, strict=True):
             memory.tasks[place], memory.scores[place] = task, task
             seen.add(float(task))
-        np.testing.assert_array_equal(np.asarray(state.score), np.asarray(memory.scores, np.float32))
+        expected = np.where(np.isinf(memory.scores), 0, memory.scores).astype(np.float32)
+        np.testing.assert_array_equal(np.asarray(state.score), expected)
+        np.testing.assert_array_equal(np.asarray(state.filled), ~np.isinf(memory.scores))
 
 
 def test_high_scores_come_again_by_their_rank():
     """P(first place drawn is of rank r) ∝ r^(−1/temperature): 4,000 draws, five standard errors."""
     sampler = prioritized(lambda key: jax.random.uniform(key), lambda r: r[:, 0], tasks=1, capacity=4, replayed=1.0)
     scores = jnp.array([0.1, 0.4, 0.2, 0.3])
-    state = sampler.init().replace(tasks=scores, score=scores)
+    state = sampler.init().replace(tasks=scores, score=scores, filled=jnp.ones(4, bool))
     drawn = jax.jit(jax.vmap(lambda key: sampler.sample(state, key, 1)[0][0]))(jax.random.split(KEY, 4000))
     expected = np.arange(1, 5.0) ** (-1 / 0.3)
     expected /= expected.sum()
@@ -230,6 +232,14 @@ def test_a_score_of_nan_is_the_lowest():
     state = sampler.update(state, tasks, jnp.array([[jnp.nan], [-1e9]]))
     score = np.asarray(state.score)[np.asarray(state.place)]
     assert -np.inf < score[0] < score[1] == -1e9
+
+
+def test_training_takes_an_update_with_an_empty_memory_for_sound():
+    sampler = prioritized(toys.walk().sample_task, lambda returns: returns[:, -1], tasks=4, capacity=8)
+    algorithm = mrl.algorithms.maml(toys.walk(), task_sampler=sampler, **SIZES)
+    *_, last = mrl.training.train(algorithm, KEY, 3)
+    assert not np.asarray(last.metrics["nonfinite"]).any()
+    assert np.asarray(mrl.training.unguarded(last.state).opt_state.sampler.filled).all()
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

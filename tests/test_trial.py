@@ -131,7 +131,7 @@ def test_the_replay_is_what_the_trial_did(environment):
 
 
 def test_a_cut_at_the_last_step_is_the_end_of_the_horizon():
-    """Environments with a time limit of T flag it as truncation; J counts T steps, so no value follows, as in Learner."""
+    """Environments with a time limit of T flag it as truncation; J counts T steps: no value follows."""
     env = mrl.TaskEnv(
         name="time-limit",
         sample_task=lambda key: jnp.zeros(1),

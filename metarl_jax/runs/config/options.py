@@ -62,6 +62,12 @@ class AlgorithmConfig:
     """what the sums over a stage's steps are divided by: "horizon", the N·T steps that its episodes had room for, so
     that gradient times T is the gradient of an episode's mean return; or "valid", the steps that they took, as in
     published codes (None: horizon)"""
+    normalize_observations: bool | None = None
+    """shift and scale each component of the observations to mean 0 and standard deviation 1 of all training so far, see
+    metarl_jax.normalization (None: False)"""
+    normalize_rewards: bool | None = None
+    """divide rewards by the standard deviation of an episode's discounted reward so far, of all training so far (None:
+    False)"""
     remat: bool | None = None
     """recompute inner steps in the backward pass instead of storing their activations, which saves memory (None:
     False)"""
