@@ -6,6 +6,7 @@ tables of the documentation are all derived from there.
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -13,6 +14,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
+
+import jax
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.checks import unknown
@@ -50,6 +53,14 @@ class ByKeyword(Protocol, Generic[P, Result]):
         ...
 
 
+def while_tracing() -> contextlib.AbstractContextManager[None]:
+    """Lets an algorithm be made inside of a function that JAX traces.
+
+    What is checked there are plain numbers, such as a schedule's rate at step 0; they must not become part of the program.
+    """
+    return jax.ensure_compile_time_eval()
+
+
 def by_keyword(
     options: Callable[P, Options], name: str | None = None
 ) -> Callable[[Callable[[TaskEnv, Options], Result]], ByKeyword[P, Result]]:
@@ -78,7 +89,8 @@ def by_keyword(
         def call(env: TaskEnv, **keywords: Any) -> Result:
             given = take(**keywords)
             wrapped = getattr(given, "wrapped", None)
-            return build(_environment(env), given) if wrapped is None else wrapped(build, _environment(env))
+            with while_tracing():
+                return build(_environment(env), given) if wrapped is None else wrapped(build, _environment(env))
 
         return _with_attributes(call, build, take, cast(type, options))
 

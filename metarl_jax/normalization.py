@@ -15,6 +15,7 @@ from flax import struct
 from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.envs.state import View
+from metarl_jax.keywords import while_tracing
 from metarl_jax.types import Adaptation, Metrics, PyTree, Trajectory
 
 _MOMENTS = "normalization/moments"
@@ -204,7 +205,8 @@ def normalized(
     plain = build(env)
 
     def within(statistics: Statistics) -> MetaAlgorithm:
-        return build(_normal_env(env, statistics, discount))
+        with while_tracing():
+            return build(_normal_env(env, statistics, discount))
 
     def unseen() -> Statistics:
         start = jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)), jax.random.key(0))
