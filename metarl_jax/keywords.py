@@ -56,7 +56,7 @@ class ByKeyword(Protocol, Generic[P, Result]):
 def while_tracing() -> contextlib.AbstractContextManager[None]:
     """Lets an algorithm be made inside of a function that JAX traces.
 
-    What is checked there are plain numbers, such as a schedule's rate at step 0; they must not become part of the program.
+    What is checked there are plain numbers, such as a schedule's rate at step 0, and they must stay numbers.
     """
     return jax.ensure_compile_time_eval()
 
