@@ -5,6 +5,7 @@ This module loads no JAX, so that a script can refuse bad input at once.
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -36,6 +37,17 @@ def one_of(kind: str, value: Any, allowed: Iterable[str]) -> str:
     if value not in (allowed := tuple(allowed)):
         raise unknown(kind, value, allowed)
     return value
+
+
+def traced(value: Any) -> bool:
+    """Whether JAX traces the value, so that it is no number yet; only a number, of shape [], may be."""
+    jax = sys.modules.get("jax")  # without it nothing is traced
+    return jax is not None and isinstance(value, jax.core.Tracer) and not value.shape
+
+
+def is_on(weight: Any) -> bool:
+    """Whether a term with this weight has to be computed: unless it is 0, and a traced weight may be anything."""
+    return traced(weight) or bool(weight)
 
 
 def _number(value: Any) -> bool:
@@ -74,7 +86,9 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def finite(name: str, value: Any) -> float:
-    """`value` if it is a finite number, else a ValueError."""
+    """`value` if it is a finite number, else a ValueError. A traced number cannot be checked, here and below."""
+    if traced(value):
+        return value
     if not _number(value):
         raise ValueError(f"{name} is {value!r}; it must be a finite number")
     return float(value)
@@ -82,6 +96,8 @@ def finite(name: str, value: Any) -> float:
 
 def positive(name: str, value: Any) -> float:
     """`value` if it is a positive finite number, else a ValueError."""
+    if traced(value):
+        return value
     if not _number(value) or value <= 0:
         raise ValueError(f"{name} is {value!r}; it must be a positive number")
     return float(value)
@@ -89,6 +105,8 @@ def positive(name: str, value: Any) -> float:
 
 def non_negative(name: str, value: Any) -> float:
     """`value` if it is a finite number of at least 0, else a ValueError."""
+    if traced(value):
+        return value
     if not _number(value) or value < 0:
         raise ValueError(f"{name} is {value!r}; it must be a number of at least 0")
     return float(value)
@@ -116,6 +134,8 @@ def schedule(name: str, function: Callable) -> float:
 
 def share(name: str, value: Any) -> float:
     """`value` if it is a number in [0, 1], else a ValueError."""
+    if traced(value):
+        return value
     if not _number(value) or not 0 <= value <= 1:
         raise ValueError(f"{name} is {value!r}; it must lie in [0, 1]")
     return float(value)

@@ -26,7 +26,7 @@ from metarl_jax.entry import entry_points
 from metarl_jax.inner.resolve import labels_of, resolve_advantage, resolve_optimizer
 from metarl_jax.keywords import by_keyword, narrowed
 from metarl_jax.options import GradientOptions, InnerOptions, TrialOptions
-from metarl_jax.types import AVERAGES, MetaState, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import AVERAGES, MetaState, Number, PyTree, Trajectory, strongly_typed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) ->
                 surrogate = inner.with_critic_loss(surrogate, loss, critic.inner_weight)
         refit = _refit(critic, gamma)
     objective, credit = _with_credit(options, trial, objective)
-    if checks.non_negative("entropy_weight", options.entropy_weight):
+    if checks.is_on(checks.non_negative("entropy_weight", options.entropy_weight)):
         objective = outer.add(objective, outer.entropy_bonus(options.entropy_weight))
     _check_leave_one_out(options, trial)
     optimizer, longer = _inner_optimizers(policy, options, trial, critic)
@@ -139,7 +139,7 @@ def _with_credit(options: GradientOptions, trial: Trial, objective: Objective) -
     credit = options.credit
     outer.check_annealing(options.multi_step_iterations, trial, credit)
     weight = float(credit) if isinstance(credit, bool) else checks.non_negative("credit", credit)
-    if not weight:
+    if not checks.is_on(weight):
         if options.credit_estimator != "return":
             raise ValueError(
                 f"credit_estimator is {options.credit_estimator!r}, without credit; leave it out, or set credit too"
@@ -192,7 +192,7 @@ def build_parts(env: TaskEnv, options: PartsOptions) -> outer.Parts:
     return gradient_parts(env, options, options.objective)
 
 
-def _refit(critic: inner.Critic, discount: float):
+def _refit(critic: inner.Critic, discount: Number):
     fit = critic.refit
     if fit is None:
         return None

@@ -125,7 +125,7 @@ def with_sampler(
 
     def init(key):
         state = plain.init(key)
-        return state.replace(opt_state=Sampled(state.opt_state, strongly_typed(sampler.init())))
+        return dataclasses.replace(state, opt_state=Sampled(state.opt_state, strongly_typed(sampler.init())))
 
     def measure(trajectory):
         own = {} if env.measure is None else env.measure(trajectory)
@@ -140,7 +140,7 @@ def with_sampler(
         here = dataclasses.replace(env, sample_tasks=lambda key, count: tasks, measure=measure)
         with while_tracing():
             algorithm = build(here)
-        after, metrics = algorithm.update(key, state.replace(opt_state=before.opt_state))
+        after, metrics = algorithm.update(key, dataclasses.replace(state, opt_state=before.opt_state))
         metrics = dict(metrics)
         returns = metrics.pop(_RETURNS)  # es-maml has two trials in each task
         returns = returns.reshape(count, -1, returns.shape[-1])
@@ -148,7 +148,7 @@ def with_sampler(
         mean = jnp.where(known.any(1), mean_of_counted(jnp.where(known, returns, 0), known, 1), jnp.nan)
         new = strongly_typed(sampler.update(remembered, tasks, mean))
         _check_state(before.sampler, new)
-        return after.replace(opt_state=Sampled(after.opt_state, new)), metrics
+        return dataclasses.replace(after, opt_state=Sampled(after.opt_state, new)), metrics
 
     return entry_points(init, update, plain.adapt, plain.gradient, plain.policy, plain.online)
 

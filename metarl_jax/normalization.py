@@ -216,7 +216,7 @@ def normalized(
     def init(key):
         statistics = unseen()
         state = within(statistics).init(key)
-        return state.replace(params=Normalized(state.params, statistics))
+        return dataclasses.replace(state, params=Normalized(state.params, statistics))
 
     def in_raw_units(metrics: Metrics, statistics: Statistics) -> Metrics:
         return {
@@ -225,13 +225,13 @@ def normalized(
 
     def update(key, state):
         statistics = state.params.statistics
-        after, metrics = within(statistics).update(key, state.replace(params=state.params.params))
+        after, metrics = within(statistics).update(key, dataclasses.replace(state, params=state.params.params))
         metrics = dict(metrics)
         of_data = metrics.pop(_MOMENTS)
         merged = jax.tree.map(
             lambda old, new: old.merged(new), statistics, of_data, is_leaf=lambda node: isinstance(node, Moments)
         )
-        return after.replace(params=Normalized(after.params, merged)), in_raw_units(metrics, statistics)
+        return dataclasses.replace(after, params=Normalized(after.params, merged)), in_raw_units(metrics, statistics)
 
     def gradient(key, theta):
         ascent, metrics = within(theta.statistics).gradient(key, theta.params)

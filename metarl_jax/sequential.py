@@ -15,7 +15,18 @@ from metarl_jax.entry import entry_points
 from metarl_jax.options import MemoryOptions
 from metarl_jax.outer.trials import Weights
 from metarl_jax.rollout import trial as run_trial
-from metarl_jax.types import AVERAGES, Adaptation, Key, MetaState, Percept, Played, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import (
+    AVERAGES,
+    Adaptation,
+    Key,
+    MetaState,
+    Number,
+    Percept,
+    Played,
+    PyTree,
+    Trajectory,
+    strongly_typed,
+)
 
 TrialEstimator = Callable[[Trajectory, jax.Array], tuple[jax.Array, jax.Array]]
 """``(trial as an episode, V(s_t)) → (advantage, what V is to learn)``, each [1, X], in units of return"""
@@ -116,7 +127,7 @@ def _learner(env: TaskEnv, policy: RecurrentPolicy, options: MemoryOptions) -> "
         if getattr(options, name) is not None:
             checks.integer(name, getattr(options, name))
     advantage = _advantage(options)
-    of_episode = min(sizes.horizon, 1 / max(1 - advantage.reward_discount, 1e-9))
+    of_episode = _sum_of_discounts(sizes.horizon, advantage.reward_discount)
     value_clip = options.value_clip
     return _Learner(
         env=env,
@@ -126,7 +137,7 @@ def _learner(env: TaskEnv, policy: RecurrentPolicy, options: MemoryOptions) -> "
         average=checks.one_of("average", options.average, AVERAGES),
         memory=outer.Memory(checks.boolean("remat", options.remat), options.task_chunk),
         advantage=advantage,
-        scale=float(min(options.length * of_episode, 1 / max(1 - advantage.discount, 1e-9))),
+        scale=_sum_of_discounts(options.length * of_episode, advantage.discount),
         weights=Weights(
             clip=checks.positive("clip", options.clip),
             entropy=checks.non_negative("entropy_weight", options.entropy_weight),
@@ -135,6 +146,13 @@ def _learner(env: TaskEnv, policy: RecurrentPolicy, options: MemoryOptions) -> "
         ),
         optimizer=outer.gradient_steps(options.descent(), options.epochs, minibatches),
     )
+
+
+def _sum_of_discounts(length: Number, discount: Number) -> Number:
+    """At most Σ_t γᵗ of infinitely many steps, at most the number of steps."""
+    if checks.traced(discount):
+        return jnp.minimum(length, 1 / jnp.maximum(1 - discount, 1e-9))
+    return float(min(length, 1 / max(1 - discount, 1e-9)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +167,7 @@ class _Learner:
     average: str
     memory: outer.Memory
     advantage: _Advantage
-    scale: float
+    scale: Number
     """the unit of the values, in units of return"""
     weights: Weights
     optimizer: OuterOptimizer
@@ -166,7 +184,9 @@ class _Learner:
         half_life = options.entropy_half_life
         halvings = 0.0 if half_life is None else state.iteration / half_life
         weight = self.weights.entropy
-        objective = self._objective(self.weights._replace(entropy=weight * 0.5**halvings if weight else 0.0))
+        objective = self._objective(
+            self.weights._replace(entropy=weight * 0.5**halvings if checks.is_on(weight) else 0.0)
+        )
         theta, opt_state, metrics = self.optimizer.update(objective, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
         return state, outer.describe(trials.trajectory, trials.params, self.env.measure) | metrics

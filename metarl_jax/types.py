@@ -21,6 +21,7 @@ from flax import struct
 PyTree = Any
 Key = jax.Array  # a typed key, made by jax.random.key
 Metrics = dict[str, jax.Array]
+Number = float | jax.Array  # [], a hyperparameter, which jax.vmap over several may trace
 
 
 def strongly_typed(tree: PyTree) -> PyTree:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
+from metarl_jax.checks import is_on
 from metarl_jax.compose import assemble, gradient_parts
 from metarl_jax.keywords import by_keyword
 from metarl_jax.options import DescentOptions, GradientOptions
@@ -49,5 +50,5 @@ def promp(env: TaskEnv, options: PrompOptions) -> MetaAlgorithm:
         steps = adaptive_penalty(steps, options.inner_kl_weight, options.inner_kl_target)
     objective, penalty = clipped(options.clip), inner_kl(options.inner_kl_weight)
     # Without a weight the penalty would only ask the policy's distribution for a KL.
-    objective = add(objective, penalty) if options.inner_kl_weight else objective
+    objective = add(objective, penalty) if is_on(options.inner_kl_weight) else objective
     return assemble(gradient_parts(env, options, objective), steps)

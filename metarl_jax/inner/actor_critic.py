@@ -7,7 +7,7 @@ from flax import struct
 
 from metarl_jax.base import Policy, Surrogate
 from metarl_jax.inner.critics import Critic
-from metarl_jax.types import PyTree, Trajectory
+from metarl_jax.types import Number, PyTree, Trajectory
 
 
 @struct.dataclass
@@ -33,7 +33,7 @@ def actor_critic(policy: Policy, critic: Critic) -> Policy:
     return Policy(init, lambda params, observation: policy.apply(params.policy, observation), labels)
 
 
-def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory], jax.Array]:
+def critic_loss(critic: Critic, discount: Number) -> Callable[[PyTree, Trajectory], jax.Array]:
     """``(φ, trajectory) → scalar``: the critic's loss as a function of the parameters of `actor_critic`.
 
     Raises:
@@ -45,7 +45,9 @@ def critic_loss(critic: Critic, discount: float) -> Callable[[PyTree, Trajectory
     return lambda params, trajectory: loss(params.critic, trajectory, discount)
 
 
-def with_critic_loss(surrogate: Surrogate, loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Surrogate:
+def with_critic_loss(
+    surrogate: Surrogate, loss: Callable[[PyTree, Trajectory], jax.Array], weight: Number
+) -> Surrogate:
     """surrogate + weight · loss, so that inner steps adapt the critic too; its effective inner rate is α·weight."""
 
     def total(policy, params, trajectory, advantage):

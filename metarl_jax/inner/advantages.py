@@ -28,12 +28,10 @@ from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator
 from metarl_jax.inner.baselines import Baseline, linear_feature
 from metarl_jax.inner.returns import backward_sum, reward_to_go, td_errors
-from metarl_jax.types import Trajectory
+from metarl_jax.types import Number, Trajectory
 
 
-def scale_of(
-    advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
-) -> Float[Array, ""]:
+def scale_of(advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: Number = 0.0) -> Float[Array, ""]:
     """std + noise + 1e-8 [] over the valid steps of ONE task's stage: the divisor of `normalize`.
 
     Args:
@@ -45,9 +43,7 @@ def scale_of(
     return jnp.sqrt((centered**2).sum() / jnp.maximum(valid.sum(), 1)) + noise + 1e-8
 
 
-def normalize(
-    advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: float | jax.Array = 0.0
-) -> Float[Array, "N T"]:
+def normalize(advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: Number = 0.0) -> Float[Array, "N T"]:
     """(A − mean) / (std + noise) over the valid steps of ONE task's stage, 0 on padding; arguments as in `scale_of`."""
     return _centered(advantage, valid) / scale_of(advantage, valid, noise)
 
@@ -61,8 +57,8 @@ def gae_of_values(
     trajectory: Trajectory,
     values: Float[Array, "N T"],
     next_values: Float[Array, "N T"],
-    discount: float | jax.Array,
-    lambda_: float | jax.Array,
+    discount: Number,
+    lambda_: Number,
 ) -> Float[Array, "N T"]:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438) from given values; equation in `gae`.
 
@@ -83,8 +79,8 @@ def gae_of_values(
 def estimate(
     trajectory: Trajectory,
     values: tuple[jax.Array, jax.Array],
-    discount: float,
-    lambda_: float,
+    discount: Number,
+    lambda_: Number,
     normalized: bool,
 ) -> tuple[Float[Array, "N T"], Float[Array, ""]]:
     """The advantage of one task's stage, and its divisor.
@@ -115,7 +111,7 @@ class Estimator:
     """An advantage estimator with its γ."""
 
     function: AdvantageEstimator
-    discount: float
+    discount: Number
     """γ per step"""
 
     def __call__(self, trajectory: Trajectory) -> Float[Array, "N T"]:
@@ -123,7 +119,7 @@ class Estimator:
         return self.function(trajectory)
 
 
-def returns(discount: float = 1.0) -> Estimator:
+def returns(discount: Number = 1.0) -> Estimator:
     """A_t = G_t = Σ_{k≥t} γ^{k−t} r_k: plain REINFORCE, without baseline or normalisation.
 
     With γ = 1 the policy gradient is the unbiased gradient of the mean return of an episode, divided by T; for γ < 1
@@ -140,8 +136,8 @@ def returns(discount: float = 1.0) -> Estimator:
 
 
 def gae(
-    discount: float = 0.99,
-    lambda_: float = 1.0,
+    discount: Number = 0.99,
+    lambda_: Number = 1.0,
     baseline: Baseline | None = None,
     normalized: bool = True,
 ) -> Estimator:

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.inner.least_squares import solved, summary, triangular_factor, without_each
 from metarl_jax.inner.returns import reward_to_go
-from metarl_jax.types import Trajectory
+from metarl_jax.types import Number, Trajectory
 
-Baseline = Callable[[Trajectory, float], tuple[jax.Array, jax.Array]]
+Baseline = Callable[[Trajectory, Number], tuple[jax.Array, jax.Array]]
 """``(trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])`` in units of discounted return; 0 on padding."""
 
 
@@ -35,14 +35,14 @@ class LinearModel(NamedTuple):
 class FittedBaseline(NamedTuple):
     """A baseline as a pair of fit and prediction. Called as a `Baseline`, it scores the episodes it was fitted to."""
 
-    fit: Callable[[Trajectory, float], Any]
+    fit: Callable[[Trajectory, Number], Any]
     """``(trajectory, γ) → model``, for any number of episodes; those without a valid step have no influence"""
     values: Callable[[Any, Trajectory], tuple[jax.Array, jax.Array]]
     """``(model, trajectory) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``"""
     by_others: Baseline | None = None
     """a baseline that scores each episode by a fit to the others, cheaper than N fits; None: not available"""
 
-    def __call__(self, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, trajectory: Trajectory, discount: Number) -> tuple[jax.Array, jax.Array]:
         """(V(s_t), V(s_{t+1})) from a fit to the trajectory itself."""
         return jax.lax.stop_gradient(self.values(self.fit(trajectory, discount), trajectory))
 
@@ -115,7 +115,7 @@ def leave_one_out(baseline: Baseline | None = None) -> Baseline:
         raise ValueError(f"baseline is {baseline!r}; leave_one_out needs one that is fitted, such as linear_feature()")
     fit, values = baseline.fit, baseline.values
 
-    def score(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+    def score(trajectory: Trajectory, discount: Number) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         episodes = len(trajectory.valid)
         if episodes < 2:
             raise ValueError(
@@ -155,7 +155,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         standardized = (features(observation, time) - mean) * scale
         return jnp.concatenate([standardized, jnp.ones_like(time)[..., None]], axis=-1)
 
-    def equations_of(mean, scale, trajectory: Trajectory, discount: float) -> Float[Array, "N T K"]:
+    def equations_of(mean, scale, trajectory: Trajectory, discount: Number) -> Float[Array, "N T K"]:
         """Rows (x, y) of x·w = y, K = F + 2; 0 on padding."""
         valid, time = trajectory.valid, _times(trajectory)
         x = design(mean, scale, trajectory.observation, time)
@@ -168,7 +168,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
         targets = reward_to_go(trajectory, discount)[..., None]
         return jnp.where(valid[..., None], jnp.concatenate([x - rest * x_cut, targets], -1), 0)
 
-    def fit(trajectory: Trajectory, discount: float) -> LinearModel:
+    def fit(trajectory: Trajectory, discount: Number) -> LinearModel:
         mask, count = trajectory.valid[..., None], jnp.maximum(trajectory.valid.sum(), 1)
         raw = jnp.where(mask, features(trajectory.observation, _times(trajectory)), 0)
         mean = raw.sum((0, 1)) / count
@@ -193,7 +193,7 @@ def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float)
 
         return score(trajectory.observation, time), score(trajectory.next_observation, time + 1)
 
-    def by_others(trajectory: Trajectory, discount: float) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+    def by_others(trajectory: Trajectory, discount: Number) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         alone = jax.tree.map(lambda leaf: leaf[:, None], trajectory)  # N stages of one episode
 
         def of_episode(episode):

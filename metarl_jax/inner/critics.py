@@ -21,7 +21,7 @@ from metarl_jax.inner.baselines import Baseline, LinearModel, leave_one_out, lin
 from metarl_jax.inner.returns import reward_to_go, td_errors
 from metarl_jax.policies.likelihood import pad_with_first
 from metarl_jax.policies.networks import value_mlp
-from metarl_jax.types import Key, PyTree, Trajectory
+from metarl_jax.types import Key, Number, PyTree, Trajectory
 
 
 class Critic(NamedTuple):
@@ -29,16 +29,16 @@ class Critic(NamedTuple):
 
     init: Callable[[Key], PyTree]
     """``key → w``"""
-    values: Callable[[PyTree, Trajectory, float], tuple[jax.Array, jax.Array]]
+    values: Callable[[PyTree, Trajectory, Number], tuple[jax.Array, jax.Array]]
     """``(w, trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])``, like a `Baseline`, but differentiable in w: callers
     that need data must stop the gradient"""
-    loss: Callable[[PyTree, Trajectory, float], jax.Array] | None = None
+    loss: Callable[[PyTree, Trajectory, Number], jax.Array] | None = None
     """``(w, trajectory, γ) → scalar``, minimised in both loops; None: w is not learned by gradient"""
-    refit: Callable[[PyTree, Trajectory, float], PyTree] | None = None
+    refit: Callable[[PyTree, Trajectory, Number], PyTree] | None = None
     """``(w, trajectory, γ) → w``, fitted to all episodes of a meta-iteration, leaves [E, T, ...]"""
-    outer_weight: float = 0.0
+    outer_weight: Number = 0.0
     """weight of the loss in the outer objective"""
-    inner_weight: float = 0.0
+    inner_weight: Number = 0.0
     """weight of the loss in the inner step; 0: inner steps do not change w"""
 
 
@@ -47,9 +47,9 @@ def value_network(
     horizon: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
-    scale: float | None = None,
-    outer_weight: float = 1.0,
-    inner_weight: float = 0.0,
+    scale: Number | None = None,
+    outer_weight: Number = 1.0,
+    inner_weight: Number = 0.0,
     timed: bool = True,
     residual: bool = True,
 ) -> Critic:
@@ -98,9 +98,7 @@ def value_network(
         )
     init, network = value_mlp(observation_size + checks.boolean("timed", timed), hidden, activation)
 
-    def values(
-        w: PyTree, trajectory: Trajectory, discount: float | jax.Array
-    ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
+    def values(w: PyTree, trajectory: Trajectory, discount: Number) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         _check_size("value_network", observation_size, trajectory)
         valid = trajectory.valid
         episodes, steps = valid.shape
@@ -119,7 +117,7 @@ def value_network(
         next_values = jnp.where(last, all_values[:, -1:], all_values[:, 1:])
         return jnp.where(valid, all_values[:, :-1], 0), jnp.where(valid, next_values, 0)
 
-    def loss(w: PyTree, trajectory: Trajectory, discount: float) -> Float[Array, ""]:
+    def loss(w: PyTree, trajectory: Trajectory, discount: Number) -> Float[Array, ""]:
         values_now, next_values = values(w, trajectory, discount)
         bootstrapped = jnp.where(trajectory.truncated, jax.lax.stop_gradient(next_values), 0)
         to_the_end = dataclasses.replace(trajectory, reward=trajectory.reward + discount * bootstrapped)
@@ -141,7 +139,7 @@ def with_residual(critic: Critic) -> Critic:
     `linear_time` under the same condition; otherwise, as with a single episode, there is no fit.
     """
 
-    def values(w: PyTree, trajectory: Trajectory, discount: float) -> tuple[jax.Array, jax.Array]:
+    def values(w: PyTree, trajectory: Trajectory, discount: Number) -> tuple[jax.Array, jax.Array]:
         values_now, next_values = critic.values(w, trajectory, discount)
         episodes, horizon = trajectory.valid.shape
         features = {linear_feature: 2 * trajectory.observation[0, 0].size, linear_time: 0}
@@ -179,13 +177,13 @@ def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
         return LinearModel(jnp.zeros(features + 1), jnp.zeros(features), jnp.zeros(features))
 
     def values(
-        w: LinearModel, trajectory: Trajectory, discount: float
+        w: LinearModel, trajectory: Trajectory, discount: Number
     ) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
         del discount  # the discount of the fit is already in w
         _check_size("previous_fit", observation_size, trajectory)
         return score(w, trajectory)
 
-    def refit(w: LinearModel, trajectory: Trajectory, discount: float) -> LinearModel:
+    def refit(w: LinearModel, trajectory: Trajectory, discount: Number) -> LinearModel:
         _check_size("previous_fit", observation_size, trajectory)
         fitted, any_valid = fit(trajectory, discount), trajectory.valid.any()
         # Keep the old fit if all episodes are void.

@@ -17,7 +17,7 @@ from metarl_jax.policies.distributions import Categorical
 from metarl_jax.policies.likelihood import entropy, log_prob, pad_with_first
 from metarl_jax.policies.networks import categorical_mlp
 from metarl_jax.policies.rules import UpdateRule, backward_lstm
-from metarl_jax.types import Key, Metrics, Path, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Key, Metrics, Number, Path, PyTree, Trajectory, strongly_typed
 
 REWARD_RANGE = 10.0
 """rewards enter the rule as 10·asinh(r/10), which is within 2 % of r up to |r| = 3 and logarithmic for large |r|"""
@@ -68,7 +68,7 @@ class LearnedRule(NamedTuple):
     prediction: Policy
     """y, a `Categorical` over m classes"""
     rule: UpdateRule
-    discount: float
+    discount: Number
     """γ, an input of the rule"""
 
     def see(self, params: PyTree, trajectory: Trajectory) -> AgentOutputs:
@@ -97,7 +97,7 @@ class LearnedRule(NamedTuple):
 
 
 def learned_rule(
-    env: TaskEnv, policy: Policy, rule_size: int, prediction_size: int, discount: float, sizes: Mapping[str, Any]
+    env: TaskEnv, policy: Policy, rule_size: int, prediction_size: int, discount: Number, sizes: Mapping[str, Any]
 ) -> LearnedRule:
     """Builds the agent for an environment, and the rule's network; `sizes` may set y's layers and activation.
 
@@ -212,7 +212,7 @@ def lpg_penalty(
     def entropies(params, stage):
         outputs, trajectory = agent.see(params, stage.trajectory), stage.trajectory
         of_prediction = trajectory.mean(Categorical(outputs.y).entropy())
-        if not policy_entropy_weight:
+        if not checks.is_on(policy_entropy_weight):
             return jnp.zeros_like(of_prediction), of_prediction
         of_policy = entropy(agent.policy, params, trajectory, needed_by="policy_entropy_weight")
         return trajectory.mean(of_policy), of_prediction

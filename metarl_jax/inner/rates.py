@@ -6,7 +6,7 @@ steps than the L of training at the same rate make φ worse. Therefore the rates
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,13 @@ BEYOND: dict[str, Callable[[jax.Array, int], jax.Array]] = {
 """
 
 
+def _entries(inner_lr: Any) -> list:
+    """The rates one by one, each a number, which may be traced."""
+    if not any(isinstance(rate, Tracer) for rate in jax.tree.leaves(inner_lr)):
+        return np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
+    return [inner_lr] if checks.traced(inner_lr) else [*inner_lr]
+
+
 def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_negative) -> list[float] | None:
     """The rates as a list of at least one number; None for a schedule, of which only the first rate is checked.
 
@@ -42,13 +49,7 @@ def listed(inner_lr: Rate, check: Callable[[str, object], float] = checks.non_ne
     if callable(inner_lr):
         check("inner_lr at step 0", checks.schedule("inner_lr", inner_lr))
         return None
-    if any(isinstance(rate, Tracer) for rate in jax.tree.leaves(inner_lr)):
-        raise ValueError(
-            "inner_lr is traced by a JAX transformation, such as jax.vmap over rates; rates are fixed when an "
-            "algorithm is made, so make one algorithm for each"
-        )
-    entries = np.atleast_1d(np.asarray(inner_lr, dtype=object)).tolist()
-    rates = [check("inner_lr", rate) for rate in entries]
+    rates = [check("inner_lr", rate) for rate in _entries(inner_lr)]
     if not rates:
         raise ValueError(f"inner_lr is {inner_lr!r}; it must be a rate, or a sequence of at least one per step")
     return rates
@@ -72,7 +73,7 @@ def schedule(
 
 def given_steps(trained: int, rate: Rate) -> int | None:
     """M, the number of steps with given rates: L, or the length of a longer sequence; None for a schedule."""
-    return None if callable(rate) else max(trained, 1, np.size(np.asarray(rate, dtype=object)))
+    return None if callable(rate) else max(trained, 1, len(_entries(rate)))
 
 
 def falling(optimizer: InnerOptimizer, last: int | None, rule: str) -> InnerOptimizer:

@@ -17,7 +17,7 @@ from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.returns import as_at_start
-from metarl_jax.types import PyTree, Trajectory
+from metarl_jax.types import Number, PyTree, Trajectory
 
 FastParameters = str | Callable[[PyTree], PyTree]
 MOVING = {"head": {"head", "std"}, "context": {"context"}}
@@ -29,7 +29,7 @@ class ResolvedAdvantage(NamedTuple):
 
     estimate: ScaledEstimator
     critic: Critic | None
-    discount: float | None
+    discount: Number | None
     """γ; None: a user's function, which does not say"""
 
 

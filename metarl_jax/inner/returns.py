@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from metarl_jax.types import Trajectory
+from metarl_jax.types import Number, Trajectory
 
 STEPS_AT_ONCE = 20
 """Unrolled steps of a backward sum on an accelerator: each loop iteration launches kernels, and a step takes less time
@@ -31,14 +31,14 @@ def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], step
     return total.T
 
 
-def as_at_start(values: Float[Array, "*batch T"], discount: float) -> Float[Array, "*batch T"]:
+def as_at_start(values: Float[Array, "*batch T"], discount: Number) -> Float[Array, "*batch T"]:
     """γᵗ · values_t: values at time t, discounted to the start of the episode."""
     if discount == 1:
         return values
     return values * jnp.asarray(discount, jnp.result_type(values, float)) ** jnp.arange(values.shape[-1])
 
 
-def reward_to_go(trajectory: Trajectory, discount: float = 1.0) -> Float[Array, "N T"]:
+def reward_to_go(trajectory: Trajectory, discount: Number = 1.0) -> Float[Array, "N T"]:
     """G_t = Σ_{k≥t} γ^{k−t} r_k within the episode, without bootstrapping; 0 on padding."""
     reward = jnp.where(trajectory.valid, trajectory.reward, 0)
     return backward_sum(reward, jnp.full_like(reward, discount))
@@ -48,7 +48,7 @@ def td_errors(
     trajectory: Trajectory,
     values: Float[Array, "N T"],
     next_values: Float[Array, "N T"],
-    discount: float | jax.Array,
+    discount: Number,
 ) -> Float[Array, "N T"]:
     """δ_t = r_t + γ d_t V(s_{t+1}) − V(s_t), 0 on padding.
 

@@ -83,7 +83,7 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
         if name in _SHARES:
             bounds[name] = 1.0
             checks.share(name, value)
-            if name in tuned and value in (0, 1):
+            if name in tuned and not checks.traced(value) and value in (0, 1):
                 raise ValueError(f"{name} is {value!r}, where a sigmoid cannot move; start it inside (0, 1)")
         else:
             bounds[name] = ROOM * value
@@ -94,7 +94,8 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
             if name not in tuned:
                 return jnp.asarray(value, float)
             fraction = value / bounds[name]
-            return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + math.log(fraction / (1 - fraction)))
+            log = jnp.log if checks.traced(fraction) else math.log
+            return bounds[name] * jax.nn.sigmoid(RATE_GAIN * theta[name] + log(fraction / (1 - fraction)))
 
         return Hyperparameters(**{name: number(name, value) for name, value in start._asdict().items()})
 
@@ -134,7 +135,7 @@ class ActorCritic(NamedTuple):
 
     def entropy(self, params: PyTree, trajectory: Trajectory, most_weight: float) -> jax.Array:
         """E_t[H(π_φ(·|s_t))] in nats; 0, and no method asked for, if its weight can only be 0."""
-        if most_weight == 0:
+        if not checks.is_on(most_weight):
             return jnp.zeros(())
         needed_by = "entropy_weight of self-tuning"
         return trajectory.mean(entropy(self.policy, params, trajectory, needed_by=needed_by))

@@ -24,7 +24,7 @@ from metarl_jax import checks
 from metarl_jax.base import Policy, Surrogate
 from metarl_jax.inner.returns import backward_sum
 from metarl_jax.policies.likelihood import log_prob, ratio_to_behavior
-from metarl_jax.types import PyTree, Trajectory
+from metarl_jax.types import Number, PyTree, Trajectory
 
 
 class OfLogProb:
@@ -69,7 +69,7 @@ def _box(exponent: jax.Array) -> jax.Array:
     return jnp.exp(exponent - jax.lax.stop_gradient(exponent))
 
 
-def _past_sum(terms: Float[Array, "N T"], factor: float) -> Float[Array, "N T"]:
+def _past_sum(terms: Float[Array, "N T"], factor: Number) -> Float[Array, "N T"]:
     """y_t = factor · y_{t−1} + terms_t, with y_{−1} = 0."""
     return backward_sum(terms[:, ::-1], jnp.full_like(terms, factor))[:, ::-1]
 
@@ -90,7 +90,7 @@ def dice(log_prob: jax.Array, trajectory: Trajectory, advantage: jax.Array) -> j
     return -trajectory.mean(_box(jnp.cumsum(log_probs, axis=1)) * (advantage - next_advantage))
 
 
-def loaded_dice(lambda_: float = 1.0) -> Surrogate:
+def loaded_dice(lambda_: Number = 1.0) -> Surrogate:
     """−E_t[(□(W_t) − □(W_t − log π_t)) A_t] with W_t = λ W_{t−1} + log π_φ(a_t|s_t) and □(x) = exp(x − stop(x)).
 
     Up to the value, λ = 1 equals `dice` and λ = 0 equals `likelihood_ratio`. In between, the second derivative

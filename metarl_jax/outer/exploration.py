@@ -11,10 +11,10 @@ from metarl_jax.base import Trial
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.meta_gradient import Parts, replay
 from metarl_jax.policies.likelihood import mean_of_counted
-from metarl_jax.types import PyTree, Stage
+from metarl_jax.types import Number, PyTree, Stage
 
 
-def exploration_credit(data: Stage, trial: Trial, discount: float = 1.0) -> jax.Array:
+def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax.Array:
     """C_kn = Y_k − b_kn: the credit of episode n of stage k, leaves [B, S, N].
 
     Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return Σ_t γᵗ r_t of stage s in the units

@@ -18,7 +18,7 @@ from metarl_jax.outer.budget import within_budget
 from metarl_jax.outer.memory import Memory
 from metarl_jax.policies.likelihood import distributions
 from metarl_jax.rollout import rollout
-from metarl_jax.types import Key, Path, PyTree, Stage, Trajectory
+from metarl_jax.types import Key, Number, Path, PyTree, Stage, Trajectory
 
 Play = Callable[[Policy], Trajectory]
 """The episodes of a stage once more, from the same starts and draws, by another policy with the same φ."""
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     """how episodes are credited for later stages, a name of `metarl_jax.outer.CREDITS`"""
     multi_step_iterations: int | None = None
     """meta-iterations until only the last stage counts; None: all counted stages always count"""
-    discount: float = 1.0
+    discount: Number = 1.0
     """γ of J(θ): 1 unless the advantages include γᵗ; the γ of the advantages is then only part of the estimator"""
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import Objective, Policy
 from metarl_jax.policies.likelihood import entropy, kl_from_behavior, masked_mean, probability_ratio
-from metarl_jax.types import Path, PyTree, Trajectory
+from metarl_jax.types import Number, Path, PyTree, Trajectory
 
 
 def _importance_objective(gain_of) -> Objective:
@@ -42,7 +42,7 @@ def ratio() -> Objective:
     return _importance_objective(lambda ratio, advantage: ratio * advantage)
 
 
-def clipped(clip: float = 0.3) -> Objective:
+def clipped(clip: Number = 0.3) -> Objective:
     """−E_t[min(r A, clip(r, 1−ε, 1+ε) A)] with r the ratio of `ratio`; Schulman et al. (2017, arXiv:1707.06347).
 
     Args:
@@ -55,12 +55,12 @@ def clipped(clip: float = 0.3) -> Objective:
     return _importance_objective(lambda ratio, advantage: clipped_gain(ratio, advantage, clip))
 
 
-def clipped_gain(ratio: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
+def clipped_gain(ratio: jax.Array, advantage: jax.Array, clip: Number) -> jax.Array:
     """min(r A, clip(r, 1−ε, 1+ε) A), elementwise: what `clipped` averages."""
     return jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
-def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: float) -> Objective:
+def critic_error(loss: Callable[[PyTree, Trajectory], jax.Array], weight: Number) -> Objective:
     """w · E_s[loss(φ_s, D_s)], mean over all stages: trains a critic in θ, adapted or not.
 
     Args:
@@ -90,7 +90,7 @@ def kl_of_stages(policy: Policy, stages: Path) -> jax.Array:
     return jax.vmap(stage)(*stages.stages)
 
 
-def inner_kl(weight: float = 5e-4) -> Objective:
+def inner_kl(weight: Number = 5e-4) -> Objective:
     """η · E_t[KL(behaviour ‖ π_φs(θ))], mean over the stages used by inner steps: ProMP's inner penalty.
 
     It keeps the pre-update policies near those that collected the data while the outer loop takes several steps.
@@ -118,7 +118,7 @@ def inner_kl(weight: float = 5e-4) -> Objective:
     return objective
 
 
-def entropy_bonus(weight: float) -> Objective:
+def entropy_bonus(weight: Number) -> Objective:
     """−w · E_t[H(π_φs(θ)(·|s_t))] in nats, mean over all stages, before and after adaptation.
 
     Williams, Peng (1991, Connection Science 3:241); Mnih et al. (2016, arXiv:1602.01783).
@@ -140,7 +140,7 @@ def entropy_bonus(weight: float) -> Objective:
     return objective
 
 
-def credit(weight: float = 1.0, clip: float = 0.3) -> Objective:
+def credit(weight: Number = 1.0, clip: Number = 0.3) -> Objective:
     """−w Σ_kn Σ_t min(r C, clip(r, 1−ε, 1+ε) C), C = C_kn: E-MAML's score term.
 
     r = π_φk(θ)(a_t|s_t) / π_behaviour(a_t|s_t); k runs over the stages used by inner steps, n over their episodes; C_kn

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from metarl_jax import checks
 from metarl_jax.base import MetaObjective, OuterOptimizer, Trial
-from metarl_jax.types import Metrics, PyTree
+from metarl_jax.types import Metrics, Number, PyTree
 
 OuterRate: TypeAlias = float | optax.Schedule
 """The outer rate, or a schedule: a function of the number of outer steps taken so far."""
@@ -41,14 +41,15 @@ def descent(
             checks.non_negative("outer_lr at step 0", checks.schedule("outer_lr", outer_lr))  # a warm-up starts at 0
             step = optax.inject_hyperparams(optax.adam)(learning_rate=outer_lr)
         else:
-            number = outer_lr.item() if isinstance(outer_lr, jax.Array | np.ndarray) and not outer_lr.ndim else outer_lr
-            step = optax.adam(checks.positive("outer_lr", number))
+            if isinstance(outer_lr, jax.Array | np.ndarray) and not outer_lr.ndim and not checks.traced(outer_lr):
+                outer_lr = outer_lr.item()
+            step = optax.adam(checks.positive("outer_lr", outer_lr))
     elif not isinstance(outer_optimizer, optax.GradientTransformation):
         raise ValueError(
             f"outer_optimizer is {outer_optimizer!r}; it must be an optax.GradientTransformation, such as "
             "optax.adamw(1e-3)"
         )
-    elif callable(outer_lr) or outer_lr != DEFAULT_RATE:
+    elif callable(outer_lr) or checks.traced(outer_lr) or outer_lr != DEFAULT_RATE:
         raise ValueError(f"outer_lr is {outer_lr!r}, and outer_optimizer brings its own rate; leave one of them out")
     else:
         step = outer_optimizer
@@ -118,7 +119,7 @@ def gradient_steps(
     return OuterOptimizer(transformation.init, update)
 
 
-def adaptive_penalty(steps: OuterOptimizer, weight: float, target: float) -> OuterOptimizer:
+def adaptive_penalty(steps: OuterOptimizer, weight: Number, target: float) -> OuterOptimizer:
     """Wraps `steps` to adapt the weight η of `inner_kl` so that the KL stays near a target.
 
     After each meta-iteration η is doubled if the KL at the new θ, a mean over the steps taken, is above 1.5 δ, and

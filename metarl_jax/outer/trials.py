@@ -17,7 +17,7 @@ from metarl_jax.base import RecurrentPolicy, TaskEnv
 from metarl_jax.inner.returns import as_at_start
 from metarl_jax.outer.objectives import clipped_gain
 from metarl_jax.policies.likelihood import masked_mean, required
-from metarl_jax.types import Metrics, Percept, PyTree, Trajectory
+from metarl_jax.types import Metrics, Number, Percept, PyTree, Trajectory
 
 
 @struct.dataclass
@@ -53,15 +53,15 @@ class Sequence:
 class Weights(NamedTuple):
     """Weights and clipping ranges of the terms in the loss of a trial."""
 
-    clip: float
+    clip: Number
     """ε, the clipping range of the ratio"""
-    entropy: float | jax.Array
-    value: float
-    value_clip: float | None = None
+    entropy: Number
+    value: Number
+    value_clip: Number | None = None
     """clipping range of a value around that of the data's θ, in the policy's unit; None: not clipped"""
 
 
-def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: float = 1.0) -> Sequence:
+def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: Number = 1.0) -> Sequence:
     """The steps of one trial in order, without the gaps left by episodes that end early.
 
     Args:
@@ -157,7 +157,7 @@ def replay_sequence(
 
 
 def trial_loss(
-    sequence: Sequence, replayed: Replayed, weights: Weights, scale: float
+    sequence: Sequence, replayed: Replayed, weights: Weights, scale: Number
 ) -> tuple[Float[Array, ""], Metrics]:
     """−Σ_t clipped gain_t / (H−K)T − w_H Σ_t H(π_t) / HT + w_V Σ_t (V_t − target_t)² / (HT·scale²).
 

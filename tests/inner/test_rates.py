@@ -44,13 +44,17 @@ def test_the_rates_beyond_the_given_ones(rule):
     assert set(AFTER_TWO) == set(inner.BEYOND)
 
 
-def test_a_rate_that_a_transformation_traces_is_refused_in_words():
-    def rate_of(rate):
-        return inner.rates.schedule(rate)(0)
+def test_rates_may_be_traced():
+    """One rate, one per step, and an array of one per step."""
+    firsts, seconds = jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4])
 
-    for rates in (jnp.array([0.1, 0.2]), (jnp.array([0.1, 0.2]), jnp.array([0.3, 0.4]))):
-        with pytest.raises(ValueError, match="inner_lr is traced .* make one algorithm for each"):
-            jax.vmap(rate_of)(rates)
+    def of_steps(rate):
+        return jax.vmap(inner.rates.schedule(rate))(jnp.arange(3))
+
+    np.testing.assert_array_equal(jax.vmap(of_steps)(firsts), firsts[:, None] * jnp.ones(3))
+    expected = jnp.stack([firsts, seconds, seconds], 1)
+    np.testing.assert_array_equal(jax.vmap(of_steps)((firsts, seconds)), expected)
+    np.testing.assert_array_equal(jax.vmap(of_steps)(jnp.stack([firsts, seconds], 1)), expected)
 
 
 def test_the_steps_that_training_took_keep_their_rates():
