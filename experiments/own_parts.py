@@ -16,13 +16,13 @@ from metarl_jax.envs import State
 MOVES = jnp.array([[0, 1], [0, -1], [1, 0], [-1, 0]])
 
 
-def seen(place):  # the picture shows where the agent is, and not the goal
-    return State(jnp.zeros((8, 8, 1)).at[place[0], place[1], 0].set(1), 0.0, False, False, internal=place)
+def seen(place, reward=0.0):  # the picture shows where the agent is, and not the goal
+    return State(jnp.zeros((8, 8, 1)).at[place[0], place[1], 0].set(1), reward, False, False, internal=place)
 
 
 def step(task, state, action):
     place = jnp.clip(state.internal + MOVES[action], 0, 7)
-    return seen(place).replace(reward=-jnp.abs(place - task).sum() / 14)
+    return seen(place, -jnp.abs(place - task).sum() / 14)
 
 
 class Network(nn.Module):
@@ -50,7 +50,7 @@ env = mrl.TaskEnv(
 network = Network()
 policy = mrl.Policy(
     init=lambda key: network.init(key, jnp.zeros((8, 8, 1))),
-    apply=lambda phi, picture: mrl.policies.Categorical(network.apply(phi, picture)),
+    apply=lambda phi, picture: mrl.policies.Categorical(jnp.asarray(network.apply(phi, picture))),
 )
 curriculum = mrl.curriculum.TaskSampler(
     init=lambda: 1, sample=nearby, update=lambda distance, tasks, returns: jnp.minimum(distance + 1, 4)

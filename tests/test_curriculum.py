@@ -10,6 +10,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.curriculum import TaskSampler, prioritized, stratified, task_returns
 from tests import toys
+from tests.data import random_trajectory
 
 KEY = jax.random.key(0)
 SIZES = {"tasks": 4, "episodes": 3, "policy": {"hidden": (4,)}}
@@ -99,6 +100,16 @@ def test_adapt_and_gradient_are_those_of_p_of_m():
     theta = plain.init(KEY).params
     expected, _ = jax.jit(plain.gradient)(KEY, theta)
     jax.tree.map(np.testing.assert_array_equal, jax.jit(sampled.gradient)(KEY, theta)[0], expected)
+
+
+def test_a_task_without_an_episode_has_no_return():
+    data = random_trajectory(0, episodes=4, horizon=3)
+    data = jax.tree.map(lambda leaf: np.stack([leaf, leaf])[:, None], data)
+    whole = data.replace(valid=np.ones_like(data.valid))
+    void = whole.replace(valid=whole.valid & np.array([True, False])[:, None, None, None])
+    expected = whole.reward.sum(-1).mean(-1)
+    np.testing.assert_allclose(task_returns(whole), expected, rtol=1e-6)
+    np.testing.assert_allclose(task_returns(void), [expected[0], [np.nan]], rtol=1e-6)
 
 
 # --- batches drawn together ------------------------------------------------------------------------------------------

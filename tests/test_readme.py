@@ -93,6 +93,38 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypat
     assert (tmp_path / "runs" / "mine" / "evaluation.json").exists()
 
 
+def test_the_code_on_curricula_runs():
+    """Smaller, and each block after the one before it."""
+    sampler, together, argument, measures = code_of("docs/curricula.md")
+    names = {}
+    code = sampler.replace('"point-nav"', '"point-nav", horizon=4').replace("tasks=10", "tasks=2, episodes=3")
+    exec(code, names)
+    update = jax.jit(names["algorithm"].update)
+    state, _ = update(jax.random.key(0), names["algorithm"].init(jax.random.key(1)))
+    assert np.isclose(state.opt_state.sampler, 0.12)  # four steps cost less than 10
+    exec(together, names)
+    goals = names["paired"].sample_tasks(jax.random.key(0), 4).goal
+    np.testing.assert_array_equal(goals[:2], -goals[2:])
+    exec(argument.replace("tasks=4", "tasks=4, episodes=3"), names)
+    assert names["metrics"]["return"].shape == (2,)
+    exec(measures, names)
+    algorithm = mrl.algorithms.maml(names["measured"], tasks=2, episodes=3)
+    _, metrics = jax.eval_shape(lambda key: algorithm.update(key, algorithm.init(key)), jax.random.key(0))
+    assert metrics["success"].shape == (2,)
+    assert metrics["task_returns"].shape == (2, 2)
+
+
+def test_the_code_on_optimisers_runs():
+    optimiser, grid = code_of("docs/own_optimisers.md")
+    names = {}
+    exec(optimiser, names)
+    jax.eval_shape(lambda key: names["algorithm"].update(key, names["algorithm"].init(key)), jax.random.key(0))
+    smaller = grid.replace("(1), 10)", "(1), 2)").replace("0.05, 0.1, 0.2", "0.05")
+    assert len(smaller) < len(grid) - 10
+    exec(smaller, names)
+    assert names["returns"].shape == (2, 2, 2)
+
+
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
