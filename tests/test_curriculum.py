@@ -104,8 +104,8 @@ def test_adapt_and_gradient_are_those_of_p_of_m():
 
 def test_a_task_without_an_episode_has_no_return():
     data = random_trajectory(0, episodes=4, horizon=3)
-    data = jax.tree.map(lambda leaf: np.stack([leaf, leaf])[:, None], data)
-    whole = data.replace(valid=np.ones_like(data.valid))
+    data = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf])[:, None], data)
+    whole = data.replace(valid=jnp.ones_like(data.valid))
     void = whole.replace(valid=whole.valid & np.array([True, False])[:, None, None, None])
     expected = whole.reward.sum(-1).mean(-1)
     np.testing.assert_allclose(task_returns(whole), expected, rtol=1e-6)
