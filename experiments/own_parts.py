@@ -16,7 +16,7 @@ from metarl_jax.envs import State
 MOVES = jnp.array([[0, 1], [0, -1], [1, 0], [-1, 0]])
 
 
-def seen(place, reward=jnp.array(0.0)):  # the picture shows where the agent is, and not the goal
+def seen(place, reward: jax.Array | float = 0.0):  # the picture shows where the agent is, and not the goal
     return State(jnp.zeros((8, 8, 1)).at[place[0], place[1], 0].set(1), reward, False, False, internal=place)
 
 
