@@ -295,10 +295,16 @@ def test_one_brax_meta_gradient_on_equal_data():
     assert any((leaf != 0).any() for leaf in jax.tree.leaves(results[0][1]))
 
 
-@pytest.mark.parametrize("seeds", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_training_on_many_devices_equals_one_device(seeds):
+REPLAY = mrl.curriculum.prioritized(ENV.sample_task, lambda returns: returns[:, -1], tasks=16, capacity=40)
+AROUND = {"normalize_observations": True, "normalize_rewards": True, "task_sampler": REPLAY}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "options"), [*(pytest.param(n, {}, marks=pytest.mark.slow) for n in (1, 2)), (2, AROUND)]
+)
+def test_training_on_many_devices_equals_one_device(seeds, options):
     """The program is compiled once: a state that came out of a chunk elsewhere than it went in would be refused."""
-    algorithm = make("maml")
+    algorithm = make("maml", **options)
     root = jax.random.key(5) if seeds == 1 else jax.random.split(jax.random.key(5), seeds)
     chunks = []
     with on(8, seeds):
@@ -308,5 +314,5 @@ def test_training_on_many_devices_equals_one_device(seeds):
             chunks.append(chunk)
     assert len(chunks) > 2
     alone = list(training.train(algorithm, root if seeds == 1 else root[1], 6))
-    pick = (lambda leaf: leaf) if seeds == 1 else (lambda leaf: leaf[1])
-    assert_close(jax.tree.map(pick, chunks[-1].state.params), alone[-1].state.params)
+    theta = chunks[-1].state.params
+    assert_close(theta if seeds == 1 else jax.tree.map(lambda leaf: leaf[1], theta), alone[-1].state.params)
