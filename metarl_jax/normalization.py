@@ -218,11 +218,6 @@ def normalized(
         state = within(statistics).init(key)
         return dataclasses.replace(state, params=Normalized(state.params, statistics))
 
-    def in_raw_units(metrics: Metrics, statistics: Statistics) -> Metrics:
-        return {
-            name: value * _unit(statistics) if name in ("return", "gain") else value for name, value in metrics.items()
-        }
-
     def update(key, state):
         statistics = state.params.statistics
         after, metrics = within(statistics).update(key, dataclasses.replace(state, params=state.params.params))
@@ -231,13 +226,13 @@ def normalized(
         merged = jax.tree.map(
             lambda old, new: old.merged(new), statistics, of_data, is_leaf=lambda node: isinstance(node, Moments)
         )
-        return dataclasses.replace(after, params=Normalized(after.params, merged)), in_raw_units(metrics, statistics)
+        return dataclasses.replace(after, params=Normalized(after.params, merged)), _in_raw_units(metrics, statistics)
 
     def gradient(key, theta):
         ascent, metrics = within(theta.statistics).gradient(key, theta.params)
         metrics = {name: value for name, value in metrics.items() if name != _MOMENTS}
         still = jax.tree.map(jnp.zeros_like, theta.statistics)
-        return Normalized(ascent, still), in_raw_units(metrics, theta.statistics)
+        return Normalized(ascent, still), _in_raw_units(metrics, theta.statistics)
 
     def adapt(key, theta, task, steps, deterministic=False):
         statistics = theta.statistics
@@ -255,6 +250,10 @@ def normalized(
     policy = None if plain.policy is None else _policy(plain.policy, unseen)
     online = None if plain.online is None else _online(plain.online, within)
     return entry_points(init, update, adapt, gradient, policy, online)
+
+
+def _in_raw_units(metrics: Metrics, statistics: Statistics) -> Metrics:
+    return {name: value * _unit(statistics) if name in ("return", "gain") else value for name, value in metrics.items()}
 
 
 def _policy(policy: Policy, unseen: Callable[[], Statistics]) -> Policy:

@@ -28,7 +28,7 @@ from metarl_jax.envs.fixed import fix_task
 from metarl_jax.envs.registry import SPLITS, Card, Family
 from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
-from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground
+from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground, from_xminigrid
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, TreasureTask, VelocityTask
 from metarl_jax.types import Key
 
@@ -188,6 +188,7 @@ __all__ = [
     "from_brax",
     "from_gymnax",
     "from_playground",
+    "from_xminigrid",
     "make",
     "names",
     "register",

@@ -86,7 +86,7 @@ def _numbers_in(name: str, value: Any, depth: int) -> Iterator[Variable]:
                 lambda key=key: value[key],
                 lambda new, key=key: value.__setitem__(key, new),
             )
-    if isinstance(value, types.FunctionType) and not value.__module__.startswith(("jax", "numpy")):
+    if isinstance(value, types.FunctionType) and not (value.__module__ or "").startswith(("jax", "numpy")):
         yield from _mutable(value, depth - 1)
 
 

@@ -17,10 +17,10 @@ BLOCKS = re.findall(
 KEY = jax.random.key(0)
 
 
-def from_docs(mark):
-    """The names that the one block with this mark defines."""
+def from_docs(mark, lines=15):
+    """The names that the one block with this mark defines, in a few lines."""
     (block,) = (block for block in BLOCKS if mark in block)
-    assert len(block.splitlines()) <= 15
+    assert len(block.splitlines()) <= lines
     names: dict[str, Any] = {}
     exec(block, names)
     return names

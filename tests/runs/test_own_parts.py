@@ -1,8 +1,9 @@
-"""experiments/own_parts.py, a run of own parts only: killed and started again it is the run that nobody killed."""
+"""docs/own_parts.py, a run of own parts only: killed and started again it is the run that nobody killed."""
 
 import csv
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -10,14 +11,13 @@ import time
 import jax
 import numpy as np
 
-from experiments import own_parts
 from tests.test_packaging import ROOT
 
 ITERATIONS = 20
 
 
 def start(folder):
-    command = [sys.executable, "experiments/own_parts.py", str(folder), str(ITERATIONS)]
+    command = [sys.executable, "docs/own_parts.py", str(folder), str(ITERATIONS)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -38,7 +38,7 @@ def test_killed_and_started_again(tmp_path):
     again = start(killed)
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors.decode()
-    run = own_parts.train(whole, ITERATIONS)
+    run = runpy.run_path(str(ROOT / "docs" / "own_parts.py"))["train"](whole, ITERATIONS)
     rows = table(whole)
     assert table(killed) == rows
     assert len(rows) == ITERATIONS

@@ -6,5 +6,6 @@
 from metarl_jax.envs.suites.brax import from_brax
 from metarl_jax.envs.suites.gymnax import from_gymnax
 from metarl_jax.envs.suites.playground import from_playground
+from metarl_jax.envs.suites.xminigrid import from_xminigrid
 
-__all__ = ["from_brax", "from_gymnax", "from_playground"]
+__all__ = ["from_brax", "from_gymnax", "from_playground", "from_xminigrid"]

@@ -1,6 +1,6 @@
 """A run made of your own parts: an environment of pictures, a CNN, a schedule, normalisation and a curriculum.
 
-``python experiments/own_parts.py runs/mine`` trains, evaluates and draws; killed, the same command goes on.
+``python docs/own_parts.py runs/mine`` trains, evaluates and draws; killed, the same command goes on.
 """
 
 import sys
