@@ -7,10 +7,24 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metarl_jax import algorithms, devices, envs, evaluation, inner, outer, policies, rollout, runs, training, zoo
+    from metarl_jax import (
+        algorithms,
+        devices,
+        envs,
+        evaluation,
+        inner,
+        outer,
+        plot,
+        policies,
+        rollout,
+        runs,
+        training,
+        zoo,
+    )
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
     from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
+    from metarl_jax.runs.save import save
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.2.0"
@@ -33,9 +47,11 @@ __all__ = [
     "inner",
     "load",
     "outer",
+    "plot",
     "policies",
     "rollout",
     "runs",
+    "save",
     "training",
     "zoo",
 ]
@@ -43,6 +59,7 @@ __all__ = [
 _HOMES = {
     "learner": ("Learner",),
     "runs.load": ("load",),
+    "runs.save": ("save",),
     "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),
 }
