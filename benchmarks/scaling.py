@@ -160,7 +160,7 @@ def picture(result: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from metarl_jax.runs.pictures.plots import BLUE, GREY, ORANGE, quiet_axes
+    from metarl_jax.plot import BLUE, GREY, ORANGE, quiet_axes
 
     figure = Figure(figsize=(12.8, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)

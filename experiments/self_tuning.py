@@ -144,17 +144,17 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from metarl_jax.runs.pictures import plots
+    from metarl_jax import plot
     from metarl_jax.runs.storage import files
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    plots.quiet_axes(axes)
-    colors = (plots.BLUE, plots.ORANGE, "#1b7837", "#762a83", "#b8860b")
+    plot.quiet_axes(axes)
+    colors = (plot.BLUE, plot.ORANGE, "#1b7837", "#762a83", "#b8860b")
     window = max(1, len(next(iter(returns.values()))) // 50)
     for color, (name, values) in zip(colors, returns.items(), strict=True):
-        smoothed = np.stack([plots.smooth(seed, window) for seed in values.T], 1)
+        smoothed = np.stack([plot.smooth(seed, window) for seed in values.T], 1)
         axes.plot(smoothed, color=color, alpha=0.15, linewidth=0.7)
         axes.plot(smoothed.mean(1), color=color, linewidth=1.8, label=name)
     axes.set_xlabel("updates of the agent")

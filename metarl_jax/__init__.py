@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         inner,
         normalization,
         outer,
+        plot,
         policies,
         rollout,
         runs,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from metarl_jax.base import Adapter, MetaAlgorithm, Policy, RecurrentPolicy, TaskEnv, Trial
     from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
+    from metarl_jax.runs.save import save
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.2.0"
@@ -49,9 +51,11 @@ __all__ = [
     "load",
     "normalization",
     "outer",
+    "plot",
     "policies",
     "rollout",
     "runs",
+    "save",
     "training",
     "zoo",
 ]
@@ -59,6 +63,7 @@ __all__ = [
 _HOMES = {
     "learner": ("Learner",),
     "runs.load": ("load",),
+    "runs.save": ("save",),
     "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),
 }

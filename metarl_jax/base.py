@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from metarl_jax import actions, checks
+from metarl_jax.recipes import Recipe, by_names
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
@@ -68,6 +69,8 @@ class TaskEnv:
     measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
     """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
     episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. None: no more"""
+    recipe: Recipe | None = dataclasses.field(default=None, repr=False, compare=False)
+    """how `metarl_jax.envs.make` made it; None: otherwise"""
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
@@ -95,6 +98,8 @@ class Policy(NamedTuple):
     """``φ → a tree like φ`` of labels: "body", "head" (the last layer), "std" or "context", by which an inner loop can
     adapt a subset of the parameters. None: no labels"""
 
+    __repr__ = by_names
+
 
 class RecurrentPolicy(NamedTuple):
     """π_θ with a memory, an f_θ that adapts at each step: each function handles ONE step of one trial.
@@ -115,6 +120,8 @@ class RecurrentPolicy(NamedTuple):
     params: Callable[[PyTree, PyTree], PyTree]
     """``(θ, memory) → φ``: the parameters that determine the next action, such as the weights of a base policy"""
 
+    __repr__ = by_names
+
 
 class InnerOptimizer(NamedTuple):
     """A differentiable update rule: ``update(gradient, state, φ, learned) → (φ, state)``.
@@ -127,6 +134,8 @@ class InnerOptimizer(NamedTuple):
     update: Callable[..., tuple[PyTree, PyTree]]
     init_learned: Callable[[PyTree], PyTree] | None = None
     """``φ → learned`` at the start of training; None: the rule is fixed"""
+
+    __repr__ = by_names
 
 
 class Adapter(NamedTuple):
@@ -192,6 +201,8 @@ class OuterOptimizer(NamedTuple):
     needs_kl: bool = False
     """whether it uses the objective's KL"""
 
+    __repr__ = by_names
+
 
 class Online(NamedTuple):
     """f_θ for an environment that runs outside the program, see `metarl_jax.Learner`.
@@ -217,6 +228,8 @@ class Online(NamedTuple):
     budget: int | None = None
     """environment steps after which a stage is complete even with fewer than N episodes; None: no budget"""
 
+    __repr__ = by_names
+
 
 class MetaAlgorithm(NamedTuple):
     """An algorithm as used by training, evaluation, checkpoints and notebooks. All functions are jittable.
@@ -224,6 +237,8 @@ class MetaAlgorithm(NamedTuple):
     Example:
         >>> env = mrl.envs.make("point-nav", horizon=5)
         >>> algorithm = mrl.algorithms.make("maml", env, tasks=2, episodes=3)
+        >>> algorithm
+        MetaAlgorithm('maml', env='point-nav@finn2017', tasks=2, episodes=3, adaptation_steps=1)
         >>> state = algorithm.init(jax.random.key(0))
         >>> state, metrics = jax.jit(algorithm.update)(jax.random.key(1), state)
         >>> metrics["return"].shape  # before and after one inner step
@@ -247,6 +262,14 @@ class MetaAlgorithm(NamedTuple):
     """the policy that acts with φ, for collecting episodes beyond those of `adapt`; None: not provided"""
     online: Online | None = None
     """the same f_θ for an environment outside the program; None: not provided"""
+    recipe: Recipe | None = None
+    """the call that made it, for `repr` and `metarl_jax.save`; None: it was put together by hand"""
+
+    def __repr__(self) -> str:
+        if self.recipe is None:
+            return f"MetaAlgorithm({', '.join(name for name in self._fields if getattr(self, name))})"
+        own = [f"own {name}" for name in self.recipe.replaced(self)]
+        return f"MetaAlgorithm({', '.join([self.recipe.about, *own])})"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

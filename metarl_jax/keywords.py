@@ -17,8 +17,9 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 
-from metarl_jax.base import TaskEnv
+from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import unknown
+from metarl_jax.recipes import Recipe
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -87,14 +88,43 @@ def by_keyword(
 
         @functools.wraps(build)
         def call(env: TaskEnv, **keywords: Any) -> Result:
-            given = take(**keywords)
-            wrapped = getattr(given, "wrapped", None)
+            env, taken = _environment(env), take(**keywords)
+            wrapped = getattr(taken, "wrapped", None)
             with while_tracing():
-                return build(_environment(env), given) if wrapped is None else wrapped(build, _environment(env))
+                made = build(env, taken) if wrapped is None else wrapped(build, env)
+            return _with_recipe(made, title, env, taken, keywords)
 
         return _with_attributes(call, build, take, cast(type, options))
 
     return decorate
+
+
+_ALWAYS = ("tasks", "episodes", "adaptation_steps")
+"""Options that are told even where they are the defaults."""
+
+
+def _with_recipe(result: Result, title: str, env: TaskEnv, options: Any, given: Mapping[str, Any]) -> Result:
+    """The result; an algorithm with the call that made it."""
+    if not isinstance(result, MetaAlgorithm):
+        return result
+    fields = in_order(type(options))
+    # Texts are compared, since values may be arrays, whose equality is no single truth.
+    values = {name: _in_words(getattr(options, name)) for name in fields}
+    changed = [name for name, field in fields.items() if values[name] != _in_words(default_of(field))]
+    named = [f"{name}={values[name]}" for name in dict.fromkeys((*_ALWAYS, *changed)) if name in values]
+    about = ", ".join([repr(title), f"env={env.name!r}", *named])
+    given = {name: value for name, value in given.items() if name in fields}
+    return cast(Any, result._replace(recipe=Recipe(title, given, result, env, about)))
+
+
+def _in_words(value: Any) -> str:
+    """A value in a few words: itself, a function's name, or the type of what has no short text."""
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_in_words(one)}' for key, one in value.items())}}}"
+    text = " ".join(repr(value).split())
+    return f"{type(value).__name__}(…)" if len(text) > 60 or " at 0x" in text else text
 
 
 def _with_attributes(call: Callable, build: Callable, take: Callable, options: type) -> Any:
@@ -136,7 +166,8 @@ def of_function(
 
     @functools.wraps(function)
     def call(env: TaskEnv, **keywords: Any) -> Result:
-        return function(_environment(env), **_checked(name, struct, keywords))
+        env, given = _environment(env), _checked(name, struct, keywords)
+        return _with_recipe(function(env, **given), name, env, struct(**given), given)
 
     build.__doc__ = function.__doc__
     return _with_attributes(call, build, take, struct)
@@ -261,7 +292,7 @@ def _checked(name: str, options: type, given: Mapping[str, Any]) -> dict[str, An
 
 def _environment(env: Any) -> TaskEnv:
     for field in dataclasses.fields(TaskEnv):
-        if not hasattr(env, field.name):
+        if field.name != "recipe" and not hasattr(env, field.name):
             raise ValueError(
                 f"env is {env!r}, without {field.name!r}; it must be a metarl_jax.TaskEnv, such as "
                 "metarl_jax.envs.make(name) returns"

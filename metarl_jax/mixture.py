@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.entry import entry_points
+from metarl_jax.recipes import Recipe
 from metarl_jax.types import Metrics, PyTree
 
 
@@ -100,4 +101,6 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
         mean = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *ascents.values())
         return mean, _joint(metrics)
 
-    return entry_points(init, update, first.adapt, gradient, first.policy, first.online)
+    mixed = entry_points(init, update, first.adapt, gradient, first.policy, first.online)
+    about = f"'mixture', {', '.join(f'{name}={one}' for name, one in named.items())}"
+    return mixed._replace(recipe=Recipe("mixture", named, mixed, first.recipe and first.recipe.env, about))

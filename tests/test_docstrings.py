@@ -24,8 +24,11 @@ DOCUMENTED = [
     "metarl_jax.envs.fixed.fix_task",
     "metarl_jax.evaluation.evaluate",
     "metarl_jax.learner.Learner",
+    "metarl_jax.plot.adaptation_curve",
+    "metarl_jax.plot.learning_curve",
     "metarl_jax.policies.networks.mlp",
     "metarl_jax.runs.load.load",
+    "metarl_jax.runs.save.save",
     "metarl_jax.training.train",
     "metarl_jax.zoo.store.load",
 ]

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import metarl_jax as mrl
@@ -82,6 +83,76 @@ def test_refusals(options, message):
     with pytest.raises(ValueError, match=message) as refusal:
         two_words(toys.walk(), **options)
     assert "\n" not in str(refusal.value)
+
+
+PLAIN = "'{}', env='walk', tasks=20, episodes=20, adaptation_steps=1"
+
+
+def my_surrogate(policy, params, trajectory, advantage):
+    return 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (mrl.algorithms.promp, f"MetaAlgorithm({PLAIN.format('promp')})"),
+        (mrl.algorithms.loaded_dice, f"MetaAlgorithm({PLAIN.format('loaded-dice')})"),
+        (
+            lambda env: mrl.algorithms.make(
+                *("maml", env),
+                tasks=2,
+                surrogate=my_surrogate,
+                inner_lr=(0.2, 0.1),
+                discount=None,
+                max_gradient_norm=np.float32(0.5),
+                policy={"hidden": (4,)},
+                outer_optimizer=optax.sgd(0.1),
+                adaptation_steps=2,
+                remat=False,
+            ),
+            "MetaAlgorithm('maml', env='walk', tasks=2, episodes=20, adaptation_steps=2, policy={'hidden': (4,)}, "
+            "surrogate=my_surrogate, inner_lr=(0.2, 0.1), "
+            "outer_optimizer=GradientTransformationExtraArgs(…), max_gradient_norm=np.float32(0.5))",
+        ),
+        (
+            lambda env: mrl.algorithms.maml(env)._replace(update=print, policy=None),
+            f"MetaAlgorithm({PLAIN.format('maml')}, own update, own policy)",
+        ),
+        (
+            lambda env: mrl.algorithms.mixture({"a": mrl.algorithms.maml(env, tasks=2)}),
+            "MetaAlgorithm('mixture', a=MetaAlgorithm('maml', env='walk', tasks=2, episodes=20, adaptation_steps=1))",
+        ),
+        (lambda env: mrl.MetaAlgorithm(print, print, print, print), "MetaAlgorithm(init, update, adapt, gradient)"),
+        (lambda env: mrl.Policy(my_surrogate, print), "Policy(init=my_surrogate, apply=print)"),
+        (
+            lambda env: mrl.policies.mlp(env),
+            "Policy(init=gaussian_mlp.init, apply=gaussian_mlp.apply, labels=_body.labels)",
+        ),
+        (
+            lambda env: outer.trust_region(),
+            "OuterOptimizer(init=trust_region.<lambda>, update=trust_region.update, needs_kl=True)",
+        ),
+    ],
+)
+def test_algorithms_and_their_parts_say_in_one_line_what_they_are(make, told):
+    assert repr(make(toys.walk())) == told
+
+
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_nothing_prints_addresses(name):
+    algorithm = mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=2)
+    for text in map(repr, (algorithm, algorithm.policy, algorithm.online)):
+        assert " at 0x" not in text
+        assert "\n" not in text
+    assert repr(algorithm).startswith(f"MetaAlgorithm('{name}', env='walk', tasks=2, episodes=2, adaptation_steps=")
+    hash(algorithm), hash(algorithm.policy)
+
+
+def test_a_registered_function_is_told_by_its_name(registry):
+    mrl.algorithms.register("gentle", lambda env, *, share=0.5, **common: mrl.algorithms.maml(env, **common))
+    algorithm = mrl.algorithms.make("gentle", toys.walk(), share=0.25)
+    assert repr(algorithm) == f"MetaAlgorithm({PLAIN.format('gentle')}, share=0.25)"
+    assert algorithm.recipe.options == {"share": 0.25}
 
 
 def test_what_is_no_environment_is_refused():

@@ -3,11 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import metarl_jax as mrl
+from metarl_jax import plot
 from metarl_jax.evaluation import _returns, summarize
 from metarl_jax.runs.evaluation import reports
-from metarl_jax.runs.pictures import plots
 from tests import toys
 
 TASKS, EPISODES, HORIZON = 3, 4, 25
@@ -127,10 +128,10 @@ def test_a_report_of_a_long_trial(row):
 def test_the_axis_is_episodes():
     """A tick per stage where stages are few, none of them where they are many, and a log scale for hundreds."""
     for stages, each, scale, ticks in ((4, 20, "linear", 4), (60, 1, "linear", None), (1001, 4, "symlog", None)):
-        _, axes = plots._axes("", "", "")
+        axes = Figure().add_subplot()
         episodes = [each * stage for stage in range(stages)]
         axes.plot(episodes, episodes)
-        plots.episodes_axis(axes, episodes)
+        plot.episodes_axis(axes, episodes)
         label = axes.get_xlabel()
         assert label == ("episodes seen" if each == 1 else f"episodes seen ({each} per stage)")
         assert axes.get_xscale() == scale

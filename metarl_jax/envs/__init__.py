@@ -3,6 +3,7 @@
 >>> env = make("cheetah-vel@promp2019", backend="spring", horizon=100)
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,7 @@ from metarl_jax.envs.reveal import reveal_task
 from metarl_jax.envs.state import State
 from metarl_jax.envs.suites import from_brax, from_gymnax, from_playground, from_xminigrid
 from metarl_jax.envs.tasks import BanditTask, DirectionTask, DynamicsTask, GoalTask, MDPTask, TreasureTask, VelocityTask
+from metarl_jax.recipes import Recipe
 from metarl_jax.types import Key
 
 _MODULES = (bandits, tabular, grid, rooms, point, reacher, pusher, cheetah, walker, ant, humanoid, perturbed)
@@ -68,7 +70,9 @@ def make(
         Traceback (most recent call last):
         ValueError: unknown environment 'point-nva'; ...
     """
-    return _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
+    env = _registry.build(*_registry.find(FAMILIES, name), split, backend, horizon, options)
+    settings = {"split": split, "backend": backend, "horizon": horizon} | options
+    return dataclasses.replace(env, recipe=Recipe(name, settings, env))
 
 
 def register(

@@ -6,6 +6,7 @@ action scales. Hence a family has versions, and its card lists the differences f
 
 import dataclasses
 import inspect
+import textwrap
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -67,7 +68,7 @@ class Family:
         return {"train": self.tasks, "test": test, "ood": self.ood.tasks}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Card:
     """Documentation of one version of a family; the tables in the docs are generated from it."""
 
@@ -102,14 +103,42 @@ class Card:
     differences: str
     """differences from the literature"""
 
+    def entries(self, chosen: Mapping[str, Any] | None = None) -> dict[str, str]:
+        """What show_tasks.py prints, by label, with the chosen options; ranges in texts refer to the defaults."""
+        chosen = chosen or {}
+        options = (
+            f"{name}={value}{' (chosen)' * (name in chosen)}" for name, value in {**self.options, **chosen}.items()
+        )
+        entries = {
+            "reward; end": self.formula,
+            "tasks": self.tasks,
+            "horizon": f"{self.horizon} step{'s'[: self.horizon > 1]}",
+            "observation": self.observation,
+            "start": self.start,
+            "options": ", ".join(options) or "none",
+        }
+        entries |= {f"split {name}": text for name, text in self.splits.items()}
+        if self.backends:
+            entries["physics"] = f"{', '.join(self.backends)} (the first is the default)"
+        return entries | {"versions": ", ".join(self.versions), "source": self.source, "differences": self.differences}
+
     def __str__(self) -> str:
-        """One line per entry."""
-        entries = vars(self) | {"splits": "; ".join(f"{name}: {tasks}" for name, tasks in self.splits.items())}
-        entries |= {"options": ", ".join(f"{name}={value}" for name, value in self.options.items()) or "none"}
-        entries |= {"versions": ", ".join(self.versions), "backends": ", ".join(self.backends) or "none"}
-        entries["finite"] = "infinitely many" if self.finite is None else self.finite
+        """The name, and a line or more for each of `entries`."""
+        entries = self.entries()
         width = max(map(len, entries))
-        return "\n".join(f"{name.replace('_', ' '):{width}}  {value}" for name, value in entries.items())
+        lines = (
+            textwrap.fill(
+                text,
+                120,
+                initial_indent=f"{label:{width}}  ",
+                subsequent_indent=" " * (width + 2),
+                break_on_hyphens=False,
+            )
+            for label, text in entries.items()
+        )
+        return "\n".join([self.name, *lines])
+
+    __repr__ = __str__
 
 
 CARD_OF_USER = (

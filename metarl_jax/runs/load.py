@@ -1,14 +1,17 @@
 """Loads a trained run into objects, for notebooks and other programs."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.runs.config.file import read_config
-from metarl_jax.types import PyTree
+from metarl_jax.types import MetaState, PyTree
 
 
 class Loaded(NamedTuple):
@@ -24,6 +27,13 @@ class Loaded(NamedTuple):
     """configuration of the run"""
     iteration: int
     """number of meta-updates of θ"""
+    state: MetaState | None = None
+    """θ and the state of the outer optimizer, from which ``metarl_jax.training.train(algorithm, key, iterations,
+    state=state)`` goes on; None: only θ is known, as in the zoo"""
+
+    def __repr__(self) -> str:
+        size = f"{sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} numbers"
+        return f"Loaded({self.config.algorithm!r}, env={self.env.name!r}, iteration={self.iteration}, params: {size})"
 
 
 def load(
@@ -36,12 +46,13 @@ def load(
         checkpoint: "newest", "best" (the highest return after adaptation in training) or an iteration.
         split: the tasks that the environment draws: "train", "test" or "ood".
         seed: one of the run's seeds; None: the first.
-        **objects: what `metarl_jax.runs.train` was given as objects, such as `env`, `policy` and `ood`; a run that a
-            script began takes none.
+        **objects: what the folder does not hold, such as `env`, `policy` and `ood`: the objects that
+            `metarl_jax.runs.train` was given, or of which `metarl_jax.save` was given the algorithm. The folder of a
+            script's run holds all.
 
     Raises:
         ValueError: the folder is not a run folder, holds no such checkpoint, its run had no such seed, or it
-            was begun with other objects.
+            needs other objects.
 
     Example:
         >>> folder = mrl.zoo.unpack("point-nav/maml-trpo", pathlib.Path(tempfile.mkdtemp()) / "run")  # or yours
@@ -54,10 +65,12 @@ def load(
     """
     own = read_config(Path(folder)).own
     ood = objects.pop("ood", None)
-    if set(own) != objects.keys():
-        began = f"with the objects {', '.join(own)}" if own else "by a script, so its folder holds all"
-        raise ValueError(f"the run in {folder} was begun {began}; given are {', '.join(sorted(objects)) or 'none'}")
-    build = build_with(objects.pop("env"), ood, objects) if own else None
+    if set(own) != objects.keys() or (ood is not None and "env" not in own):
+        needs = f"needs the objects {', '.join(own)}" if own else "needs no objects, since its folder holds all"
+        given = ", ".join(sorted([*objects, *["ood"] * (ood is not None)])) or "none"
+        raise ValueError(f"the run in {folder} {needs}; given are {given}")
+    env = objects.pop("env", None)
+    build = build_with(env, ood, objects) if "env" in own else functools.partial(configs.build, objects=objects)
     return loaded(Path(folder), checkpoint, split, seed, build)
 
 
@@ -95,5 +108,7 @@ def loaded(folder: Path, checkpoint: str, split: str, seed: int | None, build: B
         raise ValueError(f"seed is {seed!r}; the run in {folder} had {', '.join(map(str, config.all_seeds))}")
     built = (build or configs.build)(config, split=split)
     state, _ = restore(config, str(checkpoint), build)
-    params = params_of_seeds(state, config.seeds)[config.all_seeds.index(seed)]
-    return Loaded(built.env, built.algorithm, params, config, int(state.iteration.max()))
+    index = config.all_seeds.index(seed)
+    params, iteration = params_of_seeds(state, config.seeds)[index], int(state.iteration.max())
+    state = state if config.seeds == 1 else jax.tree.map(lambda leaf: leaf[index], state)
+    return Loaded(built.env, built.algorithm, params, config, iteration, state)

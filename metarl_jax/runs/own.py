@@ -82,7 +82,7 @@ def train(
     """
     if not isinstance(folder, str | Path) or str(folder) in ("", "."):
         raise ValueError(f"folder is {folder!r}; it must be the path of the run's folder")
-    config, objects = _split(algorithm, policy, settings)
+    config, objects = configured(algorithm, policy, settings)
     build = build_with(env, ood, objects)
     if config.evaluation.eval_split == "ood" and ood is None:
         raise ValueError("eval_split is 'ood', and there is no environment for it; give ood= one")
@@ -102,7 +102,7 @@ def train(
     return loaded(Path(folder), "newest", config.evaluation.eval_split, config.seed, build)
 
 
-def _split(algorithm: str, policy: Any, given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
+def configured(algorithm: str, policy: Any, given: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     """The configuration that the folder keeps, and the options that it cannot hold.
 
     Raises:
@@ -121,9 +121,9 @@ def _split(algorithm: str, policy: Any, given: Mapping[str, Any]) -> tuple[Train
             raise ValueError(
                 f"{name} is an option of {algorithm} and a setting of the run; give the option another name"
             )
-    settings = {name: _plain(value) for name, value in given.items()}
+    settings = {name: as_plain(value) for name, value in given.items()}
     options = {name: value for name, value in settings.items() if name not in RUN | EVALUATION}
-    objects = {name: value for name, value in options.items() if not _is_plain(value)}
+    objects = {name: value for name, value in options.items() if not is_plain(value)}
     # None asks for nothing where it is the default; elsewhere it is a value, which a configuration takes for none.
     objects |= {name: None for name, value in options.items() if value is None and known[name] is not None}
     plain = {name: value for name, value in options.items() if name not in objects and value is not None}
@@ -151,27 +151,27 @@ def _described(policy: Any) -> tuple[PolicyConfig, Any]:
     if not isinstance(policy, Mapping):
         return PolicyConfig(), policy
     names = [field.name for field in dataclasses.fields(PolicyConfig)]
-    options = {name: _plain(value) for name, value in policy.items()}
+    options = {name: as_plain(value) for name, value in policy.items()}
     for name in options:
         if name not in names:
             raise checks.unknown("option of the policy", name, names)
-    if not all(map(_is_plain, options.values())):
+    if not all(map(is_plain, options.values())):
         return PolicyConfig(), options
     return PolicyConfig(**options), None
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Whether a configuration can hold it: None, finite numbers, words, and tuples of them."""
     if isinstance(value, tuple):
-        return all(one is not None and _is_plain(one) for one in value)
+        return all(one is not None and is_plain(one) for one in value)
     return value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Numbers of NumPy and JAX as those of Python, lists and rows of numbers as tuples; all else as it is."""
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return tuple(map(_plain, value))
+        return tuple(map(as_plain, value))
     if not isinstance(value, np.generic | np.ndarray | jax.Array) or value.ndim > 1:
         return value
     is_number = jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool
-    return _plain(np.asarray(value).tolist()) if is_number else value
+    return as_plain(np.asarray(value).tolist()) if is_number else value

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tempfile
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -15,7 +14,7 @@ from metarl_jax.checks import one_of
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.leaves import by_path, digest
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.config.file import from_json, to_json, write_config
+from metarl_jax.runs.config.file import from_json, to_json
 from metarl_jax.runs.load import Loaded
 from metarl_jax.runs.load import load as load_run
 from metarl_jax.types import PyTree
@@ -108,31 +107,19 @@ def unpack(name: str, folder: Path) -> Path:
     Raises:
         ValueError: there is no such name, or the folder exists and holds something else.
     """
-    from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
     from metarl_jax.runs.checkpoint.states import initial_state
+    from metarl_jax.runs.save import write_run
 
     loaded = load(name, split="train")
     if folder.exists():
         if not _holds(folder, loaded):
             raise ValueError(f"{folder} is there and does not hold {name} of the zoo alone; move it away")
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     start = initial_state(configs.Built(loaded.env, loaded.algorithm), loaded.config)
     iteration = jax.numpy.full_like(start.iteration, loaded.iteration)
     state = dataclasses.replace(start, params=loaded.params, iteration=iteration)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
-        new = Path(temporary) / "run"
-        new.mkdir()
-        config = dataclasses.replace(loaded.config, folder=str(folder))
-        checkpoints = Checkpoints(new, config, state, write=True)
-        try:
-            checkpoints.save(state)
-        finally:
-            checkpoints.close()
-        (new / "metrics.csv").write_bytes((_folder(name) / "metrics.csv").read_bytes())
-        write_config(config, new)
-        new.rename(folder)
-    return folder
+    config = dataclasses.replace(loaded.config, folder=str(folder))
+    return write_run(config, state, (_folder(name) / "metrics.csv").read_bytes())
 
 
 def _holds(folder: Path, loaded: Loaded) -> bool:

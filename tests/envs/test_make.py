@@ -135,10 +135,18 @@ def test_an_environment_prints_what_a_reader_asks_for():
     assert repr(env) == f"TaskEnv({fields})"
 
 
-def test_a_card_prints_its_entries():
-    lines = dict(line.split("  ", 1) for line in str(envs.card("point-nav")).splitlines())
-    told = {name.strip(): text.strip() for name, text in lines.items()}
-    assert told["name"] == "point-nav@finn2017"
+def test_a_card_prints_what_show_tasks_prints():
+    card = envs.card("point-nav")
+    title, *lines = str(card).splitlines()
+    assert (title, repr(card)) == ("point-nav@finn2017", str(card))
+    width = len("reward; end") + 2
+    told, label = {}, ""
+    for line in lines:
+        label = line[:width].strip() or label  # further lines have none
+        told[label] = f"{told.get(label, '')} {line[width:]}".strip()
+    assert told == {label: " ".join(text.split()) for label, text in card.entries().items()}
     assert told["options"].startswith("action_scale=1.0, goal_range=")
-    assert told["finite"] == "infinitely many"
-    assert told["splits"].startswith("train: g ~ U")
+    assert told["split train"].startswith("g ~ U")
+    assert "physics" not in told
+    assert "goal_range=7 (chosen)" in card.entries({"goal_range": 7})["options"]
+    assert max(map(len, lines)) <= 120

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from metarl_jax.plot import smooth
 from metarl_jax.runs.logging.loggers import TableLogger, WandbLogger, rows
 from metarl_jax.runs.logging.progress import duration, quantity
-from metarl_jax.runs.pictures.plots import read_metrics, smooth
+from metarl_jax.runs.pictures.plots import read_metrics
 
 METRICS = {
     "a": np.array([1, 2], np.int32),

@@ -16,7 +16,7 @@ from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConf
 from metarl_jax.runs.config.file import write_config
 from metarl_jax.runs.console import cli, signals
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
-from metarl_jax.runs.own import _split
+from metarl_jax.runs.own import configured
 from metarl_jax.runs.run import train_run
 from tests import toys
 
@@ -125,11 +125,11 @@ def test_an_option_with_the_name_of_a_setting_is_refused(registry):
     with pytest.raises(
         ValueError, match="seed is an option of clash and a setting of the run; give the option another name"
     ):
-        _split("clash", None, {"seed": 5})
+        configured("clash", None, {"seed": 5})
 
 
 def test_numbers_of_numpy_and_jax_are_numbers():
-    config, objects = _split(
+    config, objects = configured(
         "maml",
         {"hidden": np.array([4, 3])},
         {
@@ -151,7 +151,7 @@ def test_numbers_of_numpy_and_jax_are_numbers():
 
 def test_what_no_configuration_can_hold_is_an_object():
     activation = {"activation": jax.nn.relu}
-    config, objects = _split("rl2", activation, {"max_gradient_norm": None, "memory_size": 4, "task_chunk": None})
+    config, objects = configured("rl2", activation, {"max_gradient_norm": None, "memory_size": 4, "task_chunk": None})
     assert objects == {"max_gradient_norm": None, "policy": activation}
     assert config.own == ("env", "max_gradient_norm", "policy")
     built = configs.with_env(config, ENV, {"max_gradient_norm": None})
@@ -161,7 +161,7 @@ def test_what_no_configuration_can_hold_is_an_object():
 
 
 def test_the_report_tells_no_default_rate_where_the_rate_is_an_object():
-    config, _ = _split("maml", None, {"inner_lr": lambda step: 0.5 / (step + 1)})
+    config, _ = configured("maml", None, {"inner_lr": lambda step: 0.5 / (step + 1)})
     assert configs.inner_rates(config, 3) == []
 
 
@@ -174,13 +174,13 @@ def test_theta_of_every_seed_is_loaded_with_the_same_objects(tmp_path):
     other = mrl.load(tmp_path / "run", seed=5, checkpoint="0", split="ood", ood=toys.walk(horizon=4), **objects)
     assert (other.iteration, other.env.name) == (0, f"{ENV.name} (ood)")
     del objects["baseline"]
-    with pytest.raises(ValueError, match="was begun with the objects env, baseline, .*; given are env, outer_lr, pol"):
+    with pytest.raises(ValueError, match="needs the objects env, baseline, .*; given are env, outer_lr, pol"):
         mrl.load(tmp_path / "run", **objects)
 
 
 def test_a_run_of_a_script_takes_no_objects(tmp_path):
     write_config(TrainConfig(task="point-nav"), tmp_path)
-    with pytest.raises(ValueError, match="was begun by a script, so its folder holds all; given are env"):
+    with pytest.raises(ValueError, match="needs no objects, since its folder holds all; given are env"):
         mrl.load(tmp_path, env=ENV)
 
 
@@ -195,7 +195,7 @@ def test_another_run_in_the_folder_is_refused(whole):
 
 
 def test_scripts_say_that_they_cannot_know_its_objects(whole):
-    with pytest.raises(ValueError, match="was begun with the objects env, outer_lr, policy; given are none"):
+    with pytest.raises(ValueError, match="needs the objects env, outer_lr, policy; given are none"):
         mrl.load(whole.config.run_folder)
     with pytest.raises(cli.UserError, match=r"with objects of its own \(env, outer_lr, policy\).* load\(folder, env="):
         evaluate_run(whole.config.run_folder, cli.console(quiet=True))

@@ -198,21 +198,24 @@ def _number(rates: Any) -> Any:
     return rates[0] if isinstance(rates, tuple) and len(rates) == 1 else rates
 
 
-def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
+def build(
+    config: TrainConfig, split: str = "train", *, objects: Mapping[str, Any] | None = None, **overrides: Any
+) -> Built:
     """Environment and algorithm of a configuration.
 
     Args:
         config: of the run.
         split: whose tasks the environment draws.
+        objects: options that the configuration cannot hold; it names them in `own`.
         **overrides: algorithm options that replace the configuration's; None goes back to the default.
 
     Raises:
         ValueError: a name is unknown or a value is out of range, or the run has objects that no name stands for.
     """
-    if config.own:
+    if set(config.own) != set(objects or {}):
         raise ValueError(
-            f"a program began this run by metarl_jax.runs.train with objects of its own ({', '.join(config.own)}), "
-            f"which its folder does not hold; the same call goes on with it, and metarl_jax.load takes them: "
+            f"a program made this run, with objects of its own ({', '.join(config.own)}), which its folder does not "
+            f"hold; the same call of metarl_jax.runs.train goes on with it, and metarl_jax.load takes them: "
             f"load(folder, {', '.join(f'{name}=...' for name in config.own)})"
         )
     from metarl_jax import algorithms, envs  # heavy, and not needed to show a help text
@@ -227,7 +230,7 @@ def build(config: TrainConfig, split: str = "train", **overrides: Any) -> Built:
         training = envs.make(config.task, **env_options)
         env = envs.fix_task(env, training.sample_task(jax.random.key(config.fix_task)))
     env = envs.reveal_task(env) if config.reveal_task else env
-    return with_env(config, env, **overrides)
+    return with_env(config, env, objects, **overrides)
 
 
 def with_env(config: TrainConfig, env: "TaskEnv", objects: Mapping[str, Any] | None = None, **overrides: Any) -> Built:

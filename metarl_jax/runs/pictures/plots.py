@@ -11,9 +11,10 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from metarl_jax import plot
 from metarl_jax.evaluation import iqm_interval
+from metarl_jax.plot import GREY, LINES, quiet_axes
 from metarl_jax.runs.evaluation.comparisons import ORACLE
 from metarl_jax.runs.storage import files
 
@@ -24,42 +25,11 @@ styled = style.context("default")
 """Decorator of all plotting functions: plots look the same on all machines. It also ignores a ``matplotlibrc`` in the
 working folder, which could be untrusted and could run LaTeX."""
 
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#777777"  # distinguishable for colour-blind readers and in print
-_LINES = (BLUE, ORANGE, "#1b7837", "#762a83", "#b8860b", GREY)
-_MOST_TICKS, _LONG = 12, 200  # most stages with one tick each; most stages on a linear axis
-_ROWS = {"adapted": ("meta-trained", BLUE, "o"), "random_init": ("random initialisation", GREY, "s")}
 
-
-def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+def _axes() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    quiet_axes(axes)
-    return figure, axes
-
-
-def quiet_axes(axes: Axes) -> None:
-    """Draws a faint grid and removes the top and right spines."""
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _return_label(horizon: int) -> str:
-    return f"return per episode ({horizon} step{'s'[: horizon > 1]}, undiscounted)"
-
-
-def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Trailing mean over at most `window` values, fewer at the start, ignoring NaN; same length [n]."""
-    values = np.asarray(values, float)
-    finite = np.isfinite(values)
-    total, count = (np.cumsum(np.insert(x, 0, 0)) for x in (np.where(finite, values, 0.0), finite))
-    end = np.arange(1, len(total))
-    start = np.maximum(end - window, 0)
-    finite_count = count[end] - count[start]
-    return np.where(finite_count > 0, (total[end] - total[start]) / np.maximum(finite_count, 1), np.nan)
+    return figure, figure.add_subplot()
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
@@ -73,9 +43,7 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 @styled
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int, unit: str) -> None:
-    """Plots return before and after adaptation against meta-iterations: values faint, trailing mean bold.
-
-    With several seeds, the trailing mean of each is faint, and their mean is bold.
+    """`metarl_jax.plot.learning_curve` of a run, as a file.
 
     Args:
         metrics: columns of metrics.csv, including return_0 … return_L.
@@ -86,38 +54,11 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     """
     stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
     seeds = len(np.unique(metrics["seed"]))
-    metrics = {name: values.reshape(-1, seeds) for name, values in metrics.items()}
-    iteration = metrics["iteration"][:, 0]
-    window = max(1, min(25, len(iteration) // 10))
-    figure, axes = _axes(title, "meta-iteration", _return_label(horizon))
-    for index, name in enumerate(stages):
-        label = f"after {index} {unit}{'s'[: index > 1]}" if index else "before adaptation"
-        color = BLUE if index else ORANGE
-        opacity = 1.0 if index in (0, len(stages) - 1) else 0.25 + 0.5 * index / (len(stages) - 1)
-        smoothed = np.stack([smooth(values, window) for values in metrics[name].T], 1)
-        if window > 1 or seeds > 1:
-            faint = smoothed if seeds > 1 else metrics[name]
-            axes.plot(iteration, faint, color=color, alpha=0.2 * opacity, linewidth=0.8)
-        axes.plot(iteration, smoothed.mean(1), color=color, alpha=opacity, linewidth=1.8, label=label)
-    if seeds > 1:
-        axes.plot([], [], " ", label=f"faint: each of {seeds} seeds; bold: their mean")
-    if window > 1:
-        axes.plot([], [], " ", label=f"{'bold: ' if seeds == 1 else ''}mean of the last {window} iterations")
-    if "environment_steps" in metrics and len(iteration) > 1:
-        per_iteration = float(metrics["environment_steps"].mean())
-        scale, unit = (1e6, "millions") if per_iteration * len(iteration) > 2e6 else (1e3, "thousands")
-        top = axes.secondary_xaxis(
-            "top",
-            functions=(
-                lambda x: np.multiply(x, per_iteration / scale),
-                lambda x: np.multiply(x, scale / per_iteration),
-            ),
-        )
-        top.set_xlabel(f"environment steps{' per seed' if seeds > 1 else ''} ({unit})", fontsize=9)
-        top.tick_params(labelsize=8)
-        top.spines["top"].set_visible(False)
-    position = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(stages) > 6 else {}
-    axes.legend(frameon=False, fontsize=9, **position)
+    columns = {name: values.reshape(-1, seeds) for name, values in metrics.items()}
+    drawn = {"iteration": columns["iteration"][:, 0], "return": np.stack([columns[name] for name in stages], -1)}
+    drawn |= {name: columns[name] for name in ("environment_steps",) if name in columns}
+    figure, axes = _axes()
+    plot.learning_curve(drawn, axes, title=title, horizon=horizon, unit=unit)
     files.save(figure, path)
 
 
@@ -125,9 +66,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
 def adaptation(
     rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
 ) -> None:
-    """Plots return on held-out tasks against episodes seen, ± one standard error over tasks, or over several seeds.
-
-    Each point is the mean return of a stage, at the number of episodes before it.
+    """`metarl_jax.plot.adaptation_curve` of a run, as a file.
 
     Args:
         rows: rows of evaluation.json.
@@ -137,37 +76,9 @@ def adaptation(
         trained_episodes: episodes before the last stage of a training trial; marked by a line if the curve goes beyond.
         seeds: number of training seeds.
     """
-    figure, axes = _axes(title, "", _return_label(horizon))
-    episodes: list[int] = []
-    for name, row in rows.items():
-        label, color, marker = _ROWS.get(name, (name, None, "^"))
-        mean, error, episodes = np.asarray(row["mean"]), np.asarray(row["standard_error"]), row["episodes"]
-        marker = marker if len(episodes) <= _MOST_TICKS else ""
-        axes.fill_between(episodes, mean - error, mean + error, color=color, alpha=0.2, linewidth=0)
-        axes.plot(episodes, mean, color=color, marker=marker, markersize=5, linewidth=1.8, label=label)
-    episodes_axis(axes, episodes)
-    if 0 < trained_episodes < max(episodes, default=0):
-        axes.axvline(trained_episodes, color=GREY, linestyle=":", linewidth=1, label="last stage in training")
-    axes.plot([], [], " ", label=f"band: ± 1 standard error over {'tasks' if seeds == 1 else 'seeds'}")
-    axes.legend(frameon=False, fontsize=9)
+    figure, axes = _axes()
+    plot.adaptation_curve(rows, axes, title=title, horizon=horizon, trained_episodes=trained_episodes, seeds=seeds)
     files.save(figure, path)
-
-
-def episodes_axis(axes: Axes, episodes: Sequence[int]) -> None:
-    """Sets up the axis of episodes before each stage: one tick per stage if there are few, log scale if many."""
-    each = episodes[1] if len(episodes) > 1 else 1
-    same = all(np.diff(episodes) == each)
-    axes.set_xlabel("episodes seen" + (f" ({each} per stage)" if each > 1 and same else ""))
-    if len(episodes) <= _MOST_TICKS and same:
-        axes.set_xticks(episodes)
-    elif len(episodes) > _LONG:
-        # Linear up to the end of the first stage, to include 0.
-        axes.set_xscale("symlog", linthresh=each, linscale=0.5)
-        axes.set_xlim(0, episodes[-1])
-        axes.set_xticks(ticks := [0, *(10**n for n in range(9) if each <= 10**n <= episodes[-1])])
-        axes.set_xticklabels(map(str, ticks))
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 @styled
@@ -183,7 +94,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """
     families = list(dict.fromkeys(row["family"] for row in rows))
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
-    palette = (*_LINES[:-1], "#35978f")  # grey is for the oracle
+    palette = (*LINES[:-1], "#35978f")  # grey is for the oracle
     colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
     figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -234,7 +145,7 @@ def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     scales = adaptation.anchors(rows)
     names = [name for name in dict.fromkeys(row["algorithm"] for row in rows) if name != ORACLE]
-    colors = dict(zip(names, (*_LINES[:-1], "#35978f") * len(names), strict=False))
+    colors = dict(zip(names, (*LINES[:-1], "#35978f") * len(names), strict=False))
     figure = Figure(figsize=(4.6 * len(scales), 4.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     thresholds = np.linspace(-0.2, 1.1, 131)
@@ -300,7 +211,7 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
                 x[members],
                 mean[members],
                 spread[members],
-                color=_LINES[index],
+                color=LINES[index],
                 marker="osD^vP"[index],
                 markersize=5,
                 linewidth=1.8 if len(panels) == 1 else 0,

@@ -84,26 +84,12 @@ def trivial_returns(
 
 
 def _card(card: envs.Card, chosen: Mapping[str, Any]) -> Table:
-    """A card as a table, with the chosen options; ranges in its texts refer to the default options."""
-    options = {**card.options, **chosen}
-    rows: dict[str, Any] = {
-        "reward; end": card.formula,
-        "tasks": card.tasks,
-        "horizon": f"{card.horizon} step{'s'[: card.horizon > 1]}",
-        "observation": card.observation,
-        "start": card.start,
-        "options": ", ".join(f"{key}={value}{' (chosen)' * (key in chosen)}" for key, value in options.items())
-        or "none",
-    }
-    rows |= {f"split {name}": text for name, text in card.splits.items()}
-    if card.backends:
-        rows["physics"] = f"{', '.join(card.backends)} (the first is the default)"
-    rows |= {"versions": ", ".join(card.versions), "source": card.source, "differences": card.differences}
+    """A card as a table, with the chosen options."""
     table = Table(title=Text(card.name, "bold"), title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in rows.items():
-        table.add_row(Text(name), Text(str(text)))
+    for label, text in card.entries(chosen).items():
+        table.add_row(Text(label), Text(text))
     return table
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from metarl_jax.envs import DynamicsTask
-from metarl_jax.runs.pictures.plots import BLUE, GREY, ORANGE, quiet_axes, styled
+from metarl_jax.plot import BLUE, GREY, ORANGE, quiet_axes
+from metarl_jax.runs.pictures.plots import styled
 from metarl_jax.runs.pictures.replay import Episode
 from metarl_jax.runs.storage import files
 from metarl_jax.types import PyTree

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from metarl_jax.runs.pictures.plots import BLUE, quiet_axes, styled
+from metarl_jax.plot import BLUE, quiet_axes
+from metarl_jax.runs.pictures.plots import styled
 from metarl_jax.runs.storage import files
 
 HYPERPARAMETERS = {

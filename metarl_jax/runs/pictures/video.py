@@ -13,8 +13,9 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image
 
+from metarl_jax.plot import BLUE, ORANGE
 from metarl_jax.runs.pictures import scene
-from metarl_jax.runs.pictures.plots import BLUE, ORANGE, styled
+from metarl_jax.runs.pictures.plots import styled
 from metarl_jax.runs.pictures.scene import Camera
 from metarl_jax.runs.pictures.viewer import View, return_so_far
 from metarl_jax.runs.storage import files
