@@ -55,9 +55,9 @@ def updated(name, values, key=KEY):
     return algorithm.update(jax.random.key(1), state)
 
 
-RUN = ("es-maml", "maml-trpo", "promp", "rl2")
+RUN = ("promp", "rl2")
 OTHERS = [
-    pytest.param(name, marks=[] if name in ("lpg", "self-tuning", "loaded-dice") else pytest.mark.slow)
+    pytest.param(name, marks=[] if name in ("es-maml", "lpg", "loaded-dice", "maml-trpo", "self-tuning") else pytest.mark.slow)
     for name in mrl.algorithms.names()
     if name not in RUN
 ]
