@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metarl_jax import actions, checks
+from metarl_jax import actions, checks, observations
 from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, Percept, PyTree, Trajectory
 
 
@@ -24,7 +24,7 @@ class TaskEnv:
     or reward is NaN or infinite is void, see `metarl_jax.types.Trajectory`; it does not affect other episodes.
 
     Raises:
-        ValueError: a size or the horizon is not a positive integer, or a function is not callable.
+        ValueError: a size or the horizon is not a positive integer, a shape is none, or a function is not callable.
 
     Example:
         >>> from metarl_jax.envs import State
@@ -50,7 +50,13 @@ class TaskEnv:
     """``(key, task) → state`` at the start of an episode, drawn from the key"""
     step: Callable[[PyTree, Any, jax.Array], Any] = dataclasses.field(repr=False)
     """``(task, state, action) → state``"""
-    observation_size: int
+    observation_size: int = None  # type: ignore[assignment]  # None only where it is handed in
+    """length of the observation, a vector; with `observation_shape` it is left out, and then the number of all its
+    components. Exactly one of the two is given, also in ``dataclasses.replace``, which takes None for the other"""
+    observation_shape: PyTree = dataclasses.field(default=None, hash=False)
+    """shape of another observation, such as (8, 8, 2) for a picture [height, width, channels], or a tree of shapes,
+    such as ``{"picture": (8, 8, 1), "velocity": (2,)}`` for a dictionary; a `jax.ShapeDtypeStruct` fixes the dtype too,
+    else it is the one that `reset` returns. None: a vector"""
     action_size: int | tuple[int, ...]
     """number of action components, or of discrete actions; a tuple, such as (3, 2), is several discrete choices at
     once: an action is then an integer array [2], whose first entry is one of 3"""
@@ -64,8 +70,9 @@ class TaskEnv:
 
     def __post_init__(self):
         where = f"of the environment {self.name!r}"
-        for field in ("observation_size", "horizon"):
-            checks.integer(f"{field} {where}", getattr(self, field))
+        size = observations.size_and_shape(where, self.observation_size, self.observation_shape)
+        object.__setattr__(self, "observation_size", size)
+        checks.integer(f"horizon {where}", self.horizon)
         actions.check_size(f"action_size {where}", self.action_size, self.discrete)
         for field in ("sample_task", "reset", "step"):
             checks.function(f"{field} {where}", getattr(self, field))

@@ -11,6 +11,7 @@ from flax import struct
 
 import metarl_jax as mrl
 from metarl_jax.envs import State
+from tests import toys
 
 
 @struct.dataclass
@@ -165,6 +166,14 @@ FAULTS = {
         ["random actions make the reward NaN or infinite", "extreme (±1e6) actions make the reward NaN"],
     ),
     "observation of another size": ({"observation_size": 3}, ["observation of reset has shape (2,); it must be (3,)"]),
+    "observation that is no tree": (
+        {"observation_size": None, "observation_shape": {"eye": (2,)}},
+        ["observation of reset is one array of shape (2,); it must be {'eye': (2,)}"],
+    ),
+    "observation of another dtype": (
+        {"observation_size": None, "observation_shape": jax.ShapeDtypeStruct((2,), jnp.int32)},
+        ["observation of reset has dtype float32; observation_shape says int32"],
+    ),
     "reward of a shape": (
         {"step": lambda task, state, action: step(task, state, action).replace(reward=jnp.zeros(1))},
         ["reward of step has shape (1,); it must be ()"],
@@ -177,9 +186,9 @@ FAULTS = {
         {"step": lambda task, state, action: step(task, state, action).replace(terminated=jnp.zeros(()))},
         ["terminated of step has dtype float32; it must be bool"],
     ),
-    "observation of integers": (
-        {"reset": lambda key, task: reset(key, task).replace(observation=jnp.zeros(2, int))},
-        ["observation of reset has dtype int32; it must be float"],
+    "observation of complex numbers": (
+        {"reset": lambda key, task: reset(key, task).replace(observation=jnp.zeros(2, complex))},
+        ["observation of reset has dtype complex64; it must be bool, integer or float"],
     ),
     "a field is missing": (
         {"reset": lambda key, task: {"observation": jnp.zeros(2)}},
@@ -276,7 +285,45 @@ def test_an_observation_of_several_arrays_is_named():
         return reset(key, task).replace(observation={"eye": jnp.zeros(2)})
 
     faults = mrl.envs.check(dataclasses.replace(SOUND, reset=several))
-    assert faults == ("observation of reset is a dict; it must be one array",)
+    meant = "if that is meant, say it by observation_shape"
+    assert faults == (f"observation of reset is {{'eye': (2,)}}; it must be one array of shape (2,); {meant}",)
+
+
+@pytest.mark.parametrize("kind", [*toys.SEEN, "bools"])
+def test_pictures_and_dictionaries_are_sound(kind):
+    env = toys.dot("dictionary" if kind == "bools" else kind)
+    if kind == "bools":
+
+        def seen(state):
+            return state.replace(observation=state.observation["picture"] > 100)
+
+        env = dataclasses.replace(
+            env,
+            reset=lambda key, task: seen(toys.dot("dictionary").reset(key, task)),
+            step=lambda task, state, action: seen(toys.dot("dictionary").step(task, state, action)),
+            observation_shape=(8, 8, 1),
+        )
+    assert mrl.envs.check(env, shared_dynamics=True) == ()
+
+
+def test_a_fault_in_a_dictionary_is_placed():
+    env = toys.dot("dictionary")
+
+    def step_that_breaks(task, state, action):
+        after = env.step(task, state, action)
+        velocity = after.velocity.at[1].set(jnp.where(after.place[0] > 0, jnp.nan, 0))
+        return after.replace(observation=after.observation | {"velocity": velocity})
+
+    faults = mrl.envs.check(dataclasses.replace(env, step=step_that_breaks))
+    assert any("random actions" in fault and ": observation['velocity'][1] is nan" in fault for fault in faults)
+
+    def step_that_shows_the_goal(task, state, action):
+        after = env.step(task, state, action)
+        picture = after.observation["picture"].at[0, 0, 0].set((100 * (task[0] + 1)).astype(jnp.uint8))
+        return after.replace(observation=after.observation | {"picture": picture})
+
+    (fault,) = mrl.envs.check(dataclasses.replace(env, step=step_that_shows_the_goal))
+    assert "observation shows the task after the first step" in fault
 
 
 def test_late_faults_within_a_hundred_steps_are_found():
