@@ -41,8 +41,9 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
     shape = env.observation_shape
     if isinstance(shape, dict) and "task" in shape:
         raise ValueError(f"observation_shape of {env.name!r} has an entry 'task' already; give it another name")
-    sizes = {"observation_size": env.observation_size + size if shape is None else None}
-    sizes["observation_shape"] = None if shape is None else _with_task(shape, (size,))
+    sizes: dict[str, Any] = {"observation_size": env.observation_size + size, "observation_shape": None}
+    if shape is not None:
+        sizes = {"observation_size": None, "observation_shape": _with_task(shape, (size,))}
 
     def view(task, state):
         numbers = flat(task)

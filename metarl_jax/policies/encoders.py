@@ -1,13 +1,13 @@
 """Encoders: an observation, which may hold pictures, as one vector that a network reads."""
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from metarl_jax import observations
 from metarl_jax.policies.dense import dense
@@ -69,9 +69,9 @@ def encoder(shapes: PyTree, channels: Sequence[int] | None = None) -> Encoder:
         }
 
     @full_precision
-    def apply(params: PyTree, observation: PyTree) -> Float[Array, "*lead size"]:
+    def apply(params: PyTree, observation: PyTree) -> jax.Array:
         found, parts = observations.arrays(shapes, observation), []
-        convolutions = iter(params["pictures"] if pictures and layers else [()] * len(pictures))
+        convolutions = iter(params["pictures"]) if pictures and layers else itertools.repeat(())
         for leaf, array in zip(leaves, found, strict=True):
             numbers = array.astype(float)
             if len(leaf.shape) == 3:
