@@ -259,15 +259,15 @@ class Learner:
 
     def _checked(self, what: str, value: PyTree, spec: PyTree, most: float) -> PyTree:
         """The value as arrays with the shapes and dtypes of `spec`."""
-        name = self._online.env.name
+        name, tree = self._online.env.name, jax.tree.structure(spec)
         if not isinstance(spec, jax.ShapeDtypeStruct):
-            tree = jax.tree.structure(spec)
             try:
                 leaves = tree.flatten_up_to(value)
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{what} is {value!r}; those of {name!r} are trees {tree}") from error
-            pairs = zip(leaves, jax.tree.leaves(spec), strict=True)
-            return tree.unflatten([self._checked(what, leaf, shape, most) for leaf, shape in pairs])
+            except (ValueError, TypeError, KeyError):
+                raise ValueError(f"{what} is {value!r}; those of {name!r} are trees {tree}") from None
+            pairs = zip(leaves, jax.tree_util.tree_leaves_with_path(spec), strict=True)
+            named = [(f"{what}{jax.tree_util.keystr(path)}", leaf, shape) for leaf, (path, shape) in pairs]
+            return tree.unflatten([self._checked(*leaf, most) for leaf in named])
         array = np.asarray(value)
         if array.shape != spec.shape or array.dtype.kind not in "biuf":
             raise ValueError(

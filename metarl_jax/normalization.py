@@ -16,6 +16,7 @@ from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.envs.state import View
 from metarl_jax.keywords import while_tracing
+from metarl_jax.observations import without_dtypes
 from metarl_jax.types import Adaptation, Metrics, PyTree, Trajectory
 
 _MOMENTS = "normalization/moments"
@@ -153,6 +154,7 @@ def _normal_env(env: TaskEnv, statistics: Statistics, discount: float) -> TaskEn
         env,
         reset=lambda key, task: view(env.reset(key, task)),
         step=lambda task, state, action: view(env.step(task, state.inner, action)),
+        observation_shape=without_dtypes(env.observation_shape),  # they are real numbers then
         measure=measure,
         scene=None if scene is None else lambda task, state: scene(task, state.inner),
     )

@@ -93,7 +93,8 @@ def make_recurrent(
             f"policy is {policy!r}, which has no memory; it must be a metarl_jax.RecurrentPolicy, or options such as "
             "{'hidden': (64,)}; rl2-hyper takes a policy without memory"
         )
-    accepted = ("hidden", "activation", "encoder", "gated", "distribution", "init_std", "min_std", "learn_std")
+    accepted = ("hidden", "activation", "encoder", "gated", "channels", "distribution")
+    accepted += ("init_std", "min_std", "learn_std")
     for option in policy or {}:
         if option not in accepted:
             raise checks.unknown("option of the policy", option, accepted)

@@ -13,6 +13,7 @@ import numpy as np
 
 from metarl_jax import actions
 from metarl_jax.base import TaskEnv
+from metarl_jax.observations import mismatch
 from metarl_jax.types import PyTree
 
 
@@ -86,7 +87,11 @@ def check_state(env: TaskEnv, function: str, state: Any) -> None:
         leaves = jax.tree.leaves(getattr(state, field))
         if not leaves or not all(hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float) for leaf in leaves):
             raise ValueError(f"{where}: {field} of {function} is {getattr(state, field)!r}; it must be an array")
-        if field == "observation":
+        if field == "observation" and env.observation_shape is not None:
+            wrong = mismatch(env.observation_shape, state.observation)
+            if wrong is not None:
+                raise ValueError(f"{where}: observation of {function}{wrong}")
+        elif field == "observation":
             size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
             if size != env.observation_size:
                 raise ValueError(

@@ -47,8 +47,8 @@ class Trajectory:
     Every loss of a stage is a `mean` over it, written E_t[·].
     """
 
-    observation: jax.Array
-    """[N, T, ...] the observation that the action is based on"""
+    observation: PyTree
+    """[N, T, ...] the observation that the action is based on; leaves if it is a tree"""
     action: jax.Array
     """[N, T, A]; where actions are discrete, integer [N, T], or [N, T, n] for n choices at once"""
     log_prob: jax.Array
@@ -61,7 +61,7 @@ class Trajectory:
     """[N, T] bool: the environment cut the episode after this step although its state was not terminal"""
     valid: jax.Array
     """[N, T] bool: the step was taken; True for the first step of each episode that is not void"""
-    next_observation: jax.Array
+    next_observation: PyTree
     """[N, T, ...] the observation after the step; a truncated episode is bootstrapped at that of its last step"""
     average: str = struct.field(pytree_node=False, default="horizon")
     """the divisor of `mean`, a name of `AVERAGES`; static"""
@@ -113,8 +113,8 @@ class Trajectory:
 class Percept:
     """The input of a recurrent policy at one step: Duan et al. (2016, arXiv:1611.02779)."""
 
-    observation: jax.Array
-    """[...] the observation of this step"""
+    observation: PyTree
+    """[...] the observation of this step; leaves if it is a tree"""
     action: jax.Array
     """[A] the previous action, one-hot for discrete actions; 0 at the start of a trial"""
     reward: jax.Array

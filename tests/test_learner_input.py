@@ -82,7 +82,7 @@ def test_integers_and_trees_are_observed_as_they_are():
     learner.act({"a": [3, 255], "b": 0.5})
     learner.observe(1.0)
     np.testing.assert_array_equal(learner._data.observation["a"][0, 0], [3, 255])
-    with pytest.raises(ValueError, match="observation is .* 256.*of dtype uint8"):
+    with pytest.raises(ValueError, match=r"observation\['a'\] is .* 256.*of dtype uint8"):
         learner.act({"a": [3, 256], "b": 0.5})
     with pytest.raises(ValueError, match="observation is .*are trees"):
         learner.act([1.0, 2.0, 3.0])

@@ -69,7 +69,7 @@ def test_a_task_is_written_down_as_the_text_says():
 
 def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypatch):
     """Every algorithm runs on a toy environment in tests/contract; here one of each kind of update does."""
-    code, acting, program, registering = code_of("docs/writing_tasks.md")
+    code, acting, _, program, registering = code_of("docs/writing_tasks.md")
     assert "mrl.envs.register(" in registering  # tests/runs/test_registering.py runs such a module
     names = {}
     exec(code, names)
@@ -123,6 +123,15 @@ def test_the_code_on_optimisers_runs():
     assert len(smaller) < len(grid) - 10
     exec(smaller, names)
     assert names["returns"].shape == (2, 2, 2)
+
+
+def test_the_environment_of_pictures_is_sound_and_learns():
+    names = {"jax": jax, "jnp": jax.numpy, "mrl": mrl}
+    exec(code_of("docs/writing_tasks.md")[2], names)
+    assert mrl.envs.check(names["dots"]) == ()
+    algorithm = names["algorithm"]
+    _, metrics = jax.jit(algorithm.update)(jax.random.key(0), algorithm.init(jax.random.key(1)))
+    assert np.isfinite(metrics["return"]).all()
 
 
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -57,7 +57,9 @@ def updated(name, values, key=KEY):
 
 RUN = ("promp", "rl2")
 OTHERS = [
-    pytest.param(name, marks=[] if name in ("es-maml", "lpg", "loaded-dice", "maml-trpo", "self-tuning") else pytest.mark.slow)
+    pytest.param(
+        name, marks=[] if name in ("es-maml", "lpg", "loaded-dice", "maml-trpo", "self-tuning") else pytest.mark.slow
+    )
     for name in mrl.algorithms.names()
     if name not in RUN
 ]

@@ -98,6 +98,65 @@ def walk(horizon=6):
     )
 
 
+@struct.dataclass
+class DotState(State):
+    place: jax.Array
+    velocity: jax.Array
+
+
+SEEN = {
+    "vector": {"observation_size": 4},
+    "vectors": {"observation_shape": {"place": (2,), "velocity": (2,)}},
+    "picture": {"observation_shape": (8, 8, 2)},
+    "dictionary": {"observation_shape": {"picture": (8, 8, 1), "velocity": (2,)}},
+}
+"""ways in which `dot` is observed"""
+
+
+def picture_of(place):
+    """A blob at a place of [−1, 1]², [8, 8] uint8."""
+    grid = jnp.stack(jnp.meshgrid(*[jnp.linspace(-1, 1, 8)] * 2, indexing="ij"), -1)
+    return (255 * jnp.exp(-4 * ((grid - place) ** 2).sum(-1))).astype(jnp.uint8)
+
+
+def dot(kind, horizon=5):
+    """A dot in the square [−1, 1]², to be pushed to a hidden goal, seen as `SEEN` says; "vectors" is "vector" split."""
+
+    def show(place, velocity):
+        if kind == "vector":
+            return jnp.concatenate([place, velocity])
+        if kind == "vectors":
+            return {"velocity": velocity, "place": place}
+        picture = picture_of(place)[..., None]
+        if kind == "picture":
+            return jnp.concatenate([picture, picture_of(place - velocity)[..., None]], -1)
+        return {"picture": picture, "velocity": velocity}
+
+    def state(place, velocity, reward):
+        return DotState(show(place, velocity), reward, False, False, place, velocity)
+
+    def reset(key, task):
+        return state(jax.random.uniform(key, (2,), minval=-0.5, maxval=0.5), jnp.zeros(2), 0.0)
+
+    def step(task, before, action):
+        velocity = 0.3 * jnp.clip(action, -1, 1)
+        place = jnp.clip(before.place + velocity, -1, 1)
+        return state(place, velocity, -jnp.abs(place - task).sum())
+
+    def sample_task(key):
+        return jax.random.uniform(key, (2,), minval=-1.0)
+
+    return mrl.TaskEnv(
+        name=f"dot as a {kind}",
+        sample_task=sample_task,
+        reset=reset,
+        step=step,
+        action_size=2,
+        horizon=horizon,
+        **SEEN[kind],
+    )
+
+
 def unscaled(estimator):
     """An advantage estimator as the assembly runs it: of φ and a trajectory, with the number that it divided by."""
     return lambda params, trajectory: (estimator(trajectory), jnp.ones(()))

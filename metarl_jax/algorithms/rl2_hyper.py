@@ -28,5 +28,6 @@ def rl2_hyper(env: TaskEnv, options: Rl2HyperOptions) -> MetaAlgorithm:
 
     Beck et al. (2023, arXiv:2309.14970; initialisation: 2022, arXiv:2210.11348).
     """
-    policy = hypernetwork(env, make_policy(env, options.policy), options.memory_size)
+    given = options.policy if isinstance(options.policy, Mapping) else {}
+    policy = hypernetwork(env, make_policy(env, options.policy), options.memory_size, given.get("channels"))
     return assemble_trials(env, policy, options)

@@ -6,6 +6,7 @@ from metarl_jax.algorithms.maml import MamlOptions, maml
 from metarl_jax.base import MetaAlgorithm, Surrogate, TaskEnv
 from metarl_jax.inner import Baseline, Critic, value_network
 from metarl_jax.keywords import by_keyword
+from metarl_jax.observations import shapes_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,6 @@ def tmaml(env: TaskEnv, options: TmamlOptions) -> MetaAlgorithm:
     """
     if options.advantage == "gae" and options.baseline in (None, "value_network"):
         # With the usual α = 0.1 that adapts V at the rate of 0.02, the paper's.
-        network = value_network(env.observation_size, options.horizon or env.horizon, inner_weight=0.2)
+        network = value_network(shapes_of(env), options.horizon or env.horizon, inner_weight=0.2)
         options = dataclasses.replace(options, baseline=network)
     return maml.build(env, options)

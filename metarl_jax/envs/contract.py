@@ -4,20 +4,21 @@ Most environment bugs raise no error: a goal leaks into the observation, a reset
 unnoticed. The learning curve then rises for the wrong reason.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarl_jax.actions import check_size, uniform, zero_action
+from metarl_jax import observations
+from metarl_jax.actions import uniform
 from metarl_jax.envs.frozen import frozen_reads
+from metarl_jax.envs.interface import interface, traced
 from metarl_jax.soundness import LIMITS
 from metarl_jax.types import PyTree, strongly_typed
 
 LANES, LEAST_STEPS, MOST_STEPS = 16, 100, 1000
-FIELDS = ("observation", "reward", "terminated", "truncated")
 
 _compiled = jax.jit  # one program steps all lanes; tests replace it
 
@@ -42,7 +43,7 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
         key: random key; None: ``jax.random.key(0)``.
     """
     key = jax.random.key(0) if key is None else key
-    for stage in (_interface(env), _traced(env, key)):
+    for stage in (interface(env), traced(env, key)):
         sentences = tuple(stage)
         if sentences:  # the later checks could not run
             return sentences
@@ -51,128 +52,6 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
         *frozen_reads(env.sample_task, key),
         *_behavior(_run(env, key), random_start, shared_dynamics),
     )
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-
-
-def _interface(env: Any) -> Iterator[str]:
-    for name in ("sample_task", "reset", "step"):
-        if not callable(getattr(env, name, None)):
-            yield f"it has no function {name!r}"
-    discrete = getattr(env, "discrete", False)
-    for name in ("observation_size", "action_size", "horizon"):
-        try:
-            check_size(name, getattr(env, name, None), discrete and name == "action_size")
-        except ValueError as error:
-            yield str(error)
-    if not isinstance(discrete, bool):
-        yield f"discrete is {discrete!r}; it must be True or False"
-
-
-def _traced(env: Any, key: jax.Array) -> Iterator[str]:
-    """Faults visible to tracing alone: functions that cannot be compiled, wrong shapes, hidden inputs."""
-    try:
-        task = jax.eval_shape(env.sample_task, key)
-    except Exception as error:
-        yield f"sample_task cannot be traced by jax.jit: {_first_line(error)}"
-        return
-    if not jax.tree.leaves(task):
-        yield "a task has no arrays, so that all tasks are the same"
-        return
-    states, arguments = {}, (key, task)
-    for name in ("reset", "step"):
-        changed_task: list[bool] = []
-        function = _watch_task(getattr(env, name), changed_task, position=1 if name == "reset" else 0)
-        try:
-            states[name] = state = jax.eval_shape(function, *arguments)
-            batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), arguments)
-            constants = [_constants(jax.make_jaxpr(jax.vmap(getattr(env, name)))(*batch)) for _ in range(2)]
-        except Exception as error:
-            yield f"{name} cannot be traced by jax.jit and jax.vmap (a Python `if` on an array?): {_first_line(error)}"
-            return
-        if any(changed_task):
-            yield f"{name} changes the task that it is given: the task must stay fixed for the whole trial"
-        if not _same(*constants):
-            yield f"{name} draws random numbers that its key does not know of: the same call gives another result"
-        wrong = tuple(_fields(name, state, env.observation_size))
-        yield from wrong
-        if wrong:
-            return
-        arguments = (task, state, zero_action(env))
-    yield from _same_tree(states["reset"], states["step"])
-
-
-def _watch_task(function: Callable, changed_task: list[bool], position: int) -> Callable:
-    """Wraps `function` to record, per call, whether it modified its argument at `position`."""
-
-    def watched(*arguments):
-        before = jax.tree.flatten(arguments[position])
-        result = function(*arguments)
-        after = jax.tree.flatten(arguments[position])
-        same = before[1] == after[1] and all(a is b for a, b in zip(before[0], after[0], strict=True))
-        changed_task.append(not same)
-        return result
-
-    return watched
-
-
-def _constants(jaxpr: Any) -> list[np.ndarray]:
-    """All constants of a traced program; numbers drawn by NumPy end up among them."""
-    constants = [np.asarray(c) for c in jaxpr.consts if not jnp.issubdtype(jnp.result_type(c), jax.dtypes.prng_key)]
-
-    def visit(inner):
-        for equation in inner.eqns:
-            constants.extend(np.asarray(v.val) for v in equation.invars if hasattr(v, "val"))
-            for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
-                if hasattr(value, "jaxpr"):
-                    consts = getattr(value, "consts", ())
-                    constants.extend(np.asarray(c) for c in consts if np.dtype(getattr(c, "dtype", float)).kind != "V")
-                    visit(value.jaxpr)
-                elif hasattr(value, "eqns"):
-                    visit(value)
-
-    visit(jaxpr.jaxpr)
-    return constants
-
-
-def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return len(first) == len(second) and all(
-        a.shape == b.shape and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-        for a, b in zip(first, second, strict=True)
-    )
-
-
-def _fields(name: str, state: Any, observation_size: int) -> Iterator[str]:
-    for field in FIELDS:
-        if not hasattr(state, field):
-            yield f"the state of {name} has no field {field!r}"
-            continue
-        value = getattr(state, field)
-        if not jax.tree_util.all_leaves([value]):
-            yield f"{field} of {name} is a {type(value).__name__}; it must be one array"
-            continue
-        shape, dtype = jnp.shape(value), jnp.result_type(value)
-        expected = (observation_size,) if field == "observation" else ()
-        if shape != expected:
-            yield f"{field} of {name} has shape {shape}; it must be {expected}"
-        kind, word = (jnp.bool_, "bool") if field in ("terminated", "truncated") else (jnp.floating, "float")
-        weak_zero = name == "reset" and getattr(value, "weak_type", False)  # `reward=0` takes the type of step's reward
-        if not jnp.issubdtype(dtype, kind) and not (weak_zero and field == "reward"):
-            yield f"{field} of {name} has dtype {dtype}; it must be {word}"
-
-
-def _same_tree(start: PyTree, after_step: PyTree) -> Iterator[str]:
-    if jax.tree.structure(start) != jax.tree.structure(after_step):
-        yield "reset and step return states of different structure"
-        return
-    for (path, first), second in zip(
-        jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(after_step), strict=True
-    ):
-        if first.shape != second.shape:
-            leaf = jax.tree_util.keystr(path)
-            yield f"state{leaf} has shape {first.shape} at reset and {second.shape} after a step"
 
 
 def _tasks(env: Any, key: jax.Array) -> Iterator[str]:
@@ -193,7 +72,7 @@ class _Runs(NamedTuple):
     """Groups of 16 lanes: tasks A and B with equal keys and actions; with other keys and actions; with extreme ones."""
 
     observation: np.ndarray
-    """[group, lane, t, ...] from reset on"""
+    """[group, lane, t, n] from reset on, all numbers of an observation"""
     reward: np.ndarray
     """[group, lane, t]; 0 at reset"""
     reached: np.ndarray
@@ -202,6 +81,8 @@ class _Runs(NamedTuple):
     """whether a state has a field `task` that differs from the task passed in"""
     over: bool
     """whether an episode has ended at reset"""
+    components: list[str]
+    """[n] the place of each number in an observation, such as ``['picture'][0, 3, 1]``"""
 
 
 A, B, OTHER_A, OTHER_B, EXTREME_A, EXTREME_B = GROUPS = tuple(range(6))
@@ -232,12 +113,12 @@ def _run(env: Any, key: jax.Array) -> _Runs:
     own_task = _own_task_differs(state, tasks)
     running = ~np.asarray(state.terminated | state.truncated, bool)
     over = not running.all()
-    observations, rewards, reached = [np.asarray(state.observation)], [np.zeros(len(running))], [running | True]
+    seen, rewards, reached = [_seen(state)], [np.zeros(len(running))], [running | True]
     depends = False
     for t in range(min(env.horizon, MOST_STEPS)):
         state = step(tasks, state, actions(t))
         reached.append(running.copy())
-        observations.append(np.where(running[:, None], np.asarray(state.observation), 0))
+        seen.append(np.where(running[:, None], _seen(state), 0))
         rewards.append(np.where(running, np.asarray(state.reward), 0))
         own_task |= _own_task_differs(state, tasks)
         running &= ~np.asarray(state.terminated | state.truncated, bool)
@@ -249,7 +130,18 @@ def _run(env: Any, key: jax.Array) -> _Runs:
     def groups(record):
         return np.stack(record, 1).reshape(len(GROUPS), LANES, len(record), *record[0].shape[1:])
 
-    return _Runs(groups(observations), groups(rewards), groups(reached), own_task, over)
+    components = [
+        leaf.name + (str(list(map(int, place))) if leaf.shape else "")
+        for leaf in observations.leaves_of(observations.shapes_of(env))
+        for place in np.ndindex(*leaf.shape)
+    ]
+    return _Runs(groups(seen), groups(rewards), groups(reached), own_task, over, components)
+
+
+def _seen(state: Any) -> np.ndarray:
+    """[lane, n] the numbers of an observation in double precision, in which no integer of 32 bits is rounded."""
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.observation)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 
 def _own_task_differs(state: Any, tasks: PyTree) -> bool:
@@ -272,7 +164,7 @@ def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> 
             if broken.any():
                 first = min(map(tuple, np.argwhere(broken)), key=lambda place: place[2])
                 what = "too large" if np.isfinite(values[first]) else "NaN or infinite"
-                component = "".join(f"[{i}]" for i in first[3:])
+                component = "".join(runs.components[i] for i in first[3:])
                 yield (
                     f"{kind} actions make the {name} {what}, first after {first[2]} steps: "
                     f"{name}{component} is {values[first]:.6g}, and beyond ±{LIMITS[name]:g} an episode counts nowhere"

@@ -1,25 +1,46 @@
 """Task-conditioned (oracle) environments: the task is part of the observation."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import View
+from metarl_jax.observations import flat
+from metarl_jax.types import PyTree
+
+
+def _with_task(observation: PyTree, task: Any) -> dict[str, Any]:
+    return {**(observation if isinstance(observation, dict) else {"observation": observation}), "task": task}
 
 
 def reveal_task(env: TaskEnv) -> TaskEnv:
-    """The same MDPs with the task's numbers appended to the flat observation: [observation_size + task size].
+    """The same MDPs with the task's numbers in the observation, as a vector [task size].
+
+    They are appended to a vector: [observation_size + task size]. A dictionary has them as a further entry, "task", and
+    any other observation becomes a dictionary ``{"observation": observation, "task": numbers}``.
 
     A policy trained on it does not have to infer the task; its return is a reference for those that do.
+
+    Raises:
+        ValueError: the observation is a dictionary that has an entry "task".
     """
-    numbers = jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0)))
-    size = env.observation_size + sum(leaf.size for leaf in numbers)
+    size = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0))))
+    shape = env.observation_shape
+    if isinstance(shape, dict) and "task" in shape:
+        raise ValueError(f"observation_shape of {env.name!r} has an entry 'task' already; give it another name")
+    sizes: dict[str, Any] = {"observation_size": env.observation_size + size, "observation_shape": None}
+    if shape is not None:
+        sizes = {"observation_size": None, "observation_shape": _with_task(shape, (size,))}
 
     def view(task, state):
-        task_numbers = [jnp.ravel(leaf).astype(float) for leaf in jax.tree.leaves(task)]
-        observation = jnp.concatenate([jnp.ravel(state.observation).astype(float), *task_numbers])
+        numbers = flat(task)
+        if shape is None:
+            observation = jnp.concatenate([flat(state.observation), numbers])
+        else:
+            observation = _with_task(state.observation, numbers)
         return View(observation, state.reward, state.terminated, state.truncated, state)
 
     scene = env.scene
@@ -27,7 +48,7 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
         env,
         reset=lambda key, task: view(task, env.reset(key, task)),
         step=lambda task, state, action: view(task, env.step(task, state.inner, action)),
-        observation_size=size,
+        **sizes,
         name=f"{env.name} with the task revealed",
         scene=None if scene is None else lambda task, state: scene(task, state.inner),
     )

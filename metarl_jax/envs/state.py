@@ -14,8 +14,8 @@ class State:
     `truncated` is always False here: the horizon is part of the MDP, and no built-in family has another time limit.
     """
 
-    observation: jax.Array
-    """[observation_size]"""
+    observation: PyTree
+    """[observation_size], or as the environment's `observation_shape` says"""
     reward: jax.Array | float
     """[] reward of the last step; 0 at reset"""
     terminated: jax.Array | bool

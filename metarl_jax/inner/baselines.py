@@ -15,7 +15,8 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.inner.least_squares import solved, summary, triangular_factor, without_each
 from metarl_jax.inner.returns import reward_to_go
-from metarl_jax.types import Number, Trajectory
+from metarl_jax.observations import flat
+from metarl_jax.types import Number, PyTree, Trajectory
 
 Baseline = Callable[[Trajectory, Number], tuple[jax.Array, jax.Array]]
 """``(trajectory, γ) → (V(s_t) [N, T], V(s_{t+1}) [N, T])`` in units of discounted return; 0 on padding."""
@@ -55,7 +56,8 @@ def zero() -> Baseline:
 def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
     """V(s_t) = w·x(s_t, t) with x = (s, s², t, t², t³, 1), fitted to the discounted returns of the stage.
 
-    The features are those of Duan et al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are badly scaled, and
+    s are all numbers of an observation, in a tree those of one array after the other. The features are those of Duan et
+    al. (2016, arXiv:1604.06778), used by MAML and ProMP. They are badly scaled, and
     collinear if an observation contains cos and sin of an angle, so the normal equations fail in float32. Here the
     features are standardised over the valid steps, the ridge is relative to their unit variance, and the system is
     solved by QR of the stacked matrix [X; √(ridge·n) I], with a condition number of at most about √(F/ridge).
@@ -75,8 +77,8 @@ def linear_feature(ridge: float = 1e-5) -> FittedBaseline:
     """
 
     def features(observation, time):
-        flat = observation.reshape(*time.shape, -1).astype(time.dtype)
-        return jnp.concatenate([flat, flat**2, _powers(time)], axis=-1)
+        numbers = flat(observation, time.ndim, time.dtype)
+        return jnp.concatenate([numbers, numbers**2, _powers(time)], axis=-1)
 
     return _linear(features, ridge)
 
@@ -147,7 +149,7 @@ def _powers(time: Float[Array, "N T"]) -> Float[Array, "N T 3"]:
     return jnp.concatenate([scaled, scaled**2, scaled**3], axis=-1)
 
 
-def _linear(features: Callable[[jax.Array, jax.Array], jax.Array], ridge: float) -> FittedBaseline:
+def _linear(features: Callable[[PyTree, jax.Array], jax.Array], ridge: float) -> FittedBaseline:
     """Ridge regression of the discounted return on ``features(observation [N, T, ...], t [N, T]) → [N, T, F]``."""
     ridge = checks.positive("ridge", ridge)
 

@@ -7,7 +7,6 @@ episodes the policy gradient is unbiased for any w.
 import dataclasses
 import functools
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -19,8 +18,10 @@ from metarl_jax import checks
 from metarl_jax.base import Trial
 from metarl_jax.inner.baselines import Baseline, LinearModel, leave_one_out, linear_feature, linear_time, zero
 from metarl_jax.inner.returns import reward_to_go, td_errors
-from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.policies.networks import value_mlp
+from metarl_jax.observations import flat, is_vector, total
+from metarl_jax.policies.encoders import encoder
+from metarl_jax.policies.layers import value_mlp
+from metarl_jax.policies.likelihood import with_final
 from metarl_jax.types import Key, Number, PyTree, Trajectory
 
 
@@ -43,7 +44,7 @@ class Critic(NamedTuple):
 
 
 def value_network(
-    observation_size: int,
+    observation_size: PyTree,
     horizon: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -52,6 +53,7 @@ def value_network(
     inner_weight: Number = 0.0,
     timed: bool = True,
     residual: bool = True,
+    channels: Sequence[int] | None = None,
 ) -> Critic:
     """V(s_t) = scale · MLP(s_t, t/T), meta-learned with θ and, if `inner_weight` > 0, adapted by the inner steps.
 
@@ -72,7 +74,7 @@ def value_network(
     residual.
 
     Args:
-        observation_size: components of one observation.
+        observation_size: components of one observation, or its shapes: an `observation_shape` of `TaskEnv`.
         horizon: T, steps per episode.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
@@ -81,12 +83,15 @@ def value_network(
         inner_weight: weight of the loss in the inner step, ≥ 0; the inner rate of w is α·inner_weight.
         timed: whether t/T is an input; use False if rows are pieces of episodes, where t is not known.
         residual: whether to add the fit of `with_residual`.
+        channels: of the convolutions that read pictures, see `metarl_jax.policies.encoder`.
 
     Raises:
         ValueError: an argument is out of range, or both weights are 0, so that nothing would learn w; at a call, an
             observation has another size.
     """
-    checks.integer("observation_size", observation_size)
+    if is_vector(observation_size):
+        checks.integer("observation_size", observation_size)
+    encode = encoder(observation_size, channels)
     checks.integer("horizon", horizon)
     scale = float(horizon) if scale is None else checks.positive("scale", scale)
     outer_weight = checks.non_negative("outer_weight", outer_weight)
@@ -96,21 +101,19 @@ def value_network(
             "outer_weight and inner_weight are both 0, so nothing would learn the value network; "
             "make one of them positive, or choose another baseline"
         )
-    init, network = value_mlp(observation_size + checks.boolean("timed", timed), hidden, activation)
+    init_network, network = value_mlp(encode.size + checks.boolean("timed", timed), hidden, activation)
+
+    def init(key: Key) -> PyTree:  # flax takes no notice of the encoder's entry
+        return init_network(key) | encode.init(jax.random.fold_in(key, 1))
 
     def values(w: PyTree, trajectory: Trajectory, discount: Number) -> tuple[Float[Array, "N T"], Float[Array, "N T"]]:
-        _check_size("value_network", observation_size, trajectory)
+        _check_size("value_network", total(observation_size), trajectory)
         valid = trajectory.valid
-        episodes, steps = valid.shape
-        # The next observation of a step is the observation of the following step, so only the last one is extra.
-        lengths = valid.sum(1, keepdims=True)
-        last = jnp.arange(steps) == jnp.maximum(lengths - 1, 0)
-        observations = pad_with_first(trajectory.observation, valid).reshape(episodes, steps, -1)
-        next_observations = trajectory.next_observation.reshape(episodes, steps, -1)
-        final = jnp.where(last[..., None], next_observations, 0).sum(1, keepdims=True)
-        inputs = jnp.concatenate([observations, final], axis=1)
+        observation, last = with_final(trajectory)
+        inputs = encode.apply(w, flat(observation, 2) if is_vector(observation_size) else observation)
         if timed:
-            time = jnp.broadcast_to(jnp.arange(steps), valid.shape)
+            lengths = valid.sum(1, keepdims=True)
+            time = jnp.broadcast_to(jnp.arange(valid.shape[1]), valid.shape)
             time = jnp.concatenate([time, lengths], axis=1)[..., None] / horizon
             inputs = jnp.concatenate([inputs, time], axis=-1)
         all_values = scale * network(w, inputs)
@@ -142,7 +145,7 @@ def with_residual(critic: Critic) -> Critic:
     def values(w: PyTree, trajectory: Trajectory, discount: Number) -> tuple[jax.Array, jax.Array]:
         values_now, next_values = critic.values(w, trajectory, discount)
         episodes, horizon = trajectory.valid.shape
-        features = {linear_feature: 2 * trajectory.observation[0, 0].size, linear_time: 0}
+        features = {linear_feature: 2 * _size_of(trajectory), linear_time: 0}
         steps, of_time = (episodes - 1) * horizon, min(3, horizon - 1) + 1
         fit = next((fit for fit, size in features.items() if 2 * (size + of_time) <= steps), None)
         if fit is None:
@@ -192,9 +195,13 @@ def previous_fit(observation_size: int, ridge: float = 1e-5) -> Critic:
     return Critic(init, values, refit=refit)
 
 
+def _size_of(trajectory: Trajectory) -> int:
+    """Numbers in one observation."""
+    return sum(leaf[0, 0].size for leaf in jax.tree.leaves(trajectory.observation))
+
+
 def _check_size(name: str, observation_size: int, trajectory: Trajectory) -> None:
-    shape = trajectory.observation.shape[2:]
-    size = math.prod(shape)
+    size = _size_of(trajectory)
     if size != observation_size:
         raise ValueError(
             f"an observation has {size} components and {name} was made for {observation_size}; "
@@ -202,15 +209,15 @@ def _check_size(name: str, observation_size: int, trajectory: Trajectory) -> Non
         )
 
 
-BASELINES: dict[str, Callable[[int, int], Baseline | Critic]] = {
+BASELINES: dict[str, Callable[[PyTree, int], Baseline | Critic]] = {
     "linear_feature": lambda observation_size, horizon: linear_feature(),
     "linear_time": lambda observation_size, horizon: linear_time(),
     "zero": lambda observation_size, horizon: zero(),
     "leave_one_out": lambda observation_size, horizon: leave_one_out(),
-    "previous_fit": lambda observation_size, horizon: previous_fit(observation_size),
+    "previous_fit": lambda observation_size, horizon: previous_fit(total(observation_size)),
     "value_network": lambda observation_size, horizon: value_network(observation_size, horizon),
 }
-"""``(components of an observation, T) → baseline`` by name, with default options."""
+"""``(components of an observation, or its shapes, T) → baseline`` by name, with default options."""
 
 
 def is_critic(baseline: object) -> bool:
@@ -278,12 +285,14 @@ def choose_baseline(name: str | None, observation_size: int, trial: Trial) -> st
     return name
 
 
-def make_baseline(baseline: str | Baseline | Critic | None, observation_size: int, horizon: int) -> Baseline | Critic:
+def make_baseline(
+    baseline: str | Baseline | Critic | None, observation_size: PyTree, horizon: int
+) -> Baseline | Critic:
     """A baseline by name; a `Baseline` or a `Critic` is returned unchanged.
 
     Args:
         baseline: a name of `BASELINES`, or a baseline; None means "linear_feature".
-        observation_size: components of one observation.
+        observation_size: components of one observation, or its shapes.
         horizon: T, steps per episode.
 
     Raises:

@@ -13,8 +13,9 @@ from metarl_jax.inner.critics import is_critic
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.resolve import resolve_optimizer
+from metarl_jax.observations import shapes_of
 from metarl_jax.policies.distributions import Categorical
-from metarl_jax.policies.likelihood import entropy, log_prob, pad_with_first
+from metarl_jax.policies.likelihood import entropy, log_prob, with_final
 from metarl_jax.policies.networks import categorical_mlp
 from metarl_jax.policies.rules import UpdateRule, backward_lstm
 from metarl_jax.types import Key, Metrics, Number, Path, PyTree, Trajectory, strongly_typed
@@ -73,16 +74,9 @@ class LearnedRule(NamedTuple):
 
     def see(self, params: PyTree, trajectory: Trajectory) -> AgentOutputs:
         """Outputs of π and y with φ on a rollout, leaves [N, T, ...]."""
-        valid = trajectory.valid
-        rows, steps = valid.shape
-        # The next observation of a step is the observation of the following step, so only the last one is extra.
-        lengths = valid.sum(1, keepdims=True)
-        last = (jnp.arange(steps) == jnp.maximum(lengths - 1, 0))[..., None]
-        observations = pad_with_first(trajectory.observation, valid).reshape(rows, steps, -1)
-        final = jnp.where(last, trajectory.next_observation.reshape(rows, steps, -1), 0).sum(1, keepdims=True)
-        observations = jnp.concatenate([observations, final.astype(observations.dtype)], axis=1)
+        observations, last = with_final(trajectory)
         y = jax.vmap(jax.vmap(lambda o: self.prediction.apply(params["prediction"], o).logits))(observations)
-        next_y = jnp.where(last, y[:, -1:], y[:, 1:])
+        next_y = jnp.where(last[..., None], y[:, -1:], y[:, 1:])
         return AgentOutputs(log_prob(self.policy, params, trajectory), y[:, :-1], next_y)
 
     def targets(self, theta: PyTree, outputs: AgentOutputs, trajectory: Trajectory) -> Targets:
@@ -99,16 +93,15 @@ class LearnedRule(NamedTuple):
 def learned_rule(
     env: TaskEnv, policy: Policy, rule_size: int, prediction_size: int, discount: Number, sizes: Mapping[str, Any]
 ) -> LearnedRule:
-    """Builds the agent for an environment, and the rule's network; `sizes` may set y's layers and activation.
+    """Builds the agent for an environment, and the rule's network; `sizes` may set y's layers, activation and channels.
 
     Raises:
         ValueError: a value is out of range.
     """
     checks.integer("rule_size", rule_size)
-    layers = {name: sizes[name] for name in ("hidden", "activation") if name in sizes}
-    prediction = categorical_mlp(
-        env.observation_size, checks.integer("prediction_size", prediction_size, least=2), **layers
-    )
+    layers = {name: sizes[name] for name in ("hidden", "activation", "channels") if name in sizes}
+    categories = checks.integer("prediction_size", prediction_size, least=2)
+    prediction = categorical_mlp(shapes_of(env), categories, **layers)
     rule = backward_lstm(prediction_size, rule_size)
     return LearnedRule(with_predictions(policy, prediction), prediction, rule, checks.share("discount", discount))
 

@@ -17,6 +17,7 @@ from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
 from metarl_jax.inner.rates import Rate
 from metarl_jax.inner.returns import as_at_start
+from metarl_jax.observations import shapes_of
 from metarl_jax.types import Number, PyTree, Trajectory
 
 FastParameters = str | Callable[[PyTree], PyTree]
@@ -76,7 +77,7 @@ def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvan
     source = settings["baseline"]
     if source is None or isinstance(source, str):
         source = choose_baseline(source, env.observation_size, trial)
-    source = make_baseline(source, env.observation_size, trial.horizon)
+    source = make_baseline(source, shapes_of(env), trial.horizon)
     critic = source if isinstance(source, Critic) else None
 
     def estimate(params: PyTree, trajectory: Trajectory):

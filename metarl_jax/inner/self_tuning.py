@@ -16,6 +16,7 @@ from metarl_jax.inner.advantages import estimate, gae_of_values
 from metarl_jax.inner.critics import Critic, value_network
 from metarl_jax.inner.optimizers import INNER_OPTIMIZERS, RATE_GAIN
 from metarl_jax.inner.surrogates import score_function
+from metarl_jax.observations import shapes_of
 from metarl_jax.policies.likelihood import entropy, masked_mean
 from metarl_jax.types import PyTree, Trajectory, strongly_typed
 
@@ -171,7 +172,7 @@ def make_actor_critic(
         ValueError: `return_scale` is not positive, or `normalized` is not a boolean.
     """
     unit = float(env.horizon) if return_scale is None else checks.positive("return_scale", return_scale)
-    critic = value_network(env.observation_size, env.horizon, scale=unit, timed=False, residual=False)
+    critic = value_network(shapes_of(env), env.horizon, scale=unit, timed=False, residual=False)
     return ActorCritic(with_critics(policy, critic), critic, outer, unit, checks.boolean("normalized", normalized))
 
 

@@ -1,6 +1,7 @@
 """π_φ: action distributions, networks, and likelihoods along a trajectory."""
 
 from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
+from metarl_jax.policies.encoders import Encoder, encoder
 from metarl_jax.policies.likelihood import kl_from_behavior, log_prob, masked_mean, probability_ratio
 from metarl_jax.policies.make import make_policy
 from metarl_jax.policies.modes import at_mode
@@ -18,11 +19,13 @@ __all__ = [
     "Beta",
     "Categorical",
     "DiagonalGaussian",
+    "Encoder",
     "MultiCategorical",
     "SquashedGaussian",
     "at_mode",
     "beta_mlp",
     "categorical_mlp",
+    "encoder",
     "gaussian_mlp",
     "gru",
     "hypernetwork",

@@ -28,6 +28,26 @@ def pad_with_first(tree: PyTree, valid: jax.Array) -> PyTree:
     return jax.tree.map(pad, tree)
 
 
+def with_final(trajectory: Trajectory) -> tuple[PyTree, jax.Array]:
+    """All observations of each episode, the one after its last step included, padded as by `pad_with_first`.
+
+    The next observation of a step is the observation of the following step, so only the last one is extra.
+
+    Returns:
+        Leaves [N, T + 1, ...], the final observation at T; and [N, T] bool, the last step of each episode.
+    """
+    valid = trajectory.valid
+    last = jnp.arange(valid.shape[1]) == jnp.maximum(valid.sum(1, keepdims=True) - 1, 0)
+
+    def append(leaf, following):
+        mask = last.reshape(last.shape + (1,) * (following.ndim - 2))
+        final = jnp.where(mask, following, 0).sum(1, keepdims=True)
+        return jnp.concatenate([leaf, final.astype(leaf.dtype)], axis=1)
+
+    padded = pad_with_first(trajectory.observation, valid)
+    return jax.tree.map(append, padded, trajectory.next_observation), last
+
+
 def distributions(policy: Policy, params: PyTree, trajectory: Trajectory) -> PyTree | None:
     """π_φ(·|s) at each step, leaves [N, T, ...]; on padding, that of the first step.
 

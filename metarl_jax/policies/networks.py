@@ -1,21 +1,19 @@
-"""Multilayer perceptron policies in flax.linen."""
+"""Multilayer perceptron policies."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from metarl_jax import checks
 from metarl_jax.base import Policy, TaskEnv
-from metarl_jax.policies.dense import dense
+from metarl_jax.observations import shapes_of
 from metarl_jax.policies.distributions import Beta, Categorical, DiagonalGaussian, MultiCategorical, SquashedGaussian
-from metarl_jax.precision import full_precision
+from metarl_jax.policies.encoders import encoder
+from metarl_jax.policies.layers import network
 from metarl_jax.types import PyTree
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 def orthogonal(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.Array:
@@ -33,72 +31,37 @@ def orthogonal(key: jax.Array, shape: Sequence[int], dtype: Any = float) -> jax.
     return jax.lax.scan(step, gaussian / jnp.linalg.norm(gaussian), None, length=60)[0]
 
 
-class _MLP(nn.Module):
-    features: Sequence[int]
-    activation: Callable[[jax.Array], jax.Array]
-
-    @nn.compact
-    def __call__(self, observation):
-        hidden = jnp.asarray(observation, float)
-        for index, size in enumerate(self.features):
-            # Glorot weights and zero biases, as in the code of the MAML and ProMP papers.
-            hidden = nn.Dense(
-                size,
-                kernel_init=nn.initializers.glorot_uniform(),
-                param_dtype=float,
-                dot_general=lambda x, weight, *_, **__: dense(x, weight),
-            )(hidden)
-            if index < len(self.features) - 1:
-                hidden = self.activation(hidden)
-        return hidden
-
-
-def layer_sizes(what: str, sizes: Sequence[int]) -> list[int]:
-    """The sizes of hidden layers, as integers.
-
-    Raises:
-        ValueError: `sizes` is not a sequence of positive integers.
-    """
-    if not isinstance(sizes, Sequence):
-        raise ValueError(f"{what} is {sizes!r}; it must be a sequence of layer sizes, such as (64, 64)")
-    return [checks.integer(f"a layer size in {what}", size) for size in sizes]
-
-
-def _network(observation_size: int, output_size: int, hidden: Sequence[int], activation: str):
-    module = _MLP((*layer_sizes("hidden", hidden), output_size), checks.choose("activation", activation, ACTIVATIONS))
-
-    def init(key: jax.Array) -> PyTree:
-        return module.init(key, jnp.zeros(observation_size))["params"]
-
-    @full_precision
-    def apply(params: PyTree, observation: jax.Array) -> jax.Array:
-        return jnp.asarray(module.apply({"params": params}, observation))
-
-    return init, apply
-
-
-def _body(observation_size: int, output_size: int, hidden: Sequence[int], activation: str, context_size: int):
+def _body(
+    observation_size: PyTree,
+    output_size: int,
+    hidden: Sequence[int],
+    activation: str,
+    context_size: int,
+    channels: Sequence[int] | None,
+):
     """``init``, ``apply`` and ``labels`` of a policy's network, whose input includes the context, if any."""
     context_size = checks.integer("context_size", context_size, least=0)
-    init_network, apply_network = _network(observation_size + context_size, output_size, hidden, activation)
+    encode = encoder(observation_size, channels)
+    init_network, apply_network = network(encode.size + context_size, output_size, hidden, activation)
 
     def init(key: jax.Array) -> dict[str, PyTree]:
         context = {"context": jnp.zeros(context_size)} if context_size else {}
-        return {"network": init_network(key)} | context
+        return {"network": init_network(key)} | encode.init(jax.random.fold_in(key, 1)) | context
 
-    def apply(params: PyTree, observation: jax.Array) -> jax.Array:
-        observation = jnp.asarray(observation, float)
+    def apply(params: PyTree, observation: PyTree) -> jax.Array:
+        encoded = encode.apply(params, observation)
         if context_size:
-            observation = jnp.concatenate([observation, params["context"].astype(observation.dtype)])
-        return apply_network(params["network"], observation)
+            encoded = jnp.concatenate([encoded, params["context"].astype(encoded.dtype)])
+        return apply_network(params["network"], encoded)
 
     def labels(params: PyTree) -> PyTree:
         last = f"Dense_{len(hidden)}"
-        network = {
+        layers = {
             layer: dict.fromkeys(weights, "head" if layer == last else "body")
             for layer, weights in params["network"].items()
         }
-        by_name = {"network": network, "log_std": "std", "context": "context"}
+        pictures = jax.tree.map(lambda _: "body", params.get("pictures"))
+        by_name = {"network": layers, "pictures": pictures, "log_std": "std", "context": "context"}
         return {name: by_name[name] for name in params}
 
     return init, apply, labels
@@ -109,7 +72,7 @@ def _softplus_inverse(value: float) -> float:
 
 
 def gaussian_mlp(
-    observation_size: int,
+    observation_size: PyTree,
     action_size: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
@@ -117,11 +80,12 @@ def gaussian_mlp(
     min_std: float | None = None,
     learn_std: bool = True,
     context_size: int = 0,
+    channels: Sequence[int] | None = None,
 ) -> Policy:
     """π(a|s) = N(MLP(s), σ²) with a state-independent σ [A].
 
     Args:
-        observation_size: components of one observation.
+        observation_size: components of one observation, or its shapes: an `observation_shape` of `TaskEnv`.
         action_size: components of one action.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
@@ -131,6 +95,7 @@ def gaussian_mlp(
             without a lower bound a shrinking σ can lead to divergence.
         learn_std: False fixes σ at `init_std` in both loops; φ then has no log_std.
         context_size: size of a context vector, an additional network input that is part of φ and initially 0; 0: none.
+        channels: of the convolutions that read pictures, see `metarl_jax.policies.encoder`.
 
     The bound is applied in `apply`, so it holds for both sampling and losses.
 
@@ -140,7 +105,9 @@ def gaussian_mlp(
     init_std, learn_std = checks.positive("init_std", init_std), checks.boolean("learn_std", learn_std)
     if min_std is not None and not 0 < checks.finite("min_std", min_std) < init_std:
         raise ValueError(f"min_std is {min_std!r}; it must lie between 0 and init_std = {init_std!r}, both excluded")
-    init_network, apply_network, labels = _body(observation_size, action_size, hidden, activation, context_size)
+    init_network, apply_network, labels = _body(
+        observation_size, action_size, hidden, activation, context_size, channels
+    )
     floor = None if min_std is None else math.log(min_std)
     start = math.log(init_std) if floor is None else floor + _softplus_inverse(math.log(init_std) - floor)
 
@@ -157,7 +124,7 @@ def gaussian_mlp(
     return Policy(init, apply, labels)
 
 
-def squashed_mlp(observation_size: int, action_size: int, **options: Any) -> Policy:
+def squashed_mlp(observation_size: PyTree, action_size: int, **options: Any) -> Policy:
     """π(a|s) = tanh(u) with u as in `gaussian_mlp`, which has the options: actions in (−1, 1).
 
     `init_std` and `min_std` are those of u. From a standard deviation of 0.7 on, the density of a component with mean 0
@@ -176,11 +143,12 @@ def squashed_mlp(observation_size: int, action_size: int, **options: Any) -> Pol
 
 
 def beta_mlp(
-    observation_size: int,
+    observation_size: PyTree,
     action_size: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
     context_size: int = 0,
+    channels: Sequence[int] | None = None,
 ) -> Policy:
     """π(a|s) = Beta(1 + softplus(x), 1 + softplus(y)) on (−1, 1) with (x, y) = MLP(s), each [A].
 
@@ -188,16 +156,17 @@ def beta_mlp(
     component is 0.48. Chou, Maturana, Scherer (2017, ICML).
 
     Args:
-        observation_size: components of one observation.
+        observation_size: as in `gaussian_mlp`.
         action_size: components of one action.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
         context_size: as in `gaussian_mlp`.
+        channels: as in `gaussian_mlp`.
 
     Raises:
         ValueError: a size is not positive or the activation is unknown.
     """
-    init, apply_network, labels = _body(observation_size, 2 * action_size, hidden, activation, context_size)
+    init, apply_network, labels = _body(observation_size, 2 * action_size, hidden, activation, context_size, channels)
 
     def apply(params, observation):
         return Beta(*jnp.split(1 + jax.nn.softplus(apply_network(params, observation)), 2, axis=-1))
@@ -206,52 +175,34 @@ def beta_mlp(
 
 
 def categorical_mlp(
-    observation_size: int,
+    observation_size: PyTree,
     num_actions: int,
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
     context_size: int = 0,
+    channels: Sequence[int] | None = None,
 ) -> Policy:
-    """π(a|s) = softmax(MLP(s)) over `num_actions` discrete actions; `context_size` as in `gaussian_mlp`.
+    """π(a|s) = softmax(MLP(s)) over `num_actions` discrete actions; other options as in `gaussian_mlp`.
 
     Raises:
         ValueError: a size is not positive or the activation is unknown.
     """
-    init, apply, labels = _body(observation_size, num_actions, hidden, activation, context_size)
+    init, apply, labels = _body(observation_size, num_actions, hidden, activation, context_size, channels)
     return Policy(init, lambda params, observation: Categorical(apply(params, observation)), labels)
 
 
 def multi_categorical_mlp(
-    observation_size: int,
+    observation_size: PyTree,
     sizes: Sequence[int],
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
     context_size: int = 0,
+    channels: Sequence[int] | None = None,
 ) -> Policy:
     """n independent choices among ``sizes[i]`` actions each, all by one MLP(s); else as `categorical_mlp`."""
     sizes = tuple(checks.integer("an entry of sizes", size) for size in sizes)
-    init, apply, labels = _body(observation_size, sum(sizes), hidden, activation, context_size)
+    init, apply, labels = _body(observation_size, sum(sizes), hidden, activation, context_size, channels)
     return Policy(init, lambda params, observation: MultiCategorical(apply(params, observation), sizes), labels)
-
-
-def value_mlp(
-    input_size: int, hidden: Sequence[int] = (64, 64), activation: str = "tanh"
-) -> tuple[Callable[[jax.Array], PyTree], Callable[[PyTree, jax.Array], jax.Array]]:
-    """A scalar function of its input: ``(init: key → w, apply: (w, x [..., input_size]) → [...])``.
-
-    The last layer's initial weights are Glorot weights times 0.01, so that initial outputs are near 0.
-
-    Raises:
-        ValueError: a size is not positive or the activation is unknown.
-    """
-    init_network, apply_network = _network(checks.integer("input_size", input_size), 1, hidden, activation)
-    last = f"Dense_{len(hidden)}"
-
-    def init(key: jax.Array) -> PyTree:
-        params = init_network(key)
-        return {**params, last: jax.tree.map(lambda leaf: 0.01 * leaf, params[last])}
-
-    return init, lambda params, x: apply_network(params, x)[..., 0]
 
 
 DISTRIBUTIONS = {"gaussian": gaussian_mlp, "squashed": squashed_mlp, "beta": beta_mlp}
@@ -263,18 +214,23 @@ def mlp(
     hidden: Sequence[int] = (64, 64),
     activation: str = "tanh",
     context_size: int = 0,
+    channels: Sequence[int] | None = None,
     distribution: str | None = None,
     **gaussian_options,
 ) -> Policy:
     """The default policy of an environment: categorical for discrete actions, else Gaussian or what is asked for.
 
-    For several discrete choices it is the product of categoricals, `metarl_jax.policies.MultiCategorical`.
+    For several discrete choices it is the product of categoricals, `metarl_jax.policies.MultiCategorical`. The arrays
+    of an observation enter one network, pictures through convolutions, other arrays flattened and as real numbers.
 
     Args:
         env: determines the input and output sizes.
         hidden: sizes of the hidden layers.
         activation: "tanh" or "relu".
         context_size: size of a context vector in φ, an additional network input, as adapted by CAVIA.
+        channels: channels of the convolutions that read a picture, one layer each; empty: it is flattened; None means
+            (16, 32). Pictures are the arrays [height, width, channels] of an observation, see
+            `metarl_jax.policies.encoder`.
         distribution: of real actions: "gaussian", unbounded; "squashed", its image under tanh, or "beta", both in
             (−1, 1); None means "gaussian". See `gaussian_mlp`, `squashed_mlp` and `beta_mlp`.
         **gaussian_options: `init_std`, `min_std`, `learn_std` of `gaussian_mlp`; not with "beta".
@@ -289,16 +245,16 @@ def mlp(
         >>> distribution.sample(jax.random.key(1)).shape
         (2,)
     """
-    sizes: Any = env.observation_size, env.action_size
-    network = {"hidden": hidden, "activation": activation, "context_size": context_size}
+    sizes: Any = shapes_of(env), env.action_size
+    layers = {"hidden": hidden, "activation": activation, "context_size": context_size, "channels": channels}
     if env.discrete:
         asked = gaussian_options if distribution is None else {"distribution", *gaussian_options}
         _refuse(asked, f"{env.name!r} has discrete actions, so its policy is categorical and takes")
-        return (multi_categorical_mlp if isinstance(env.action_size, tuple) else categorical_mlp)(*sizes, **network)
+        return (multi_categorical_mlp if isinstance(env.action_size, tuple) else categorical_mlp)(*sizes, **layers)
     name = checks.one_of("distribution", "gaussian" if distribution is None else distribution, DISTRIBUTIONS)
     if name == "beta":
         _refuse(gaussian_options, "distribution is 'beta', which has no standard deviation of its own and takes")
-    return DISTRIBUTIONS[name](*sizes, **network, **gaussian_options)
+    return DISTRIBUTIONS[name](*sizes, **layers, **gaussian_options)
 
 
 def _refuse(options: Iterable[str], why: str) -> None:

@@ -85,7 +85,7 @@ def build_with(env: TaskEnv, ood: TaskEnv | None, objects: Mapping[str, Any]) ->
     for name, value in {"env": env, "ood": ood}.items():
         if not isinstance(value, TaskEnv) and (name, value) != ("ood", None):
             raise ValueError(f"{name} is {value!r}; it must be a metarl_jax.TaskEnv")
-    for field in ("observation_size", "action_size", "discrete", "horizon"):
+    for field in ("observation_size", "observation_shape", "action_size", "discrete", "horizon"):
         if ood is not None and getattr(ood, field) != getattr(env, field):
             raise ValueError(f"{field} of ood is {getattr(ood, field)}, and {getattr(env, field)} that of env")
     splits = {"train": env, "test": in_split(env, "test")} | ({} if ood is None else {"ood": in_split(ood, "ood")})

@@ -68,6 +68,32 @@ def no_struct(key, task):
 # what → (environment, options of the algorithm, what the line must hold)
 CONSTRUCTED = {
     "no observation": (lambda: walk(observation_size=0), {}, "observation_size.*'walk' is 0.*at least 1"),
+    "two sizes": (
+        lambda: walk(observation_shape=(1,)),
+        {},
+        r"observation_size.*'walk' is 1 and observation_shape is \(1,\); give one",
+    ),
+    "no size": (
+        lambda: walk(observation_size=None),
+        {},
+        "observation_size.*'walk' is None; give it, .*observation_shape",
+    ),
+    "a picture without height": (
+        lambda: walk(observation_size=None, observation_shape={"eye": (0, 8, 1)}),
+        {},
+        r"an entry of observation_shape\['eye'\].*'walk' is 0.*at least 1",
+    ),
+    "a shape as a list": (
+        lambda: walk(observation_size=None, observation_shape=[8, 8]),
+        {},
+        r"observation_shape\[0\].*'walk' is 8; it must be a shape, such as \(8, 8, 2\)",
+    ),
+    "no shapes": (lambda: walk(observation_size=None, observation_shape={}), {}, r"is \{\}; it must hold at least one"),
+    "complex numbers to observe": (
+        lambda: walk(observation_size=None, observation_shape=jax.ShapeDtypeStruct((1,), complex)),
+        {},
+        "has dtype complex128; it must be bool, integer or float",
+    ),
     "a size that is a float": (lambda: walk(observation_size=2.0), {}, "observation_size.* is 2.0.*an integer"),
     "a size that is a bool": (lambda: walk(action_size=True), {}, "action_size.* is True.*an integer"),
     "a size that is a shape": (lambda: walk(action_size=(2,)), {}, r"action_size.* is \(2,\).*an integer"),
@@ -134,6 +160,21 @@ TRACED = {
         lambda: walk(observation_size=3),
         None,
         "1 components.*set observation_size=1",
+    ),
+    "an observation of another shape": (
+        lambda: walk(observation_size=None, observation_shape=(1, 1)),
+        None,
+        r"observation of reset has shape \(1,\); it must be \(1, 1\)",
+    ),
+    "an observation without an entry": (
+        lambda: walk(observation_size=None, observation_shape={"eye": (1,)}),
+        None,
+        r"observation of reset is one array of shape \(1,\); it must be \{'eye': \(1,\)\}",
+    ),
+    "an observation of another dtype": (
+        lambda: walk(observation_size=None, observation_shape=jax.ShapeDtypeStruct((1,), "uint8")),
+        None,
+        "observation of reset has dtype float32; observation_shape says uint8",
     ),
     "an observation that grows": (
         lambda: walk_with(observation=jnp.zeros(2)),

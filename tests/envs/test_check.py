@@ -165,6 +165,14 @@ FAULTS = {
         ["random actions make the reward NaN or infinite", "extreme (±1e6) actions make the reward NaN"],
     ),
     "observation of another size": ({"observation_size": 3}, ["observation of reset has shape (2,); it must be (3,)"]),
+    "observation that is no tree": (
+        {"observation_size": None, "observation_shape": {"eye": (2,)}},
+        ["observation of reset is one array of shape (2,); it must be {'eye': (2,)}"],
+    ),
+    "observation of another dtype": (
+        {"observation_size": None, "observation_shape": jax.ShapeDtypeStruct((2,), jnp.int32)},
+        ["observation of reset has dtype float32; observation_shape says int32"],
+    ),
     "reward of a shape": (
         {"step": lambda task, state, action: step(task, state, action).replace(reward=jnp.zeros(1))},
         ["reward of step has shape (1,); it must be ()"],
@@ -177,9 +185,9 @@ FAULTS = {
         {"step": lambda task, state, action: step(task, state, action).replace(terminated=jnp.zeros(()))},
         ["terminated of step has dtype float32; it must be bool"],
     ),
-    "observation of integers": (
-        {"reset": lambda key, task: reset(key, task).replace(observation=jnp.zeros(2, int))},
-        ["observation of reset has dtype int32; it must be float"],
+    "observation of complex numbers": (
+        {"reset": lambda key, task: reset(key, task).replace(observation=jnp.zeros(2, complex))},
+        ["observation of reset has dtype complex64; it must be bool, integer or float"],
     ),
     "a field is missing": (
         {"reset": lambda key, task: {"observation": jnp.zeros(2)}},
@@ -276,7 +284,8 @@ def test_an_observation_of_several_arrays_is_named():
         return reset(key, task).replace(observation={"eye": jnp.zeros(2)})
 
     faults = mrl.envs.check(dataclasses.replace(SOUND, reset=several))
-    assert faults == ("observation of reset is a dict; it must be one array",)
+    meant = "if that is meant, say it by observation_shape"
+    assert faults == (f"observation of reset is {{'eye': (2,)}}; it must be one array of shape (2,); {meant}",)
 
 
 def test_late_faults_within_a_hundred_steps_are_found():

@@ -131,8 +131,8 @@ print(jax.eval_shape(env.reset, jax.random.key(0), goal).observation.shape)
 
 def test_an_environment_prints_what_a_reader_asks_for():
     env = envs.make("point-nav", horizon=7)
-    fields = "observation_size=2, action_size=2, horizon=7, discrete=False, name='point-nav@finn2017'"
-    assert repr(env) == f"TaskEnv({fields})"
+    sizes = "observation_size=2, observation_shape=None, action_size=2, horizon=7"
+    assert repr(env) == f"TaskEnv({sizes}, discrete=False, name='point-nav@finn2017')"
 
 
 def test_a_card_prints_what_show_tasks_prints():

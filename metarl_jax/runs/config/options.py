@@ -20,6 +20,8 @@ class PolicyConfig:
     """sizes of the hidden layers (None: 64 64)"""
     activation: str | None = None
     """tanh or relu (None: tanh)"""
+    channels: tuple[int, ...] | None = None
+    """of the convolutions that read the pictures of an observation, one layer each (None: 16 32)"""
     distribution: str | None = None
     """of real actions: gaussian, which is unbounded; squashed, its image under tanh, or beta, both in [-1, 1]: see
     the --env-option action_scale of the task (None: gaussian)"""

@@ -41,7 +41,8 @@ class Recording(NamedTuple):
 
 def _is_point(env: TaskEnv, task: PyTree, revealed: int) -> bool:
     """Whether the task has a goal in the plane and the observation is a position in it (plus the revealed task)."""
-    return getattr(getattr(task, "goal", None), "shape", None) == (2,) and env.observation_size - revealed == 2
+    has_goal = getattr(getattr(task, "goal", None), "shape", None) == (2,)
+    return has_goal and env.observation_shape is None and env.observation_size - revealed == 2
 
 
 def _record(
