@@ -284,3 +284,27 @@ def test_only_one_of_the_two():
         algorithm = mrl.algorithms.maml(toys.walk(), **SIZES, **{option: True})
         statistics = jax.eval_shape(algorithm.init, KEY).params.statistics
         assert [name for name in ("observation", "gain") if getattr(statistics, name) is not None] == [kept]
+
+
+def test_pictures_of_bytes_become_real_numbers():
+    """The encoder divides bytes by 255, and standardised numbers by nothing."""
+    shape = jax.ShapeDtypeStruct((6, 6, 1), jnp.uint8)
+    env = mrl.TaskEnv(
+        name="bytes",
+        sample_task=lambda key: jax.random.uniform(key),
+        reset=lambda key, task: toys.State(
+            jax.random.randint(key, (6, 6, 1), 0, 256).astype(jnp.uint8), 0.0, False, False
+        ),
+        step=lambda task, state, action: state.replace(observation=state.observation // 2, reward=task),
+        observation_shape=shape,
+        action_size=1,
+        horizon=3,
+    )
+    algorithm = mrl.algorithms.maml(env, tasks=3, episodes=8, normalize_observations=True)
+    state, _ = jax.jit(algorithm.update)(KEY, algorithm.init(KEY))
+    seen = state.params.statistics.observation
+    assert seen.mean.shape == (6, 6, 1)
+    # Uniform bytes, then halves and quarters of them: a mean of 127.5 · (1 + 1/2 + 1/4) / 3 less what is cut off.
+    np.testing.assert_allclose(seen.mean.mean(), 127.5 * 1.75 / 3 - (0.5 + 0.75) / 3, rtol=0.02)
+    out = jax.eval_shape(algorithm.adapt, KEY, state.params, jnp.zeros(()))
+    assert out.trajectory.observation.dtype == jnp.float32

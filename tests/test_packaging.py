@@ -50,9 +50,7 @@ def test_constraints_are_only_pins():
     rows = constraint_rows()
     assert len(rows) > 50
     assert [row for row in rows if not PIN.match(row)] == []
-    text = (ROOT / "constraints.txt").read_text()
-    assert "://" not in text
-    assert "@" not in text
+    assert not re.search("://|@", (ROOT / "constraints.txt").read_text())
 
 
 @pytest.mark.parametrize("row", ["jax>=0.10", "jax @ file", "--index-url x", "jax==0.10 --hash=sha256:0", "jax==*"])
