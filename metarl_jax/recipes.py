@@ -27,11 +27,14 @@ class Recipe:
         return [name for name in names if name != "recipe" and getattr(thing, name) != getattr(self.made, name)]
 
 
-def by_names(bundle: Any) -> str:
-    """A bundle of functions in one line, ``Policy(init=mlp.init, apply=mlp.apply)``: names instead of addresses."""
+def by_names(self: Any) -> str:
+    """A bundle of functions in one line, ``Policy(init=mlp.init, apply=mlp.apply)``: names instead of addresses.
+
+    It is the `__repr__` of such a bundle.
+    """
     names = {
         field: getattr(value, "__qualname__", repr(value)).replace(".<locals>", "")
-        for field, value in zip(bundle._fields, bundle, strict=True)
-        if field not in bundle._field_defaults or value != bundle._field_defaults[field]
+        for field, value in zip(self._fields, self, strict=True)
+        if field not in self._field_defaults or value != self._field_defaults[field]
     }
-    return f"{type(bundle).__name__}({', '.join(f'{field}={name}' for field, name in names.items())})"
+    return f"{type(self).__name__}({', '.join(f'{field}={name}' for field, name in names.items())})"

@@ -1,5 +1,7 @@
 """What is drawn of training and of evaluations: the data of lines and bands, and refusals."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -72,7 +74,7 @@ def test_many_iterations_of_several_seeds_are_smoothed(axes):
 def test_chunks_are_drawn_like_their_metrics_together():
     metrics = {"return": np.arange(10.0).reshape(5, 2), "environment_steps": np.arange(5)}
     parts = [{name: values[cut] for name, values in metrics.items()} for cut in (slice(0, 1), slice(1, 5))]
-    state: mrl.MetaState = None  # nothing of it is drawn
+    state: Any = None  # nothing of it is drawn
     chunks = [Chunk(0, state, parts[0], 0.0), Chunk(1, state, parts[1], 0.0)]
     drawn = []
     for form in (metrics, parts, chunks, iter(chunks)):
