@@ -28,7 +28,10 @@ class Recipe:
 
 
 def by_names(self: Any) -> str:
-    """A bundle of functions in one line, ``Policy(init=mlp.init, apply=mlp.apply)``: names instead of addresses."""
+    """A bundle of functions in one line, ``Policy(init=mlp.init, apply=mlp.apply)``: names instead of addresses.
+
+    It is the `__repr__` of such a bundle.
+    """
     names = {
         field: getattr(value, "__qualname__", repr(value)).replace(".<locals>", "")
         for field, value in zip(self._fields, self, strict=True)

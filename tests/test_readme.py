@@ -55,9 +55,22 @@ def test_the_ten_lines_run():
     assert jax.tree.structure(names["out"].params) == jax.tree.structure(names["grad"])
 
 
+def test_what_is_trained_is_drawn_and_saved_as_the_text_says(tmp_path, monkeypatch):
+    code = code_of("docs/getting_started.md")[1]
+    code = code.replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, tasks=2, episodes=3)")
+    code = code.replace("iterations=20", "iterations=2").replace("steps=3", "num_tasks=2")
+    assert [code.count(part) for part in ("horizon=4", "tasks=2, e", "iterations=2)", "num_tasks=2")] == [1] * 4
+    monkeypatch.chdir(tmp_path)
+    names = {"jax": jax, "mrl": mrl}
+    exec(code, names)
+    run = mrl.load("runs/mine")
+    assert (run.iteration, run.env.horizon) == (2, 4)
+    jax.tree.map(np.testing.assert_array_equal, run.params, names["chunks"][-1].state.params)
+
+
 def test_a_task_is_written_down_as_the_text_says():
     """With shorter episodes; the tasks and the shapes are what counts."""
-    code = code_of("docs/getting_started.md")[1]
+    code = code_of("docs/getting_started.md")[2]
     code = code.replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, episodes=3)")
     assert code.count("horizon=4") == code.count("episodes=3") == 1
     names = {"jax": jax, "mrl": mrl}

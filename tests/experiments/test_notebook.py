@@ -21,6 +21,7 @@ PRINTED = {
     "memory": ("rl2: ", "of 40 pulls pay"),
     "own_environment": ("faults of the boat: ()", "every episode starts alike"),
     "quickstart": ("iteration   1: return", "goal"),
+    "real_environment": ("largest difference in", "→ 100 steps"),
     "read_a_run": ("metrics.csv", "random_init"),
 }
 QUICK = {"adapt", "quickstart"}  # in seconds; the others train something
