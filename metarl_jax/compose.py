@@ -238,12 +238,12 @@ def assemble(
             trajectories = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), data.trajectory)
             theta = parts.refit(theta, trajectories)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(data.trajectory, data.params, parts.env.measure) | metrics
+        return state, outer.joined(outer.describe(data.trajectory, data.params, parts.env.measure), metrics)
 
     def gradient(key, theta):
         data = outer.collect_tasks(key, parts, theta)
         ascent, metrics = objective.ascent(theta, data)
-        return ascent, outer.describe(data.trajectory, data.params, parts.env.measure) | metrics
+        return ascent, outer.joined(outer.describe(data.trajectory, data.params, parts.env.measure), metrics)
 
     def adapt(key, theta, task, steps, deterministic=False):
         return outer.adapt(key, outer.with_steps(parts, steps), theta, task, deterministic)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.keywords import while_tracing
 from metarl_jax.policies.likelihood import mean_of_counted
+from metarl_jax.soundness import PRIVATE, check_task, measured
 from metarl_jax.types import Key, PyTree, Trajectory, strongly_typed
 
-_RETURNS = "curriculum/returns"
-"""the metric by which the tasks' returns leave an algorithm's `update`; taken out of its metrics"""
+_RETURNS = PRIVATE[1]
 _STREAM = 2**32 - 1
 """what a sampler's key is folded in with; far larger than the number of any task"""
 
@@ -73,19 +73,7 @@ def task_of(key: Key, index: jax.Array, env: TaskEnv, count: int) -> tuple[PyTre
         return env.sample_task(task_key), data_key
     # Not a function of the index, so it is computed once for all tasks.
     tasks = env.sample_tasks(jax.random.fold_in(key, _STREAM), count)
-    return jax.tree.map(lambda leaf: leaf[index], _checked(env, tasks, count)), data_key
-
-
-def _checked(env: TaskEnv, tasks: PyTree, count: int) -> PyTree:
-    one = jax.eval_shape(env.sample_task, jax.random.key(0))
-    got = jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tasks)
-    wanted = jax.tree.map(lambda leaf: ((count, *leaf.shape), leaf.dtype), one)
-    if got != wanted or jax.tree.structure(tasks) != jax.tree.structure(one):
-        raise ValueError(
-            f"the {count} tasks of a meta-iteration are like {got}, and {count} tasks of {env.name!r} are like "
-            f"{wanted}, by what its sample_task returns"
-        )
-    return tasks
+    return jax.tree.map(lambda leaf: leaf[index], check_task(env, tasks, count)), data_key
 
 
 def task_returns(trajectory: Trajectory) -> jax.Array:
@@ -128,15 +116,15 @@ def with_sampler(
         return dataclasses.replace(state, opt_state=Sampled(state.opt_state, strongly_typed(sampler.init())))
 
     def measure(trajectory):
-        own = {} if env.measure is None else env.measure(trajectory)
-        return dict(own) | {_RETURNS: task_returns(trajectory)}
+        own = {} if env.measure is None else measured(env.measure, trajectory)
+        return own | {_RETURNS: task_returns(trajectory)}
 
     def update(key, state):
         before = state.opt_state
         drawn = sampler.sample(before.sampler, jax.random.fold_in(key, _STREAM), count)
         if not isinstance(drawn, tuple) or len(drawn) != 2:
             raise ValueError(f"sample of task_sampler gives {drawn!r}; it must give (tasks, state)")
-        tasks, remembered = drawn
+        tasks, remembered = check_task(env, drawn[0], count), drawn[1]
         here = dataclasses.replace(env, sample_tasks=lambda key, count: tasks, measure=measure)
         with while_tracing():
             algorithm = build(here)
@@ -200,11 +188,6 @@ class Replay:
     """[B] int: the places of the current tasks"""
 
 
-def _zero(dtype: Any) -> jax.Array:
-    """A value for a place that holds nothing."""
-    return jax.random.key(0) if jnp.issubdtype(dtype, jax.dtypes.prng_key) else jnp.zeros((), dtype)
-
-
 def prioritized(
     sample_task: Callable[[Key], PyTree],
     score: Callable[[jax.Array], jax.Array],
@@ -240,11 +223,14 @@ def prioritized(
         raise ValueError(f"capacity is {capacity}; the memory must hold at least two batches, {2 * tasks} tasks")
 
     def init():
-        one = jax.eval_shape(sample_task, jax.random.key(0))
-        blank = jax.tree.map(lambda leaf: jnp.broadcast_to(_zero(leaf.dtype), (capacity, *leaf.shape)), one)
+        # Any task will do for a place that holds none.
+        one = jax.tree.map(jnp.asarray, sample_task(jax.random.key(0)))
+        blank = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (capacity, *leaf.shape)), one)
         return Replay(blank, jnp.zeros(capacity), jnp.zeros(capacity, bool), jnp.zeros(tasks, jnp.int32))
 
     def sample(memory, key, count):
+        if count != tasks:
+            raise ValueError(f"tasks of prioritized is {tasks}, and the algorithm has {count}; give both the same")
         new_key, place_key = jax.random.split(key)
         fresh = jax.vmap(sample_task)(jax.vmap(lambda i: jax.random.fold_in(new_key, i))(jnp.arange(count)))
         order = jnp.lexsort((-memory.score, ~memory.filled))  # places by rank, empty ones last
@@ -262,7 +248,10 @@ def prioritized(
         return batch, memory.replace(place=place.astype(jnp.int32))
 
     def update(memory, batch, returns):
-        value = score(returns).astype(memory.score.dtype)
+        value = jnp.asarray(score(returns))
+        if value.shape != (tasks,):
+            raise ValueError(f"score of prioritized gives {value.shape}; it must give one number per task, {(tasks,)}")
+        value = value.astype(memory.score.dtype)
         value = jnp.nan_to_num(value, nan=float(jnp.finfo(value.dtype).min))
         kept = jax.tree.map(lambda all_, new: all_.at[memory.place].set(new), memory.tasks, batch)
         return memory.replace(

@@ -126,7 +126,7 @@ class _Population:
         agents, windows, metrics = self._advance(key, state.params, before.population)
         theta, opt_state, further = self.optimizer.update(self.objective, state.params, before.opt_state, windows)
         state = MetaState(params=theta, opt_state=Living(opt_state, agents), iteration=state.iteration + 1)
-        return state, metrics | further
+        return state, outer.joined(metrics, further)
 
     def gradient(self, key: Key, theta: PyTree):
         birth_key, window_key = jax.random.split(key)
@@ -140,7 +140,7 @@ class _Population:
         _, results = jax.lax.scan(next_windows, self._first_generation(birth_key, theta), keys)
         windows, metrics = jax.tree.map(lambda leaf: leaf[-1], results)
         ascent, further = self.objective.ascent(theta, windows)
-        return ascent, metrics | further
+        return ascent, outer.joined(metrics, further)
 
     def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
         birth_key, life_key = jax.random.split(key)
@@ -179,10 +179,11 @@ class _Population:
         agents, windows, ended, diverged, steps = self.parts.memory.over_tasks(
             lambda pair: self._next_window(key, theta, *pair), (numbers, agents)
         )
-        metrics = outer.describe_window(windows.stages, self.parts.env.measure) | {
-            "environment_steps": steps.sum(),  # those of diverged agents too
+        metrics = outer.describe_window(windows.stages, self.parts.env.measure)
+        metrics["environment_steps"] = steps.sum()  # those of diverged agents too
+        own = {
             "age": agents.age.mean(dtype=float),
             "renewed": jnp.logical_or(ended, diverged).sum(),
             "diverged_lives": diverged.sum(),
         }
-        return agents, windows, metrics
+        return agents, windows, outer.joined(metrics, own)

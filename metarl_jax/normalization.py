@@ -7,6 +7,7 @@ They are constant within a meta-iteration, and are updated from its data at its 
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,55 +17,14 @@ from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.envs.state import View
 from metarl_jax.keywords import while_tracing
+from metarl_jax.moments import Moments, gains, moments_of, nothing_seen
 from metarl_jax.observations import without_dtypes
-from metarl_jax.types import Adaptation, Metrics, PyTree, Trajectory
+from metarl_jax.soundness import MOST_OBSERVATION, MOST_REWARD, PRIVATE, measured
+from metarl_jax.types import Adaptation, Metrics, PyTree, Trajectory, strongly_typed
 
-_MOMENTS = "normalization/moments"
-"""the metric by which the data's moments leave an algorithm's `update`; taken out of its metrics"""
-_CONSTANT = 1e-6
-"""standard deviation, in units of 1 + |mean|, below which a component counts as constant and is only centred"""
-
-
-@struct.dataclass
-class Moments:
-    """Count, mean and variance of the numbers seen; mean and variance are trees like one observation, or [] each."""
-
-    count: jax.Array
-    """[] float: steps seen"""
-    mean: PyTree
-    variance: PyTree
-
-    @property
-    def scale(self) -> PyTree:
-        """The standard deviations; 1 where nothing was seen, or nothing but one value."""
-
-        def of_leaf(mean, variance):
-            deviation = jnp.sqrt(variance)
-            return jnp.where(deviation > _CONSTANT * (1 + jnp.abs(mean)), deviation, 1)
-
-        return jax.tree.map(of_leaf, self.mean, self.variance)
-
-    def merged(self, other: "Moments") -> "Moments":
-        """The moments of both samples together: Chan, Golub, LeVeque (1983)."""
-        count = self.count + other.count
-        share = other.count / jnp.maximum(count, 1)
-
-        def mean(a, b):
-            return a + share * (b - a)
-
-        def variance(a, b, mean_a, mean_b):
-            return a + share * (b - a) + share * (1 - share) * (mean_b - mean_a) ** 2
-
-        return Moments(
-            count,
-            jax.tree.map(mean, self.mean, other.mean),
-            jax.tree.map(variance, self.variance, other.variance, self.mean, other.mean),
-        )
-
-    def shifted(self, mean: PyTree, scale: PyTree) -> "Moments":
-        """The moments of mean + scale · y, where these are those of y."""
-        means = jax.tree.map(lambda m, s, y: m + s * y, mean, scale, self.mean)
-        return Moments(self.count, means, jax.tree.map(lambda s, y: s**2 * y, scale, self.variance))
+_MOMENTS = PRIVATE[0]
+_FAR = 1e7
+"""standard deviations within which a normalised observation stays, so that no sound one is taken for divergence"""
 
 
 @struct.dataclass
@@ -75,6 +35,8 @@ class Statistics:
     """of each component of the observations, over all valid steps"""
     gain: Moments | None
     """of the discounted reward so far, g_t = γ g_{t−1} + r_t, in raw units; its mean is not used"""
+    unit_before: jax.Array | None = None
+    """[] the divisor of the rewards in the last meta-iteration; None: rewards are not normalised"""
 
 
 @struct.dataclass
@@ -86,46 +48,29 @@ class Normalized:
     statistics: Statistics
 
 
-def _nothing_seen(like: PyTree) -> Moments:
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, float), like)
-    return Moments(jnp.zeros((), float), zeros, zeros)
-
-
-def _moments(values: PyTree, valid: jax.Array) -> Moments:
-    """Over the valid steps; `values` has leaves [*valid.shape, ...]."""
-    count = valid.sum(dtype=float)
-
-    def mean(leaf):
-        mask = valid.reshape(valid.shape + (1,) * (leaf.ndim - valid.ndim))
-        return jnp.where(mask, leaf, 0).sum(range(valid.ndim)) / jnp.maximum(count, 1)
-
-    means = jax.tree.map(mean, values)
-    return Moments(count, means, jax.tree.map(lambda leaf, center: mean((leaf - center) ** 2), values, means))
-
-
-def _gains(trajectory: Trajectory, discount: float) -> jax.Array:
-    """g_t = Σ_{k≤t} γ^{t−k} r_k along each episode, [..., T]."""
-
-    def step(gain, reward):
-        gain = discount * gain + reward
-        return gain, gain
-
-    rewards = jnp.moveaxis(trajectory.reward, -1, 0)
-    return jnp.moveaxis(jax.lax.scan(step, jnp.zeros_like(rewards[0]), rewards)[1], 0, -1)
-
-
 def _normal_observation(statistics: Statistics, observation: PyTree) -> PyTree:
     seen = statistics.observation
     if seen is None:
         return observation
-    return jax.tree.map(lambda x, mean, scale: (x - mean) / scale, observation, seen.mean, seen.scale)
+
+    def of_leaf(x, mean, scale):
+        sound = jnp.abs(x) <= MOST_OBSERVATION  # the limit is one of raw numbers
+        return jnp.where(sound, jnp.clip((x - mean) / scale, -_FAR, _FAR), jnp.nan)
+
+    return jax.tree.map(of_leaf, observation, seen.mean, seen.scale)
 
 
-def _raw_observation(statistics: Statistics, observation: PyTree) -> PyTree:
+def _raw_observation(statistics: Statistics, observation: PyTree, raw: PyTree) -> PyTree:
+    """In the dtypes of `raw`."""
     seen = statistics.observation
     if seen is None:
         return observation
-    return jax.tree.map(lambda y, mean, scale: mean + scale * y, observation, seen.mean, seen.scale)
+
+    def of_leaf(y, mean, scale, raw):
+        x = mean + scale * y
+        return x if jnp.issubdtype(raw.dtype, jnp.inexact) else jnp.round(x).astype(raw.dtype)
+
+    return jax.tree.map(of_leaf, observation, seen.mean, seen.scale, raw)
 
 
 def _unit(statistics: Statistics) -> jax.Array:
@@ -133,21 +78,39 @@ def _unit(statistics: Statistics) -> jax.Array:
     return jnp.ones((), float) if statistics.gain is None else statistics.gain.scale
 
 
+def _view(statistics: Statistics, state: Any) -> View:
+    """The state of the environment in normalised units; leaves may have leading axes."""
+    reward = jnp.asarray(state.reward, float)
+    reward = jnp.where(jnp.abs(reward) <= MOST_REWARD, reward / _unit(statistics), jnp.nan)
+    return View(_normal_observation(statistics, state.observation), reward, state.terminated, state.truncated, state)
+
+
+def _in_units_of(statistics: Statistics, opt_state: PyTree) -> PyTree:
+    """Where agents live on, their environments, in whose states stand numbers in older units, in today's."""
+    if not hasattr(opt_state, "population"):
+        return opt_state
+    environments = opt_state.population.environments
+    state = strongly_typed(_view(statistics, environments.state.inner))
+    environments = dataclasses.replace(environments, state=state)
+    return dataclasses.replace(
+        opt_state, population=dataclasses.replace(opt_state.population, environments=environments)
+    )
+
+
 def _normal_env(env: TaskEnv, statistics: Statistics, discount: float) -> TaskEnv:
     """The environment in normalised units; its `measure` also gives the data's moments, in raw units."""
 
     def view(state):
-        observation = _normal_observation(statistics, state.observation)
-        return View(observation, state.reward / _unit(statistics), state.terminated, state.truncated, state)
+        return _view(statistics, state)
 
     def measure(trajectory):
         seen, gain = statistics.observation, statistics.gain
         if seen is not None:
-            seen = _moments(trajectory.observation, trajectory.valid).shifted(seen.mean, seen.scale)
+            seen = moments_of(trajectory.observation, trajectory.valid).shifted(seen.mean, seen.scale)
         if gain is not None:
-            gain = _moments(_gains(trajectory, discount), trajectory.valid).shifted(0.0, gain.scale)
-        own = {} if env.measure is None else env.measure(_raw(statistics, trajectory))
-        return own | {_MOMENTS: Statistics(seen, gain)}
+            gain = moments_of(gains(trajectory, discount), trajectory.valid).shifted(0.0, gain.scale)
+        own = {} if env.measure is None else measured(env.measure, _raw(env, statistics, trajectory))
+        return own | {_MOMENTS: (seen, gain)}
 
     scene = env.scene
     return dataclasses.replace(
@@ -160,12 +123,18 @@ def _normal_env(env: TaskEnv, statistics: Statistics, discount: float) -> TaskEn
     )
 
 
-def _raw(statistics: Statistics, trajectory: Trajectory) -> Trajectory:
+def _first_observation(env: TaskEnv) -> PyTree:
+    """Shapes and dtypes."""
+    return jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)).observation, jax.random.key(0))
+
+
+def _raw(env: TaskEnv, statistics: Statistics, trajectory: Trajectory) -> Trajectory:
     """A trajectory of the normalised environment in raw units."""
+    first = _first_observation(env)
     return dataclasses.replace(
         trajectory,
-        observation=_raw_observation(statistics, trajectory.observation),
-        next_observation=_raw_observation(statistics, trajectory.next_observation),
+        observation=_raw_observation(statistics, trajectory.observation, first),
+        next_observation=_raw_observation(statistics, trajectory.next_observation, first),
         reward=trajectory.reward * _unit(statistics),
     )
 
@@ -191,8 +160,9 @@ def normalized(
     """The algorithm that `build` makes, with running normalisation: s ← (s − mean) / std, r ← r / std(g).
 
     Mean and standard deviation of each component of the observations are over all valid steps of training, and g_t =
-    γ g_{t−1} + r_t is the discounted reward of an episode so far. In the first meta-iteration both are left as they
-    are. Components that never change are only centred. Nothing is clipped.
+    γ g_{t−1} + r_t is the discounted reward of an episode so far, or of a piece of it where agents live on. In the
+    first meta-iteration both are left as they are. Components that never change are only centred. Nothing is clipped
+    within 10⁷ standard deviations. What agents that live on have not learned from stays in the units of its collection.
 
     θ is a `Normalized`: what the algorithm learns, and the statistics. Returns in metrics and in `adapt`, and the
     trajectories of `adapt`, are in raw units; losses and the numbers of a critic are in normalised ones.
@@ -211,9 +181,10 @@ def normalized(
             return build(_normal_env(env, statistics, discount))
 
     def unseen() -> Statistics:
-        start = jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)), jax.random.key(0))
-        gain = _nothing_seen(jax.ShapeDtypeStruct((), float)) if rewards else None
-        return Statistics(_nothing_seen(start.observation) if observations else None, gain)
+        seen = nothing_seen(_first_observation(env)) if observations else None
+        if not rewards:
+            return Statistics(seen, None)
+        return Statistics(seen, nothing_seen(jax.ShapeDtypeStruct((), float)), jnp.ones((), float))
 
     def init(key):
         statistics = unseen()
@@ -222,13 +193,18 @@ def normalized(
 
     def update(key, state):
         statistics = state.params.statistics
-        after, metrics = within(statistics).update(key, dataclasses.replace(state, params=state.params.params))
+        before = _in_units_of(statistics, state.opt_state)
+        plain_state = dataclasses.replace(state, params=state.params.params, opt_state=before)
+        after, metrics = within(statistics).update(key, plain_state)
         metrics = dict(metrics)
-        of_data = metrics.pop(_MOMENTS)
-        merged = jax.tree.map(
-            lambda old, new: old.merged(new), statistics, of_data, is_leaf=lambda node: isinstance(node, Moments)
+        seen, gain = (
+            old and old.merged(new)
+            for old, new in zip((statistics.observation, statistics.gain), metrics.pop(_MOMENTS), strict=True)
         )
-        return dataclasses.replace(after, params=Normalized(after.params, merged)), _in_raw_units(metrics, statistics)
+        merged = Statistics(seen, gain, None if gain is None else _unit(statistics))
+        return dataclasses.replace(after, params=Normalized(after.params, merged)), _in_raw_units(
+            metrics, statistics, getattr(before, "population", None)
+        )
 
     def gradient(key, theta):
         ascent, metrics = within(theta.statistics).gradient(key, theta.params)
@@ -245,7 +221,7 @@ def normalized(
             out,
             params=Normalized(out.params, statistics),
             returns=out.returns * _unit(statistics),
-            trajectory=_raw(statistics, out.trajectory),
+            trajectory=_raw(env, statistics, out.trajectory),
             by_mode=by_mode and dataclasses.replace(by_mode, returns=by_mode.returns * _unit(statistics)),
         )
 
@@ -254,8 +230,17 @@ def normalized(
     return entry_points(init, update, adapt, gradient, policy, online)
 
 
-def _in_raw_units(metrics: Metrics, statistics: Statistics) -> Metrics:
-    return {name: value * _unit(statistics) if name in ("return", "gain") else value for name, value in metrics.items()}
+def _in_raw_units(metrics: Metrics, statistics: Statistics, population: PyTree = None) -> Metrics:
+    """With "return" and "gain" in raw units.
+
+    Where agents live on, their stage 0 was collected by the meta-iteration before, in its units, unless all are new.
+    """
+    unit = jnp.full_like(metrics["return"], _unit(statistics))
+    if population is not None and statistics.unit_before is not None:
+        all_new = metrics["renewed"] >= len(population.age)
+        unit = unit.at[0].set(jnp.where(all_new, unit[0], statistics.unit_before))
+    returns = metrics["return"] * unit
+    return metrics | {"return": returns, "gain": returns[-1] - returns[0]}
 
 
 def _policy(policy: Policy, unseen: Callable[[], Statistics]) -> Policy:

@@ -89,7 +89,8 @@ class TrialOptions:
             return build(env, self)
 
         def scaled(env):
-            return normalized(plain, env, observations=observations, rewards=rewards, discount=self.discount or 0.99)
+            discount = 0.99 if self.discount is None else checks.share("discount", self.discount)
+            return normalized(plain, env, observations=observations, rewards=rewards, discount=discount)
 
         observations = checks.boolean("normalize_observations", self.normalize_observations)
         rewards = checks.boolean("normalize_rewards", self.normalize_rewards)

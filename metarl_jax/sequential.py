@@ -190,7 +190,7 @@ class _Learner:
         )
         theta, opt_state, metrics = self.optimizer.update(objective, state.params, state.opt_state, data)
         state = MetaState(params=theta, opt_state=opt_state, iteration=state.iteration + 1)
-        return state, outer.describe(trials.trajectory, trials.params, self.env.measure) | metrics
+        return state, outer.joined(outer.describe(trials.trajectory, trials.params, self.env.measure), metrics)
 
     def gradient(self, key: Key, theta: PyTree):
         trials = self._collect(key, theta)
@@ -198,7 +198,7 @@ class _Learner:
         # ∇J alone: entropy and the values' error serve the training and are no part of J.
         objective = self._objective(self.weights._replace(entropy=0.0, value=0.0))
         ascent, metrics = objective.ascent(theta, data)
-        return ascent, outer.describe(trials.trajectory, trials.params, self.env.measure) | metrics
+        return ascent, outer.joined(outer.describe(trials.trajectory, trials.params, self.env.measure), metrics)
 
     def adapt(self, key: Key, theta: PyTree, task: PyTree, steps: int | None, deterministic=False) -> Adaptation:
         def record(memory, episode, *by_mode):  # sums, so that nothing else need outlive an episode

@@ -4,7 +4,7 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from metarl_jax import actions
 from metarl_jax.base import TaskEnv
 from metarl_jax.observations import mismatch
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, Trajectory
 
 
 class _Shape(NamedTuple):
@@ -49,8 +49,10 @@ def _as_leaf(value: Any, spec: jax.ShapeDtypeStruct) -> jax.Array:
     return value if value.dtype == spec.dtype else value.astype(spec.dtype)
 
 
-def check_task(env: TaskEnv, task: PyTree) -> PyTree:
+def check_task(env: TaskEnv, task: PyTree, count: int | None = None) -> PyTree:
     """The task as arrays with the dtypes that `sample_task` returns; `sample_task` is traced, not run.
+
+    With `count` it is so many tasks, leaves [count, ...].
 
     Python numbers, lists and NumPy arrays are accepted, and integers where the family has floats. Another shape would
     broadcast silently and give returns that belong to no task, so it is rejected.
@@ -59,16 +61,53 @@ def check_task(env: TaskEnv, task: PyTree) -> PyTree:
         ValueError: the structure, a shape or the kind of a number differs from the family's tasks.
     """
     expected = jax.eval_shape(env.sample_task, jax.random.key(0))
+    if count is not None:
+        expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), expected)
     leaves, structure = jax.tree.flatten(expected)
     try:
         actual = structure.flatten_up_to(task)
         return structure.unflatten([_as_leaf(*pair) for pair in zip(actual, leaves, strict=True)])
     except (ValueError, TypeError, OverflowError) as error:
         actual, wanted = (jax.tree.map(_Shape, tree) for tree in (task, expected))
+        if count is not None:
+            raise ValueError(
+                f"the {count} tasks of a meta-iteration are {actual}, and those of {env.name!r} are like {wanted}"
+            ) from error
         raise ValueError(
             f"task is {actual}, and a task of {env.name!r} is like {wanted}; take one from its sample_task, or write "
             "one down like that; to adapt to several, jax.vmap over them"
         ) from error
+
+
+PRIVATE = ("normalization/moments", "curriculum/returns")
+"""Metrics by which data leave an algorithm's `update` for what is around it."""
+
+
+def measured(measure: Callable[[Trajectory], Any], trajectory: Trajectory) -> dict[str, Any]:
+    """What a user's `TaskEnv.measure` gives, as arrays by name.
+
+    Raises:
+        ValueError: it is no dictionary of numbers by names.
+    """
+    own = measure(trajectory)
+    if not isinstance(own, Mapping):
+        raise ValueError(f"measure of the environment gives {own!r}; it must give a dictionary of metrics by name")
+    metrics = {}
+    for name, value in own.items():
+        if name in PRIVATE:
+            metrics[name] = value
+            continue
+        if not isinstance(name, str) or not name or set(name) & set(",\n\r"):
+            raise ValueError(
+                f"measure of the environment gives {name!r}; a metric's name must be a text without commas"
+            )
+        try:
+            metrics[name] = jnp.asarray(value)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"measure of the environment gives {name}={value!r}; it must be numbers") from error
+        if not any(jnp.issubdtype(metrics[name].dtype, kind) for kind in _KINDS):
+            raise ValueError(f"measure of the environment gives {name} of {metrics[name].dtype}; it must be numbers")
+    return metrics
 
 
 def check_state(env: TaskEnv, function: str, state: Any) -> None:

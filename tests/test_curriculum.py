@@ -157,6 +157,14 @@ def test_tasks_as_an_argument_of_update():
     assert update._cache_size() == 1
 
 
+def test_tasks_may_be_written_with_numpy():
+    """And as integers where the family has floats, as for `adapt`."""
+    env = dataclasses.replace(toys.walk(), sample_tasks=lambda key, count: np.arange(count)[:, None])
+    sampler = TaskSampler(lambda: (), lambda state, key, count: (np.zeros((count, 1)), state), lambda *_: ())
+    for algorithm in (mrl.algorithms.maml(env, **SIZES), mrl.algorithms.maml(env, task_sampler=sampler, **SIZES)):
+        jax.eval_shape(lambda key, made=algorithm: made.update(key, made.init(key)), KEY)
+
+
 def test_a_split_draws_other_batches():
     def env(split):
         return mrl.envs.registry.in_split(
@@ -176,10 +184,10 @@ WRONG = {
         noted([0.0] * 4)._replace(sample=lambda state, key, count: jnp.zeros(count)),
         "must give .tasks, state",
     ),
-    "too few": (noted([0.0] * 3), "4 tasks of 'walk' are like"),
+    "too few": (noted([0.0] * 3), "the 4 tasks of a meta-iteration are float32.3,1., and those of 'walk' are like"),
     "another dtype": (
-        noted([0.0] * 4)._replace(sample=lambda state, key, count: (jnp.zeros((count, 1), int), state)),
-        "4 tasks of 'walk' are like",
+        noted([0.0] * 4)._replace(sample=lambda state, key, count: (jnp.zeros((count, 1), complex), state)),
+        "those of 'walk' are like",
     ),
     "a state that grows": (
         noted([0.0] * 4)._replace(update=lambda state, tasks, returns: (*state, 1)),
@@ -212,10 +220,16 @@ def test_agents_that_live_on_take_no_sampler(name):
         (lambda data: data.reward.sum(), "must give a dictionary"),
         (lambda data: {"return": data.reward.sum()}, "gives 'return'"),
         (lambda data: {1: data.reward.sum()}, "gives 1"),
+        (lambda data: {"loss": data.reward.sum()}, "gives 'loss', a name that is taken"),
+        (lambda data: {"a,b": data.reward.sum()}, "gives 'a,b'"),
+        (lambda data: {"a": {"b": data.reward.sum()}}, "gives a=.* it must be numbers"),
+        (lambda data: {"a": "text"}, "gives a='text'; it must be numbers"),
+        (lambda data: {"a": jax.random.key(0)}, "gives a of key.* it must be numbers"),
     ],
 )
-def test_bad_measures_are_refused(measure, words):
-    algorithm = mrl.algorithms.maml(dataclasses.replace(toys.walk(), measure=measure), **SIZES)
+@pytest.mark.parametrize("around", [{}, {"normalize_rewards": True, "task_sampler": stratified(jnp.zeros((1, 1)))}])
+def test_bad_measures_are_refused(measure, words, around):
+    algorithm = mrl.algorithms.maml(dataclasses.replace(toys.walk(), measure=measure), **SIZES, **around)
     with pytest.raises(ValueError, match=words):
         jax.eval_shape(lambda key: algorithm.update(key, algorithm.init(key)), KEY)
 

@@ -112,3 +112,33 @@ def test_training_takes_an_update_with_an_empty_memory_for_sound():
 def test_bad_arguments_of_samplers(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_tasks_that_are_keys_are_replayed(implementation):
+    sampler = prioritized(
+        lambda key: jax.random.key(jax.random.randint(key, (), 0, 99), impl=implementation),
+        lambda returns: returns[:, 0],
+        tasks=2,
+        capacity=4,
+    )
+    state, returns = sampler.init(), jnp.ones((2, 1))
+    for iteration in range(3):
+        tasks, state = sampler.sample(state, jax.random.key(iteration), 2)
+        assert tasks.dtype == state.tasks.dtype
+        state = sampler.update(state, tasks, returns)
+    assert state.filled.all()
+
+
+@pytest.mark.parametrize("score", [lambda returns: returns.mean(), lambda returns: returns, lambda returns: 1.0])
+def test_one_score_for_all_tasks_is_refused(score):
+    sampler = prioritized(lambda key: jax.random.uniform(key), score, tasks=2, capacity=4)
+    tasks, state = sampler.sample(sampler.init(), KEY, 2)
+    with pytest.raises(ValueError, match="one number per task"):
+        sampler.update(state, tasks, jnp.ones((2, 2)))
+
+
+def test_another_number_of_tasks_is_refused():
+    sampler = prioritized(lambda key: jax.random.uniform(key), lambda returns: returns[:, 0], tasks=2)
+    with pytest.raises(ValueError, match="tasks of prioritized is 2, and the algorithm has 3"):
+        sampler.sample(sampler.init(), KEY, 3)

@@ -57,7 +57,7 @@ def es_maml(env: TaskEnv, options: EsMamlOptions) -> MetaAlgorithm:
         ascent = outer.smoothed_gradient(noise, outer.centred_ranks(fitness, known) if shaped else fitness, sigma)
         trials = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), data)
         own = {"loss": -mean_of_counted(fitness, known), "meta_gradient_norm": optax.tree.norm(ascent)}
-        return ascent, outer.describe(trials.trajectory, trials.params, env.measure) | own
+        return ascent, outer.joined(outer.describe(trials.trajectory, trials.params, env.measure), own)
 
     def update(key, state):
         ascent, metrics = estimate(key, state.params, rank_shaping)

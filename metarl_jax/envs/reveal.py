@@ -25,9 +25,12 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
     A policy trained on it does not have to infer the task; its return is a reference for those that do.
 
     Raises:
-        ValueError: the observation is a dictionary that has an entry "task".
+        ValueError: the observation is a dictionary that has an entry "task", or a task holds a random key.
     """
-    size = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0))))
+    numbers = jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0)))
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in numbers):
+        raise ValueError(f"a task of {env.name!r} holds a random key, which no observation can show")
+    size = sum(leaf.size for leaf in numbers)
     shape = env.observation_shape
     if isinstance(shape, dict) and "task" in shape:
         raise ValueError(f"observation_shape of {env.name!r} has an entry 'task' already; give it another name")

@@ -6,7 +6,7 @@ from metarl_jax.outer.evolution import Antithetic, antithetic, centred_ranks, sm
 from metarl_jax.outer.exploration import CREDITS, exploration_credit
 from metarl_jax.outer.memory import Memory, limited
 from metarl_jax.outer.meta_gradient import Parts, collect, replay, trial_of
-from metarl_jax.outer.metrics import describe, describe_window
+from metarl_jax.outer.metrics import describe, describe_window, joined
 from metarl_jax.outer.objectives import add, clipped, credit, critic_error, entropy_bonus, inner_kl, kl_of_stages, ratio
 from metarl_jax.outer.online import online, online_life
 from metarl_jax.outer.optimizers import (
@@ -56,6 +56,7 @@ __all__ = [
     "exploration_credit",
     "gradient_steps",
     "inner_kl",
+    "joined",
     "kl_of_stages",
     "limited",
     "meta_objective",

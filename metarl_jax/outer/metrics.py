@@ -1,12 +1,13 @@
 """Metrics of collected data: returns per stage, entropy, step norms and counts."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from metarl_jax.policies.likelihood import masked_mean, mean_of_counted
+from metarl_jax.soundness import measured
 from metarl_jax.types import Metrics, PyTree, Stage, Trajectory
 
 Measure = Callable[[Trajectory], Metrics]
@@ -44,20 +45,18 @@ def describe(trajectory: Trajectory, params: PyTree, measure: Measure | None = N
         "environment_steps": trajectory.valid.sum(),
         "diverged_episodes": trajectory.diverged.sum(),
     }
-    return metrics if measure is None else metrics | _measured(measure, trajectory, metrics)
+    return metrics if measure is None else joined(measured(measure, trajectory), metrics)
 
 
-def _measured(measure: Measure, trajectory: Trajectory, taken: Metrics) -> Metrics:
-    own = measure(trajectory)
-    if not isinstance(own, Mapping):
-        raise ValueError(f"measure of the environment gives {own!r}; it must give a dictionary of metrics by name")
-    for name in own:
-        if not isinstance(name, str) or name in taken:
-            raise ValueError(
-                f"measure of the environment gives {name!r}; a metric's name must be a text, and {sorted(taken)} are "
-                "taken"
-            )
-    return dict(own)
+def joined(described: Metrics, further: Metrics) -> Metrics:
+    """The metrics of the data and those of an algorithm's update.
+
+    Raises:
+        ValueError: the environment's `measure` gives a name that is taken.
+    """
+    if taken := described.keys() & further.keys():
+        raise ValueError(f"measure of the environment gives {min(taken)!r}, a name that is taken; choose another")
+    return described | further
 
 
 def describe_window(data: Stage, measure: Measure | None = None) -> Metrics:
@@ -73,4 +72,4 @@ def describe_window(data: Stage, measure: Measure | None = None) -> Metrics:
     returns = returns.at[0].set(jnp.where(any_old, returns[0], returns[1]))
     counts = {name: new_metrics[name] for name in ("valid_share", "environment_steps", "diverged_episodes")}
     metrics |= counts | {"return": returns, "gain": returns[-1] - returns[0]}
-    return metrics if measure is None else metrics | _measured(measure, new[0], metrics)
+    return metrics if measure is None else joined(measured(measure, new[0]), metrics)

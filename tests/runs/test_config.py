@@ -94,7 +94,7 @@ def test_the_help_states_the_algorithms_own_defaults():
 
 def test_every_option_of_an_algorithm_has_a_flag():
     """But for objects, and for what other flags set."""
-    elsewhere = {"policy", "outer_optimizer", "horizon", "context_size"}
+    elsewhere = {"policy", "outer_optimizer", "task_sampler", "horizon", "context_size"}
     every = {option for name in algorithms.names() for option in algorithms.options(name)}
     flags = {field.name for field in dataclasses.fields(AlgorithmConfig)}
     assert flags == every - elsewhere | {"option"}
