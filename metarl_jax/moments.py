@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metarl_jax.types import PyTree, Trajectory
+from metarl_jax.types import Number, PyTree, Trajectory
 
 _CONSTANT = 1e-6
 """standard deviation, in units of 1 + |mean|, below which a component counts as constant and is only centred"""
@@ -70,7 +70,7 @@ def moments_of(values: PyTree, valid: jax.Array) -> Moments:
     return Moments(count, means, jax.tree.map(lambda leaf, center: mean((leaf - center) ** 2), values, means))
 
 
-def gains(trajectory: Trajectory, discount: float) -> jax.Array:
+def gains(trajectory: Trajectory, discount: Number) -> jax.Array:
     """g_t = Σ_{k≤t} γ^{t−k} r_k along each episode, [..., T]."""
 
     def step(gain, reward):

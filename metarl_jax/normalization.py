@@ -20,7 +20,7 @@ from metarl_jax.keywords import while_tracing
 from metarl_jax.moments import Moments, gains, moments_of, nothing_seen
 from metarl_jax.observations import without_dtypes
 from metarl_jax.soundness import MOST_OBSERVATION, MOST_REWARD, PRIVATE, measured
-from metarl_jax.types import Adaptation, Metrics, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Adaptation, Metrics, Number, PyTree, Trajectory, strongly_typed
 
 _MOMENTS = PRIVATE[0]
 _FAR = 1e7
@@ -46,6 +46,15 @@ class Normalized:
     params: PyTree
     """what the algorithm learns"""
     statistics: Statistics
+
+
+def _merged(statistics: Statistics, seen: Moments | None, gain: Moments | None) -> Statistics:
+    """The statistics after a meta-iteration with these moments."""
+    if statistics.observation is not None and seen is not None:
+        seen = statistics.observation.merged(seen)
+    if statistics.gain is None or gain is None:
+        return Statistics(seen, None)
+    return Statistics(seen, statistics.gain.merged(gain), _unit(statistics))
 
 
 def _normal_observation(statistics: Statistics, observation: PyTree) -> PyTree:
@@ -97,7 +106,7 @@ def _in_units_of(statistics: Statistics, opt_state: PyTree) -> PyTree:
     )
 
 
-def _normal_env(env: TaskEnv, statistics: Statistics, discount: float) -> TaskEnv:
+def _normal_env(env: TaskEnv, statistics: Statistics, discount: Number) -> TaskEnv:
     """The environment in normalised units; its `measure` also gives the data's moments, in raw units."""
 
     def view(state):
@@ -155,7 +164,7 @@ def normalized(
     *,
     observations: bool = True,
     rewards: bool = False,
-    discount: float = 0.99,
+    discount: Number = 0.99,
 ) -> MetaAlgorithm:
     """The algorithm that `build` makes, with running normalisation: s ← (s − mean) / std, r ← r / std(g).
 
@@ -197,11 +206,7 @@ def normalized(
         plain_state = dataclasses.replace(state, params=state.params.params, opt_state=before)
         after, metrics = within(statistics).update(key, plain_state)
         metrics = dict(metrics)
-        seen, gain = (
-            old and old.merged(new)
-            for old, new in zip((statistics.observation, statistics.gain), metrics.pop(_MOMENTS), strict=True)
-        )
-        merged = Statistics(seen, gain, None if gain is None else _unit(statistics))
+        merged = _merged(statistics, *metrics.pop(_MOMENTS))
         return dataclasses.replace(after, params=Normalized(after.params, merged)), _in_raw_units(
             metrics, statistics, getattr(before, "population", None)
         )
