@@ -129,7 +129,8 @@ def schedule(name: str, function: Callable) -> float:
         ) from error
     if shape:
         raise ValueError(f"{name} is a schedule that gives an array of shape {shape}; it must give a number")
-    return float(function(jax.numpy.zeros((), "int32")))
+    with jax.ensure_compile_time_eval():  # an algorithm may be made inside of a function that JAX traces
+        return float(function(jax.numpy.zeros((), "int32")))
 
 
 def share(name: str, value: Any) -> float:

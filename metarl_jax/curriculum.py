@@ -11,7 +11,6 @@ from flax import struct
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.entry import entry_points
-from metarl_jax.keywords import while_tracing
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.soundness import PRIVATE, check_task, measured
 from metarl_jax.types import Key, PyTree, Trajectory, strongly_typed
@@ -126,9 +125,7 @@ def with_sampler(
             raise ValueError(f"sample of task_sampler gives {drawn!r}; it must give (tasks, state)")
         tasks, remembered = check_task(env, drawn[0], count), drawn[1]
         here = dataclasses.replace(env, sample_tasks=lambda key, count: tasks, measure=measure)
-        with while_tracing():
-            algorithm = build(here)
-        after, metrics = algorithm.update(key, dataclasses.replace(state, opt_state=before.opt_state))
+        after, metrics = build(here).update(key, dataclasses.replace(state, opt_state=before.opt_state))
         metrics = dict(metrics)
         returns = metrics.pop(_RETURNS)  # es-maml has two trials in each task
         returns = returns.reshape(count, -1, returns.shape[-1])

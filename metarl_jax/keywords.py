@@ -6,7 +6,6 @@ tables of the documentation are all derived from there.
 """
 
 import ast
-import contextlib
 import dataclasses
 import functools
 import inspect
@@ -14,8 +13,6 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
-
-import jax
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.checks import unknown
@@ -54,14 +51,6 @@ class ByKeyword(Protocol, Generic[P, Result]):
         ...
 
 
-def while_tracing() -> contextlib.AbstractContextManager[None]:
-    """Lets an algorithm be made inside of a function that JAX traces.
-
-    What is checked there are plain numbers, such as a schedule's rate at step 0, and they must stay numbers.
-    """
-    return jax.ensure_compile_time_eval()
-
-
 def by_keyword(
     options: Callable[P, Options], name: str | None = None
 ) -> Callable[[Callable[[TaskEnv, Options], Result]], ByKeyword[P, Result]]:
@@ -90,8 +79,7 @@ def by_keyword(
         def call(env: TaskEnv, **keywords: Any) -> Result:
             env, taken = _environment(env), take(**keywords)
             wrapped = getattr(taken, "wrapped", None)
-            with while_tracing():
-                made = build(env, taken) if wrapped is None else wrapped(build, env)
+            made = build(env, taken) if wrapped is None else wrapped(build, env)
             return _with_recipe(made, title, env, taken, keywords)
 
         return _with_attributes(call, build, take, cast(type, options))

@@ -16,7 +16,6 @@ from flax import struct
 from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.envs.state import View
-from metarl_jax.keywords import while_tracing
 from metarl_jax.moments import Moments, gains, moments_of, nothing_seen
 from metarl_jax.observations import without_dtypes
 from metarl_jax.soundness import MOST_OBSERVATION, MOST_REWARD, PRIVATE, measured
@@ -186,8 +185,7 @@ def normalized(
     plain = build(env)
 
     def within(statistics: Statistics) -> MetaAlgorithm:
-        with while_tracing():
-            return build(_normal_env(env, statistics, discount))
+        return build(_normal_env(env, statistics, discount))
 
     def unseen() -> Statistics:
         seen = nothing_seen(_first_observation(env)) if observations else None

@@ -194,5 +194,5 @@ def test_help_is_complete_quiet_and_loads_no_simulator(name, tmp_path):
     assert list(tmp_path.iterdir()) == []
     if name == "train":
         options = {option for algorithm in algorithms.names() for option in algorithms.options(algorithm)}
-        for option in options - {"policy", "outer_optimizer"}:  # an object, which no command line has
+        for option in options - {"policy", "outer_optimizer", "task_sampler"}:  # objects, which no command line has
             assert f"--{option.replace('_', '-').removesuffix('-')}" in done.stdout
