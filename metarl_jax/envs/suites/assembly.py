@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metarl_jax import checks
+from metarl_jax import checks, observations
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import State, like
 from metarl_jax.precision import full_precision
@@ -67,10 +67,9 @@ def scalar(name: str, value: Any) -> Any:
 
 def flat(name: str, observation: PyTree) -> jax.Array:
     """An observation flattened into one float vector; the leaves of a tree are in JAX's order."""
-    leaves = jax.tree.leaves(observation)
-    if not leaves:
+    if not jax.tree.leaves(observation):
         raise ValueError(f"{name}: the observation is {observation!r}; it must hold at least one array")
-    return jnp.concatenate([jnp.ravel(leaf).astype(float) for leaf in leaves])
+    return observations.flat(observation)
 
 
 def moment(name: str, observation: PyTree, reward: Any, terminated: Any, truncated: Any, internal: PyTree) -> State:
