@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from metarl_jax.learner import Learner
     from metarl_jax.runs.load import load
     from metarl_jax.runs.save import save
+    from metarl_jax.sharing import one_program
     from metarl_jax.types import Adaptation, MetaState, Trajectory
 
 __version__ = "0.2.0"
@@ -50,6 +51,7 @@ __all__ = [
     "inner",
     "load",
     "normalization",
+    "one_program",
     "outer",
     "plot",
     "policies",
@@ -64,6 +66,7 @@ _HOMES = {
     "learner": ("Learner",),
     "runs.load": ("load",),
     "runs.save": ("save",),
+    "sharing": ("one_program",),
     "base": ("Adapter", "MetaAlgorithm", "Policy", "RecurrentPolicy", "TaskEnv", "Trial"),
     "types": ("Adaptation", "MetaState", "Trajectory"),
 }

@@ -1,7 +1,7 @@
 """The evaluation loop: adaptation to held-out tasks, and its statistics. No disk, no printing."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.entry import check_deterministic
 from metarl_jax.policies.likelihood import mean_of_counted
+from metarl_jax.sharing import Program, program
 from metarl_jax.statistics import Interval, interquartile_mean, iqm_interval, standard_error
 from metarl_jax.types import Key, PyTree
 
@@ -183,9 +184,15 @@ def across_seeds(rows: Sequence[Row]) -> Row:
     )
 
 
-@functools.partial(jax.jit, static_argnames=("adapt", "steps", "deterministic"))
+@jax.jit
+def _untrained(init: Program, keys: Key) -> PyTree:
+    """θ before any training, for each of the keys."""
+    return jax.vmap(lambda key: init(key).params)(keys)
+
+
+@functools.partial(jax.jit, static_argnames=("steps", "deterministic"))
 def _returns(
-    adapt: Callable, keys: Key, params: PyTree, tasks: PyTree, steps: int | None, deterministic: bool
+    adapt: Program, keys: Key, params: PyTree, tasks: PyTree, steps: int | None, deterministic: bool
 ) -> dict[str, jax.Array | None]:
     """The arguments of `summarize` that are arrays.
 
@@ -263,7 +270,7 @@ def evaluate(
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(num_tasks))
 
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
-    untrained = jax.jit(jax.vmap(lambda key: algorithm.init(key).params))(per_task(init_key))
+    untrained = _untrained(program(algorithm.init), per_task(init_key))
     if jax.tree.structure(params) != jax.tree.structure(untrained):
         raise ValueError(
             "θ has another structure than this algorithm's; evaluate it with the algorithm that trained it"
@@ -284,11 +291,9 @@ def evaluate(
     # Give both rows the same dtypes and weak types, so that they share one compiled program.
     trained = jax.tree.map(lambda new, old: jnp.broadcast_to(old, new.shape).astype(new.dtype), untrained, params)
     untrained = jax.tree.map(lambda new: new.astype(new.dtype), untrained)
-    keys = per_task(adapt_key)
+    keys, adapt = per_task(adapt_key), program(algorithm.adapt)
     rows = {"adapted": trained, "random_init": untrained}
     return {
-        name: summarize(
-            **jax.device_get(_returns(algorithm.adapt, keys, theta, tasks, steps, deterministic)), burn_in=burn_in
-        )
+        name: summarize(**jax.device_get(_returns(adapt, keys, theta, tasks, steps, deterministic)), burn_in=burn_in)
         for name, theta in rows.items()
     }

@@ -13,9 +13,10 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.devices import SEEDS, by_share, count, replicated, split
-from metarl_jax.guard import first_void, guard, guarded, unguarded, without_episode
-from metarl_jax.types import Key, MetaState, strongly_typed
+from metarl_jax.chunks import run_chunk, starting
+from metarl_jax.guard import ON_NONFINITE, first_void, guarded, unguarded, without_episode
+from metarl_jax.sharing import program
+from metarl_jax.types import Key, MetaState
 
 LONGEST = 1000
 """maximum number of iterations per chunk, because a metrics buffer of this length is allocated"""
@@ -89,34 +90,6 @@ class Chunk(NamedTuple):
     def done(self) -> int:
         """Number of iterations done at the end of the chunk."""
         return self.start + len(next(iter(self.metrics.values())))
-
-
-# The state is not donated: the input state was yielded, and the caller may still read it while this runs.
-@functools.partial(jax.jit, static_argnames=("update", "capacity", "patience"))
-def _run(update: Callable, capacity: int, patience: int, count: jax.Array, key: Key, state: MetaState):
-    """`count` ≤ `capacity` meta-iterations from state.iteration on, fewer once `patience` in a row were undone.
-
-    The count is a traced argument, so chunks of all lengths share one compiled program. A shorter last chunk needs no
-    compilation, and chunk boundaries cannot change a number.
-
-    Returns:
-        The state, and, replicated to all processes: metrics [capacity, ...], the number of iterations run (whose
-        metrics are set), and the number of consecutive undone updates.
-    """
-
-    def step(carry):
-        i, state, buffers = carry
-        state, metrics = update(key, state)
-        return i + 1, state, jax.tree.map(lambda buffer, value: buffer.at[i].set(value), buffers, metrics)
-
-    def going_on(carry):
-        i, state, _ = carry
-        return (i < count) & (state.opt_state.failures.max() < patience)
-
-    metrics = jax.eval_shape(update, key, state)[1]
-    buffers = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), metrics)
-    done, state, metrics = jax.lax.while_loop(going_on, step, (jnp.int32(0), state, buffers))
-    return _settled(state, key), replicated((metrics, done, state.opt_state.failures))
 
 
 def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaState, seed: int | None) -> str | None:
@@ -215,41 +188,20 @@ def train(
     for name, value in {"iterations": iterations, "chunk": chunk, "patience": patience}.items():
         checks.integer(name, value)
     checks.positive("seconds", seconds)
+    checks.one_of("on_nonfinite", on_nonfinite, ON_NONFINITE)
     keys = streams(key)
-    update = guard(algorithm.update, on_nonfinite, chunk)
     if on_nonfinite == "abort":
         patience = 1
     if state is None:
         state = (jax.vmap(algorithm.init) if key.ndim else algorithm.init)(keys.init)
+    capacity, update = min(chunk, LONGEST), program(algorithm.update)
+    lower = functools.partial(run_chunk.lower, capacity, patience, on_nonfinite, chunk, update)
 
-    def one(key, state):
-        return replicated(update(jax.random.fold_in(key, state.iteration), state))
+    def compiled(*arguments):
+        return functools.partial(lower(*arguments).compile(), update)
 
-    def several(key, state):
-        if jax.default_backend() == "cpu":  # seeds in sequence: the caches hold the arrays of few tasks
-            rows = by_share(lambda rows: jax.lax.map(lambda row: one(*row), rows), (key, state), SEEDS)
-            return split(rows, SEEDS)
-        axis = SEEDS if count(SEEDS) > 1 else None
-        return split(jax.vmap(one, spmd_axis_name=axis)(key, state), SEEDS)
-
-    # Jitted so that eval_shape of the metrics and the loop share one trace of the algorithm.
-    capacity = min(chunk, LONGEST)
-    advance = functools.partial(_run.lower, jax.jit(several if key.ndim else one), capacity, patience)
     why = functools.partial(why_void, algorithm, key)
-    return _chunks(advance, keys.train, iterations, state, chunk, capacity, seconds, patience, pace, why)
-
-
-def _settled(state: MetaState, key: Key) -> MetaState:
-    """The state with the sharding of chunk inputs and outputs: each seed on its devices, replicated among them."""
-    return split(state, SEEDS) if key.ndim else replicated(state)
-
-
-@functools.partial(jax.jit, static_argnames="patience")
-def _start(state: MetaState, key: Key, patience: int) -> MetaState:
-    """The initial state with the sharding and dtypes that the compiled program expects."""
-    # A run resumed with a smaller `patience` may already have more failures than that.
-    guard_state = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
-    return _settled(strongly_typed(MetaState(state.params, guard_state, state.iteration)), key)
+    return _chunks(compiled, keys.train, iterations, state, chunk, capacity, seconds, patience, pace, why)
 
 
 def _beside(function: Callable, *arguments: Any) -> Callable[[], Any]:
@@ -285,19 +237,19 @@ def _fetched(start: int, state: MetaState, outputs: Any, seconds: float, patienc
     return chunk
 
 
-def _chunks(lower, key, iterations, state, chunk, capacity, seconds, patience, pace, why):
+def _chunks(compiled, key, iterations, state, chunk, capacity, seconds, patience, pace, why):
     done, length, finished = int(np.max(state.iteration)), 1, None
-    state = _start(guarded(state), key, patience)
+    state = starting(guarded(state), key, patience)
 
     @functools.cache
-    def program():  # compiled in the caller's thread, where the mesh is set
-        return lower(jnp.int32(1), key, state).compile()
+    def run():  # compiled in the caller's thread, where the mesh is set
+        return compiled(jnp.int32(1), key, state)
 
     launch = _beside if len(state.iteration.sharding.device_set) == 1 else functools.partial
     while True:
         length = pace(min(length, capacity, iterations - done, chunk - done % chunk)) if done < iterations else 0
         launched = time.perf_counter()
-        wait = launch(_timed, program(), jnp.int32(length), key, state) if length else None
+        wait = launch(_timed, run(), jnp.int32(length), key, state) if length else None
         compilation = time.perf_counter() - launched
         # After a chunk that exhausted the patience the next chunk runs no iteration, and its result is not used.
         if finished is not None:

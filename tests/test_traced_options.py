@@ -1,8 +1,6 @@
 """Numbers among the options may be traced: a grid of hyperparameters in one program."""
 
 import functools
-import types
-import typing
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,6 @@ import optax
 import pytest
 
 import metarl_jax as mrl
-from metarl_jax.keywords import default_of, in_order
 from tests import toys
 
 KEY = jax.random.key(0)
@@ -33,17 +30,8 @@ SET = {
 def numbers(name):
     """The options of an algorithm that take a number that is no integer, with values."""
 
-    def takes_number(hint):
-        union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-        return hint is float or (union and any(map(takes_number, typing.get_args(hint))))
-
-    struct = mrl.algorithms.ALGORITHMS[name].options
-    hints = typing.get_type_hints(struct)
-    values = {
-        option: SET.get(option, default_of(field))
-        for option, field in in_order(struct).items()
-        if takes_number(hints[option])
-    }
+    options = mrl.algorithms.options(name)
+    values = {option: SET.get(option, options[option]) for option in mrl.algorithms.numbers(name)}
     if name == "cavia":  # which moves the context alone
         del values["std_lr"]
     return {option: float(value) for option, value in values.items() if value is not None}

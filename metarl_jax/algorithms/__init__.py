@@ -2,7 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from metarl_jax.algorithms.anil import anil
 from metarl_jax.algorithms.cavia import cavia
@@ -125,6 +126,25 @@ def options(name: str) -> dict[str, Any]:
     return defaults(choose("algorithm", name, ALGORITHMS).options)
 
 
+def numbers(name: str) -> tuple[str, ...]:
+    """The options of an algorithm of the package that are numbers and no sizes, so that JAX may trace them.
+
+    Of one that users have registered, none: what it does with its numbers is not known.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    struct = choose("algorithm", name, ALGORITHMS).options
+    hints = get_type_hints(struct) if name in _OWN else {}
+    return tuple(option for option in hints if option in in_order(struct) and _is_number(hints[option]))
+
+
+def _is_number(hint: Any) -> bool:
+    """Whether a type is, or allows, a real number."""
+    union = get_origin(hint) in (Union, UnionType)
+    return hint is float or (union and any(map(_is_number, get_args(hint))))
+
+
 def make(name: str, env: TaskEnv, **given: Any) -> MetaAlgorithm:
     """The algorithm `name` for an environment.
 
@@ -160,6 +180,7 @@ __all__ = [
     "meta_sgd",
     "mixture",
     "names",
+    "numbers",
     "options",
     "pretrain",
     "promp",

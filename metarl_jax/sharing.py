@@ -1,0 +1,78 @@
+"""Algorithms that differ in numbers only, such as rates and weights, and share one compiled program."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from flax import struct
+
+from metarl_jax.base import MetaAlgorithm
+from metarl_jax.types import Number
+
+
+@struct.dataclass
+class Program:
+    """A function with the numbers that it closes over, as a tree: jit takes them as arguments and not as constants.
+
+    Two programs of the same function are thus compiled once, whatever their numbers.
+    """
+
+    function: Callable = struct.field(pytree_node=False)
+    """``(numbers, *arguments) → result``, or ``(*arguments) → result`` without numbers"""
+    numbers: dict[str, Number] | None = None
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """The function's result."""
+        before = () if self.numbers is None else (self.numbers,)
+        return self.function(*before, *arguments, **keywords)
+
+
+def program(function: Callable) -> Program:
+    """The function as a `Program`: itself, or one without numbers."""
+    return function if isinstance(function, Program) else Program(function)
+
+
+def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorithm]:
+    """Makes algorithms that share the compiled programs of training and evaluation, and differ in numbers.
+
+    A number that an algorithm is made with is a constant of its programs, so each value costs a compilation. Here the
+    numbers are arguments, which changes results by rounding only. `metarl_jax.training.train` and
+    `metarl_jax.evaluation.evaluate` compile once for all members.
+
+    Args:
+        make: ``(**numbers) → algorithm``, with every number an option that may be traced: one that is no size. It must
+            make an algorithm of the same sizes for all numbers.
+
+    Returns:
+        ``(**numbers) → algorithm``. It calls `make` with the numbers themselves, which checks them; the functions of
+        the algorithm call it with traced ones.
+
+    Example:
+        >>> env = mrl.envs.make("point-nav", horizon=5)
+        >>> made = mrl.one_program(lambda inner_lr: mrl.algorithms.maml(env, inner_lr=inner_lr, tasks=2, episodes=3))
+        >>> for rate in (0.1, 0.2):  # compiles for the first alone
+        ...     for chunk in mrl.training.train(made(inner_lr=rate), jax.random.key(0), iterations=2):
+        ...         last = chunk
+    """
+
+    def init(numbers, key):
+        return make(**numbers).init(key)
+
+    def update(numbers, key, state):
+        return make(**numbers).update(key, state)
+
+    def adapt(numbers, key, theta, task, **options):
+        return make(**numbers).adapt(key, theta, task, **options)
+
+    def gradient(numbers, key, theta):
+        return make(**numbers).gradient(key, theta)
+
+    def member(**numbers: Number) -> MetaAlgorithm:
+        checked = make(**numbers)
+        functions = {f.__name__: Program(f, numbers) for f in (init, update, adapt, gradient)}
+        shared = checked._replace(**functions)
+        if checked.recipe is None:
+            return shared
+        return shared._replace(recipe=dataclasses.replace(checked.recipe, made=shared))
+
+    return member
