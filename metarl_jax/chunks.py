@@ -5,9 +5,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from metarl_jax.base import MetaAlgorithm
 from metarl_jax.devices import SEEDS, by_share, count, replicated, split
 from metarl_jax.guard import guard
-from metarl_jax.sharing import Program
+from metarl_jax.sharing import Program, program
 from metarl_jax.types import Key, MetaState, strongly_typed
 
 
@@ -53,18 +54,17 @@ def run_chunk(
 
 def _advance(on_nonfinite: str, every: int, update: Program, key: Key, state: MetaState):
     """One guarded meta-iteration of a run, or of one run per key."""
-    guarded_update = guard(update, on_nonfinite, every)
 
-    def one(key, state):
-        return replicated(guarded_update(jax.random.fold_in(key, state.iteration), state))
+    def one(update, key, state):
+        return replicated(guard(update, on_nonfinite, every)(jax.random.fold_in(key, state.iteration), state))
 
     if not key.ndim:
-        return one(key, state)
-    if jax.default_backend() == "cpu":  # seeds in sequence: the caches hold the arrays of few tasks
-        rows = by_share(lambda rows: jax.lax.map(lambda row: one(*row), rows), (key, state), SEEDS)
-        return split(rows, SEEDS)
+        return one(update, key, state)
+    runs = (update.rows(len(key)), key, state)
+    if jax.default_backend() == "cpu":  # runs in sequence: the caches hold the arrays of few tasks
+        return split(by_share(lambda share: jax.lax.map(lambda run: one(*run), share), runs, SEEDS), SEEDS)
     axis = SEEDS if count(SEEDS) > 1 else None
-    return split(jax.vmap(one, spmd_axis_name=axis)(key, state), SEEDS)
+    return split(jax.vmap(one, spmd_axis_name=axis)(*runs), SEEDS)
 
 
 def _settled(state: MetaState, key: Key) -> MetaState:
@@ -78,3 +78,15 @@ def starting(state: MetaState, key: Key, patience: int) -> MetaState:
     # A run resumed with a smaller `patience` may already have more failures than that.
     guard_state = state.opt_state.replace(failures=jnp.minimum(state.opt_state.failures, patience - 1))
     return _settled(strongly_typed(MetaState(state.params, guard_state, state.iteration)), key)
+
+
+@jax.jit
+def _initial(init: Program, key: Key) -> MetaState:
+    if not key.ndim:
+        return init(key)
+    return jax.vmap(lambda init, key: init(key))(init.rows(len(key)), key)
+
+
+def initial_state(algorithm: MetaAlgorithm, key: Key) -> MetaState:
+    """The state before the first iteration of a run, or of one run per key: leaves [R, ...]."""
+    return _initial(program(algorithm.init), key)

@@ -1,9 +1,11 @@
 """Algorithms that differ in numbers only, such as rates and weights, and share one compiled program."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import MetaAlgorithm
@@ -25,6 +27,10 @@ class Program:
         """The function's result."""
         before = () if self.numbers is None else (self.numbers,)
         return self.function(*before, *arguments, **keywords)
+
+    def rows(self, count: int) -> "Program":
+        """The same with numbers [count], which `jax.vmap` maps over; those that are [count] already stay."""
+        return jax.tree.map(lambda number: jnp.broadcast_to(number, (count,)), self)
 
 
 def program(function: Callable) -> Program:
@@ -76,3 +82,23 @@ def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorit
         return shared._replace(recipe=dataclasses.replace(checked.recipe, made=shared))
 
     return member
+
+
+def stacked(members: Sequence[MetaAlgorithm]) -> MetaAlgorithm:
+    """R algorithms that one `one_program` made, as one for `metarl_jax.training.train` with R keys.
+
+    Run r has the numbers of member r. Its state and its metrics are those of seed r of other algorithms.
+
+    Raises:
+        ValueError: one has no numbers, or they are not of one `one_program` with the same names.
+    """
+    first = program(members[0].update)
+    for member in members:
+        other = program(member.update)
+        if first.numbers is None or other.numbers is None or jax.tree.structure(other) != jax.tree.structure(first):
+            raise ValueError("members are not algorithms that one one_program made by the same names")
+    functions = {}
+    for name in ("init", "update"):
+        programs = [program(getattr(member, name)) for member in members]
+        functions[name] = jax.tree.map(lambda *numbers: jnp.asarray(numbers, float), *programs)
+    return members[0]._replace(**functions, recipe=None)

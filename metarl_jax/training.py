@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.chunks import run_chunk, starting
+from metarl_jax.chunks import initial_state, run_chunk, starting
 from metarl_jax.guard import ON_NONFINITE, first_void, guarded, unguarded, without_episode
 from metarl_jax.sharing import program
 from metarl_jax.types import Key, MetaState
@@ -108,7 +108,15 @@ def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaStat
     return first_void(algorithm, jax.random.fold_in(keys, iteration), unguarded(state))
 
 
-def _check_finite(chunk: Chunk, failures: np.ndarray, patience: int, why: Callable[..., str | None]) -> None:
+def check_finite(chunk: Chunk, failures: np.ndarray, patience: int, why: Callable[..., str | None]) -> None:
+    """Raises NonFiniteError if `patience` updates in a row were undone, which the last of the chunk's iterations shows.
+
+    Args:
+        chunk: the last iterations.
+        failures: [] or, for R seeds, [R]: the number of updates in a row that were undone.
+        patience: as for `train`.
+        why: ``(iteration, state, seed) → cause``, asked if all episodes were void.
+    """
     if failures.max() < patience:
         return
     seed = int(failures.argmax()) if failures.ndim else None
@@ -151,8 +159,8 @@ def train(
     the caller's, must not run concurrently.
 
     With an array of R keys, R independent runs are trained in one program, with vmap, or in sequence on a CPU; all
-    leaves of the state are then [R, ...]. Under a mesh of `metarl_jax.devices`, tasks and seeds are sharded over its
-    devices.
+    leaves of the state are then [R, ...]. Their numbers may differ, see `metarl_jax.sharing.stacked`. Under a mesh of
+    `metarl_jax.devices`, tasks and seeds are sharded over its devices.
 
     Args:
         algorithm: the algorithm to train.
@@ -193,7 +201,7 @@ def train(
     if on_nonfinite == "abort":
         patience = 1
     if state is None:
-        state = (jax.vmap(algorithm.init) if key.ndim else algorithm.init)(keys.init)
+        state = initial_state(algorithm, keys.init)
     capacity, update = min(chunk, LONGEST), program(algorithm.update)
     lower = functools.partial(run_chunk.lower, capacity, patience, on_nonfinite, chunk, update)
 
@@ -233,7 +241,7 @@ def _fetched(start: int, state: MetaState, outputs: Any, seconds: float, patienc
     """The finished chunk on the host; raises NonFiniteError if too many updates were undone."""
     metrics, ran, failures = jax.device_get(outputs)
     chunk = Chunk(start, state, {name: values[:ran] for name, values in metrics.items()}, seconds)
-    _check_finite(chunk, failures, patience, why)
+    check_finite(chunk, failures, patience, why)
     return chunk
 
 

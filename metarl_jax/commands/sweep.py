@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metarl_jax import checks
+from metarl_jax.runs.config import arguments as train_arguments
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.sweeps import plans as sweeps
 
@@ -21,8 +22,9 @@ DESCRIPTION = """Train one run per combination of options of train.py, and show 
 
 Arguments after `--` are arguments of train.py shared by all members; they must include --task or --preset. All
 combinations are checked before the first starts. To continue a stopped sweep, run it again with the same arguments:
-finished members are kept, the others resume from their checkpoints. The folder contains a run folder per member, logs/
-with the members' output, results.csv and, if numbers were varied, results.png."""
+finished members are kept, the others resume from their checkpoints. Members that differ in numbers only, such as rates
+and weights, are compiled once: a process trains them one after the other, or at once. The folder contains a run folder
+per member, logs/ with the members' output, results.csv and, if numbers were varied, results.png."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,10 @@ class Arguments:
     seeds: int = 1
     """seeds per member, trained together in one program"""
     jobs: int | None = None
-    """maximum number of running members (None: one on this machine, all on a cluster)"""
+    """maximum number of processes (None: one on this machine, one per member on a cluster)"""
+    at_once: int | None = None
+    """members that a process trains at once by vmap, if they differ in numbers only (None: on a GPU or TPU 8, on a CPU
+    one, since there one after the other is as fast)"""
     cluster: Literal["local", "slurm"] = "local"
     """processes on this machine, or Slurm jobs"""
     lock: Literal["kernel", "file"] = "kernel"
@@ -81,6 +86,8 @@ def _jobs(arguments: Arguments, members: int) -> int:
     """Members at a time."""
     if arguments.slurm and arguments.cluster != "slurm":
         raise ValueError("--slurm sets parameters of Slurm jobs; add --cluster slurm")
+    if arguments.at_once is not None:
+        checks.integer("at_once", arguments.at_once)
     if arguments.jobs is None:
         return 1 if arguments.cluster == "local" else members
     return checks.integer("jobs", arguments.jobs)
@@ -96,6 +103,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, sweep_argv, prog=cli.program("sweep"), description=DESCRIPTION)
     from metarl_jax.runs.console import talk
     from metarl_jax.runs.storage.folder import only_writer
+    from metarl_jax.runs.sweeps import drive as driving
     from metarl_jax.runs.sweeps import jobs as sweep_jobs
     from metarl_jax.runs.sweeps import results as sweep_results
 
@@ -130,13 +138,15 @@ def main(argv: Sequence[str]) -> None:
         say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
         failures = {}
         if todo:
-            command = [sys.executable, "-P", "-m", "metarl_jax.commands.train"]  # -P: not from the working folder
+            # -P: not from the working folder.
+            module = "metarl_jax.commands.sweep_members"
+            command = [sys.executable, "-P", "-m", module, str(folder), arguments.lock, str(arguments.at_once or 0)]
             with cli.user_errors():
                 engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
-            lock = ["--lock", "file"] if arguments.lock == "file" else []
-            failures = sweep_jobs.drive(
-                todo,
-                lambda name: engine.start(name, [*plan.arguments(name, folder), *lock]),
+            several = jobs if train_arguments.job(base).alone else len(todo)  # processes of one member meet only once
+            failures = driving.drive(
+                driving.groups(configs, todo, several),
+                engine.start,
                 jobs=jobs,
                 finished=finished,
                 say=say,

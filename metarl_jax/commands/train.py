@@ -54,17 +54,17 @@ def _join(argv: Sequence[str]) -> None:
             distributed.start(job.coordinator, job.num_processes, job.process_id, job.distributed)
 
 
-def start() -> int:
-    """Runs the script with the arguments of the process; returns the exit status."""
+def start(argv: Sequence[str] | None = None) -> int:
+    """Runs the script with these arguments, or those of the process; returns the exit status."""
     try:
-        single_process = arguments.job(sys.argv[1:]).alone
+        single_process = arguments.job(sys.argv[1:] if argv is None else argv).alone
     except cli.UserError:  # `main` reports it
         single_process = True
     if single_process:
-        return cli.run(main)
+        return cli.run(main, argv)
     from metarl_jax.runs.cluster import distributed
 
-    return distributed.run(lambda: cli.run(main))
+    return distributed.run(lambda: cli.run(main, argv))
 
 
 if __name__ == "__main__":

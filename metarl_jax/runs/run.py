@@ -81,13 +81,14 @@ def train_run(
             ) from error
         if distributed.is_writer():
             if start < config.iterations:
-                _summarize(session, time.monotonic() - began, console)
-            _draw(config, session.built)
+                summarize(session, time.monotonic() - began, console)
+            draw(config, session.built)
             evaluate_run(folder, console, build=build)
     return folder
 
 
-def _summarize(session: Session, seconds: float, console: Console) -> None:
+def summarize(session: Session, seconds: float, console: Console) -> None:
+    """Prints how long training took, and what of it did not count."""
     steps = f"{quantity(session.steps)} environment steps"
     talk.line(console, f"trained for {duration(seconds)} (h:mm:ss), {steps}")
     if session.diverged:
@@ -99,7 +100,8 @@ def _summarize(session: Session, seconds: float, console: Console) -> None:
         talk.note(console, f"{session.undone} {several} undone, since a number was not finite or no episode sound")
 
 
-def _draw(config: TrainConfig, built: Built) -> None:
+def draw(config: TrainConfig, built: Built) -> None:
+    """Draws the learning curve of a run folder, and what θ meant, if it holds hyperparameters."""
     from metarl_jax.runs.pictures import plots, theta_plot  # import matplotlib, which would delay the first iteration
 
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
@@ -167,7 +169,7 @@ def _train(
                     raise cli.OutputLost(f"{lost}; {saved}")
                 raise received.interrupted(saved)
     except NonFiniteError as error:
-        raise _stopped(config, session, error, debug_nans, console) from error
+        raise stopped(config, session, error, debug_nans, console) from error
 
 
 def _report_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
@@ -180,7 +182,7 @@ def _report_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.
     talk.note(console, f"iteration {iteration}: every episode diverged{suffix}; such iterations are skipped")
 
 
-def _stopped(
+def stopped(
     config: TrainConfig, session: Session, error: NonFiniteError, debug_nans: bool, console: Console
 ) -> RunStopped:
     """Logs the rows before the first non-finite number and returns the error to raise."""

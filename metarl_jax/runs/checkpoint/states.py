@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from metarl_jax import chunks
 from metarl_jax.guard import guarded
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
 from metarl_jax.runs.config import Build, Built, TrainConfig
-from metarl_jax.sharing import Program, program
 from metarl_jax.training import streams
-from metarl_jax.types import Key, MetaState, PyTree
+from metarl_jax.types import MetaState, PyTree
 
 
 def root_keys(config: TrainConfig) -> jax.Array:
@@ -20,12 +20,7 @@ def root_keys(config: TrainConfig) -> jax.Array:
 
 def initial_state(built: Built, config: TrainConfig) -> MetaState:
     """The state before the first iteration; leaves [R, ...] with several seeds."""
-    return guarded(_initial(program(built.algorithm.init), streams(root_keys(config)).init))
-
-
-@jax.jit
-def _initial(init: Program, key: Key) -> MetaState:
-    return jax.vmap(init)(key) if key.ndim else init(key)
+    return guarded(chunks.initial_state(built.algorithm, streams(root_keys(config)).init))
 
 
 def restore(config: TrainConfig, checkpoint: str = "newest", build: Build | None = None) -> tuple[MetaState, list[str]]:

@@ -12,6 +12,7 @@ from metarl_jax.runs.config.assembly import (
     build,
     inner_rates,
     parse_options,
+    programs_of,
     traced_numbers,
     with_env,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "build",
     "inner_rates",
     "parse_options",
+    "programs_of",
     "traced_numbers",
     "with_env",
 ]

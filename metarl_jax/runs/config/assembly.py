@@ -116,6 +116,12 @@ def build(
     return Built(env, make(**numbers))
 
 
+def programs_of(config: TrainConfig) -> tuple[Any, ...]:
+    """What is equal for runs that share their compiled programs, and hashable."""
+    numbers = traced_numbers(config)
+    return _without(config, numbers), config.seeds, tuple(sorted(numbers))
+
+
 def _environment(config: TrainConfig, split: str) -> "TaskEnv":
     from metarl_jax import envs
 

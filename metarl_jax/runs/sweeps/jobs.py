@@ -1,7 +1,8 @@
-"""Runs the members of a sweep as processes of train.py, started by submitit on this machine or on Slurm.
+"""Runs the members of a sweep in processes that submitit starts on this machine or on Slurm.
 
-submitit runs a `Worker`, which runs train.py in a subprocess. The progress of members is read from their run folders
-only, so a sweep can be interrupted and restarted at any time.
+submitit runs a `Worker`, which runs a process that trains one member, or several in turn if they share their compiled
+programs. The progress of members is read from their run folders only, so a sweep can be interrupted and restarted at
+any time.
 """
 
 import contextlib
@@ -15,31 +16,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from metarl_jax.checks import integer, unknown
 from metarl_jax.runs.storage import files
 from metarl_jax.runs.storage.folder import HELD, LOCK, owner, running
 
-_HEADER = "=== "
-
-
-class Job(Protocol):
-    """A started member."""
-
-    def done(self) -> bool:
-        """Whether it has ended, for any reason."""
-        ...
-
-    def stop(self) -> None:
-        """Requests a checkpoint and the end; may be called repeatedly."""
-
-    def last_words(self) -> str:
-        """The output line with the reason for its end."""
-        ...
+_HEADER, _FOOTER = "=== ", "--- "
 
 
 @contextlib.contextmanager
@@ -68,12 +53,9 @@ def _held(lock: Path) -> bool:
 
 @dataclasses.dataclass
 class Worker:
-    """Runs train.py for a member; resumes the run if it exists, also after a requeue."""
+    """Runs a process that trains members, or goes on with them, also after a requeue."""
 
     command: tuple[str, ...]
-    """command line of the member"""
-    folder: Path
-    """run folder"""
     log: Path
     """file for the output"""
     environment: dict[str, str | None] = dataclasses.field(default_factory=dict)
@@ -84,7 +66,7 @@ class Worker:
     _stopping: bool = dataclasses.field(default=False, init=False)
 
     def __call__(self) -> int:
-        """Runs the member; returns the exit status of train.py."""
+        """Runs the process; returns its exit status."""
         before = signal.signal(signal.SIGTERM, self._stop)
         try:
             return self._run()
@@ -92,16 +74,14 @@ class Worker:
             signal.signal(signal.SIGTERM, before)
 
     def _run(self) -> int:
-        begun = (self.folder / "config.json").is_file()
-        command = [*self.command, "--resume"] if begun else [*self.command]
         environment = {name: value for name, value in os.environ.items() if name not in self.environment}
         environment |= {name: value for name, value in self.environment.items() if value is not None}
-        # Slurm sends SIGUSR2 to all processes of a job, which would end train.py. Ctrl-C in a terminal goes to the
+        # Slurm sends SIGUSR2 to all processes of a job, which would end this one. Ctrl-C in a terminal goes to the
         # whole foreground process group, but only the sweep should receive it and forward it once.
         with files.opened(self.log, "a") as output, _ignored(signal.SIGUSR2):
-            print(f"{_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}", file=output, flush=True)
+            print(header(self.command), file=output, flush=True)
             self._child = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -137,18 +117,23 @@ class Worker:
 
 
 @dataclasses.dataclass
-class _Started:
-    """A submitit job."""
+class Started:
+    """A submitit job that trains members; a `metarl_jax.runs.sweeps.drive.Job`."""
 
     job: Any
-    log: Path
+    logs: dict[str, Path]
+    """of its members, in their order"""
+    before: dict[str, int]
+    """sizes of these files before the start"""
     local: bool
     cancelled: bool = False
 
     def done(self) -> bool:
+        """Whether it has ended, for any reason."""
         return self.job.done()
 
     def stop(self) -> None:
+        """Sends SIGTERM, or cancels the job of a cluster."""
         if self.local:  # `cancel` would send SIGKILL after one second, too early for a checkpoint
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(self.job.job_id), signal.SIGTERM)
@@ -156,12 +141,51 @@ class _Started:
             self.job.cancel(check=False)
         self.cancelled = True
 
-    def last_words(self) -> str:
-        return last_words(self.log) or _last_line(self.job.stderr() or "") or f"no output (state {self.job.state})"
+    def begun(self, name: str) -> bool:
+        """Whether the member's log has grown."""
+        return _size(self.logs[name]) > self.before[name]
+
+    def ended(self, name: str) -> bool:
+        """Whether the member's log has come to an end again."""
+        return self.begun(name) and _tail(self.logs[name]).startswith(_FOOTER)
+
+    def last_words(self, name: str) -> str:
+        """The last error line of its log, or else of the job's."""
+        words = last_words(self.logs[name])
+        return words or _last_line(self.job.stderr() or "") or f"no output (state {self.job.state})"
+
+
+def _tail(log: Path) -> str:
+    """The last line; empty if it cannot be read."""
+    try:
+        with files.opened(log, "rb") as file:
+            file.seek(max(0, _size(log) - 1000))
+            return file.read().decode(errors="replace").rstrip().rpartition("\n")[2]
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def log_of(folder: Path, name: str) -> Path:
+    """The file with what a member of the sweep in this folder prints."""
+    return folder / "logs" / f"{name}.log"
+
+
+def header(command: Sequence[str]) -> str:
+    """The line before the output of a start."""
+    return f"{_HEADER}{time.strftime('%Y-%m-%d %H:%M:%S')} {shlex.join(command)}"
+
+
+def footer() -> str:
+    """The line after the output of a member, finished or not."""
+    return f"{_FOOTER}{time.strftime('%Y-%m-%d %H:%M:%S')} ended"
 
 
 def _last_line(text: str) -> str:
-    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip() and not line.startswith(_FOOTER)]
     errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return (errors or lines or [""])[-1]
 
@@ -204,7 +228,7 @@ def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 class Engine:
-    """Starts members with submitit."""
+    """Starts processes for members with submitit."""
 
     def __init__(
         self, folder: Path, command: Sequence[str], *, slurm: dict[str, Any] | None = None, sharing: bool = False
@@ -213,7 +237,7 @@ class Engine:
 
         Args:
             folder: folder of the sweep.
-            command: command that runs train.py.
+            command: trains the members whose names are appended.
             slurm: parameters of the Slurm executor; None: processes on this machine.
             sharing: whether several processes run at once on this machine, so that each must not use all of a GPU's
                 memory or all cores.
@@ -237,80 +261,20 @@ class Engine:
             for variable, shared in {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "METARL_MUJOCO_THREADS": "1"}.items():
                 self._environment.setdefault(variable, os.environ.get(variable, shared))
 
-    def start(self, name: str, arguments: Sequence[str]) -> Job:
-        """Starts or queues a member.
+    def start(self, names: Sequence[str]) -> Started:
+        """Starts or queues a process for members, which it trains one after the other.
 
         Raises:
             OSError: the cluster rejects it.
         """
         from submitit.core.utils import FailedJobError
 
-        log = self._folder / "logs" / f"{name}.log"
-        worker = Worker(
-            (*self._command, *arguments),
-            self._folder / name,
-            log,
-            self._environment,
-            self._folder / LOCK if self._local else None,
-        )
+        logs = {name: log_of(self._folder, name) for name in names}
+        lock = self._folder / LOCK if self._local else None
+        worker = Worker((*self._command, *names), logs[names[0]], self._environment, lock)
+        before = {name: _size(log) for name, log in logs.items()}
         try:
             with _ignored(signal.SIGINT), _ignored(signal.SIGHUP):  # only the sweep handles signals of the terminal
-                return _Started(self._executor.submit(worker), log, self._local)
+                return Started(self._executor.submit(worker), logs, before, self._local)
         except FailedJobError as error:
             raise OSError(_last_line(str(error))) from error
-
-
-def drive(
-    names: Sequence[str],
-    start: Callable[[str], Job],
-    *,
-    jobs: int,
-    finished: Callable[[str], bool],
-    say: Callable[[str], None],
-    stopping: Callable[[], bool],
-    interval: float = 0.2,
-) -> dict[str, str]:
-    """Runs members, at most `jobs` at a time, until all have ended; a failure does not stop the others.
-
-    Args:
-        names: names of the members.
-        start: starts a member.
-        jobs: maximum number of running members.
-        finished: whether a member's run folder is complete.
-        say: prints a line about a member that started or ended.
-        stopping: whether to stop running members and start no more.
-        interval: seconds between polls.
-
-    Returns:
-        The last words of each failed member, that is, one that ended unfinished without being stopped.
-    """
-    waiting, running, failures = deque(names), {}, {}
-    began: dict[str, float] = {}
-
-    def ended(name: str, words: str | None) -> None:
-        if words is not None:
-            failures[name] = words
-        seconds = time.monotonic() - began[name]
-        left = len(waiting) + len(running)
-        how = "finished" if finished(name) else "stopped " if words is None else "failed  "
-        text = f"{how} {name} after {seconds / 60:.1f} min, {left} to go"
-        say(text if words is None else f"{text}: {words}")
-
-    while running or (waiting and not stopping()):
-        while waiting and len(running) < jobs and not stopping():
-            name = waiting.popleft()
-            began[name] = time.monotonic()
-            try:
-                running[name] = start(name)
-            except OSError as error:
-                ended(name, str(error))
-                continue
-            say(f"started  {name}, {len(running)} running, {len(waiting)} waiting")
-        for name, job in list(running.items()):
-            if job.done():
-                del running[name]
-                ended(name, None if finished(name) or stopping() else job.last_words())
-            elif stopping():
-                job.stop()
-        time.sleep(1.0 if stopping() and interval else interval)
-    return failures

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from metarl_jax.checks import integer, unknown
 from metarl_jax.runs.config import TrainConfig, arguments
-from metarl_jax.runs.config.options import FLAG_NAMES
+from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig
 from metarl_jax.runs.console.cli import UserError
 from metarl_jax.runs.storage import files, json_text
 from metarl_jax.runs.storage.folder import LOCK, check_path
@@ -24,13 +25,21 @@ from metarl_jax.runs.storage.folder import LOCK, check_path
 MOST = 10_000
 """Maximum number of members of a sweep; each is a folder and a row of the table."""
 
-SCHEMA = 1
+FILE = "sweep.json"
+"""The plan in the folder of a sweep."""
+
+SCHEMA = 2
 """Version of the file format; increased by incompatible changes."""
+
+_REAL = {float, tuple[float, ...]}
+_NUMBERS = {name for name, hint in typing.get_type_hints(AlgorithmConfig).items() if _REAL & {*typing.get_args(hint)}}
+"""Options of algorithms that may be numbers, see `metarl_jax.algorithms.numbers`."""
 
 Options = dict[str, str]
 """Option name → value, as on the command line."""
 
 _RESERVED = {
+    "traced": "the numbers that a sweep varies are",
     "folder": "every member has its own, inside the folder of the sweep",
     "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
@@ -56,7 +65,9 @@ class Plan:
         hints = arguments.hints()
         words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
-        return [*self.base, *words, *seeds, *arguments.folder_option(folder / name)]
+        traced = [option for option in self.members[name] if option in _NUMBERS]
+        traced = ["--traced", *traced] if traced else []  # so that members that differ in these share their programs
+        return [*self.base, *words, *seeds, *traced, *arguments.folder_option(folder / name)]
 
 
 def _words(option: str, value: str, hint: Any) -> list[str]:
@@ -245,7 +256,12 @@ def check(plan: Plan, folder: Path) -> dict[str, TrainConfig]:
     return configurations
 
 
-def _load(path: Path) -> Plan:
+def load(path: Path) -> Plan:
+    """The plan that a `sweep.json` holds.
+
+    Raises:
+        ValueError: it is damaged, or another version wrote it.
+    """
     try:
         stored = json_text.loads(files.read(path))
         schema, base, members = stored["schema"], tuple(stored["base"]), dict(stored["members"])
@@ -289,10 +305,10 @@ def open_folder(plan: Plan, folder: Path) -> bool:
         raise ValueError(
             f"{folder} holds {placeholder[0]}, which submitit replaces by the number of a job; choose another --folder"
         )
-    files.own(folder, ("sweep.json", "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
-    path = folder / "sweep.json"
+    files.own(folder, (FILE, "results.csv", "results.png", LOCK), ("logs", "submitit", *plan.members))
+    path = folder / FILE
     if files.there(path):
-        if changed := differences(_load(path), plan):
+        if changed := differences(load(path), plan):
             raise ValueError(f"{folder} holds another sweep: {'; '.join(changed)}; choose another --folder")
         return True
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -1,0 +1,131 @@
+"""Trains members of a sweep in one process, so that they share compiled programs: one after the other, or at once.
+
+`metarl_jax.commands.sweep` starts it; it is no script of its own.
+"""
+
+if __name__ == "__main__":  # handles Ctrl-C during the imports
+    from metarl_jax.runs.console import startup
+
+    startup.quiet()
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from metarl_jax.commands import train
+from metarl_jax.runs.config import arguments
+from metarl_jax.runs.console import cli
+from metarl_jax.runs.storage import files
+from metarl_jax.runs.storage.folder import resumable
+from metarl_jax.runs.sweeps import jobs, plans
+
+AT_ONCE = 8
+"""Members that an accelerator trains at once, where nothing else is asked for."""
+
+
+class Members:
+    """Members of a sweep that this process trains."""
+
+    def __init__(self, folder: Path, lock: str):
+        self.folder, self.lock = folder, lock
+        self.plan = plans.load(folder / plans.FILE)
+
+    def _begun(self, name: str) -> tuple[list[str], Path]:
+        """The arguments of train.py, and the log, which tells of the start."""
+        argv = [*self.plan.arguments(name, self.folder), "--lock", self.lock]
+        argv += ["--resume"] * resumable(self.folder / name)
+        log = jobs.log_of(self.folder, name)
+        with files.opened(log, "a") as file:
+            print(jobs.header(["metarl-train", *argv]), file=file)
+        return argv, log
+
+    def one(self, name: str) -> int:
+        """Trains a member as train.py does; returns the exit status. What it raises stops no other member."""
+        argv, log = self._begun(name)
+        with _output_to(log):
+            try:
+                return train.start(argv)
+            except Exception:
+                traceback.print_exc()
+                return 1
+            finally:
+                print(jobs.footer())
+
+    def several(self, names: Sequence[str]) -> int:
+        """Trains members in one program; returns the exit status."""
+        from metarl_jax.runs.together import Asked, train_together
+
+        with contextlib.ExitStack() as stack:
+            begun = [self._begun(name) for name in names]
+            logs = [stack.enter_context(files.opened(log, "a")) for _, log in begun]
+            asked = [
+                Asked(arguments.parse(argv).config, Console(file=log, width=110))
+                for (argv, _), log in zip(begun, logs, strict=True)
+            ]
+
+            def together(_: Sequence[str]) -> None:
+                for i, error in train_together(asked, self.lock):
+                    print(*([f"error: {error}"] if error else []), jobs.footer(), sep="\n", file=logs[i], flush=True)
+
+            with _output_to(begun[0][1]):
+                return cli.run(together, [])
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Standard output and standard error, those of libraries too, go to the end of this file from here on."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with files.opened(log, "a") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    yield
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Trains the members, or goes on with them; returns the exit status of the last one.
+
+    A member that fails stops no other. A signal ends those that run, with a checkpoint, and starts no more.
+
+    Args:
+        argv: folder of the sweep, lock, members at once (0: one on a CPU, else `AT_ONCE`), and their names.
+    """
+    folder, lock, at_once, *names = argv
+    members, status = Members(Path(folder), lock), 0
+    many = _at_once(members, names, int(at_once))
+    while names and status <= 128:  # a larger status is a signal
+        now, names = names[:many], names[many:]
+        status = members.one(*now) if len(now) == 1 else members.several(now)
+    return status
+
+
+def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
+    if len(names) == 1 or asked == 1:  # JAX is left alone, since this may be one of several processes
+        return 1
+    cli.prepare_jax()
+    cli.import_modules()
+    import jax
+
+    most = asked or (1 if jax.default_backend() == "cpu" else AT_ONCE)
+    if most == 1:
+        return 1
+    from metarl_jax.runs.together import as_many_as_fit
+
+    config = arguments.parse(members.plan.arguments(names[0], members.folder)).config
+    return as_many_as_fit(config, min(most, len(names)))
+
+
+def start() -> int:
+    """Runs with the arguments of the process; returns the exit status."""
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(start())
