@@ -78,15 +78,20 @@ class Members:
 
 @contextlib.contextmanager
 def _output_to(log: Path) -> Iterator[None]:
-    """Standard output and standard error, those of libraries too, go to the end of this file from here on."""
+    """Within it, standard output and standard error go to the end of this file, those of libraries in C too."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with files.opened(log, "a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    yield
-    sys.stdout.flush()
-    sys.stderr.flush()
+    before = os.dup(1), os.dup(2)
+    with files.opened(log, "a", buffering=1) as file:
+        try:
+            for descriptor in (1, 2):
+                os.dup2(file.fileno(), descriptor)
+            with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+                yield
+        finally:
+            for descriptor, old in zip((1, 2), before, strict=True):
+                os.dup2(old, descriptor)
+                os.close(old)
 
 
 def main(argv: Sequence[str]) -> int:

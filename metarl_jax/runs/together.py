@@ -142,6 +142,8 @@ def _train(runs: list[_Run], received: signals.Signals) -> None:
             for run in [*going]:
                 try:
                     run.take(chunk, live)
+                except signals.Interrupted:  # by a second signal, which is urgent
+                    raise
                 except (cli.RunStopped, OSError) as error:
                     run.error = error
                     going.remove(run)

@@ -16,8 +16,10 @@ from metarl_jax.runs.config import (
     build,
     inner_rates,
     presets,
+    traced_numbers,
 )
 from metarl_jax.runs.config.file import differences, from_json, to_json
+from metarl_jax.runs.sweeps import plans
 
 CONFIG = TrainConfig(
     task="bernoulli-bandit",
@@ -236,3 +238,57 @@ def test_a_configuration_file_is_where_another_run_starts_from(tmp_path):
     options = dataclasses.replace(CONFIG.algorithm_options, tasks=5, lambda_=0.9)
     assert asked.config == dataclasses.replace(CONFIG, seed=4, algorithm_options=options), "in a folder of its own"
     assert "mine.json" in asked.why
+
+
+# --- numbers that are arguments of the programs ----------------------------------------------------------------------
+
+TRACED = TrainConfig(
+    task="point-nav",
+    algorithm="promp",
+    traced=("inner_lr", "outer_lr", "clip", "entropy_weight"),
+    algorithm_options=AlgorithmConfig(inner_lr=(0.2,), outer_lr=0.01, clip=0.4, tasks=2),
+)
+
+
+def with_options(config, **options):
+    return dataclasses.replace(config, algorithm_options=dataclasses.replace(config.algorithm_options, **options))
+
+
+def test_traced_are_the_numbers_that_a_run_has():
+    assert traced_numbers(TRACED) == {"inner_lr": 0.2, "outer_lr": 0.01, "clip": 0.4}
+    assert traced_numbers(dataclasses.replace(TRACED, traced=())) == {}
+    assert traced_numbers(with_options(TRACED, inner_lr=(0.2, 0.1))) == {"outer_lr": 0.01, "clip": 0.4}
+    assert traced_numbers(dataclasses.replace(TRACED, warmup=2)) == {"inner_lr": 0.2, "clip": 0.4}
+    assert traced_numbers(with_options(dataclasses.replace(TRACED, algorithm="maml"), clip=None)).keys() == {
+        "inner_lr",
+        "outer_lr",
+    }
+    assert traced_numbers(dataclasses.replace(TRACED, algorithm="e-maml", traced=("credit",))) == {}
+
+
+def test_runs_that_differ_in_traced_numbers_are_made_of_the_same_functions():
+    one = build(TRACED)
+    other = build(dataclasses.replace(with_options(TRACED, inner_lr=(0.3,)), seed=7, folder="x"))
+    assert other.env is one.env
+    assert other.algorithm.update.function is one.algorithm.update.function
+    assert other.algorithm.update.numbers == {"inner_lr": 0.3, "outer_lr": 0.01, "clip": 0.4}
+    assert "inner_lr=0.3" in repr(other.algorithm)
+    for different in (with_options(TRACED, tasks=3), dataclasses.replace(TRACED, horizon=7)):
+        assert build(different).algorithm.update.function is not one.algorithm.update.function
+    assert build(TRACED, split="test").env is not one.env
+    assert build(TRACED, inner_lr=(0.3, 0.1)).algorithm.update.numbers == {"outer_lr": 0.01, "clip": 0.4}
+
+
+def test_what_is_traced_has_to_be_a_number():
+    with pytest.raises(ValueError, match="unknown traced 'outer_rl': did you mean 'outer_lr'"):
+        build(dataclasses.replace(TRACED, traced=("outer_rl",)))
+    with pytest.raises(ValueError, match="unknown traced 'tasks'"):
+        build(dataclasses.replace(TRACED, traced=("tasks",)))
+    with pytest.raises(ValueError, match="clip is -0.4"):
+        build(with_options(TRACED, clip=-0.4))
+
+
+def test_every_option_that_a_sweep_traces_is_a_number_of_an_algorithm():
+    known = {number for name in algorithms.names() for number in algorithms.numbers(name)}
+    assert known >= plans.NUMBERS
+    assert known - {"lambda_"} <= {field.name for field in dataclasses.fields(AlgorithmConfig)}

@@ -38,18 +38,17 @@ def program(folder, code=MEMBER):
 
 def worker(folder, *words, lock=None):
     command = (*program(folder), str(folder / "run"), *words)
-    return sweep_jobs.Worker(command, folder / "run", folder / "log", lock=lock)
+    return sweep_jobs.Worker(command, folder / "log", lock=lock)
 
 
-def test_a_worker_starts_afresh_or_resumes(tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / LOCK).touch()  # killed before there was a configuration
+def test_the_last_words_are_those_of_the_last_start(tmp_path):
     assert worker(tmp_path)() == 0
     assert sweep_jobs.last_words(tmp_path / "log") == "it ends here"
     (tmp_path / "log").write_text((tmp_path / "log").read_text().replace("error: it ends", "error: it ended"))
     assert worker(tmp_path)() == 0
-    lines = (tmp_path / "log").read_text().splitlines()
-    assert [line for line in lines if line.startswith("arguments")] == ["arguments", "arguments --resume"]
+    assert sweep_jobs.last_words(tmp_path / "log") == "it ends here"
+    with (tmp_path / "log").open("a") as log:
+        print(sweep_jobs.footer(), file=log)
     assert sweep_jobs.last_words(tmp_path / "log") == "it ends here"
 
 
@@ -69,8 +68,8 @@ def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_
     seen = "CUDA_VISIBLE_DEVICES", "METARL_MUJOCO_THREADS"
     code = f"import os; print('sees', *map(os.environ.get, {seen}), flush=True)" + MEMBER
     with only_writer(tmp_path):
-        engine = sweep_jobs.Engine(tmp_path, program(tmp_path, code), sharing=True)
-        job = engine.start("run", [str(tmp_path / "run"), "wait"])
+        engine = sweep_jobs.Engine(tmp_path, (*program(tmp_path, code), str(tmp_path / "run")), sharing=True)
+        job = engine.start(["run", "wait"])
         log = tmp_path / "logs" / "run.log"
         deadline = time.monotonic() + 60
         while "arguments" not in (log.read_text() if log.exists() else ""):
@@ -81,8 +80,12 @@ def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_
             assert time.monotonic() < deadline
             job.stop()
             time.sleep(0.2)
-    assert log.read_text().splitlines()[1:] == ["sees 1 1", "arguments wait", "checkpoint"]
-    assert job.last_words() == "checkpoint"
+    assert log.read_text().splitlines()[1:] == ["sees 1 1", "arguments run wait", "checkpoint"]
+    assert job.last_words("run") == "checkpoint"
+    assert (job.begun("run"), job.begun("wait"), job.ended("run")) == (True, False, False)
+    with log.open("a") as file:
+        print(sweep_jobs.footer(), file=file)
+    assert job.ended("run")
 
 
 SLURM = {
@@ -99,13 +102,13 @@ def test_slurm_runs_the_same_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     slurm = sweep_jobs.slurm_parameters(["time=60", "partition=gpu", "gpus_per_node=1"])
-    engine = sweep_jobs.Engine(tmp_path, program(tmp_path), slurm=slurm)
-    job = engine.start("run", [str(tmp_path / "run")])
+    engine = sweep_jobs.Engine(tmp_path, (*program(tmp_path), str(tmp_path / "run")), slurm=slurm)
+    job = engine.start(["run"])
     deadline = time.monotonic() + 60
     while not job.done():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert job.last_words() == "it ends here"
+    assert job.last_words("run") == "it ends here"
     (batch,) = (tmp_path / "submitit").glob("*/*submission.sh")
     assert batch.parent.stat().st_mode & 0o077 == 0, "who can write there can run programs as this user"
     assert {"#SBATCH --partition=gpu", "#SBATCH --time=60", "#SBATCH --gpus-per-node=1"} <= set(
@@ -137,11 +140,12 @@ def test_before_a_time_limit_a_member_ends_well_and_is_queued_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_sweep_is_killed_and_resumed(tmp_path):
+@pytest.mark.parametrize("at_once", ["1", "2"])
+def test_a_real_sweep_is_killed_and_resumed(tmp_path, at_once):
     tiny = ["--task", "point-nav", "--tasks", "2", "--episodes", "2", "--horizon", "5", "--eval-tasks", "2"]
     length = ["--iterations", "400", "--checkpoint-every", "10"]
     command = [sys.executable, ROOT / "experiments" / "sweep.py", "--folder", tmp_path / "s", "--grid", "clip=0.2,0.3"]
-    command = [*map(str, command), "--", *tiny, *length]
+    command = [*map(str, command), "--at-once", at_once, "--", *tiny, *length]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     first = tmp_path / "s" / "clip=0.2"
 

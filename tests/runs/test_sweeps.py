@@ -12,6 +12,7 @@ import pytest
 from metarl_jax.commands import sweep as script
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.storage.folder import only_writer
+from metarl_jax.runs.sweeps import drive as driving
 from metarl_jax.runs.sweeps import jobs as sweep_jobs
 from metarl_jax.runs.sweeps import plans as sweeps
 from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
@@ -22,8 +23,8 @@ from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
 def test_a_grid_is_the_product_of_its_values():
     plan = sweeps.plan(BASE, sweeps.grid(GRID[1:]), [], seeds=3)
     assert list(plan.members) == NAMES
-    words = ["--inner-lr", "0.2", "--outer-lr", "0.01", "--seeds", "3", "--folder", "s/inner_lr=0.2,outer_lr=0.01"]
-    assert plan.arguments(NAMES[2], Path("s")) == [*BASE, *words]
+    words = ["--inner-lr", "0.2", "--outer-lr", "0.01", "--seeds", "3", "--traced", "inner_lr", "outer_lr"]
+    assert plan.arguments(NAMES[2], Path("s")) == [*BASE, *words, "--folder", "s/inner_lr=0.2,outer_lr=0.01"]
 
 
 def test_words_switches_and_keywords_reach_the_command_line():
@@ -126,6 +127,8 @@ BAD = {
     "samples of nothing": (["--grid", "clip=0.1", "--samples", "3"], LONE, "there is no --random"),
     "a negative seed": (["--random", "clip=0.1:0.2", "--sweep-seed", "-1"], LONE, "sweep_seed is -1"),
     "no seeds": (["--grid", "clip=0.1", "--seeds", "0"], LONE, "seeds is 0"),
+    "none at once": (["--grid", "clip=0.1", "--at-once", "0"], LONE, "at_once is 0"),
+    "traced after": (["--grid", "clip=0.1"], [*LONE, "--traced", "outer_lr"], "--traced stands after the --"),
     "no jobs": (["--grid", "clip=0.1", "--jobs", "0"], LONE, "jobs is 0"),
     "an unknown cluster": (["--grid", "clip=0.1", "--cluster", "slrum"], LONE, "'slrum'.*'local', 'slurm'"),
     "slurm's without slurm": (["--grid", "clip=0.1", "--slurm", "time=3"], LONE, "add --cluster slurm"),
@@ -169,10 +172,11 @@ def test_bad_input_is_one_line_and_touches_nothing(call, tmp_path, case):
 
 
 class Fake:
-    """A job that is done at the second look."""
+    """A job that is done at the second look, and has begun with these members and ended those."""
 
-    def __init__(self, words="", patience=1):
+    def __init__(self, words="", patience=1, begun=(), ended=()):
         self.words, self.patience, self.stopped = words, patience, 0
+        self.begun, self.ended = begun.__contains__, ended.__contains__
 
     def done(self):
         self.patience -= 1
@@ -182,7 +186,7 @@ class Fake:
         self.stopped += 1
         self.patience = min(self.patience, 1)
 
-    def last_words(self):
+    def last_words(self, name):
         return self.words
 
 
@@ -194,15 +198,14 @@ def engine(monkeypatch):
         started, failing = [], set()
 
         def __init__(self, folder, command, *, slurm, sharing):
-            assert command == [sys.executable, "-P", "-m", "metarl_jax.commands.train"]
+            assert command == [sys.executable, "-P", "-m", "metarl_jax.commands.sweep_members", "s", "kernel", "0"]
             self.folder = folder
 
-        def start(self, name, arguments):
-            Engine.started.append((name, list(arguments)))
-            if name in Engine.failing:
-                return Fake("stopped at iteration 1: 'loss' is nan")
-            write_run(self.folder / name, report([-3.0, -2.0, -1.0]))
-            return Fake()
+        def start(self, names):
+            Engine.started.append(names)
+            for name in {*names} - Engine.failing:
+                write_run(self.folder / name, report([-3.0, -2.0, -1.0]))
+            return Fake("stopped at iteration 1: 'loss' is nan", begun=names)
 
     monkeypatch.setattr(sweep_jobs, "Engine", Engine)
     return Engine
@@ -213,7 +216,8 @@ def test_a_sweep_goes_on_with_what_is_missing(call, engine, tmp_path):
     command = ["--folder", "s", *GRID, "--jobs", "2", "--", *BASE]
     status, out, err = call(*command)
     assert (status, err) == (1, "error: 1 of 4 members failed; start the same command to try them again\n")
-    assert [name for name, _ in engine.started] == NAMES
+    assert engine.started == [NAMES[::2], NAMES[1::2]], "two processes share the members of one program"
+    assert "started  inner_lr=0.1,outer_lr=0.01 and 1 more by the same program, 1 running, 2 waiting" in out
     assert re.search(r"failed +inner_lr=0.1,outer_lr=0.02 after 0.0 min, \d to go: stopped at iteration 1", out)
     with (tmp_path / "s" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -223,8 +227,7 @@ def test_a_sweep_goes_on_with_what_is_missing(call, engine, tmp_path):
     status, out, err = call(*command)
     assert (status, err) == (0, "")
     assert "4 members, 3 finished before" in out
-    assert [name for name, _ in engine.started] == [NAMES[1]]
-    assert engine.started[0][1][-1] == f"s/{NAMES[1]}"
+    assert engine.started == [[NAMES[1]]]
     assert call(*command)[0] == 0
     assert len(engine.started) == 1
     # More iterations are another plan.
@@ -256,7 +259,7 @@ def test_one_sweep_at_a_time(call, engine, tmp_path):
 def drive(names, jobs, start, **options):
     said = []
     options = {"finished": lambda name: name == "good", "stopping": lambda: False} | options
-    return sweep_jobs.drive(names, start, jobs=jobs, say=said.append, interval=0.0, **options), said
+    return driving.drive([[name] for name in names], start, jobs=jobs, say=said.append, interval=0.0, **options), said
 
 
 def test_a_failure_stops_no_other_and_no_more_run_than_asked_for():
@@ -270,7 +273,8 @@ def test_a_failure_stops_no_other_and_no_more_run_than_asked_for():
                 running.remove(self)
             return ended
 
-    def start(name):
+    def start(names):
+        (name,) = names
         if name == "refused":
             raise OSError("invalid partition")
         running.append(Counted(f"{name} ended", patience=3))
@@ -290,12 +294,56 @@ def test_stopping_starts_no_more_and_waits_for_those_that_run():
         looks.append(None)
         return len(looks) > 8
 
-    def start(name):
-        jobs[name] = Fake(patience=100)
-        return jobs[name]
+    def start(names):
+        jobs[names[0]] = Fake(patience=100)
+        return jobs[names[0]]
 
     failures, said = drive(["a", "b", "c"], 2, start, stopping=stopping)
     assert failures == {}
     assert jobs.keys() == {"a", "b"}
     assert all(job.stopped for job in jobs.values())
     assert [line[:10] for line in said[-2:]] == ["stopped  a", "stopped  b"]
+
+
+def test_one_of_a_process_fails_and_the_others_are_told_as_they_end():
+    """A log's last line says that its member has ended. Another process begins with what a dead one has not begun."""
+    good, started = {"a", "c"}, []
+
+    def start(names):
+        started.append(list(names))
+        if len(started) == 1:
+            return Fake("died", patience=3, begun=["a", "b", "c", "killed"], ended=["a", "b", "c"])
+        return Fake(patience=1, begun=names)
+
+    said = []
+    failures = driving.drive(
+        [["a", "b", "c", "killed", "d"]],
+        start,
+        jobs=1,
+        finished=lambda name: name in good or len(started) == 2,
+        say=said.append,
+        stopping=lambda: False,
+        interval=0.0,
+    )
+    assert started == [["a", "b", "c", "killed", "d"], ["d"]]
+    assert failures == {"b": "died", "killed": "died"}
+    words = ["started", "finished a", "failed b", "finished c", "failed killed", "started d,", "finished d"]
+    assert [" ".join(line.split()[: len(word.split())]) for line, word in zip(said, words, strict=True)] == words
+    assert "0 to go" in said[-1]
+
+
+def test_members_share_a_process_if_they_share_their_programs():
+    def groups(specs, jobs=1, base=BASE):
+        plan = sweeps.plan(base, sweeps.grid(specs), [])
+        return [len(group) for group in driving.groups(sweeps.check(plan, Path("s")), list(plan.members), jobs)]
+
+    numbers = ["inner_lr=0.1,0.2,0.3", "discount=0.9,0.8"]
+    assert groups(numbers) == [6]
+    assert groups(numbers, jobs=4) == [2, 2, 1, 1]
+    assert groups(numbers, jobs=9) == [1] * 6
+    assert groups(["tasks=2,3", *numbers]) == [6, 6]
+    assert groups(["tasks=2,3", *numbers], jobs=4) == [3, 3, 3, 3]
+    assert groups(["inner_lr=0.1,0.2 0.1,0.3 0.1"]) == [1, 1, 1], "a tuple of rates is no number"
+    assert groups(["algorithm=maml,promp", "discount=0.8,0.9"], base=["--task", "point-nav"]) == [2, 2]
+    scheduled = [*BASE, "--outer-lr-schedule", "cosine"]
+    assert groups(["outer_lr=0.1,0.2", "inner_lr=0.1,0.2"], base=scheduled) == [2, 2], "a schedule is no number"

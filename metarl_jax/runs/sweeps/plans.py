@@ -32,7 +32,7 @@ SCHEMA = 2
 """Version of the file format; increased by incompatible changes."""
 
 _REAL = {float, tuple[float, ...]}
-_NUMBERS = {name for name, hint in typing.get_type_hints(AlgorithmConfig).items() if _REAL & {*typing.get_args(hint)}}
+NUMBERS = {name for name, hint in typing.get_type_hints(AlgorithmConfig).items() if _REAL & {*typing.get_args(hint)}}
 """Options of algorithms that may be numbers, see `metarl_jax.algorithms.numbers`."""
 
 Options = dict[str, str]
@@ -65,7 +65,7 @@ class Plan:
         hints = arguments.hints()
         words = [word for option, value in self.members[name].items() for word in _words(option, value, hints[option])]
         seeds = ["--seeds", str(self.seeds)] if self.seeds > 1 else []
-        traced = [option for option in self.members[name] if option in _NUMBERS]
+        traced = [option for option in self.members[name] if option in NUMBERS]
         traced = ["--traced", *traced] if traced else []  # so that members that differ in these share their programs
         return [*self.base, *words, *seeds, *traced, *arguments.folder_option(folder / name)]
 

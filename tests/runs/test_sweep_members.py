@@ -1,0 +1,104 @@
+"""What a process of a sweep does with its members: their arguments, logs and ends."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from metarl_jax.commands import sweep_members
+from metarl_jax.runs import together
+from metarl_jax.runs.console.cli import RunStopped
+from metarl_jax.runs.console.signals import Interrupted
+from metarl_jax.runs.sweeps import jobs, plans
+from tests.runs.sweep_runs import BASE, GRID, NAMES
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """The folder of a sweep with a fake of train.py: `did` has its calls, `ends` what becomes of a member."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "s"
+    plan = plans.plan(BASE, plans.grid(GRID[1:]), [])
+    plans.open_folder(plan, folder)
+    (folder / "logs").mkdir()
+    did, ends = [], {}
+
+    def start(argv):
+        did.append(argv)
+        name = argv[argv.index("--folder") + 1].rpartition("/")[2]
+        print("trains", name)
+        os.write(2, b"a library in C\n")
+        end = ends.get(name, 0)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    monkeypatch.setattr(sweep_members.train, "start", start)
+    return SimpleNamespace(folder=folder, plan=plan, did=did, ends=ends)
+
+
+def lines(folder, name):
+    return jobs.log_of(folder, name).read_text().splitlines()
+
+
+def test_each_member_has_the_arguments_of_train_and_a_log(sweep, capfd):
+    (sweep.folder / NAMES[1]).mkdir()
+    (sweep.folder / NAMES[1] / "config.json").touch()
+    assert sweep_members.main([str(sweep.folder), "file", "1", *NAMES[:2]]) == 0
+    expected = [[*sweep.plan.arguments(name, sweep.folder), "--lock", "file"] for name in NAMES[:2]]
+    assert sweep.did == [expected[0], [*expected[1], "--resume"]]
+    for name in NAMES[:2]:
+        header, *output, footer = lines(sweep.folder, name)
+        assert header.startswith("=== ")
+        assert f" metarl-train {BASE[0]} " in header
+        assert output == [f"trains {name}", "a library in C"]
+        assert footer.startswith("--- ")
+    print("ours again")
+    assert capfd.readouterr().out == "ours again\n"
+
+
+def test_a_member_that_fails_stops_no_other_and_a_signal_all(sweep):
+    sweep.ends |= {NAMES[0]: RuntimeError("INTERNAL: a fault"), NAMES[1]: 1, NAMES[2]: 143}
+    assert sweep_members.main([str(sweep.folder), "kernel", "1", *NAMES]) == 143
+    assert len(sweep.did) == 3
+    assert jobs.last_words(jobs.log_of(sweep.folder, NAMES[0])) == "RuntimeError: INTERNAL: a fault"
+    assert not jobs.log_of(sweep.folder, NAMES[3]).exists()
+
+
+def test_several_at_once_have_a_log_each(sweep, monkeypatch):
+    def train_together(asked, lock):
+        assert lock == "kernel"
+        assert [config.folder for config, _ in asked] == [str(sweep.folder / name) for name in NAMES[:3]]
+        for _, console in asked:
+            console.print("trains")
+        print("what one says of all")
+        yield 1, RunStopped("stopped at iteration 1")
+        yield 0, None
+        raise Interrupted(15, "iteration 2 is saved")
+
+    monkeypatch.setattr(together, "train_together", train_together)
+    monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
+    assert sweep_members.main([str(sweep.folder), "kernel", "3", *NAMES]) == 143
+    assert sweep.did == [], "the last member was not begun"
+    first, second, third = ([line[:4] for line in lines(sweep.folder, name)] for name in NAMES[:3])
+    assert first == ["=== ", "trai", "what", "--- ", "erro"], "of all, and the end by a signal"
+    assert second == ["=== ", "trai", "erro", "--- "]
+    assert third == ["=== ", "trai"]
+    assert jobs.last_words(jobs.log_of(sweep.folder, NAMES[1])) == "stopped at iteration 1"
+
+
+@pytest.mark.parametrize(
+    ("backend", "asked", "most"), [("cpu", "0", 1), ("gpu", "0", 4), ("gpu", "1", 1), ("cpu", "3", 3)]
+)
+def test_at_once_on_an_accelerator_one_after_the_other_on_a_cpu(sweep, monkeypatch, backend, asked, most):
+    import jax
+
+    seen = []
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(sweep_members.cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
+    monkeypatch.setattr(sweep_members.Members, "one", lambda self, name: seen.append(1) or 0)
+    monkeypatch.setattr(sweep_members.Members, "several", lambda self, names: seen.append(len(names)) or 0)
+    assert sweep_members.main([str(sweep.folder), "kernel", asked, *NAMES]) == 0
+    assert seen[0] == most
+    assert sum(seen) == 4
