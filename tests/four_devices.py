@@ -1,9 +1,9 @@
 """What a process with four devices refuses, shares, and does not wait for; test_devices.py runs this."""
 
-import dataclasses
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
@@ -13,11 +13,12 @@ import metarl_jax as mrl
 from metarl_jax import devices
 from metarl_jax.devices import TASKS
 from metarl_jax.inner.least_squares import triangular_factor
-from metarl_jax.runs.config import EvaluationConfig, TrainConfig
+from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config.options import AlgorithmConfig, PolicyConfig
 from metarl_jax.runs.console.cli import UserError
 from metarl_jax.runs.run import train_run
-from metarl_jax.runs.together import Asked, train_together
+from metarl_jax.sharing import stacked
+from metarl_jax.training import train
 
 NAMES = mrl.algorithms.names()
 TASKS_OF = {name: mrl.algorithms.options(name)["tasks"] for name in NAMES}
@@ -106,31 +107,14 @@ def test_an_update_that_devices_share_calls_no_lapack(name):
         assert not lapack(jax.jit(algorithm.update).lower(jax.random.key(1), state).compile())
 
 
-def test_devices_share_runs_with_numbers_of_their_own(tmp_path):
-    """Four runs on four devices, each in its folder, against a run alone on one."""
-    asked = [
-        Asked(
-            TrainConfig(
-                task="point-nav",
-                horizon=4,
-                algorithm="maml",
-                algorithm_options=AlgorithmConfig(tasks=4, episodes=2, inner_lr=(rate,)),
-                policy=PolicyConfig(hidden=(4,)),
-                evaluation=EvaluationConfig(eval_tasks=2),
-                traced=("inner_lr",),
-                iterations=2,
-                devices=4,
-                folder=str(tmp_path / str(rate)),
-            ),
-            Console(quiet=True),
-        )
-        for rate in (0.1, 0.2, 0.4, 0.8)
-    ]
-    assert dict(train_together(asked)) == dict.fromkeys(range(4))
-    alone = dataclasses.replace(asked[2].config, folder=str(tmp_path / "alone"), devices=1)
-    train_run(alone, Console(quiet=True))
-    ours, theirs = (
-        np.genfromtxt(one.run_folder / "metrics.csv", delimiter=",", names=True) for one in (asked[2].config, alone)
-    )
-    for name in theirs.dtype.names:
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5)
+def test_devices_share_runs_with_numbers_of_their_own():
+    env = mrl.envs.make("point-nav")
+    sizes = {"tasks": 2, "episodes": 2, "horizon": 4, "policy": {"hidden": (4,)}}
+    make = mrl.one_program(lambda inner_lr: mrl.algorithms.make("es-maml", env, inner_lr=inner_lr, **sizes))
+    members, key = [make(inner_lr=rate) for rate in (0.1, 0.2, 0.4, 0.8)], jax.random.key(0)
+    with jax.set_mesh(devices.mesh(4, tasks=2, seeds=4)):
+        *_, together = train(stacked(members), jnp.stack([key] * 4), 2)
+    for row, member in enumerate(members):
+        *_, alone = train(member, key, 2)
+        for name, values in alone.metrics.items():
+            np.testing.assert_allclose(together.metrics[name][:, row], values, rtol=1e-3, atol=1e-5)
