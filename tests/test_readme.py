@@ -128,7 +128,7 @@ def test_the_code_on_curricula_runs():
 
 
 def test_the_code_on_optimisers_runs():
-    optimiser, grid = code_of("docs/own_optimisers.md")
+    optimiser, grid, several = code_of("docs/own_optimisers.md")
     names = {}
     exec(optimiser, names)
     jax.eval_shape(lambda key: names["algorithm"].update(key, names["algorithm"].init(key)), jax.random.key(0))
@@ -136,6 +136,9 @@ def test_the_code_on_optimisers_runs():
     assert len(smaller) < len(grid) - 10
     exec(smaller, names)
     assert names["returns"].shape == (2, 2, 2)
+    names["env"] = mrl.envs.make("point-nav", horizon=4)
+    exec(several.replace("tasks=4, episodes=5", "tasks=2, episodes=3").replace("iterations=10", "iterations=2"), names)
+    assert names["state"].iteration == 2
 
 
 def test_the_environment_of_pictures_is_sound_and_learns():
