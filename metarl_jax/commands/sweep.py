@@ -138,11 +138,8 @@ def main(argv: Sequence[str]) -> None:
         say(f"sweep in {folder}: {len(plan.members)} members{before}; what each prints goes to {folder / 'logs'}")
         failures = {}
         if todo:
-            # -P: not from the working folder.
-            module = "metarl_jax.commands.sweep_members"
-            command = [sys.executable, "-P", "-m", module, str(folder), arguments.lock, str(arguments.at_once or 0)]
             with cli.user_errors():
-                engine = sweep_jobs.Engine(folder, command, slurm=slurm, sharing=jobs > 1)
+                engine = sweep_jobs.Engine(folder, _command(arguments), slurm=slurm, sharing=jobs > 1)
             several = jobs if train_arguments.job(base).alone else len(todo)  # processes of one member meet only once
             failures = driving.drive(
                 driving.groups(configs, todo, several),
@@ -159,6 +156,13 @@ def main(argv: Sequence[str]) -> None:
         raise cli.RunStopped(f"stopped with {left} of {len(results)} members to go; start the same command to go on")
     if left:
         raise cli.RunStopped(f"{left} of {len(results)} members failed; start the same command to try them again")
+
+
+def _command(arguments: Arguments) -> list[str]:
+    """Trains the members whose names are appended."""
+    module = "metarl_jax.commands.sweep_members"
+    settings = [str(arguments.folder), arguments.lock, str(arguments.at_once or 0)]
+    return [sys.executable, "-P", "-m", module, *settings]  # -P: not from the working folder
 
 
 def _write(results: list[Any], plan: sweeps.Plan, folder: Path, console: Any) -> int:
