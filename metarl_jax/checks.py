@@ -4,6 +4,7 @@ This module loads no JAX, so that a script can refuse bad input at once.
 """
 
 import difflib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -75,6 +76,22 @@ def function(name: str, value: Any) -> Callable:
     """`value` if it can be called, else a ValueError."""
     if not callable(value):
         raise ValueError(f"{name} is {value!r}; it must be a function")
+    return value
+
+
+def called_as(name: str, value: Any, *arguments: str) -> Callable:
+    """`value` if it can be called with these positional arguments, else a ValueError."""
+    call = f"{name.partition(' ')[0]}({', '.join(arguments)})"
+    if not callable(value):
+        raise ValueError(f"{name} is {value!r}; it must be a function, called as {call}")
+    try:
+        signature = inspect.signature(value)
+    except ValueError:  # some built-in functions have no signature
+        return value
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise ValueError(f"{name} has the arguments {signature}; it is called as {call}") from None
     return value
 
 

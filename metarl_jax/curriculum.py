@@ -49,6 +49,9 @@ class TaskSampler(NamedTuple):
     episodes by stage, NaN where all of them are void"""
 
 
+_ARGUMENTS = {"init": (), "sample": ("state", "key", "count"), "update": ("state", "tasks", "returns")}
+
+
 @struct.dataclass
 class Sampled:
     """The state between meta-iterations of an algorithm with a task sampler, in the place of the optimiser's."""
@@ -106,8 +109,8 @@ def with_sampler(
     """
     if not isinstance(sampler, TaskSampler):
         raise ValueError(f"task_sampler is {sampler!r}; it must be a metarl_jax.curriculum.TaskSampler")
-    for name, function in sampler._asdict().items():
-        checks.function(f"{name} of task_sampler", function)
+    for name, arguments in _ARGUMENTS.items():
+        checks.called_as(f"{name} of task_sampler", getattr(sampler, name), *arguments)
     plain = build(env)
 
     def init(key):

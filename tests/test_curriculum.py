@@ -179,7 +179,8 @@ def test_a_split_draws_other_batches():
 
 WRONG = {
     "none": (3, "task_sampler is 3; it must be"),
-    "no function": (noted([0.0] * 4)._replace(update=None), "update of task_sampler"),
+    "no function": (noted([0.0] * 4)._replace(update=None), r"called as update\(state, tasks, returns\)"),
+    "an argument too many": (noted([0.0] * 4)._replace(init=lambda key: 0.0), r"arguments \(key\); .* as init\(\)"),
     "no pair": (
         noted([0.0] * 4)._replace(sample=lambda state, key, count: jnp.zeros(count)),
         "must give .tasks, state",

@@ -76,6 +76,21 @@ def test_gymnax_in_the_docs(gymnax):
     assert_maml_updates(env)
 
 
+def test_pictures_keep_their_shape_if_asked_to(gymnax):
+    env, flat = (from_gymnax("Breakout-MinAtar", same, flatten=flatten) for flatten in (False, True))
+    assert (env.observation_shape, flat.observation_shape, flat.observation_size) == ((10, 10, 4), None, 400)
+    assert_one_type(env)
+    task = env.sample_task(KEY)
+    before, flat_before = env.reset(KEY, task), flat.reset(KEY, task)
+    after, flat_after = env.step(task, before, jnp.array(1)), flat.step(task, flat_before, jnp.array(1))
+    for one, other in ((before, flat_before), (after, flat_after)):
+        np.testing.assert_array_equal(one.observation.ravel(), other.observation)
+    theta = mrl.algorithms.maml(env, tasks=2, episodes=2).init(KEY).params
+    assert any(leaf.ndim == 4 for leaf in jax.tree.leaves(theta)), "convolutions read it"
+    with pytest.raises(ValueError, match="flatten is 1"):
+        from_gymnax("Breakout-MinAtar", same, flatten=1)
+
+
 def test_discrete_actions_learn_too(gymnax):
     assert_maml_updates(from_gymnax("CartPole-v1", same))
 

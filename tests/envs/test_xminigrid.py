@@ -66,6 +66,14 @@ def test_episodes_are_those_of_the_suite(docs):
     assert 3 < terminated.any(1).sum() < lanes, "some reach the goal"
 
 
+def test_a_picture_is_the_vector_in_another_shape(docs):
+    env = mrl.envs.from_xminigrid("XLand-MiniGrid-R1-9x9", docs["sample_ruleset"], max_steps=40, flatten=False)
+    assert env.observation_shape == (5, 5, 25)
+    task = env.sample_task(KEY)
+    flat = docs["env"].reset(KEY, task).observation
+    np.testing.assert_array_equal(env.reset(KEY, task).observation.ravel(), flat)
+
+
 def test_learners_take_it(docs):
     assert_maml_updates(docs["env"])
     algorithm = mrl.algorithms.rl2(docs["env"], tasks=2, episodes=2, horizon=3, memory_size=4, policy={"hidden": (4,)})

@@ -1,7 +1,6 @@
-"""Code shared by the suites: optional imports, checks of users' functions, and consistent dtypes of states."""
+"""Code shared by the suites: optional imports, and consistent dtypes of states."""
 
 import importlib
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -26,22 +25,6 @@ def load(library: str, extra: str) -> Any:
     except ImportError as error:
         fix = f'pip install "metarl_jax[{extra}]"'
         raise ImportError(f"{library} cannot be imported ({error}): {fix}") from error
-
-
-def function(name: str, value: Any, *arguments: str) -> Any:
-    """Returns `value` if it can be called with these positional arguments, else raises a ValueError."""
-    call = f"{name}({', '.join(arguments)})"
-    if not callable(value):
-        raise ValueError(f"{name} is {value!r}; it must be a function, called as {call}")
-    try:
-        signature = inspect.signature(value)
-    except ValueError:  # some built-in functions have no signature
-        return value
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        raise ValueError(f"{name} has the arguments {signature}; it is called as {call}") from None
-    return value
 
 
 def sampler(name: str, sample: Callable[[Key], PyTree]) -> Callable[[Key], PyTree]:
@@ -72,10 +55,18 @@ def flat(name: str, observation: PyTree) -> jax.Array:
     return observations.flat(observation)
 
 
-def moment(name: str, observation: PyTree, reward: Any, terminated: Any, truncated: Any, internal: PyTree) -> State:
-    """A `State` with float and bool fields; `internal` is unchanged."""
+def moment(
+    name: str,
+    observation: PyTree,
+    reward: Any,
+    terminated: Any,
+    truncated: Any,
+    internal: PyTree,
+    flatten: bool = True,
+) -> State:
+    """A `State` with float and bool fields; `internal` is unchanged, and the observation where it is not flattened."""
     return State(
-        observation=flat(name, observation),
+        observation=flat(name, observation) if flatten else jax.tree.map(jnp.asarray, observation),
         reward=jnp.asarray(scalar(f"{name}: reward", reward), float),
         terminated=jnp.asarray(scalar(f"{name}: terminated", terminated), bool),
         truncated=jnp.asarray(scalar(f"{name}: truncated", truncated), bool),
@@ -119,12 +110,19 @@ def assemble(
         sample_task=sample_task,
         reset=jax.jit(full_precision(lambda key, task: like(types, reset(key, task)))),
         step=jax.jit(full_precision(lambda task, state, action: like(types, step(task, state, action)))),
-        observation_size=types.observation.size,
+        **_size(types.observation),
         action_size=checks.integer(f"action_size of {name!r}", action_size),
         horizon=horizon,
         discrete=discrete,
         name=name,
     )
+
+
+def _size(observation: PyTree) -> dict[str, Any]:
+    """The field of `TaskEnv` that says what an observation of these types is."""
+    if isinstance(observation, jax.ShapeDtypeStruct) and len(observation.shape) == 1:
+        return {"observation_size": observation.shape[0]}
+    return {"observation_shape": jax.tree.map(lambda leaf: leaf.shape, observation)}
 
 
 def _joint(name: str, next_state: Callable[[PyTree], PyTree], start: PyTree) -> PyTree:

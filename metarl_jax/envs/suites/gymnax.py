@@ -29,25 +29,29 @@ def from_gymnax(
     *,
     horizon: int | None = None,
     name: str | None = None,
+    flatten: bool = True,
 ) -> TaskEnv:
     """A gymnax environment (gymnax ≥ 1.0) whose task is its `EnvParams`.
 
     Episodes use gymnax's `reset_env` and `step_env`, which do not reset automatically. An observation of any shape or
-    tree is flattened into one float vector. Actions are clipped to the task's action space; for a `Box` they are
-    vectors, reshaped to the box's shape. `max_steps_in_episode` truncates only if it is less than the horizon:
-    reaching the horizon is neither termination nor truncation.
+    tree is flattened into one float vector, unless it is to keep its shape. Actions are clipped to the task's action
+    space; for a `Box` they are vectors, reshaped to the box's shape. `max_steps_in_episode` truncates only if it is less
+    than the horizon: reaching the horizon is neither termination nor truncation.
 
     Args:
         env: the environment, such as ``gymnax.make("CartPole-v1")[0]``, or its registered name.
         sample_params: ``(key, default_params) → params``, such as ``default_params.replace(gravity=...)``.
         horizon: steps per episode; None: `max_steps_in_episode` of the default parameters.
         name: name of the environment; None: "gymnax:" followed by gymnax's name.
+        flatten: False keeps the observation's shape, so that the default policies read a picture, such as those of
+            MinAtar, by convolutions.
 
     Raises:
         ImportError: gymnax is missing, or older than 1.0.
         ValueError: `env` is not a gymnax environment or its name is unknown, its actions are neither discrete nor a
             `Box`, `sample_params` is invalid, or the horizon is not a positive integer.
     """
+    checks.boolean("flatten", flatten)
     gymnax = assembly.load("gymnax", "gymnax")
     env = _environment(gymnax, env)
     name = f"gymnax:{env.name}" if name is None else name
@@ -55,7 +59,7 @@ def from_gymnax(
     if not hasattr(defaults, "max_steps_in_episode"):
         raise ValueError(f"the parameters of {name!r} have no max_steps_in_episode; derive them from gymnax.EnvParams")
     steps = checks.integer("horizon", int(defaults.max_steps_in_episode) if horizon is None else horizon)
-    assembly.function("sample_params", sample_params, "key", "default_params")
+    checks.called_as("sample_params", sample_params, "key", "default_params")
 
     def sample(key):
         params = sample_params(key, defaults)
@@ -69,7 +73,7 @@ def from_gymnax(
     def reset(key, task):
         key, reset_key = jax.random.split(key)
         observation, state = env.reset_env(reset_key, task)
-        return assembly.moment(name, observation, 0.0, False, False, Hidden(state, key))
+        return assembly.moment(name, observation, 0.0, False, False, Hidden(state, key), flatten)
 
     def step(task, before: State, action):
         key, step_key = jax.random.split(before.internal.key)
@@ -79,7 +83,7 @@ def from_gymnax(
         limit = task.max_steps_in_episode
         unlimited = task.replace(max_steps_in_episode=jnp.where(limit < steps, limit, jnp.inf))
         truncated = env.is_truncated(state, unlimited)
-        return assembly.moment(name, observation, reward, terminated, truncated, Hidden(state, key))
+        return assembly.moment(name, observation, reward, terminated, truncated, Hidden(state, key), flatten)
 
     clip_action, action_size, discrete = _actions(name, env, gymnax.environments.spaces)
     return assembly.assemble(

@@ -31,11 +31,11 @@ def with_model(env: Any, field: str, model: PyTree) -> Any:
 def _check_functions(reward: Any, system: Any, observe: Any) -> None:
     """Raises ValueError if one that is given cannot be called with its arguments."""
     if reward is not None:
-        assembly.function("reward", reward, "task", "previous", "action", "next")
+        checks.called_as("reward", reward, "task", "previous", "action", "next")
     if system is not None:
-        assembly.function("system", system, "task", "model")
+        checks.called_as("system", system, "task", "model")
     if observe is not None:
-        assembly.function("observe", observe, "state")
+        checks.called_as("observe", observe, "state")
 
 
 def _of_task(env: Any, field: str, system: Callable[[PyTree, Any], Any] | None) -> Callable[[PyTree], Any]:
@@ -78,7 +78,7 @@ def task_env(
         raise ValueError(f"env is the wrapper {type(env).__name__}; hand in the environment itself, env.unwrapped")
     checks.integer("horizon", horizon)
     limit = None if action_limit is None else checks.positive("action_limit", action_limit)
-    assembly.function("sample_task", sample_task, "key")
+    checks.called_as("sample_task", sample_task, "key")
     if reward is None and system is None:
         raise ValueError(f"{name}: neither reward nor system is given, so the task would have no effect; give one")
     _check_functions(reward, system, observe)

@@ -19,20 +19,23 @@ def from_xminigrid(
     *,
     horizon: int | None = None,
     name: str | None = None,
+    flatten: bool = True,
     **params: Any,
 ) -> TaskEnv:
     """An XLand-MiniGrid environment whose task is its `RuleSet`: the goal, the production rules and the objects.
 
     The agent sees the V × V tiles in front of it. The observation is their kind and colour, one-hot, as one float
-    vector [V·V·(13 + 12)]; it does not show the ruleset. There are 6 discrete actions. An episode ends when the goal is
-    reached, with reward 1 − 0.9 t / max_steps, or after `max_steps` steps. A trial is H episodes of one ruleset, in
-    which agent and objects start in new places: what the goal is must be found out in the first and used in the others.
+    vector [V·V·(13 + 12)] or as a picture; it does not show the ruleset. There are 6 discrete actions. An episode ends
+    when the goal is reached, with reward 1 − 0.9 t / max_steps, or after `max_steps` steps. A trial is H episodes of one
+    ruleset, in which agent and objects start in new places: what the goal is must be found out in the first and used in
+    the others.
 
     Args:
         env: a registered name, such as "XLand-MiniGrid-R1-9x9".
         sample_ruleset: ``key → RuleSet``, p(M), such as ``benchmark.sample_ruleset``; all with arrays of one shape.
         horizon: steps per episode; None: the environment's `max_steps`. If it is larger, `max_steps` truncates.
         name: name of the environment; None: "xminigrid:" followed by its registered name.
+        flatten: False keeps the observation a picture [V, V, 13 + 12], which the default policies read by convolutions.
         **params: fields of the environment's parameters, such as `view_size` and `max_steps`.
 
     Raises:
@@ -40,6 +43,7 @@ def from_xminigrid(
         ValueError: the name is unknown or has no rulesets, `sample_ruleset` returns no ruleset, a parameter is unknown,
             or the horizon is not a positive integer.
     """
+    checks.boolean("flatten", flatten)
     xminigrid = assembly.load("xminigrid", "xminigrid")
     constants = assembly.load("xminigrid.core.constants", "xminigrid")
     registered = [one for one in xminigrid.registered_environments() if one.startswith("XLand")]
@@ -52,7 +56,7 @@ def from_xminigrid(
     defaults = defaults.replace(**params)
     name = f"xminigrid:{env}" if name is None else name
     steps = checks.integer("horizon", int(defaults.max_steps) if horizon is None else horizon)
-    assembly.function("sample_ruleset", sample_ruleset, "key")
+    checks.called_as("sample_ruleset", sample_ruleset, "key")
 
     def sample(key):
         ruleset = sample_ruleset(key)
@@ -68,7 +72,7 @@ def from_xminigrid(
         terminated = timestep.discount == 0
         truncated = timestep.last() & ~terminated
         observation = jnp.concatenate(seen, -1)
-        return assembly.moment(name, observation, timestep.reward, terminated, truncated, timestep.state)
+        return assembly.moment(name, observation, timestep.reward, terminated, truncated, timestep.state, flatten)
 
     def reset(key, task):
         return moment(raw.reset(defaults.replace(ruleset=task), key))
