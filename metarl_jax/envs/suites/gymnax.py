@@ -35,8 +35,8 @@ def from_gymnax(
 
     Episodes use gymnax's `reset_env` and `step_env`, which do not reset automatically. An observation of any shape or
     tree is flattened into one float vector, unless it is to keep its shape. Actions are clipped to the task's action
-    space; for a `Box` they are vectors, reshaped to the box's shape. `max_steps_in_episode` truncates only if it is less
-    than the horizon: reaching the horizon is neither termination nor truncation.
+    space; for a `Box` they are vectors, reshaped to the box's shape. `max_steps_in_episode` truncates only if it is
+    less than the horizon: reaching the horizon is neither termination nor truncation.
 
     Args:
         env: the environment, such as ``gymnax.make("CartPole-v1")[0]``, or its registered name.

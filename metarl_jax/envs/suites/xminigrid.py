@@ -26,9 +26,9 @@ def from_xminigrid(
 
     The agent sees the V × V tiles in front of it. The observation is their kind and colour, one-hot, as one float
     vector [V·V·(13 + 12)] or as a picture; it does not show the ruleset. There are 6 discrete actions. An episode ends
-    when the goal is reached, with reward 1 − 0.9 t / max_steps, or after `max_steps` steps. A trial is H episodes of one
-    ruleset, in which agent and objects start in new places: what the goal is must be found out in the first and used in
-    the others.
+    when the goal is reached, with reward 1 − 0.9 t / max_steps, or after `max_steps` steps. A trial is H episodes of
+    one ruleset, in which agent and objects start in new places: what the goal is must be found out in the first and
+    used in the others.
 
     Args:
         env: a registered name, such as "XLand-MiniGrid-R1-9x9".
