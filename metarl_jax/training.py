@@ -1,8 +1,10 @@
 """The training loop: compiled chunks of meta-iterations, yielded to Python between log points. No disk, no printing."""
 
+import atexit
 import functools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
@@ -17,6 +19,9 @@ from metarl_jax.chunks import initial_state, run_chunk, starting
 from metarl_jax.guard import ON_NONFINITE, first_void, guarded, unguarded, without_episode
 from metarl_jax.sharing import program
 from metarl_jax.types import Key, MetaState
+
+GRACE = 3.0
+"""seconds that a process which was interrupted waits for a running chunk before it exits"""
 
 LONGEST = 1000
 """maximum number of iterations per chunk, because a metrics buffer of this length is allocated"""
@@ -226,9 +231,31 @@ def _beside(function: Callable, *arguments: Any) -> Callable[[], Any]:
         except BaseException as error:
             future.set_exception(error)
 
-    # A daemon thread, so that a process can exit while the program is still running.
-    threading.Thread(target=work, name="chunks", daemon=True).start()
-    return future.result
+    thread = threading.Thread(target=work, name="chunks", daemon=True)
+    _awaited.add(thread)
+    thread.start()
+
+    def result():
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():  # whoever interrupts this does not want an endless program to keep the process
+                _awaited.discard(thread)
+            raise
+
+    return result
+
+
+_awaited: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+"""Threads that a process waits for before it exits."""
+
+
+@atexit.register
+def _wait_for_chunks() -> None:
+    """Python ends daemon threads as they return to it, which aborts the process inside of XLA's call."""
+    for thread in threading.enumerate():
+        if thread.name == "chunks":
+            thread.join(None if thread in _awaited else GRACE)
 
 
 def _timed(program: Callable, *arguments: Any) -> tuple[Any, float]:

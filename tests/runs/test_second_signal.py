@@ -53,6 +53,19 @@ def test_a_second_signal_ends_a_script_whatever_the_device_does(where, signum, s
     assert "--resume" in said
 
 
+@pytest.mark.parametrize("ending", ["", "raise SystemExit(3)", "wait()"])
+def test_a_process_ends_well_while_a_chunk_runs(ending):
+    """As that of a script which breaks off the loop of `train`: Python would abort in the thread of the program."""
+    code = (
+        "import jax, jax.numpy as jnp\nfrom metarl_jax import training\n"
+        "loop = jax.jit(lambda x: jax.lax.fori_loop(0, 3_000_000, lambda i, x: jnp.sin(x + i), x))\n"
+        "loop = loop.lower(1.0).compile()\n"
+        f"wait = training._beside(lambda: jax.block_until_ready(loop(1.0)))\n{ending}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (3 if "3" in ending else 0, "")
+
+
 def test_one_signal_and_an_end_in_time_are_left_alone():
     code = (
         "import os, signal, time\nfrom metarl_jax.runs.console import signals\nsignals.GRACE = 0.3\n"
