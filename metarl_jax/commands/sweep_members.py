@@ -114,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
 def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
     if len(names) == 1 or asked == 1:  # JAX is left alone, since this may be one of several processes
         return 1
-    cli.prepare_jax()
+    argv = members.plan.arguments(names[0], members.folder)
+    cli.prepare_jax(arguments.task(argv))  # whose physics decides flags of XLA, which count at its first use alone
     cli.import_modules()
     import jax
 
@@ -123,7 +124,7 @@ def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
         return 1
     from metarl_jax.runs.together import as_many_as_fit
 
-    config = arguments.parse(members.plan.arguments(names[0], members.folder)).config
+    config = arguments.parse(argv).config
     return as_many_as_fit(config, min(most, len(names)))
 
 

@@ -93,12 +93,13 @@ def test_several_at_once_have_a_log_each(sweep, monkeypatch):
 def test_at_once_on_an_accelerator_one_after_the_other_on_a_cpu(sweep, monkeypatch, backend, asked, most):
     import jax
 
-    seen = []
+    seen, prepared = [], []
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(sweep_members.cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(sweep_members.cli, "prepare_jax", prepared.append)
     monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
     monkeypatch.setattr(sweep_members.Members, "one", lambda self, name: seen.append(1) or 0)
     monkeypatch.setattr(sweep_members.Members, "several", lambda self, names: seen.append(len(names)) or 0)
     assert sweep_members.main([str(sweep.folder), "kernel", asked, *NAMES]) == 0
+    assert prepared == ["gaussian-bandit"] * (asked != "1"), "XLA reads its flags once"
     assert seen[0] == most
     assert sum(seen) == 4
