@@ -105,6 +105,7 @@ def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaStat
     keys = streams(key).train
     if seed is not None:
         keys, state = keys[seed], jax.tree.map(lambda leaf: leaf[seed], state)
+        algorithm = algorithm._replace(update=program(algorithm.update).row(seed))
     return first_void(algorithm, jax.random.fold_in(keys, iteration), unguarded(state))
 
 

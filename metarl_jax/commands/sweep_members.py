@@ -14,7 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from rich.console import Console
 
@@ -62,7 +62,7 @@ class Members:
         from metarl_jax.runs.together import Asked, train_together
 
         with contextlib.ExitStack() as stack:
-            left: dict[int, TextIO] = {}  # logs of the members that have not ended, by their number among those asked
+            left: dict[int, IO[str]] = {}  # logs of the members that have not ended, by their number among those asked
             asked: list[Asked] = []
             for argv, path in [self._begun(name) for name in names]:
                 log = stack.enter_context(files.opened(path, "a"))
@@ -93,7 +93,7 @@ class Members:
             return status
 
 
-def _end(log: TextIO, error: str) -> None:
+def _end(log: IO[str], error: str) -> None:
     """Notes the end of a member in its log, and what kept it from its evaluation."""
     print(*([f"error: {error}"] if error else []), jobs.footer(), sep="\n", file=log, flush=True)
 
