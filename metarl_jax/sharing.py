@@ -14,7 +14,7 @@ from metarl_jax.base import MetaAlgorithm
 from metarl_jax.types import Key, Number
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)  # it is itself alone, as a function is: jit takes no other as a function
 class Program:
     """A function with the numbers that it closes over, as a tree: jit takes them as arguments and not as constants.
 

@@ -81,8 +81,16 @@ def test_stacked_members_are_trained_at_once_each_with_its_numbers(family, monke
         assert_close(jax.tree.map(lambda leaf, r=r: leaf[r], last.state.params), state.params)
 
 
-def test_numbers_reach_the_start_too():
+def test_the_functions_of_a_member_are_compiled_as_others_are(family):
+    """As in every example, and of what `mrl.load` returns of a member of a sweep."""
+    member, params, task = family[0][1], family[1][1].params, env.sample_task(KEY)
+    adapt = jax.jit(member.adapt, static_argnames="steps")
+    expected = jax.jit(lambda: maml(*RATES[1]).adapt(KEY, params, task, steps=2))()
+    assert_close(adapt(KEY, params, task, steps=2).params, expected.params)
+    assert member.adapt == member.adapt != family[0][0].adapt
 
+
+def test_numbers_reach_the_start_too():
     def scaled(scale):
         algorithm = maml(*RATES[0])
 
