@@ -203,7 +203,8 @@ def train(
         patience = 1
     if state is None:
         state = initial_state(algorithm, keys.init)
-    capacity, update = min(chunk, LONGEST), program(algorithm.update)
+    # Arrays, since a thread that launches chunks does not know the precision that the caller may have set for its own.
+    capacity, update = min(chunk, LONGEST), jax.tree.map(jnp.asarray, program(algorithm.update))
     lower = functools.partial(run_chunk.lower, capacity, patience, on_nonfinite, chunk, update)
 
     def compiled(*arguments):

@@ -13,6 +13,7 @@ from metarl_jax.sharing import stacked
 from metarl_jax.training import train
 from metarl_jax.types import MetaState
 from tests import toys
+from tests.runs.stub import stub_algorithm
 
 SIZES = {"tasks": 2, "episodes": 3, "policy": {"hidden": (4,)}}
 RATES = ((0.1, 1e-3), (0.3, 1e-2), (0.2, 3e-3))
@@ -152,6 +153,21 @@ def test_what_made_an_episode_void_is_sought_with_the_numbers_of_its_run(monkeyp
     state = MetaState(jnp.zeros(2), jnp.zeros(2), jnp.zeros(2, int))
     training.why_void(both, jnp.stack([KEY, KEY]), 0, state, 1)
     assert seen == [{"inner_lr": 0.75, "outer_lr": 0.5}]
+
+
+def test_numbers_have_the_precision_of_the_thread_that_trains():
+    def scaled(scale):
+        base = stub_algorithm()
+
+        def update(key, state):
+            new, metrics = base.update(key, state)
+            return new, metrics | {"scaled": jnp.asarray(scale, float)}
+
+        return base._replace(update=update)
+
+    for member in (scaled(0.5), mrl.one_program(scaled)(scale=0.5)):
+        with jax.enable_x64(True):
+            assert trained(member, jax.random.key(0)).metrics["scaled"][-1] == 0.5
 
 
 def test_all_kinds_of_numbers_share_a_program():
