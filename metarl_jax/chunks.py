@@ -58,9 +58,9 @@ def _advance(on_nonfinite: str, every: int, update: Program, key: Key, state: Me
     def one(update, key, state):
         return replicated(guard(update, on_nonfinite, every)(jax.random.fold_in(key, state.iteration), state))
 
+    runs = (update.rows(key), key, state)
     if not key.ndim:
-        return one(update, key, state)
-    runs = (update.rows(len(key)), key, state)
+        return one(*runs)
     if jax.default_backend() == "cpu":  # runs in sequence: the caches hold the arrays of few tasks
         return split(by_share(lambda share: jax.lax.map(lambda run: one(*run), share), runs, SEEDS), SEEDS)
     axis = SEEDS if count(SEEDS) > 1 else None
@@ -82,9 +82,8 @@ def starting(state: MetaState, key: Key, patience: int) -> MetaState:
 
 @jax.jit
 def _initial(init: Program, key: Key) -> MetaState:
-    if not key.ndim:
-        return init(key)
-    return jax.vmap(lambda init, key: init(key))(init.rows(len(key)), key)
+    init = init.rows(key)
+    return jax.vmap(lambda init, key: init(key))(init, key) if key.ndim else init(key)
 
 
 def initial_state(algorithm: MetaAlgorithm, key: Key) -> MetaState:

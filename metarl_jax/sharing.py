@@ -1,18 +1,20 @@
 """Algorithms that differ in numbers only, such as rates and weights, and share one compiled program."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.types import Number
+from metarl_jax.types import Key, Number
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)  # it is itself alone, as a function is: jit takes no other as a function
 class Program:
     """A function with the numbers that it closes over, as a tree: jit takes them as arguments and not as constants.
 
@@ -28,9 +30,20 @@ class Program:
         before = () if self.numbers is None else (self.numbers,)
         return self.function(*before, *arguments, **keywords)
 
-    def rows(self, count: int) -> "Program":
-        """The same with numbers [count], which `jax.vmap` maps over; those that are [count] already stay."""
-        return jax.tree.map(lambda number: jnp.broadcast_to(number, (count,)), self)
+    def rows(self, key: Key) -> "Program":
+        """For R keys, the same with numbers [R], which `jax.vmap` maps over; for a single key, itself.
+
+        Raises:
+            ValueError: its numbers are those of `stacked` algorithms, and there is not a key for each.
+        """
+        for shape in {jnp.shape(number) for number in jax.tree.leaves(self)} - {(), key.shape}:
+            given = f"{len(key)} keys" if key.ndim else "a single key"
+            raise ValueError(f"{shape[0]} stacked algorithms need a key each, [{shape[0]}]; given: {given}")
+        return jax.tree.map(lambda number: jnp.broadcast_to(number, key.shape), self) if key.ndim else self
+
+    def row(self, run: int) -> "Program":
+        """The same with the numbers of one of the runs."""
+        return jax.tree.map(lambda number: number[run] if jnp.ndim(number) else number, self)
 
 
 def program(function: Callable) -> Program:
@@ -51,7 +64,7 @@ def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorit
 
     Returns:
         ``(**numbers) → algorithm``. It calls `make` with the numbers themselves, which checks them; the functions of
-        the algorithm call it with traced ones.
+        the algorithm call it with traced ones. It raises a ValueError for what is no number.
 
     Example:
         >>> env = mrl.envs.make("point-nav", horizon=5)
@@ -75,6 +88,7 @@ def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorit
 
     def member(**numbers: Number) -> MetaAlgorithm:
         checked = make(**numbers)
+        numbers = {name: jax.tree.map(functools.partial(_real, name), value) for name, value in numbers.items()}
         functions = {f.__name__: Program(f, numbers) for f in (init, update, adapt, gradient)}
         shared = checked._replace(**functions)
         if checked.recipe is None:
@@ -84,14 +98,29 @@ def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorit
     return member
 
 
+def _real(name: str, value: Any) -> Number:
+    """The number as a Python float, so that all kinds of numbers share a program; a traced one as it is."""
+    if checks.traced(value):
+        return value
+    if isinstance(value, str | bool) or callable(value) or jnp.shape(value) or not jnp.isreal(value):
+        raise ValueError(
+            f"{name} is {value!r}, which is no number that JAX may trace; set it where the algorithm is made: "
+            f"mrl.one_program(lambda **numbers: make({name}=..., **numbers))"
+        )
+    return float(value)
+
+
 def stacked(members: Sequence[MetaAlgorithm]) -> MetaAlgorithm:
     """R algorithms that one `one_program` made, as one for `metarl_jax.training.train` with R keys.
 
-    Run r has the numbers of member r. Its state and its metrics are those of seed r of other algorithms.
+    Run r has the numbers of member r. Its state and its metrics are those of seed r of other algorithms. To adapt its θ
+    take member r: `adapt` and `gradient` raise a ValueError here.
 
     Raises:
-        ValueError: one has no numbers, or they are not of one `one_program` with the same names.
+        ValueError: there is none, one has no numbers, or they are not of one `one_program` with the same names.
     """
+    if not members:
+        raise ValueError("there are no members to stack; give at least one")
     first = program(members[0].update)
     for member in members:
         other = program(member.update)
@@ -101,4 +130,8 @@ def stacked(members: Sequence[MetaAlgorithm]) -> MetaAlgorithm:
     for name in ("init", "update"):
         programs = [program(getattr(member, name)) for member in members]
         functions[name] = jax.tree.map(lambda *numbers: jnp.asarray(numbers, float), *programs)
-    return members[0]._replace(**functions, recipe=None)
+    return members[0]._replace(**functions, adapt=_of_a_member, gradient=_of_a_member, recipe=None)
+
+
+def _of_a_member(*_: Any, **__: Any) -> NoReturn:
+    raise ValueError("stacked algorithms are for training; adapt, evaluate and differentiate each member by itself")

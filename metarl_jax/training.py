@@ -110,6 +110,7 @@ def why_void(algorithm: MetaAlgorithm, key: Key, iteration: int, state: MetaStat
     keys = streams(key).train
     if seed is not None:
         keys, state = keys[seed], jax.tree.map(lambda leaf: leaf[seed], state)
+        algorithm = algorithm._replace(update=program(algorithm.update).row(seed))
     return first_void(algorithm, jax.random.fold_in(keys, iteration), unguarded(state))
 
 
@@ -207,7 +208,8 @@ def train(
         patience = 1
     if state is None:
         state = initial_state(algorithm, keys.init)
-    capacity, update = min(chunk, LONGEST), program(algorithm.update)
+    # Arrays, since a thread that launches chunks does not know the precision that the caller may have set for its own.
+    capacity, update = min(chunk, LONGEST), jax.tree.map(jnp.asarray, program(algorithm.update))
     lower = functools.partial(run_chunk.lower, capacity, patience, on_nonfinite, chunk, update)
 
     def compiled(*arguments):

@@ -3,13 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import metarl_jax as mrl
+from metarl_jax import training
 from metarl_jax.chunks import initial_state
 from metarl_jax.sharing import stacked
 from metarl_jax.training import train
+from metarl_jax.types import MetaState
 from tests import toys
+from tests.runs.stub import stub_algorithm
 
 SIZES = {"tasks": 2, "episodes": 3, "policy": {"hidden": (4,)}}
 RATES = ((0.1, 1e-3), (0.3, 1e-2), (0.2, 3e-3))
@@ -78,8 +82,16 @@ def test_stacked_members_are_trained_at_once_each_with_its_numbers(family, monke
         assert_close(jax.tree.map(lambda leaf, r=r: leaf[r], last.state.params), state.params)
 
 
-def test_numbers_reach_the_start_too():
+def test_the_functions_of_a_member_are_compiled_as_others_are(family):
+    """As in every example, and of what `mrl.load` returns of a member of a sweep."""
+    member, params, task = family[0][1], family[1][1].params, env.sample_task(KEY)
+    adapt = jax.jit(member.adapt, static_argnames="steps")
+    expected = jax.jit(lambda: maml(*RATES[1]).adapt(KEY, params, task, steps=2))()
+    assert_close(adapt(KEY, params, task, steps=2).params, expected.params)
+    assert member.adapt == member.adapt != family[0][0].adapt
 
+
+def test_numbers_reach_the_start_too():
     def scaled(scale):
         algorithm = maml(*RATES[0])
 
@@ -119,6 +131,57 @@ def test_a_member_is_described_and_saved_as_what_it_is(tmp_path):
 def test_what_is_no_family_is_not_stacked(members):
     with pytest.raises(ValueError, match="members are not algorithms that one one_program made"):
         stacked(members(mrl.one_program(maml)))
+
+
+def test_stacked_members_need_a_key_each_and_are_for_training_alone():
+    make = mrl.one_program(maml)
+    both = stacked([make(inner_lr=rate, outer_lr=0.1) for rate in (0.1, 0.2)])
+    for keys, given in ((KEY, "a single key"), (jax.random.split(KEY, 3), "3 keys")):
+        with pytest.raises(ValueError, match=rf"2 stacked algorithms need a key each, \[2\]; given: {given}"):
+            next(train(both, keys, 1))
+    for function in (both.adapt, both.gradient):
+        with pytest.raises(ValueError, match="stacked algorithms are for training"):
+            function(KEY, None)
+    with pytest.raises(ValueError, match="there are no members to stack"):
+        stacked([])
+
+
+def test_what_made_an_episode_void_is_sought_with_the_numbers_of_its_run(monkeypatch):
+    make, seen = mrl.one_program(maml), []
+    monkeypatch.setattr(training, "first_void", lambda algorithm, *_: seen.append(algorithm.update.numbers))
+    both = stacked([make(inner_lr=rate, outer_lr=0.5) for rate in (0.25, 0.75)])
+    state = MetaState(jnp.zeros(2), jnp.zeros(2), jnp.zeros(2, int))
+    training.why_void(both, jnp.stack([KEY, KEY]), 0, state, 1)
+    assert seen == [{"inner_lr": 0.75, "outer_lr": 0.5}]
+
+
+def test_numbers_have_the_precision_of_the_thread_that_trains():
+    def scaled(scale):
+        base = stub_algorithm()
+
+        def update(key, state):
+            new, metrics = base.update(key, state)
+            return new, metrics | {"scaled": jnp.asarray(scale, float)}
+
+        return base._replace(update=update)
+
+    for member in (scaled(0.5), mrl.one_program(scaled)(scale=0.5)):
+        with jax.enable_x64(True):
+            assert trained(member, jax.random.key(0)).metrics["scaled"][-1] == 0.5
+
+
+def test_all_kinds_of_numbers_share_a_program():
+    make = mrl.one_program(maml)
+    kinds = [make(inner_lr=rate, outer_lr=1) for rate in (0.5, np.float64(0.5), np.float32(0.5), jnp.array(0.5))]
+    assert [[type(number) for number in jax.tree.leaves(one.update)] for one in kinds] == [[float, float]] * 4
+
+
+@pytest.mark.parametrize("given", [{"remat": True}, {"baseline": "zero"}, {"outer_lr": optax.constant_schedule(0.1)}])
+def test_what_is_no_number_is_refused(given):
+    make = mrl.one_program(lambda **numbers: mrl.algorithms.maml(env, **SIZES, **numbers))
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"{name} is .*, which is no number that JAX may trace; set it where"):
+        make(**given)
 
 
 def test_a_number_is_checked_when_a_member_is_made():

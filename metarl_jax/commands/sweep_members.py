@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 
@@ -61,19 +62,40 @@ class Members:
         from metarl_jax.runs.together import Asked, train_together
 
         with contextlib.ExitStack() as stack:
-            begun = [self._begun(name) for name in names]
-            logs = [stack.enter_context(files.opened(log, "a")) for _, log in begun]
-            asked = [
-                Asked(arguments.parse(argv).config, Console(file=log, width=110))
-                for (argv, _), log in zip(begun, logs, strict=True)
-            ]
+            left: dict[int, IO[str]] = {}  # logs of the members that have not ended, by their number among those asked
+            asked: list[Asked] = []
+            for argv, path in [self._begun(name) for name in names]:
+                log = stack.enter_context(files.opened(path, "a"))
+                try:
+                    config = arguments.parse(argv).config
+                except cli.UserError as error:  # of the folder that it goes on in
+                    _end(log, str(error))
+                    continue
+                left[len(asked)] = log
+                asked.append(Asked(config, Console(file=log, width=110)))
 
             def together(_: Sequence[str]) -> None:
                 for i, error in train_together(asked, self.lock):
-                    print(*([f"error: {error}"] if error else []), jobs.footer(), sep="\n", file=logs[i], flush=True)
+                    _end(left.pop(i), str(error or ""))
 
-            with _output_to(begun[0][1]):
-                return cli.run(together, [])
+            if not asked:
+                return 1
+            first = Path(left[0].name)
+            with _output_to(first):
+                try:
+                    status = cli.run(together, [])
+                except Exception:
+                    traceback.print_exc()
+                    status = 1
+            if status <= 128:
+                for log in left.values():  # an error of all, as when the device's memory is full
+                    _end(log, "" if log.name == str(first) else f"it ended with others; {first} says why")
+            return status
+
+
+def _end(log: IO[str], error: str) -> None:
+    """Notes the end of a member in its log, and what kept it from its evaluation."""
+    print(*([f"error: {error}"] if error else []), jobs.footer(), sep="\n", file=log, flush=True)
 
 
 @contextlib.contextmanager
@@ -114,7 +136,8 @@ def main(argv: Sequence[str]) -> int:
 def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
     if len(names) == 1 or asked == 1:  # JAX is left alone, since this may be one of several processes
         return 1
-    cli.prepare_jax()
+    argv = members.plan.arguments(names[0], members.folder)
+    cli.prepare_jax(arguments.task(argv))  # whose physics decides flags of XLA, which count at its first use alone
     cli.import_modules()
     import jax
 
@@ -123,7 +146,7 @@ def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
         return 1
     from metarl_jax.runs.together import as_many_as_fit
 
-    config = arguments.parse(members.plan.arguments(names[0], members.folder)).config
+    config = arguments.parse(argv).config
     return as_many_as_fit(config, min(most, len(names)))
 
 

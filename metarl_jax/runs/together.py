@@ -77,6 +77,13 @@ class _Run:
         if own.done % self.config.checkpoint_every == 0 or own.done >= self.config.iterations:
             self.session.checkpoint(own.state)
 
+    def close(self, files: contextlib.ExitStack) -> None:
+        """Closes its files; what they raise is an error of this run alone."""
+        try:
+            files.close()
+        except OSError as error:
+            self.error = self.error or error
+
 
 def train_together(asked: Sequence[Asked], lock: str = "kernel") -> Iterator[tuple[int, BaseException | None]]:
     """Trains runs whose programs are the same, see `metarl_jax.runs.config.programs_of`, and evaluates each.
@@ -98,11 +105,14 @@ def train_together(asked: Sequence[Asked], lock: str = "kernel") -> Iterator[tup
         runs: dict[int, _Run] = {}
         with contextlib.ExitStack() as stack:
             for i, (config, console) in enumerate(asked):
+                own = contextlib.ExitStack()
                 try:
-                    session = stack.enter_context(opened(config, resumable(config.run_folder), False, console, lock))
-                    runs[i] = _Run(asked[i], session)
+                    session = own.enter_context(opened(config, resumable(config.run_folder), False, console, lock))
                 except (cli.UserError, OSError) as error:
                     yield i, error
+                else:
+                    runs[i] = _Run(asked[i], session)
+                    stack.callback(runs[i].close, own)
             # Runs that were killed while their checkpoints were written may be at two iterations.
             for start in sorted({run.start for run in runs.values()}):
                 _train([run for run in runs.values() if run.start == start], received)

@@ -87,18 +87,57 @@ def test_several_at_once_have_a_log_each(sweep, monkeypatch):
     assert jobs.last_words(jobs.log_of(sweep.folder, NAMES[1])) == "stopped at iteration 1"
 
 
+def test_a_member_whose_folder_is_damaged_keeps_no_other_from_being_trained_at_once(sweep, monkeypatch):
+    (sweep.folder / NAMES[0]).mkdir()
+    (sweep.folder / NAMES[0] / "config.json").write_text("{")
+    trained = []
+
+    def train_together(asked, lock):
+        trained.extend(config.folder for config, _ in asked)
+        return enumerate([None] * len(asked))
+
+    monkeypatch.setattr(together, "train_together", train_together)
+    members = sweep_members.Members(sweep.folder, "kernel")
+    assert members.several(NAMES[:3]) == 0
+    assert trained == [str(sweep.folder / name) for name in NAMES[1:3]]
+    first, second = ([line[:4] for line in lines(sweep.folder, name)] for name in NAMES[:2])
+    assert (first, second) == (["=== ", "erro", "--- "], ["=== ", "--- "])
+    assert "config.json is not JSON" in jobs.last_words(jobs.log_of(sweep.folder, NAMES[0]))
+    assert members.several(NAMES[:1]) == 1
+    assert len(trained) == 2
+
+
+def test_an_error_of_all_is_in_the_log_of_each_and_the_next_are_trained(sweep, monkeypatch):
+    batches = []
+
+    def train_together(asked, lock):
+        batches.append(len(asked))
+        yield 1, None
+        raise RuntimeError("INTERNAL: a fault")
+
+    monkeypatch.setattr(together, "train_together", train_together)
+    monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: 3)
+    assert sweep_members.main([str(sweep.folder), "kernel", "3", *NAMES]) == 0
+    assert (batches, len(sweep.did)) == ([3], 1), "the last member alone"
+    words = [jobs.last_words(jobs.log_of(sweep.folder, name)) for name in NAMES[:3]]
+    assert words[0] == "RuntimeError: INTERNAL: a fault"
+    assert words[2] == f"it ended with others; {jobs.log_of(sweep.folder, NAMES[0])} says why"
+    assert all(lines(sweep.folder, name)[-1].startswith("--- ") for name in NAMES[:3])
+
+
 @pytest.mark.parametrize(
     ("backend", "asked", "most"), [("cpu", "0", 1), ("gpu", "0", 4), ("gpu", "1", 1), ("cpu", "3", 3)]
 )
 def test_at_once_on_an_accelerator_one_after_the_other_on_a_cpu(sweep, monkeypatch, backend, asked, most):
     import jax
 
-    seen = []
+    seen, prepared = [], []
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    monkeypatch.setattr(sweep_members.cli, "prepare_jax", lambda: None)
+    monkeypatch.setattr(sweep_members.cli, "prepare_jax", prepared.append)
     monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
     monkeypatch.setattr(sweep_members.Members, "one", lambda self, name: seen.append(1) or 0)
     monkeypatch.setattr(sweep_members.Members, "several", lambda self, names: seen.append(len(names)) or 0)
     assert sweep_members.main([str(sweep.folder), "kernel", asked, *NAMES]) == 0
+    assert prepared == ["gaussian-bandit"] * (asked != "1"), "XLA reads its flags once"
     assert seen[0] == most
     assert sum(seen) == 4

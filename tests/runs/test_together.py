@@ -1,5 +1,6 @@
 """Runs with numbers of their own in one program: each folder holds what it would hold alone."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -162,6 +163,23 @@ def test_a_folder_that_cannot_go_on_stops_no_other(tmp_path):
     (first, error), second = train_together(several)
     assert (first, type(error)) == (0, cli.UserError)
     assert second == (1, None)
+
+
+def test_files_of_one_that_cannot_be_closed_stop_no_other(tmp_path, monkeypatch):
+    several = [asked(tmp_path, rate) for rate in (0.5, 1.0)]
+    opened = together.opened
+
+    @contextlib.contextmanager
+    def full(config, *arguments):
+        with opened(config, *arguments) as session:
+            yield session
+        if config is several[1].config:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(together, "opened", full)
+    (_, none), (_, error) = train_together(several)
+    assert (none, str(error)) == (None, "no space left")
+    assert results.report(several[0].config.run_folder, several[0].config) is not None
 
 
 def test_no_more_are_trained_at_once_than_fit(tmp_path, monkeypatch):

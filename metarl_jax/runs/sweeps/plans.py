@@ -39,7 +39,7 @@ Options = dict[str, str]
 """Option name → value, as on the command line."""
 
 _RESERVED = {
-    "traced": "the numbers that a sweep varies are",
+    "traced": "it traces the numbers that it varies",
     "folder": "every member has its own, inside the folder of the sweep",
     "lock": "write --lock before the --",
     "resume": "a sweep that is started again resumes its members",
