@@ -20,10 +20,11 @@ from rich.console import Console
 
 from metarl_jax.commands import train
 from metarl_jax.runs.config import arguments
+from metarl_jax.runs.config.file import read_config
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.storage import files
 from metarl_jax.runs.storage.folder import resumable
-from metarl_jax.runs.sweeps import jobs, plans
+from metarl_jax.runs.sweeps import jobs, plans, results
 
 AT_ONCE = 8
 """Members that an accelerator trains at once, where nothing else is asked for."""
@@ -35,6 +36,14 @@ class Members:
     def __init__(self, folder: Path, lock: str):
         self.folder, self.lock = folder, lock
         self.plan = plans.load(folder / plans.FILE)
+
+    def finished(self, name: str) -> bool:
+        """Whether a process that was queued again has nothing to do for this member."""
+        run = self.folder / name
+        try:
+            return resumable(run) and results.report(run, read_config(run)) is not None
+        except ValueError:  # a damaged folder, of which the member itself tells
+            return False
 
     def _begun(self, name: str) -> tuple[list[str], Path]:
         """The arguments of train.py, and the log, which tells of the start."""
@@ -126,6 +135,7 @@ def main(argv: Sequence[str]) -> int:
     """
     folder, lock, at_once, *names = argv
     members, status = Members(Path(folder), lock), 0
+    names = [name for name in names if not members.finished(name)]
     many = _at_once(members, names, int(at_once))
     while names and status <= 128:  # a larger status is a signal
         now, names = names[:many], names[many:]
@@ -134,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _at_once(members: Members, names: Sequence[str], asked: int) -> int:
-    if len(names) == 1 or asked == 1:  # JAX is left alone, since this may be one of several processes
+    if len(names) <= 1 or asked == 1:  # JAX is left alone, since this may be one of several processes
         return 1
     argv = members.plan.arguments(names[0], members.folder)
     cli.prepare_jax(arguments.task(argv))  # whose physics decides flags of XLA, which count at its first use alone

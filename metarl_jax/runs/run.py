@@ -155,7 +155,7 @@ def _train(
                 void = without_episode(chunk.metrics)
                 if np.any(void) and not reported:
                     reported = True
-                    _report_void(config, session, chunk, np.argwhere(void)[0], console)
+                    report_void(config, session, chunk, np.argwhere(void)[0], console)
                 if session.files is not None:
                     session.files.timing.log(done, chunk.seconds, steps_of(chunk.metrics))
                 if done % config.checkpoint_every == 0 or done >= config.iterations:
@@ -172,7 +172,7 @@ def _train(
         raise stopped(config, session, error, debug_nans, console) from error
 
 
-def _report_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
+def report_void(config: TrainConfig, session: Session, chunk: Chunk, first: np.ndarray, console: Console) -> None:
     """Reports an iteration that was skipped because all of its episodes were void."""
     iteration, seed = chunk.start + int(first[0]), int(first[1]) if len(first) > 1 else None
     cause = None

@@ -13,13 +13,15 @@ import numpy as np
 from rich.console import Console
 
 from metarl_jax import devices
+from metarl_jax.guard import without_episode
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.states import root_keys
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.console import cli, signals, talk
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
+from metarl_jax.runs.logging.progress import TrainingProgress
 from metarl_jax.runs.memory import check_run
-from metarl_jax.runs.run import draw, stopped, summarize
+from metarl_jax.runs.run import draw, report_void, stopped, summarize
 from metarl_jax.runs.session import Session, opened, steps_of
 from metarl_jax.runs.storage.folder import resumable
 from metarl_jax.sharing import stacked
@@ -50,7 +52,8 @@ class _Run:
         patience = self.config.patience if self.config.on_nonfinite != "abort" else 1
         why = functools.partial(why_void, session.built.algorithm, root_keys(self.config))
         self._check = functools.partial(check_finite, patience=patience, why=why)
-        self._patience = patience
+        self._patience, self._reported = patience, False
+        self.progress = TrainingProgress(self.console, self.start, self.config.iterations)
 
     def state(self, state: MetaState) -> MetaState:
         """Its own rows of the state of all."""
@@ -72,6 +75,10 @@ class _Run:
                 except NonFiniteError as error:
                     raise stopped(self.config, self.session, error, False, self.console) from error
         self.session.log(own.start, own.metrics)
+        if np.any(void := without_episode(own.metrics)) and not self._reported:
+            self._reported = True
+            report_void(self.config, self.session, own, np.argwhere(void)[0], self.console)
+        self.progress.update(own.done, own.metrics, chunk.seconds)
         if (files := self.session.files) is not None:
             files.timing.log(own.done, chunk.seconds / runs, steps_of(own.metrics))
         if own.done % self.config.checkpoint_every == 0 or own.done >= self.config.iterations:

@@ -81,11 +81,12 @@ def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_
             job.stop()
             time.sleep(0.2)
     assert log.read_text().splitlines()[1:] == ["sees 1 1", "arguments run wait", "checkpoint"]
-    assert job.last_words("run") == "checkpoint"
+    assert job.last_words("run") == "its process died after: checkpoint"
     assert (job.begun("run"), job.begun("wait"), job.ended("run")) == (True, False, False)
     with log.open("a") as file:
         print(sweep_jobs.footer(), file=file)
     assert job.ended("run")
+    assert job.last_words("run") == "checkpoint"
 
 
 SLURM = {
@@ -108,7 +109,7 @@ def test_slurm_runs_the_same_workers(tmp_path, monkeypatch):
     while not job.done():
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert job.last_words("run") == "it ends here"
+    assert job.last_words("run") == "its process died after: it ends here"
     (batch,) = (tmp_path / "submitit").glob("*/*submission.sh")
     assert batch.parent.stat().st_mode & 0o077 == 0, "who can write there can run programs as this user"
     assert {"#SBATCH --partition=gpu", "#SBATCH --time=60", "#SBATCH --gpus-per-node=1"} <= set(

@@ -7,10 +7,12 @@ import pytest
 
 from metarl_jax.commands import sweep_members
 from metarl_jax.runs import together
+from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config.file import write_config
 from metarl_jax.runs.console.cli import RunStopped
 from metarl_jax.runs.console.signals import Interrupted
 from metarl_jax.runs.sweeps import jobs, plans
-from tests.runs.sweep_runs import BASE, GRID, NAMES
+from tests.runs.sweep_runs import BASE, GRID, NAMES, report, write_run
 
 
 @pytest.fixture
@@ -63,6 +65,19 @@ def test_a_member_that_fails_stops_no_other_and_a_signal_all(sweep):
     assert len(sweep.did) == 3
     assert jobs.last_words(jobs.log_of(sweep.folder, NAMES[0])) == "RuntimeError: INTERNAL: a fault"
     assert not jobs.log_of(sweep.folder, NAMES[3]).exists()
+
+
+def test_what_was_finished_before_it_was_queued_again_is_left_alone(sweep):
+    write_run(sweep.folder / NAMES[0], report([-3.0, -2.0, -1.0]))
+    write_run(sweep.folder / NAMES[1])
+    for name in NAMES[:2]:
+        write_config(TrainConfig(iterations=3), sweep.folder / name)
+    assert sweep_members.main([str(sweep.folder), "kernel", "1", *NAMES[:2]]) == 0
+    assert [argv[-1] for argv in sweep.did] == ["--resume"], "the second alone"
+    sweep.did.clear()
+    (sweep.folder / NAMES[0] / "config.json").write_text("{")
+    assert sweep_members.main([str(sweep.folder), "kernel", "1", NAMES[0]]) == 0
+    assert len(sweep.did) == 1
 
 
 def test_several_at_once_have_a_log_each(sweep, monkeypatch):

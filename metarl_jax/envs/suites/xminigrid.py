@@ -1,6 +1,6 @@
 """XLand-MiniGrid (Nikulin et al. 2023, arXiv:2312.12044): a task is a ruleset, a goal and rules of a grid world."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -46,14 +46,7 @@ def from_xminigrid(
     checks.boolean("flatten", flatten)
     xminigrid = assembly.load("xminigrid", "xminigrid")
     constants = assembly.load("xminigrid.core.constants", "xminigrid")
-    registered = [one for one in xminigrid.registered_environments() if one.startswith("XLand")]
-    if not isinstance(env, str) or env not in registered:
-        raise checks.unknown("XLand-MiniGrid environment", env, registered)
-    raw, defaults = xminigrid.make(env)
-    for option in params:
-        if option not in vars(defaults) or option == "ruleset":
-            raise checks.unknown(f"parameter of {env!r}", option, sorted({*vars(defaults)} - {"ruleset"}))
-    defaults = defaults.replace(**params)
+    raw, defaults = _made(xminigrid, env, params)
     name = f"xminigrid:{env}" if name is None else name
     steps = checks.integer("horizon", int(defaults.max_steps) if horizon is None else horizon)
     checks.called_as("sample_ruleset", sample_ruleset, "key")
@@ -96,3 +89,15 @@ def from_xminigrid(
         discrete=True,
         horizon=steps,
     )
+
+
+def _made(xminigrid: Any, env: Any, params: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The suite's environment of this name, and its parameters."""
+    registered = [one for one in xminigrid.registered_environments() if one.startswith("XLand")]
+    if not isinstance(env, str) or env not in registered:
+        raise checks.unknown("XLand-MiniGrid environment", env, registered)
+    raw, defaults = xminigrid.make(env)
+    for option in params:
+        if option not in vars(defaults) or option == "ruleset":
+            raise checks.unknown(f"parameter of {env!r}", option, sorted({*vars(defaults)} - {"ruleset"}))
+    return raw, defaults.replace(**params)

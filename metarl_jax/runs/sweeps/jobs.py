@@ -152,6 +152,8 @@ class Started:
     def last_words(self, name: str) -> str:
         """The last error line of its log, or else of the job's."""
         words = last_words(self.logs[name])
+        if words and not self.ended(name):
+            return f"its process died after: {words}"
         return words or _last_line(self.job.stderr() or "") or f"no output (state {self.job.state})"
 
 
