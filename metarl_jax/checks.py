@@ -129,8 +129,8 @@ def non_negative(name: str, value: Any) -> float:
     return float(value)
 
 
-def schedule(name: str, function: Callable) -> float:
-    """What a schedule gives at step 0.
+def schedule(name: str, function: Callable) -> Any:
+    """What a schedule gives at step 0: a number, or a traced one if it is made of one.
 
     Raises:
         ValueError: it cannot be traced at a step's number, or gives no number.
@@ -138,7 +138,8 @@ def schedule(name: str, function: Callable) -> float:
     import jax  # the rest of this module does without
 
     try:
-        shape = jax.eval_shape(function, jax.ShapeDtypeStruct((), "int32")).shape
+        program = jax.make_jaxpr(function)(jax.ShapeDtypeStruct((), "int32"))
+        (shape,) = (value.shape for value in program.out_avals)
     except Exception as error:  # whatever a function of the user's may raise
         raise ValueError(
             f"{name} is a function that cannot be traced at the number of a step ({type(error).__name__}); write it "
@@ -146,6 +147,8 @@ def schedule(name: str, function: Callable) -> float:
         ) from error
     if shape:
         raise ValueError(f"{name} is a schedule that gives an array of shape {shape}; it must give a number")
+    if any(map(traced, program.consts)):
+        return function(jax.numpy.zeros((), "int32"))
     with jax.ensure_compile_time_eval():  # an algorithm may be made inside of a function that JAX traces
         return float(function(jax.numpy.zeros((), "int32")))
 

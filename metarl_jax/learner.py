@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metarl_jax import actions, checks, soundness
+from metarl_jax import actions, checks, outside, soundness
 from metarl_jax.base import MetaAlgorithm, Online
 from metarl_jax.precision import full_precision
 from metarl_jax.types import MetaState, Percept, PyTree, Trajectory, strongly_typed
@@ -52,7 +52,7 @@ class Learner:
         if isinstance(params, MetaState):
             raise ValueError("params is a MetaState; pass its params: state.params")
         if isinstance(algorithm, MetaAlgorithm):
-            _check_theta(algorithm, params)
+            outside.check_theta(algorithm, params)
         self._online, self._theta = online, params
         self._shapes: Trajectory = online.stage()
         self._rows, self._steps = self._shapes.valid.shape
@@ -75,6 +75,7 @@ class Learner:
         self._acts = 0
         self._time = 0  # steps taken in the current episode
         self._proposed: dict[str, Any] | None = None  # an action whose outcome has not been observed
+        self._by_mode = False  # whether this episode is played without exploration, and not learned from
         self._last_action, self._last_reward = np.zeros(actions.vector_size(self._online.env)), 0.0
         self._before = self._fast, self._last_action, self._last_reward  # the state at the start of the episode
         self._return, self._returns = 0.0, []
@@ -83,9 +84,11 @@ class Learner:
     def _compile(self) -> None:
         online, theta, fast = self._online, self._theta, self._fast
 
-        def decide(key, number, theta, fast, percept):
+        def decide(key, number, by_mode, theta, fast, percept):
             fast, distribution = online.act(theta, fast, percept)
             action = distribution.sample(jax.random.fold_in(key, number))
+            self._has_mode = hasattr(distribution, "mode")
+            action = jnp.where(by_mode, distribution.mode(), action) if self._has_mode else action
             return fast, action, distribution.log_prob(action)
 
         def judge(theta, fast, percept, action):
@@ -93,7 +96,7 @@ class Learner:
 
         blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._step.observation)
         percept = self._percept(blank, start=False)
-        self._decide = _compiled(decide, self._act_key, np.int32(0), theta, fast, percept)
+        self._decide = _compiled(decide, self._act_key, np.int32(0), np.bool_(False), theta, fast, percept)
         self._judge = _compiled(judge, theta, fast, percept, self._step.action)
         self._phi = _compiled(online.params, theta, fast)
         if (learn := online.learn) is not None:
@@ -103,6 +106,9 @@ class Learner:
         self._row, self._column, self._taken = 0, 0, 0
         self._next_missing = False  # the observation after a step is filled in by the next act
         self._data = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), self._shapes)
+
+    def _as_spec(self, what: str, value: PyTree, spec: PyTree, most: float) -> PyTree:
+        return outside.as_spec(self._online.env.name, what, value, spec, most)
 
     def _percept(self, observation: PyTree, start: bool) -> Percept:
         real = jnp.zeros((), float).dtype
@@ -126,31 +132,47 @@ class Learner:
         """Undiscounted returns of all finished episodes."""
         return list(self._returns)
 
-    def act(self, observation: PyTree) -> Any:
+    def act(self, observation: PyTree, deterministic: bool = False) -> Any:
         """The action for an observation: an array, or an int for one discrete choice.
+
+        Args:
+            observation: of the environment.
+            deterministic: play this episode by the modes of the distributions. Such an episode is no sample of π_φ: it
+                is no part of a stage, and a memory forgets it. It may be played while a stage is full.
 
         Raises:
             ValueError: the observation does not match the environment, the outcome of the last action was not observed,
-                or the stage is full.
+                the stage is full, `deterministic` changes within an episode, or there is no mode.
         """
         if self._proposed is not None:
             raise ValueError("the last action's outcome is not known; call observe(reward, ...) before the next act")
-        if self.full:
+        self._choose(deterministic)
+        if self.full and not deterministic:
             if self._online.learn is not None:
                 raise ValueError("the stage is full; call learn()")
             self._begin_stage()
-        observation = self._checked("observation", observation, self._step.observation, soundness.MOST_OBSERVATION)
+        observation = self._as_spec("observation", observation, self._step.observation, soundness.MOST_OBSERVATION)
         if self._next_missing:
             _put(self._data.next_observation, (self._row, self._column - 1), observation)
             self._next_missing = False
         percept = self._percept(observation, start=self._time == 0)
-        fast, action, log_prob = self._decide(self._act_key, np.int32(self._acts), self._theta, self._fast, percept)
+        fast, action, log_prob = self._decide(
+            self._act_key, np.int32(self._acts), np.bool_(deterministic), self._theta, self._fast, percept
+        )
         action = np.array(action)
         if not np.isfinite(action).all():
             raise ValueError(f"the policy's action is {action}; θ is not finite")
-        self._acts += 1
+        self._acts += not deterministic  # so that the sampled actions do not depend on such episodes
         self._proposed = {"percept": percept, "action": action, "log_prob": log_prob, "fast": fast}
         return action.copy() if action.ndim else int(action)
+
+    def _choose(self, deterministic: bool) -> None:
+        """Whether this episode is played by modes, which its first action decides."""
+        if checks.boolean("deterministic", deterministic) and not self._has_mode:
+            raise ValueError("deterministic is True, and the policy's distribution has no mode")
+        if self._time and deterministic != self._by_mode:
+            raise ValueError(f"deterministic is {deterministic}, and the episode began with {self._by_mode}")
+        self._by_mode = deterministic
 
     def observe(
         self,
@@ -181,24 +203,25 @@ class Learner:
         proposed, online = self._proposed, self._online
         if proposed is None:
             raise ValueError("there is no action to observe the outcome of; call act(observation) first")
-        reward = _number("reward", reward, soundness.MOST_REWARD)
-        terminated, last = _flag("terminated", terminated), self._time + 1 == online.horizon
-        truncated = _flag("truncated", truncated) and not terminated and not last
+        reward = outside.number("reward", reward, soundness.MOST_REWARD)
+        terminated, last = outside.flag("terminated", terminated), self._time + 1 == online.horizon
+        truncated = outside.flag("truncated", truncated) and not terminated and not last
         episode_over = terminated or truncated or last
-        piece_ends = self._column == self._steps - 1 and not episode_over
+        learned = online.learn is not None and not self._by_mode
+        piece_ends = self._column == self._steps - 1 and not episode_over and not self._by_mode
         if next_observation is not None:
             what, most = "next_observation", soundness.MOST_OBSERVATION
-            next_observation = self._checked(what, next_observation, self._step.observation, most)
-        elif (truncated or piece_ends) and online.learn is not None:
+            next_observation = self._as_spec(what, next_observation, self._step.observation, most)
+        elif (truncated or piece_ends) and learned:
             raise ValueError("what follows a cut is worth something: give next_observation")
         executed, log_prob = proposed["action"], proposed["log_prob"]
         if action is not None:
-            executed = self._checked("action", action, self._step.action, np.inf)
+            executed = self._as_spec("action", action, self._step.action, np.inf)
             last = np.array(online.env.action_size) - 1
             if online.env.discrete and not ((executed >= 0) & (executed <= last)).all():
                 raise ValueError(f"action is {action}; it must lie in 0..{last.tolist()}")
             log_prob = self._judge(self._theta, self._fast, proposed["percept"], executed)
-        if online.learn is not None:
+        if learned:
             cut = truncated or piece_ends
             self._record(proposed["percept"].observation, executed, log_prob, reward, terminated, cut, next_observation)
             self._next_missing = next_observation is None and not episode_over
@@ -206,13 +229,17 @@ class Learner:
         pairs = zip(actions.choices(online.env), np.atleast_1d(executed), strict=False)  # none of real actions
         self._last_action = np.concatenate([np.eye(n)[i] for n, i in pairs]) if online.env.discrete else executed
         self._last_reward, self._return, self._time = reward, self._return + reward, self._time + 1
-        self._column, self._taken = self._column + 1, self._taken + 1
-        if episode_over or piece_ends:
+        if not self._by_mode:
+            self._column, self._taken = self._column + 1, self._taken + 1
+        if not self._by_mode and (episode_over or piece_ends):
             self._row, self._column = self._row + 1, 0
         if episode_over:
             self._returns.append(self._return)
             self._return, self._time = 0.0, 0
-            self._before = self._fast, self._last_action, self._last_reward
+            if self._by_mode:
+                self._fast, self._last_action, self._last_reward = self._before
+            else:
+                self._before = self._fast, self._last_action, self._last_reward
         return episode_over
 
     def _record(self, observation, action, log_prob, reward, terminated, cut, next_observation) -> None:
@@ -257,31 +284,6 @@ class Learner:
             self._before = fast, self._last_action, self._last_reward
         self._begin_stage()
 
-    def _checked(self, what: str, value: PyTree, spec: PyTree, most: float) -> PyTree:
-        """The value as arrays with the shapes and dtypes of `spec`."""
-        name, tree = self._online.env.name, jax.tree.structure(spec)
-        if not isinstance(spec, jax.ShapeDtypeStruct):
-            try:
-                leaves = tree.flatten_up_to(value)
-            except (ValueError, TypeError, KeyError):
-                raise ValueError(f"{what} is {value!r}; those of {name!r} are trees {tree}") from None
-            pairs = zip(leaves, jax.tree_util.tree_leaves_with_path(spec), strict=True)
-            named = [(f"{what}{jax.tree_util.keystr(path)}", leaf, shape) for leaf, (path, shape) in pairs]
-            return tree.unflatten([self._checked(*leaf, most) for leaf in named])
-        array = np.asarray(value)
-        if array.shape != spec.shape or array.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{what} has shape {list(array.shape)} and dtype {array.dtype}; those of {name!r} have shape "
-                f"{list(spec.shape)} and dtype {spec.dtype}"
-            )
-        with np.errstate(all="ignore"):
-            cast = array.astype(spec.dtype)
-        exact = np.issubdtype(spec.dtype, np.inexact)
-        if not (np.abs(cast) <= most if exact else cast == array).all():
-            requirement = f"finite and at most {most:g} in size" if exact else f"of dtype {spec.dtype}"
-            raise ValueError(f"{what} is {array}; it must be {requirement}")
-        return cast
-
 
 def _compiled(function: Any, *args: Any) -> Any:
     return jax.jit(full_precision(function)).lower(*args).compile()
@@ -289,32 +291,3 @@ def _compiled(function: Any, *args: Any) -> Any:
 
 def _put(tree: PyTree, index: tuple[int, int], value: PyTree) -> None:
     jax.tree.map(lambda leaf, new: leaf.__setitem__(index, new), tree, value)
-
-
-def _number(what: str, value: Any, most: float) -> float:
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf" or not abs(float(array.reshape(()))) <= most:
-        raise ValueError(f"{what} is {value!r}; it must be one number of at most {most:g} in size")
-    return float(array.reshape(()))
-
-
-def _flag(what: str, value: Any) -> bool:
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind != "b":
-        raise ValueError(f"{what} is {value!r}; it must be True or False")
-    return bool(array.reshape(()))
-
-
-def _check_theta(algorithm: MetaAlgorithm, theta: PyTree) -> None:
-    theta_spec = jax.eval_shape(algorithm.init, jax.random.key(0)).params
-
-    def shapes(tree):
-        return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-    expected, actual = shapes(theta_spec), shapes(theta)
-    if expected != actual:
-        differing = sorted(set(expected.items()) ^ set(actual.items()))[0][0]
-        raise ValueError(
-            f"params is no θ of this algorithm: θ{differing} has shape {actual.get(differing, 'none')}, and its own "
-            f"{expected.get(differing, 'none')}; take one seed's θ, of an algorithm made with the same options"
-        )

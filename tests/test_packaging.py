@@ -123,7 +123,7 @@ LEVELS = [
     {"actions", "moments", "observations"},
     {"task_env"},
     {"base", "batching", "devices"},
-    {"entry", "keywords", "soundness"},
+    {"entry", "keywords", "outside", "soundness"},
     {"envs", "policies"},
     {"curriculum", "normalization", "rollout"},
     {"inner"},

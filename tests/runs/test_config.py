@@ -2,6 +2,7 @@ import dataclasses
 import math
 
 import jax
+import numpy as np
 import pytest
 
 from metarl_jax import algorithms, envs
@@ -258,12 +259,26 @@ def test_traced_are_the_numbers_that_a_run_has():
     assert traced_numbers(TRACED) == {"inner_lr": 0.2, "outer_lr": 0.01, "clip": 0.4}
     assert traced_numbers(dataclasses.replace(TRACED, traced=())) == {}
     assert traced_numbers(with_options(TRACED, inner_lr=(0.2, 0.1))) == {"outer_lr": 0.01, "clip": 0.4}
-    assert traced_numbers(dataclasses.replace(TRACED, warmup=2)) == {"inner_lr": 0.2, "clip": 0.4}
     assert traced_numbers(with_options(dataclasses.replace(TRACED, algorithm="maml"), clip=None)).keys() == {
         "inner_lr",
         "outer_lr",
     }
     assert traced_numbers(dataclasses.replace(TRACED, algorithm="e-maml", traced=("credit",))) == {}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_a_traced_rate_may_follow_a_schedule(schedule):
+    rates = []
+    for traced in ((), ("outer_lr",)):
+        config = dataclasses.replace(SCHEDULED, outer_lr_schedule=schedule, traced=traced)
+        algorithm = build(config).algorithm
+        assert bool(getattr(algorithm.update, "numbers", None)) == bool(traced)
+        state, update = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update)
+        for number in range(3):
+            state, metrics = update(jax.random.key(number), state)
+        rates.append((float(metrics["outer_lr"]), state.params))
+    assert rates[0][0] == pytest.approx(rates[1][0], rel=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), rates[0][1], rates[1][1])
 
 
 def test_runs_that_differ_in_traced_numbers_are_made_of_the_same_functions():

@@ -97,4 +97,4 @@ def test_members_share_a_process_if_they_share_their_programs():
     assert groups(["inner_lr=0.1,0.2 0.1,0.3 0.1"]) == [1, 1, 1], "a tuple of rates is no number"
     assert groups(["algorithm=maml,promp", "discount=0.8,0.9"], base=["--task", "point-nav"]) == [2, 2]
     scheduled = [*BASE, "--outer-lr-schedule", "cosine"]
-    assert groups(["outer_lr=0.1,0.2", "inner_lr=0.1,0.2"], base=scheduled) == [2, 2], "a schedule is no number"
+    assert groups(["outer_lr=0.1,0.2", "inner_lr=0.1,0.2"], base=scheduled) == [4]

@@ -153,8 +153,8 @@ def with_env(config: TrainConfig, env: "TaskEnv", objects: Mapping[str, Any] | N
     def given(options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in options.items() if value is not None}
 
-    options = {"policy": _given(config.policy)} | given(algorithm_options(config) | _scheduled_rate(config))
-    options |= dict(objects or {}) | given(overrides)
+    options = {"policy": _given(config.policy)} | given(algorithm_options(config))
+    options |= dict(objects or {}) | given(overrides) | _scheduled_rate(config, overrides.get("outer_lr"))
     return Built(env, algorithms.make(config.algorithm, env, **options))
 
 
@@ -173,8 +173,7 @@ def traced_numbers(config: TrainConfig) -> dict[str, float]:
         if name not in known:
             raise unknown("traced", name, sorted(known))
     options, own = algorithm_options(config), algorithms.numbers(config.algorithm)
-    scheduled = {"outer_lr"} if _scheduled_rate(config) else set()
-    values = {name: options.get(name) for name in config.traced if name in own and name not in scheduled}
+    values = {name: options.get(name) for name in config.traced if name in own}
     return {name: value for name, value in values.items() if isinstance(value, float)}
 
 
@@ -196,8 +195,12 @@ def _without(config: TrainConfig, names: Iterable[str]) -> TrainConfig:
     return dataclasses.replace(config, algorithm_options=options, seed=0, seeds=1, folder=None, preset=None)
 
 
-def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:
+def _scheduled_rate(config: TrainConfig, rate: Any = None) -> dict[str, Any]:
     """The option `outer_lr` as a schedule of outer steps, of which a meta-iteration may take several; {} of none.
+
+    Args:
+        config: of the run.
+        rate: its largest value, which may be traced; None: the configuration's.
 
     Raises:
         ValueError: the algorithm has no rate to schedule, or an optimiser of the user's own.
@@ -209,7 +212,7 @@ def _scheduled_rate(config: TrainConfig) -> dict[str, Any]:
     from metarl_jax import algorithms
 
     options = algorithms.ALGORITHMS[config.algorithm].take(**algorithm_options(config))
-    rate = getattr(options, "outer_lr", None)
+    rate = getattr(options, "outer_lr", None) if rate is None else rate
     if rate is None:
         raise ValueError(f"{config.algorithm} has no outer rate; leave --outer-lr-schedule and --warmup out")
     positive("outer_lr", rate)
