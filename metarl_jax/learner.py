@@ -61,6 +61,7 @@ class Learner:
         start = jax.jit(full_precision(lambda key, theta: strongly_typed(online.start(key, theta))))
         self._start = start.lower(jax.random.key(0), params).compile()
         self.reset(seed)
+        self._has_mode = False  # which tracing finds out
         self._compile()
 
     def reset(self, seed: int | None = None) -> None:

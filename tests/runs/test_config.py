@@ -21,6 +21,7 @@ from metarl_jax.runs.config import (
 )
 from metarl_jax.runs.config.file import differences, from_json, to_json
 from metarl_jax.runs.sweeps import plans
+from metarl_jax.sharing import program
 
 CONFIG = TrainConfig(
     task="bernoulli-bandit",
@@ -273,9 +274,10 @@ def test_a_traced_rate_may_follow_a_schedule(schedule):
         config = dataclasses.replace(SCHEDULED, outer_lr_schedule=schedule, traced=traced)
         algorithm = build(config).algorithm
         assert bool(getattr(algorithm.update, "numbers", None)) == bool(traced)
-        state, update = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update)
+        run = jax.jit(lambda update, key, state: update(key, state))
+        state, metrics = algorithm.init(jax.random.key(0)), {}
         for number in range(3):
-            state, metrics = update(jax.random.key(number), state)
+            state, metrics = run(program(algorithm.update), jax.random.key(number), state)
         rates.append((float(metrics["outer_lr"]), state.params))
     assert rates[0][0] == pytest.approx(rates[1][0], rel=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), rates[0][1], rates[1][1])
