@@ -238,7 +238,7 @@ class Learner:
             self._returns.append(self._return)
             self._return, self._time = 0.0, 0
             if self._by_mode:
-                self._fast, self._last_action, self._last_reward = self._before
+                self._go_back()
             else:
                 self._before = self._fast, self._last_action, self._last_reward
         return episode_over
@@ -250,13 +250,17 @@ class Learner:
         data.action[index], data.log_prob[index], data.reward[index], data.valid[index] = action, log_prob, reward, True
         data.discount[index], data.truncated[index] = float(not terminated), cut
 
+    def _go_back(self) -> None:
+        """The adaptation is again what it was at the start of the episode."""
+        self._fast, self._last_action, self._last_reward = self._before
+
     def discard(self) -> None:
         """Discards the current episode, as if it had not started; reset the environment afterwards.
 
         For episodes that are not samples of the task, such as after a sensor failure or when someone lifted the robot.
         If the episode started in an earlier piece, the earlier pieces are kept.
         """
-        self._fast, self._last_action, self._last_reward = self._before
+        self._go_back()
         if not self.full:
             self._data.valid[self._row] = False
         self._taken -= self._column
