@@ -78,7 +78,7 @@ def check_run(built: Built, config: TrainConfig) -> None:
     check_fits("the parameters and what goes with them", config.seeds * bytes_of(state), sizes)
 
     names = ("tasks", "episodes", "adaptation_steps")
-    tasks, episodes, steps = (configs.algorithm_value(config, name) for name in names)
+    tasks, episodes, steps = (configs.algorithm_value(config, name) or 0 for name in names)
     horizon = configs.algorithm_value(config, "horizon") or built.env.horizon
     needed = config.seeds * tasks * episodes * (steps + 1) * bytes_of_episode(built.env, horizon)
     sizes = {"seeds": config.seeds, "tasks": tasks, "episodes": episodes, "adaptation-steps": steps, "horizon": horizon}

@@ -3,13 +3,15 @@ import json
 import os
 import signal
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax import algorithms
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
-from metarl_jax.runs.config import Built
+from metarl_jax.runs.config import Built, TrainConfig
 from metarl_jax.runs.config.file import read_config, write_config
 from metarl_jax.runs.console.cli import RunStopped, UserError
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
@@ -221,3 +223,16 @@ def test_seeds_are_trained_evaluated_and_resumed_together(tmp_path, stub, consol
     runs.train_run(stopped, console)
     runs.train_run(dataclasses.replace(stopped, iterations=ITERATIONS), console, resume=True, override=True)
     assert_same_run(tmp_path / "stopped", tmp_path / "seeds", config)
+
+
+def test_an_algorithm_without_sizes_among_its_options_runs(tmp_path, registry, console):
+    """A registered function that takes the environment alone: what it adapts by is seen from what it gives."""
+    plain = stub_algorithm()
+
+    def adapt(key, theta, task, steps=STEPS):
+        return plain.adapt(key, theta, jnp.zeros(()), steps)
+
+    algorithms.register("bare", lambda env, policy=None: plain._replace(adapt=adapt))
+    config = TrainConfig(task="point-nav", horizon=5, algorithm="bare", iterations=2, folder=str(tmp_path / "run"))
+    report = json.loads((runs.train_run(config, console) / "evaluation.json").read_text())
+    assert (report["adaptation_steps_in_training"], report["rows"]["adapted"]["steps"]) == (STEPS, [0, 1, 2, 3])

@@ -236,7 +236,11 @@ def inner_rates(config: TrainConfig, steps: int) -> list[float]:
     if rates is None:
         return []
     trained, rule = (algorithm_value(config, name) for name in ("adaptation_steps", "inner_lr_beyond"))
-    return inner.taken(rates, steps, trained, "constant" if rule is None else rule)
+    return inner.taken(rates, steps, 1 if trained is None else trained, "constant" if rule is None else rule)
+
+
+_SIZES = {"tasks": 1, "episodes": 1}
+"""What is assumed of an algorithm of the user's own that has no such option."""
 
 
 def algorithm_value(config: TrainConfig, option: str) -> Any:
@@ -248,4 +252,4 @@ def algorithm_value(config: TrainConfig, option: str) -> Any:
         return None
     from metarl_jax import algorithms
 
-    return algorithm_options(config).get(option, algorithms.options(config.algorithm).get(option))
+    return algorithm_options(config).get(option, (_SIZES | algorithms.options(config.algorithm)).get(option))

@@ -158,8 +158,10 @@ def _planned(
     settings = {name: value for name, value in settings.items() if value is not None}
     # `replace` validates the given values.
     config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **settings))
-    trained_steps = configs.algorithm_value(config, "adaptation_steps")
     trained_stages, trained_episodes = _sizes(*build(config))
+    trained_steps = configs.algorithm_value(config, "adaptation_steps")
+    if trained_steps is None:  # of an algorithm of the user's own without this option
+        trained_steps = trained_stages - 1
     usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
     steps = usual if config.evaluation.eval_steps is None else config.evaluation.eval_steps
     stages = trained_stages // (trained_steps + 1) * (steps + 1)

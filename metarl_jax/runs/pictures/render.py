@@ -130,7 +130,7 @@ def render_run(
         # `replace` validates the given values.
         config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **overrides))
         trained_steps = configs.algorithm_value(config, "adaptation_steps")
-        steps = checks.integer("steps", max(1, trained_steps) if steps is None else steps)
+        steps = checks.integer("steps", max(1, trained_steps or 1) if steps is None else steps)
         split = config.evaluation.eval_split
         built = configs.build(config, split=split)
         env = built.env
