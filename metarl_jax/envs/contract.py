@@ -14,7 +14,7 @@ import numpy as np
 from metarl_jax import observations
 from metarl_jax.actions import uniform
 from metarl_jax.envs.frozen import frozen_reads
-from metarl_jax.envs.interface import interface, traced
+from metarl_jax.envs.interface import interface, optional, traced
 from metarl_jax.soundness import LIMITS
 from metarl_jax.types import PyTree, strongly_typed
 
@@ -26,11 +26,11 @@ _compiled = jax.jit  # one program steps all lanes; tests replace it
 def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.Array | None) -> tuple[str, ...]:
     """The faults of an environment, one sentence each; empty if there are none.
 
-    The check traces `sample_task`, `reset` and `step`, and looks for variables besides the key that `sample_task` reads
-    (see `metarl_jax.envs.frozen`). It then runs 16 pairs of tasks for 100 steps or one episode, or for longer until a
-    reward depends on the task. Each pair runs twice with random actions and once with extreme ones. The same keys and
-    actions in different tasks show the effects of the task; the same tasks with other keys and actions show which of
-    these effects are constant.
+    The check traces `sample_task`, `reset`, `step` and, where there are any, `sample_tasks` and `measure`. It looks for
+    variables besides the key that `sample_task` reads (see `metarl_jax.envs.frozen`). It then runs 16 pairs of tasks
+    for 100 steps or one episode, or for longer until a reward depends on the task. Each pair runs twice with random
+    actions and once with extreme ones. The same keys and actions in different tasks show the effects of the task; the
+    same tasks with other keys and actions show which of these effects are constant.
 
     It does not detect faults that appear after more steps, a task that is redrawn or a state that is reset in the
     middle of an episode, or an observation that reveals the task with noise or only in combination with the state.
@@ -43,7 +43,7 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
         key: random key; None: ``jax.random.key(0)``.
     """
     key = jax.random.key(0) if key is None else key
-    for stage in (interface(env), traced(env, key)):
+    for stage in (interface(env), traced(env, key), optional(env, key)):
         sentences = tuple(stage)
         if sentences:  # the later checks could not run
             return sentences

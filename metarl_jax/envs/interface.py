@@ -9,7 +9,8 @@ import numpy as np
 
 from metarl_jax import observations
 from metarl_jax.actions import check_size, zero_action
-from metarl_jax.types import PyTree
+from metarl_jax.soundness import check_task, measured
+from metarl_jax.types import PyTree, Trajectory
 
 FIELDS = ("observation", "reward", "terminated", "truncated")
 
@@ -68,6 +69,36 @@ def traced(env: Any, key: jax.Array) -> Iterator[str]:
             return
         arguments = (task, state, zero_action(env))
     yield from _same_tree(states["reset"], states["step"])
+
+
+def optional(env: Any, key: jax.Array) -> Iterator[str]:
+    """Faults of `sample_tasks` and `measure`, if the environment has them, visible to tracing alone."""
+    task = jax.eval_shape(env.sample_task, key)
+    calls = {
+        "sample_tasks": lambda function: jax.eval_shape(lambda key: check_task(env, function(key, 4), 4), key),
+        "measure": lambda function: jax.eval_shape(lambda data: measured(function, data), _trajectory(env, key, task)),
+    }
+    for name, call in calls.items():
+        if (function := getattr(env, name, None)) is None:
+            continue
+        try:
+            call(function)
+        except Exception as error:
+            yield f"{name} does not do for 4 tasks of 2 stages of 3 episodes: {_first_line(error)}"
+
+
+def _trajectory(env: Any, key: jax.Array, task: PyTree) -> Trajectory:
+    """Shapes and dtypes of D of 4 tasks, leaves [4, 2, 3, T, ...]."""
+    lead = 4, 2, 3, env.horizon
+
+    def spec(leaf: Any) -> Any:
+        return jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
+
+    state = jax.eval_shape(env.reset, key, task)
+    observation = jax.tree.map(spec, state.observation)
+    real, flag = (spec(jax.ShapeDtypeStruct((), jnp.zeros((), kind).dtype)) for kind in (float, bool))
+    action = spec(jax.eval_shape(lambda: zero_action(env)))
+    return Trajectory(observation, action, real, real, real, flag, flag, observation)
 
 
 def _watch_task(function: Callable, changed_task: list[bool], position: int) -> Callable:
