@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from metarl_jax.base import MetaAlgorithm
 from metarl_jax.devices import SEEDS, by_share, count, replicated, split
 from metarl_jax.guard import guard
-from metarl_jax.sharing import Program, program
+from metarl_jax.sharing import Program
 from metarl_jax.types import Key, MetaState, strongly_typed
 
 
@@ -80,12 +79,7 @@ def starting(state: MetaState, key: Key, patience: int) -> MetaState:
     return _settled(strongly_typed(MetaState(state.params, guard_state, state.iteration)), key)
 
 
-@jax.jit
-def _initial(init: Program, key: Key) -> MetaState:
+def initial_state(init: Program, key: Key) -> MetaState:
+    """The state before the first iteration of a run, or of one run per key: leaves [R, ...]."""
     init = init.rows(key)
     return jax.vmap(lambda init, key: init(key))(init, key) if key.ndim else init(key)
-
-
-def initial_state(algorithm: MetaAlgorithm, key: Key) -> MetaState:
-    """The state before the first iteration of a run, or of one run per key: leaves [R, ...]."""
-    return _initial(program(algorithm.init), key)

@@ -207,7 +207,7 @@ def train(
     if on_nonfinite == "abort":
         patience = 1
     if state is None:
-        state = initial_state(algorithm, keys.init)
+        state = initial_state(program(algorithm.init), keys.init)
     # Arrays, since a thread that launches chunks does not know the precision that the caller may have set for its own.
     capacity, update = min(chunk, LONGEST), jax.tree.map(jnp.asarray, program(algorithm.update))
     lower = functools.partial(run_chunk.lower, capacity, patience, on_nonfinite, chunk, update)

@@ -9,6 +9,7 @@ import metarl_jax as mrl
 from metarl_jax import plot
 from metarl_jax.evaluation import _returns, summarize
 from metarl_jax.runs.evaluation import reports
+from metarl_jax.sharing import Program
 from tests import toys
 
 TASKS, EPISODES, HORIZON = 3, 4, 25
@@ -28,8 +29,8 @@ def compiled(steps, name="maml"):
     env, algorithm = point(steps, name, split="ood")
     keys = jax.random.split(jax.random.key(0), TASKS)
     theta = jax.vmap(lambda key: algorithm.init(key).params)(keys)
-    arguments = keys, theta, jax.vmap(env.sample_task)(keys)
-    return _returns.lower(algorithm.adapt, *arguments, None, False).compile(), arguments
+    arguments = Program(algorithm.adapt), keys, theta, jax.vmap(env.sample_task)(keys)
+    return _returns.lower(*arguments, None, False).compile(), arguments
 
 
 @pytest.fixture(scope="module")

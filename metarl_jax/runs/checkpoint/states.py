@@ -8,6 +8,7 @@ from metarl_jax.guard import guarded
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
 from metarl_jax.runs.config import Build, Built, TrainConfig
+from metarl_jax.sharing import program
 from metarl_jax.training import streams
 from metarl_jax.types import MetaState, PyTree
 
@@ -18,9 +19,12 @@ def root_keys(config: TrainConfig) -> jax.Array:
     return keys[0] if len(keys) == 1 else jnp.stack(keys)
 
 
+_initial_state = jax.jit(chunks.initial_state)
+
+
 def initial_state(built: Built, config: TrainConfig) -> MetaState:
     """The state before the first iteration; leaves [R, ...] with several seeds."""
-    return guarded(chunks.initial_state(built.algorithm, streams(root_keys(config)).init))
+    return guarded(_initial_state(program(built.algorithm.init), streams(root_keys(config)).init))
 
 
 def restore(config: TrainConfig, checkpoint: str = "newest", build: Build | None = None) -> tuple[MetaState, list[str]]:
