@@ -61,7 +61,7 @@ def kill_one(start, mode, victim, number):
 
 def check_survivor(status, err, seconds):
     assert status == 1
-    last = err.splitlines()[-1]
+    last = [line for line in err.splitlines() if line.startswith("error: ")][-1]  # JAX's own threads may log after it
     assert last.startswith("error: another process of this job has ended or cannot be reached")
     assert "--resume" in last
     assert seconds < LIMIT / 2, "JAX's own limit is 100 s; the job's is job.SILENCE"
