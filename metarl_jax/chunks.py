@@ -29,6 +29,16 @@ def run_chunk(
     compilation, and chunk boundaries cannot change a number. The numbers of the update are arguments too, see
     `metarl_jax.sharing`.
 
+    Args:
+        capacity: length of the metrics buffers, iterations.
+        patience: number of consecutive undone updates that ends the chunk.
+        on_nonfinite: see `metarl_jax.guard.guard`.
+        every: iterations between two anchors of a rollback.
+        update: of the algorithm; its numbers are [] or, for R runs, [R].
+        count: [] int, iterations to do.
+        key: of the training stream, [] or [R].
+        state: guarded; leaves [...] or [R, ...].
+
     Returns:
         The state, and, replicated to all processes: metrics [capacity, ...], the number of iterations run (whose
         metrics are set), and the number of consecutive undone updates.

@@ -56,6 +56,12 @@ def test_the_first_member_is_traced_and_the_others_are_not(family):
     assert others == [2, 2], "one call checks the numbers, and one makes the start, which is not compiled"
 
 
+def test_every_function_of_a_member_is_that_of_the_others(family):
+    one, other, _ = family[0]
+    for name in ("init", "update", "adapt", "gradient"):
+        assert getattr(one, name).function is getattr(other, name).function
+
+
 def assert_close(a, b):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
 

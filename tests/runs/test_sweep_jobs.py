@@ -69,6 +69,7 @@ def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_
     code = f"import os; print('sees', *map(os.environ.get, {seen}), flush=True)" + MEMBER
     with only_writer(tmp_path):
         engine = sweep_jobs.Engine(tmp_path, (*program(tmp_path, code), str(tmp_path / "run")), sharing=True)
+        (tmp_path / "logs" / "wait.log").write_text(f"of an earlier start\n{sweep_jobs.footer()}\n")
         job = engine.start(["run", "wait"])
         log = tmp_path / "logs" / "run.log"
         deadline = time.monotonic() + 60
@@ -82,7 +83,8 @@ def test_local_processes_are_stopped_by_sigterm_see_the_gpus_and_use_one_thread_
             time.sleep(0.2)
     assert log.read_text().splitlines()[1:] == ["sees 1 1", "arguments run wait", "checkpoint"]
     assert job.last_words("run") == "its process died after: checkpoint"
-    assert (job.begun("run"), job.begun("wait"), job.ended("run")) == (True, False, False)
+    assert [job.begun(name) for name in ("run", "wait")] == [True, False]
+    assert [job.ended(name) for name in ("run", "wait")] == [False, False]
     with log.open("a") as file:
         print(sweep_jobs.footer(), file=file)
     assert job.ended("run")
