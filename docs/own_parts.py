@@ -75,4 +75,4 @@ def train(folder, iterations=60):
 
 
 if __name__ == "__main__":
-    train(*(sys.argv[1:2] or ["runs/own-parts"]), *map(int, sys.argv[2:]))
+    train(sys.argv[1] if sys.argv[1:] else "runs/own-parts", *map(int, sys.argv[2:]))
