@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import metarl_jax as mrl
+from tests import rows
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SLOW = pytest.mark.slow
@@ -25,7 +26,7 @@ def run(number, arguments, **options):
     ("number", "file", "which"),
     [
         (4, "four_devices.py", "not slow"),
-        (8, "eight_devices.py", "not slow"),
+        rows.thorough(8, "eight_devices.py", "not slow"),
         pytest.param(8, "eight_devices.py", "slow", marks=SLOW),
     ],
 )
@@ -43,7 +44,7 @@ UNFIT = {"rl2": "minibatches is 4", "rl2-hyper": "minibatches is 4", "self-tunin
 @pytest.mark.parametrize(
     ("number", "seeds", "names", "unfit"),
     [
-        pytest.param(3, 3, ("maml", "maml-trpo", "reptile"), {}, id="3"),
+        rows.thorough(3, 3, ("maml", "maml-trpo", "reptile"), {}, id="3"),
         pytest.param(2, 1, mrl.algorithms.names(), UNFIT, id="2-all", marks=SLOW),
         pytest.param(3, 3, mrl.algorithms.names(), {}, id="3-all", marks=SLOW),
         pytest.param(4, 1, mrl.algorithms.names(), UNFIT, id="4-all", marks=SLOW),

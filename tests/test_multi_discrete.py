@@ -12,7 +12,7 @@ from metarl_jax import actions
 from metarl_jax.envs import State
 from metarl_jax.runs.memory import bytes_of_episode
 from metarl_jax.runs.pictures.show_tasks import trivial_returns
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(3)
 SIZES = {"tasks": 2, "episodes": 3}
@@ -62,7 +62,7 @@ def test_the_vector_of_an_action_is_one_hot_per_choice():
     assert (actions.shape(toys.walk()), actions.vector_size(toys.walk()), actions.choices(toys.walk())) == ((1,), 1, ())
 
 
-@pytest.mark.parametrize("name", mrl.algorithms.names())
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), ["maml", "es-maml", "rl2", "lpg"]))
 def test_every_algorithm_traces(name):
     algorithm = made(name, gears(), tasks=4)
     state = jax.eval_shape(algorithm.init, KEY)
@@ -74,7 +74,7 @@ def test_every_algorithm_traces(name):
     assert jnp.issubdtype(action.dtype, jnp.integer)
 
 
-@pytest.mark.parametrize("name", ["maml", "promp", "rl2"])
+@pytest.mark.parametrize("name", ["promp", "rl2", rows.thorough("maml")])
 def test_one_choice_in_a_tuple_is_the_choice_bit_for_bit(name):
     """The same network, draws, likelihoods and inputs of a memory, so the same θ after an update."""
     single = toys.bandit()

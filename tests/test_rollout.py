@@ -144,7 +144,7 @@ class PlainLaplace:
     "name",
     [
         case
-        for case in toys.EVERY_ALGORITHM
+        for case in toys.every_algorithm(["maml", "maml-trpo", "reptile"])
         if case.values[0] not in ("anil", "cavia", "es-maml", *toys.NO_STEP_FROM_THETA)
     ],
 )

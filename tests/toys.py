@@ -11,9 +11,14 @@ import metarl_jax as mrl
 UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2")
 # Windows of long lives: a minute for each program that differentiates them.
 SLOW_TO_COMPILE = ("lpg", "self-tuning")
-EVERY_ALGORITHM = [
-    pytest.param(name, marks=[] if name in UPDATES else pytest.mark.slow) for name in mrl.algorithms.names()
-]
+
+
+def every_algorithm(by_default=UPDATES):
+    """Rows: some by default, the other updates thorough, the rest slow."""
+    rank = dict.fromkeys(UPDATES, pytest.mark.thorough) | dict.fromkeys(by_default, ())
+    return [pytest.param(name, marks=rank.get(name, pytest.mark.slow)) for name in mrl.algorithms.names()]
+
+
 NO_STEP_FROM_THETA = ("lpg", "rl2", "rl2-hyper", "self-tuning")
 """algorithms whose φ is not θ and a few policy-gradient steps from it"""
 

@@ -17,6 +17,7 @@ import pytest
 
 import metarl_jax as mrl
 from oracles import exact, expectations
+from tests import rows
 from tests.finite import Setting, assert_agrees, assert_differs, make, mean_gradient, split_policy
 
 SETTINGS = {
@@ -36,7 +37,14 @@ UNBIASED = {
 
 
 @pytest.mark.parametrize(
-    ("case", "where"), [*((case, "MDP") for case in UNBIASED), ("mean", "bandit"), ("line", "bandit")]
+    ("case", "where"),
+    [
+        ("line, all stages counted", "MDP"),
+        ("mean", "bandit"),
+        rows.thorough("mean", "MDP"),
+        rows.thorough("line", "MDP"),
+        rows.thorough("line", "bandit"),
+    ],
 )
 def test_with_credit_the_gradient_of_the_sampled_update_is_unbiased(case, where):
     setting, (options, burn_in) = SETTINGS[where], UNBIASED[case]
@@ -100,10 +108,12 @@ OWN = {
     "dice with half the credit": ("dice", {"credit": 0.5}, (half_credited, "dice")),
 }
 IN_THE_BANDIT = ("dice", "loaded dice")
+CASES = [(case, "MDP") for case in OWN] + [(case, "bandit") for case in IN_THE_BANDIT]
 
 
+# `test_returns` has the others by enumeration, and `test_identities` from one to another.
 @pytest.mark.parametrize(
-    ("case", "where"), [(case, "MDP") for case in OWN] + [(case, "bandit") for case in IN_THE_BANDIT]
+    ("case", "where"), rows.by_default(CASES, [("dice with half the credit", "MDP"), ("dice", "MDP")])
 )
 def test_a_biased_estimator_has_its_own_expectation(case, where):
     setting, (name, options, (function, estimator, *arguments)) = SETTINGS[where], OWN[case]

@@ -18,7 +18,7 @@ from metarl_jax import inner, outer
 from metarl_jax.compose import build_parts
 from metarl_jax.types import Stage, Trajectory
 from oracles import exact, expectations
-from tests import finite
+from tests import finite, rows
 
 DISCOUNT = {"discount": 0.9, "discount_states": True}
 CHAINS = exact.chain(0.9), exact.chain(0.3, quit=0.2, second=(-0.6, 1.4))
@@ -186,7 +186,10 @@ DRAWN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", DRAWN)
+FEW = ["credit, one episode, two steps", "reptile, discounted", "pretrain"]
+
+
+@pytest.mark.parametrize("case", rows.by_default(list(DRAWN), FEW))
 def test_by_draws_through_the_public_gradient(case):
     name, rates, episodes, draws, options, discounted, (function, *arguments) = DRAWN[case]
     setting = chains(rates, episodes, draws, **(DISCOUNT if discounted else {}))

@@ -10,7 +10,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.types import Percept
 from oracles import bayes_optimal
-from tests import toys
+from tests import rows, toys
 
 EPISODES, PULLS, ARMS = 2, 2, 2
 # Two tasks with equal odds: which arm pays 1; the other pays 0.25.
@@ -55,7 +55,12 @@ def enumerated(policy, theta, burn_in, discount):
 
 @pytest.mark.parametrize(
     ("name", "burn_in", "discount"),
-    [("rl2", 0, 1.0), ("rl2", 1, 0.7), ("rl2-hyper", 1, 1.0), pytest.param("rl2", 1, 1.0, marks=pytest.mark.slow)],
+    [
+        ("rl2", 1, 0.7),
+        rows.thorough("rl2", 0, 1.0),
+        rows.thorough("rl2-hyper", 1, 1.0),
+        pytest.param("rl2", 1, 1.0, marks=pytest.mark.slow),
+    ],
 )
 def test_the_gradient_is_that_of_the_whole_trial(name, burn_in, discount):
     """Each component within 4 standard errors over 400 estimates of 200 tasks, whose episodes differ in length.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from tests import toys
+from tests import rows, toys
 
 SIZES = {"tasks": 4, "episodes": 5, "adaptation_steps": 2}
 EPISODES = 15
@@ -96,8 +96,11 @@ NO_ENTROPY = {
 }
 
 
+NAMES = [*toys.UPDATES, *toys.SLOW_TO_COMPILE]
+
+
 @pytest.mark.parametrize("distribution", ["squashed", "beta"])
-@pytest.mark.parametrize("name", [*toys.UPDATES, *toys.SLOW_TO_COMPILE])
+@pytest.mark.parametrize("name", rows.by_default(NAMES, ["maml", "promp", "rl2", "self-tuning"]))
 def test_bounded_actions_trace_or_are_refused_in_words(name, distribution):
     policy = {"hidden": (4,), "distribution": distribution}
     algorithm = mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=4, episodes=2)
@@ -137,7 +140,7 @@ def test_metrics_are_finite_and_documented(state, update, lead):
     assert 0 < metrics["valid_share"] < 1, "episodes of this environment end early"
 
 
-@pytest.mark.parametrize("algorithm", toys.EVERY_ALGORITHM, indirect=True)
+@pytest.mark.parametrize("algorithm", toys.every_algorithm(), indirect=True)
 def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update, request):
     """Seeds and iterations in one program, as training runs them; and each seed's numbers are its own."""
     if request.node.callspec.params["algorithm"] == "maml-trpo":

@@ -9,7 +9,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.precision import full_precision
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(0)
 
@@ -32,7 +32,7 @@ def programs(name, functions=("update", "adapt")):
         yield function, precisions(getattr(algorithm, function), KEY, *arguments[function])
 
 
-@pytest.mark.parametrize("name", mrl.algorithms.names())
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), [*toys.UPDATES, *toys.SLOW_TO_COMPILE]))
 def test_every_product_of_an_algorithm_is_a_float32_product(name):
     found = dict(programs(name))
     assert {asked for products in found.values() for asked in products} == {"HIGHEST"}

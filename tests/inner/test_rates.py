@@ -8,7 +8,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax import inner
-from tests import toys
+from tests import rows, toys
 
 GRADIENT = {"a": jnp.array([0.3, -2.0]), "b": jnp.array(0.7)}
 START = {"a": jnp.array([1.0, 2.0]), "b": jnp.array(-1.0)}
@@ -187,7 +187,10 @@ def test_every_group_goes_on_from_its_own_last_rate(options, rates, std_rates):
 
 @pytest.mark.parametrize(
     ("name", "stages"),
-    [("maml", 3), ("rl2", 6), ("lpg", 3), pytest.param("self-tuning", 3, marks=pytest.mark.slow), ("reptile", 3)],
+    [
+        *[("maml", 3), ("rl2", 6), rows.thorough("lpg", 3), rows.thorough("reptile", 3)],
+        pytest.param("self-tuning", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_every_kind_of_trial_can_be_longer_and_shorter(name, stages):
     env = toys.walk()

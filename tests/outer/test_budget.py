@@ -11,6 +11,7 @@ import metarl_jax as mrl
 from metarl_jax.evaluation import evaluate
 from metarl_jax.outer import describe, within_budget
 from metarl_jax.policies.likelihood import pad_with_first
+from tests import rows
 from tests.data import random_trajectory
 
 
@@ -57,11 +58,11 @@ def test_a_sum_over_the_episodes_that_count_keeps_its_meaning_and_a_mean_prefers
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("maml", {}),
-        ("promp", {}),
         ("maml", {"credit": True, "average": "valid"}),
         ("maml", {"credit": True, "credit_estimator": "influence"}),
-        ("dice", {"baseline": "leave_one_out"}),
+        rows.thorough("maml", {}),
+        rows.thorough("promp", {}),
+        rows.thorough("dice", {"baseline": "leave_one_out"}),
     ],
     ids=str,
 )

@@ -11,7 +11,7 @@ import metarl_jax as mrl
 from metarl_jax.outer import exploration_credit
 from metarl_jax.outer.exploration import minus_mean_of_others
 from metarl_jax.types import Stage, Trajectory
-from tests import toys
+from tests import rows, toys
 
 TASKS, EPISODES, HORIZON = 7, 3, 5
 
@@ -217,7 +217,7 @@ def test_a_single_episode_is_credited_with_all_that_it_changed():
     np.testing.assert_array_equal(minus_mean_of_others(values, jnp.array([[True], [False]])), [[2.0], [0.0]])
 
 
-@pytest.mark.parametrize("name", ["e-maml", "promp", "maml-trpo"])
+@pytest.mark.parametrize("name", ["promp", rows.thorough("e-maml"), rows.thorough("maml-trpo")])
 def test_any_objective_takes_credit_by_influence(name):
     algorithm = mrl.algorithms.make(
         name,

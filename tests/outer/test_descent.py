@@ -8,7 +8,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax import outer
-from tests import toys
+from tests import rows, toys
 
 SIZES = {"tasks": 4, "episodes": 2, "horizon": 4, "policy": {"hidden": (4,)}}
 DESCENDING = [name for name in mrl.algorithms.names() if name != "maml-trpo"]
@@ -60,7 +60,8 @@ def test_a_step_of_plain_descent_is_the_gradient():
 @pytest.mark.parametrize(
     ("name", "per_update"),
     [
-        *[("maml", 1), ("promp", 6), ("es-maml", 1), ("reptile", 1), ("rl2", 4)],
+        *[("promp", 6), ("rl2", 4)],
+        *[rows.thorough(name, 1) for name in ("maml", "es-maml", "reptile")],
         *[pytest.param(name, 1, marks=pytest.mark.slow) for name in toys.SLOW_TO_COMPILE],
     ],
 )
@@ -83,7 +84,7 @@ def test_the_rate_of_a_schedule_is_the_rate_of_the_step():
     assert "outer_lr" not in whole[0][1]
 
 
-@pytest.mark.parametrize("name", ["maml", "reptile", "es-maml"])
+@pytest.mark.parametrize("name", ["maml", rows.thorough("reptile"), rows.thorough("es-maml")])
 def test_gradients_are_scaled_down_before_all_else(name):
     # At half the gradient a step tells what was clipped: the gradient, and not the step.
     bare = make(name, outer_optimizer=optax.sgd(0.5))

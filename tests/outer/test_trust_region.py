@@ -11,7 +11,7 @@ import metarl_jax as mrl
 from metarl_jax import inner, outer
 from metarl_jax.base import MetaObjective
 from metarl_jax.compose import build_parts
-from tests import toys
+from tests import rows, toys
 
 MAX_KL, DAMPING = 0.01, 1e-5
 
@@ -135,14 +135,14 @@ POLICIES = {
 @pytest.mark.parametrize(
     ("kind", "chunk"),
     [
-        ("a network", None),
         ("a network", 2),
-        ("linear", 1),
         ("with a count", None),
-        ("in a box", 1),
-        ("squashed", None),
-        ("beta", 2),
         ("in reverse alone", None),
+        rows.thorough("a network", None),
+        rows.thorough("linear", 1),
+        rows.thorough("in a box", 1),
+        rows.thorough("squashed", None),
+        rows.thorough("beta", 2),
     ],
 )
 def test_the_curvature_is_the_second_derivative_of_the_kl(kind, chunk):

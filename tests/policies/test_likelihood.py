@@ -10,7 +10,7 @@ from metarl_jax import outer
 from metarl_jax.compose import build_parts
 from metarl_jax.policies import likelihood
 from metarl_jax.rollout import rollout
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(0)
 
@@ -100,8 +100,15 @@ OBJECTIVES = {
 }
 
 
-@pytest.mark.parametrize("surrogate", ["likelihood_ratio", "dice"])
-@pytest.mark.parametrize("kind", OBJECTIVES)
+@pytest.mark.parametrize(
+    ("kind", "surrogate"),
+    [
+        ("ratio", "dice"),
+        ("clipped, with a penalty and credit", "likelihood_ratio"),
+        rows.thorough("ratio", "likelihood_ratio"),
+        rows.thorough("clipped, with a penalty and credit", "dice"),
+    ],
+)
 def test_what_is_known_is_as_a_function_of_theta_what_the_objective_would_compute(kind, surrogate):
     """π of the inner step's policies, and of the behaviours."""
     with jax.enable_x64(True):

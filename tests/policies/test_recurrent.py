@@ -9,7 +9,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.policies.networks import orthogonal
 from metarl_jax.types import Percept
-from tests import toys
+from tests import rows, toys
 
 
 def percept(seed, env):
@@ -97,7 +97,10 @@ def test_a_gate_scales_what_is_read():
                 np.testing.assert_allclose(of_gated, of_plain, rtol=1e-10)
 
 
-@pytest.mark.parametrize("options", [{"encoder": (6,)}, {"gated": True}, {"encoder": (6,), "gated": True}])
+@pytest.mark.parametrize(
+    "options",
+    [{"encoder": (6,), "gated": True}, rows.thorough({"encoder": (6,)}), rows.thorough({"gated": True})],
+)
 def test_a_trial_is_replayed_to_its_own_probabilities(options):
     """The ratio of the first step on a batch is 1: collection and replay pass through the same encoder and gate."""
     algorithm = mrl.algorithms.rl2(
