@@ -16,3 +16,12 @@ def by_default(rows, keep):
 def thorough(*values, **options):
     """A row that the default suite leaves out."""
     return pytest.param(*values, marks=pytest.mark.thorough, **options)
+
+
+HEAVY = ("humanoid", "pusher", "walker")
+"""robots whose physics the default suite does not compile, since it has four others"""
+
+
+def of_environments(names):
+    """Rows of environments on recordings (`tests.conftest`), those of heavy robots thorough."""
+    return by_default(list(names), [name for name in names if not name.startswith(HEAVY)])

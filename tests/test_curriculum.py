@@ -9,7 +9,7 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.curriculum import TaskSampler, stratified, task_returns
-from tests import toys
+from tests import rows, toys
 from tests.data import random_trajectory
 
 KEY = jax.random.key(0)
@@ -41,7 +41,7 @@ def recorded(env):
     return dataclasses.replace(env, measure=lambda data: {"rewards": data.reward, "valid": data.valid})
 
 
-@pytest.mark.parametrize("name", ["promp", "es-maml"])
+@pytest.mark.parametrize("name", ["es-maml", rows.thorough("promp")])
 def test_a_sampler_is_told_the_returns_of_its_tasks(name):
     goals = [-1.0, 0.0, 2.0, 5.0]
     algorithm = mrl.algorithms.make(name, recorded(toys.walk()), task_sampler=noted(goals), **SIZES)
@@ -115,7 +115,7 @@ def test_a_task_without_an_episode_has_no_return():
 # --- batches drawn together ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["maml", "rl2", "self-tuning"])
+@pytest.mark.parametrize("name", ["maml", rows.thorough("rl2"), rows.thorough("self-tuning")])
 def test_tasks_that_are_drawn_together(name):
     """The reward is the task, so the metrics show which tasks were played."""
     env = mrl.TaskEnv(
@@ -228,7 +228,9 @@ def test_agents_that_live_on_take_no_sampler(name):
         (lambda data: {"a": jax.random.key(0)}, "gives a of key.* it must be numbers"),
     ],
 )
-@pytest.mark.parametrize("around", [{}, {"normalize_rewards": True, "task_sampler": stratified(jnp.zeros((1, 1)))}])
+@pytest.mark.parametrize(
+    "around", [{}, rows.thorough({"normalize_rewards": True, "task_sampler": stratified(jnp.zeros((1, 1)))})]
+)
 def test_bad_measures_are_refused(measure, words, around):
     algorithm = mrl.algorithms.maml(dataclasses.replace(toys.walk(), measure=measure), **SIZES, **around)
     with pytest.raises(ValueError, match=words):

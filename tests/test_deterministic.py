@@ -10,7 +10,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.entry import entry_points
 from metarl_jax.evaluation import summarize
-from tests import toys
+from tests import rows, toys
 from tests.runs.stub import stub_algorithm, stub_env
 
 KEY = jax.random.key(3)
@@ -23,7 +23,7 @@ def made(name, env=None, **options):
     return mrl.algorithms.make(name, env, policy={"hidden": (4,)}, **SIZES | options)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=rows.by_default(NAMES, ["maml", "rl2"]))
 def adapted(request):
     """Algorithm, task, θ, and the results of `adapt` without and with modes."""
     algorithm = made(request.param)
@@ -65,7 +65,7 @@ def test_the_modes_are_those_of_every_stage_from_the_starts_of_its_own_episodes(
             assert out.by_mode.lengths[stage, episode] == length
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", rows.by_default(NAMES, ["rl2"]))
 def test_without_noise_modes_are_samples(name):
     """σ = 1e-12: both plays of a stage are one, as their starts, memories and environments are."""
     env = toys.walk()
@@ -78,6 +78,7 @@ def test_without_noise_modes_are_samples(name):
     np.testing.assert_array_equal(out.by_mode.lengths, out.lengths)
 
 
+@pytest.mark.thorough
 def test_evaluate_measures_the_modes_and_counts_what_was_learned_from():
     env, algorithm = toys.walk(), made("maml")
     theta = algorithm.init(KEY).params

@@ -208,6 +208,7 @@ def test_the_keywords_of_named_and_composed_algorithms_are_checked():
         mrl.algorithms.compose(toys.walk(), lr=1.0)
 
 
+@pytest.mark.thorough
 def test_the_skeleton_is_an_algorithm_like_all_others(registry):
     """One file outside of the package: its option is found in `options`, in the table and among the flags."""
     skeleton = ROOT / "docs" / "skeleton_algorithm.py"

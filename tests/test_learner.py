@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import metarl_jax as mrl
-from tests import toys
+from tests import rows, toys
 
 SIZES = {"tasks": 2, "episodes": 3}
 KEY = jax.random.key(3)
@@ -59,9 +59,9 @@ def test_the_same_episodes_give_the_same_parameters(name):
     "options",
     [
         {"stage_steps": 8},
-        {"baseline": "value_network"},
         {"surrogate": "likelihood_ratio", "average": "valid", "inner_lr": (0.2, 0.05)},
-        {"inner_optimizer": "adam", "inner_lr_beyond": "constant"},
+        rows.thorough({"baseline": "value_network"}),
+        rows.thorough({"inner_optimizer": "adam", "inner_lr_beyond": "constant"}),
     ],
 )
 def test_options_of_the_trial_hold(options):

@@ -74,7 +74,7 @@ def test_every_algorithm_traces(name):
     assert jnp.issubdtype(action.dtype, jnp.integer)
 
 
-@pytest.mark.parametrize("name", ["promp", "rl2", rows.thorough("maml")])
+@pytest.mark.parametrize("name", ["rl2", rows.thorough("promp"), rows.thorough("maml")])
 def test_one_choice_in_a_tuple_is_the_choice_bit_for_bit(name):
     """The same network, draws, likelihoods and inputs of a memory, so the same θ after an update."""
     single = toys.bandit()

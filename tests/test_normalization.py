@@ -12,7 +12,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.moments import Moments
 from metarl_jax.normalization import Normalized
-from tests import toys
+from tests import rows, toys
 from tests.test_learner import close, replay
 
 SIZES = {"tasks": 3, "episodes": 4, "policy": {"hidden": (4,)}}
@@ -43,10 +43,10 @@ def so_far(rewards, discount=0.99):
 
 # What decays, perturbs and preconditions θ must leave the statistics alone.
 UPDATES = [
-    ("promp", {"discount": 0.0}),
     ("es-maml", {"outer_optimizer": optax.adamw(1e-2, weight_decay=0.5)}),
-    ("meta-curvature", {}),
     ("rl2", {"discount": 0.9}),
+    rows.thorough("promp", {"discount": 0.0}),
+    rows.thorough("meta-curvature", {}),
 ]
 
 
@@ -69,7 +69,7 @@ def test_statistics_are_those_of_all_steps_taken(name, options):
         np.testing.assert_allclose(np.ravel(moments.scale), values.std(), rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["maml", "maml-trpo", "rl2"])
+@pytest.mark.parametrize("name", ["maml", rows.thorough("maml-trpo"), rows.thorough("rl2")])
 def test_the_first_update_is_that_without_normalisation(name):
     """Nothing was seen before, so all is divided by 1."""
     algorithm, update = make(name)
@@ -95,7 +95,7 @@ def in_other_units(env, factor, shift, price):
     )
 
 
-@pytest.mark.parametrize("name", ["promp", "rl2", pytest.param("lpg", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["rl2", rows.thorough("promp"), pytest.param("lpg", marks=pytest.mark.slow)])
 def test_units_do_not_matter(name):
     """θ moves as it would in other units, whose statistics are transformed alike; returns stay in raw units."""
     factor, shift, price = 50.0, -7.0, 0.01
@@ -190,11 +190,8 @@ def test_gradient_leaves_the_statistics_alone():
     assert not [name for name in metrics if name.startswith("normalization")]
 
 
-FEW = ("e-maml", "lpg", "pretrain", "self-tuning", "tmaml")  # the others' updates are run above, or are one of these
-EVERY_ALGORITHM = [pytest.param(n, marks=[] if n in FEW else pytest.mark.slow) for n in mrl.algorithms.names()]
-
-
-@pytest.mark.parametrize("name", EVERY_ALGORITHM)
+# The others' updates are run above, or are one of these.
+@pytest.mark.parametrize("name", toys.every_algorithm(["e-maml", "lpg", "pretrain", "self-tuning", "tmaml"]))
 def test_every_algorithm_keeps_its_state(name):
     """Shapes and dtypes, without compiling."""
     algorithm = mrl.algorithms.make(name, toys.walk(), **SIZES, **BOTH)

@@ -12,7 +12,7 @@ from metarl_jax.inner.lpg import learned_rule
 from metarl_jax.inner.resolve import resolve_advantage
 from metarl_jax.observations import shapes_of
 from metarl_jax.runs.memory import bytes_of_episode
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(0)
 SIZES = {"tasks": 2, "episodes": 2, "horizon": 4}
@@ -23,14 +23,12 @@ def types(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-@pytest.mark.parametrize("name", mrl.algorithms.names())
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), ["maml", "es-maml", "rl2", "self-tuning"]))
 def test_every_algorithm_takes_dictionaries(name):
     take(name, "dictionary")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in ("maml", "rl2") else pytest.mark.slow) for n in mrl.algorithms.names()]
-)
+@pytest.mark.parametrize("name", toys.every_algorithm(["maml"]))
 def test_every_algorithm_takes_pictures(name):
     take(name, "picture")
 

@@ -80,6 +80,7 @@ def test_a_task_is_written_down_as_the_text_says():
     assert jax.tree.structure(velocity) == jax.tree.structure(mrl.envs.VelocityTask(target=1.5))
 
 
+@pytest.mark.thorough
 def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypatch):
     """Every algorithm runs on a toy environment in tests/contract; here one of each kind of update does."""
     code, acting, _, program, registering = code_of("docs/writing_tasks.md")

@@ -165,6 +165,7 @@ def test_seeds_in_one_program_are_the_seeds_alone(backend, monkeypatch):
         np.testing.assert_allclose(metrics["loss"][:, number], loss, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_seeds_on_point_nav_are_the_seeds_alone():
     env = envs.make("point-nav", horizon=5)
     algorithm = algorithms.make("maml", env, tasks=2, episodes=3, policy={"hidden": (4,)})

@@ -10,7 +10,7 @@ from metarl_jax.guard import first_void, guard, guarded
 from metarl_jax.rollout import rollout
 from metarl_jax.soundness import watched, witnessed
 from metarl_jax.training import NonFiniteError, train
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(0)
 RESET, STEP, REWARD = range(3)
@@ -69,7 +69,7 @@ def test_a_witness_names_field_component_value_and_limit():
 
 
 # One of each way to collect: side by side, one after the other, where they stopped.
-@pytest.mark.parametrize("name", ["maml", "rl2", pytest.param("self-tuning", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["maml", rows.thorough("rl2"), pytest.param("self-tuning", marks=pytest.mark.slow)])
 def test_training_stops_and_names_the_number(name):
     env = breaking({"where": jnp.array(RESET), "value": jnp.array(jnp.inf)})
     algorithm = mrl.algorithms.make(name, env, tasks=2, episodes=2, policy={"hidden": (4,)})

@@ -13,6 +13,7 @@ import metarl_jax as mrl
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.training import streams
 from metarl_jax.zoo import store
+from tests import rows
 
 FEW = 2
 SLOW = {"cheetah-dir/maml-trpo", "cheetah-vel/maml-trpo"}
@@ -127,7 +128,7 @@ def test_names_that_are_none():
         mrl.zoo.load("../point-nav/maml-trpo")
 
 
-@pytest.mark.parametrize("budget", [4000, 200])
+@pytest.mark.parametrize("budget", [200, rows.thorough(4000)])
 def test_a_budget_that_was_not_met_is_said(tmp_path, budget):
     """Before it adapts an episode takes its hundred steps, and after two steps few: 40 of them are no 4,000 steps."""
     folder, console = mrl.zoo.unpack("point-nav/maml-trpo", tmp_path / "run"), Console(file=io.StringIO(), width=200)

@@ -110,7 +110,7 @@ GAUSSIAN = {
 }
 
 
-@pytest.mark.parametrize("case", GAUSSIAN)
+@pytest.mark.parametrize("case", rows.by_default(list(GAUSSIAN), ["likelihood ratio", "plain, raw reward"]))
 def test_gaussian_bandit(case):
     name, surrogate, offset, exact = GAUSSIAN[case]
     algorithm = mrl.algorithms.make(

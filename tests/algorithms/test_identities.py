@@ -8,7 +8,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.base import InnerOptimizer
 from metarl_jax.compose import assemble, build_parts
-from tests import toys
+from tests import rows, toys
 
 SIZES = {"tasks": 3, "episodes": 4, "adaptation_steps": 2, "policy": {"hidden": (8,)}}
 KEY = jax.random.key(1)
@@ -38,7 +38,7 @@ def maml():
     return gradient("maml")[0]
 
 
-@pytest.mark.parametrize("name", ["meta-sgd", "meta-curvature"])
+@pytest.mark.parametrize("name", ["meta-curvature", rows.thorough("meta-sgd")])
 def test_learned_updates_start_as_maml(name, maml):
     found, theta = gradient(name)
     assert_equal(found.policy, maml)
@@ -119,7 +119,7 @@ def test_e_maml_is_maml_with_credit_on(maml):
     assert_equal(jax.tree.map(lambda a, b: (a + b) / 2, maml, full), half, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["promp", "maml-trpo"])
+@pytest.mark.parametrize("name", ["maml-trpo", rows.thorough("promp")])
 def test_credit_is_one_option_apart_for_any_outer_step(name):
     without, with_credit = gradient(name)[0], gradient(name, credit=True)[0]
     assert not np.allclose(without["log_std"], with_credit["log_std"], rtol=1e-2)
@@ -132,6 +132,7 @@ def test_reptile_of_one_step_is_the_plain_policy_gradient_times_the_rate():
     assert_equal(reptile, jax.tree.map(lambda g: 0.1 * g, plain))
 
 
+@pytest.mark.thorough
 def test_reptile_of_two_steps_leans_towards_first_order_maml():
     """Reptile's second step is FOMAML's gradient after one: φ_2 − φ_1 = α ∇(φ_1; D_1), the derivative left out."""
     two = gradient("reptile", adaptation_steps=2, inner_lr=0.1)[0]

@@ -66,6 +66,7 @@ def test_adaptation_is_that_of_the_first():
     assert mixture.policy is members["a"].policy
 
 
+@pytest.mark.thorough
 def test_it_trains_behind_the_guard():
     *_, last = mrl.training.train(mrl.algorithms.mixture(twins()), jax.random.key(0), iterations=2)
     assert last.state.iteration == 2

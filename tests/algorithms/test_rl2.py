@@ -123,6 +123,7 @@ def test_the_gradient_sees_no_reward_of_the_burn_in():
     assert np.abs(standardized(0)).max() > 10, "where the first pull counts, its gradient is plain to see"
 
 
+@pytest.mark.thorough
 def test_the_entropys_weight_halves():
     """The loss of iteration n with half-life n is that with half the weight, the draws being the same."""
     env = two_bandits()
@@ -163,6 +164,7 @@ def test_a_longer_trial_than_trained_on():
     assert out.returns.shape == (10, 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["rl2", pytest.param("rl2-hyper", marks=pytest.mark.slow)])
 def test_two_arms_and_ten_pulls_come_within_three_percent_of_the_bayes_optimum(name):
     """The optimum is 6.02 (5.0 for a fair coin); the mean over 20,000 tasks has a standard error of 0.02."""

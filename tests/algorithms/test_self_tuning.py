@@ -51,6 +51,7 @@ def actor_critic_step(policy, critic, params, trajectory, unit, outer_gamma, out
     return jax.tree.map(lambda p, g: p - STARTS["inner_lr"] * g, params, jax.jit(jax.grad(loss))(params))
 
 
+@pytest.mark.thorough
 def test_without_tuning_it_is_an_actor_critic():
     """Every update takes the plain step from what was collected last; a newborn has nothing to learn from yet."""
     with jax.enable_x64():

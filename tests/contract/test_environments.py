@@ -7,6 +7,7 @@ import pytest
 
 import metarl_jax.envs as envs
 from metarl_jax.envs import contract
+from tests import rows
 from tests.conftest import EXTREME, LANES
 
 FAMILIES = envs.names()
@@ -78,7 +79,7 @@ def test_sampled_tasks_differ_and_repeat_with_their_key(name):
     assert_equal(tasks, jax.jit(jax.vmap(env.sample_task))(keys))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
 def test_the_same_call_gives_the_same_episodes_and_leaves_the_tasks_alone(name, recording):
     recorded = recording(name)
     before = plain(recorded.tasks)
@@ -87,7 +88,7 @@ def test_the_same_call_gives_the_same_episodes_and_leaves_the_tasks_alone(name, 
     assert_equal(before, recorded.tasks)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
 def test_random_and_extreme_actions_give_finite_states(name, recording):
     recorded = recording(name)
     assert np.abs(recorded.actions[EXTREME]).max() >= (recorded.env.action_size - 1 if recorded.env.discrete else 1e6)
@@ -96,7 +97,7 @@ def test_random_and_extreme_actions_give_finite_states(name, recording):
     assert not np.asarray(recorded.states.truncated).any()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
 def test_the_observation_does_not_show_the_task(name, recording):
     recorded = recording(name)
     tasks = other_tasks(recorded)
@@ -107,7 +108,7 @@ def test_the_observation_does_not_show_the_task(name, recording):
     assert not np.array_equal(recorded.states.reward, states.reward)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
 def test_check_finds_nothing(name, monkeypatch):
     if envs.card(name).backends:  # stepped by hand, at the width of the recordings: no physics to compile
         monkeypatch.setattr(contract, "_compiled", lambda function: function)
@@ -116,7 +117,7 @@ def test_check_finds_nothing(name, monkeypatch):
     assert envs.check(envs.make(name)) == ()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
 def test_episode_starts_differ_between_keys_where_the_card_says_so(name, recording):
     recorded = recording(name)
     starts = np.asarray(recorded.states.observation[:, 0])

@@ -39,14 +39,15 @@ def test_every_product_of_an_algorithm_is_a_float32_product(name):
     assert all(found.values())
 
 
-@pytest.mark.parametrize("name", ["maml", "rl2", "es-maml", "reptile", "lpg"])  # each kind of gradient
+# Each kind of gradient.
+@pytest.mark.parametrize("name", ["maml", "rl2", *map(rows.thorough, ["es-maml", "reptile", "lpg"])])
 def test_so_is_every_product_of_a_gradient(name):
     found = dict(programs(name, ("gradient", "init")))
     assert found["gradient"]
     assert {asked for products in found.values() for asked in products} == {"HIGHEST"}
 
 
-@pytest.mark.parametrize("name", ["promp", "rl2", "lpg", "maml-trpo"])
+@pytest.mark.parametrize("name", ["maml-trpo", "rl2", *map(rows.thorough, ["promp", "lpg"])])
 def test_whoever_asks_for_less_gets_it(name):
     with jax.default_matmul_precision("tensorfloat32"):
         # The update of a trust region is long to trace, and its products are those of the others.

@@ -10,6 +10,7 @@ import pytest
 import metarl_jax.envs as envs
 from metarl_jax.envs import dynamics
 from metarl_jax.envs.brax_adapter import BACKENDS, RUNNING_BACKENDS, simulator
+from tests import rows
 
 PERTURBED = ("walker-params", "hopper-params", "cheetah-mass", "ant-params")
 KNOBS = tuple(dynamics.FIELDS)
@@ -98,7 +99,7 @@ def test_bad_options(options, parts):
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("name", PERTURBED)
+@pytest.mark.parametrize("name", rows.of_environments(PERTURBED))
 def test_a_hundred_tasks_give_a_hundred_next_states(name, recording):
     """From one state and one action, as many at a time as the recordings have lanes: compiled already."""
     recorded = recording(name)
@@ -155,7 +156,7 @@ def test_scaled_arrays_are_what_the_physics_reads_times_the_factors():
     assert gear.dtype == np.int32  # which half an odd gear would be cut to
 
 
-@pytest.mark.parametrize(("robot", "family"), [("halfcheetah", "cheetah-dir"), ("ant", "ant-dir")])
+@pytest.mark.parametrize(("robot", "family"), [("halfcheetah", "cheetah-dir"), rows.thorough("ant", "ant-dir")])
 def test_factors_of_one_leave_brax_s_own_physics(robot, family, recording):
     physics = simulator(robot, "spring")
     recorded = recording(family)

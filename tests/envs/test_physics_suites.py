@@ -179,6 +179,7 @@ def test_system_needs_a_model():
 # --- Brax ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_brax_reward_in_the_docs():
     env = from_docs("inverted_pendulum")["env"]
     assert_one_type(env)

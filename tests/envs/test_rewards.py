@@ -10,6 +10,7 @@ import pytest
 
 import metarl_jax.envs as envs
 from metarl_jax.envs.brax_adapter import simulator
+from tests import rows
 from tests.conftest import LANES, STEPS
 
 ROBOTS = {
@@ -134,7 +135,7 @@ def test_no_family_is_left_out():
     assert LANES * STEPS >= 500
 
 
-@pytest.mark.parametrize("name", BRAX | SMALL)
+@pytest.mark.parametrize("name", rows.of_environments(BRAX | SMALL))
 def test_reward(name, recording):
     recorded = Recorded(recording(name))
     expected = (BRAX | SMALL)[name](recorded)
@@ -182,7 +183,7 @@ ENDS = {
 }
 
 
-@pytest.mark.parametrize("name", BRAX)
+@pytest.mark.parametrize("name", rows.of_environments(BRAX))
 def test_ends(name, recording):
     recorded = Recorded(recording(name))
     terminated = np.asarray(recorded.states.terminated[:, 1:])
@@ -195,7 +196,7 @@ def test_ends(name, recording):
     np.testing.assert_array_equal(terminated, ENDS[rule](q, recorded.position()[:, 1:, 2]))
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", rows.of_environments(ENDS))
 def test_ends_at_every_height(name, recording):
     """The recorded starts, lifted to heights on both sides of both limits."""
     recorded = recording(name)
@@ -222,7 +223,7 @@ OBSERVATIONS = {  # q without the place on the ground, q̇, and the torso's posi
 }
 
 
-@pytest.mark.parametrize("name", OBSERVATIONS)
+@pytest.mark.parametrize("name", rows.of_environments(OBSERVATIONS))
 def test_observation(name, recording):
     states = recording(name).states
     skip, place, bound = OBSERVATIONS[name]

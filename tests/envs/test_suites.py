@@ -64,6 +64,7 @@ def test_episodes_are_those_of_gymnax(name, gymnax):
         assert states.terminated[t] == terminated
 
 
+@pytest.mark.thorough
 def test_gymnax_in_the_docs(gymnax):
     env = from_docs("Pendulum-v1")["env"]
     keys, tasks, states = assert_jit_and_vmap_agree(env, jnp.ones((3, 1)))

@@ -17,6 +17,7 @@ def docs():
     return of_docs("from_xminigrid", lines=16)
 
 
+@pytest.mark.thorough
 def test_the_block_of_the_page(docs):
     env = docs["env"]
     assert_one_type(env)
@@ -74,6 +75,7 @@ def test_a_picture_is_the_vector_in_another_shape(docs):
     np.testing.assert_array_equal(env.reset(KEY, task).observation.ravel(), flat)
 
 
+@pytest.mark.thorough
 def test_learners_take_it(docs):
     assert_maml_updates(docs["env"])
     algorithm = mrl.algorithms.rl2(docs["env"], tasks=2, episodes=2, horizon=3, memory_size=4, policy={"hidden": (4,)})

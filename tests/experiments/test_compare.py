@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_every_score_is_kept_and_the_table_holds_their_means(folder):
     rows = json.loads((folder / "comparison.json").read_text())["rows"]
     assert [row["algorithm"] for row in rows] == ["maml", "oracle"]

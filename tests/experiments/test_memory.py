@@ -34,6 +34,7 @@ def test_training_that_no_memory_holds(arguments, named, tmp_path, capsys):
     assert re.search(named, line), line
 
 
+@pytest.mark.thorough
 def test_what_only_counts_takes_no_memory(tmp_path):
     folder, options = tmp_path / "run", ("--checkpoint-every", "--keep", "--patience")
     huge = [word for option in options for word in (option, HUGE)]

@@ -42,6 +42,7 @@ def test_notebook_was_committed_with_its_outputs(name):
     assert all(output.output_type != "error" for output in outputs)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", RUNS)
 def test_notebook_runs(name, tmp_path, monkeypatch):
     monkeypatch.setenv("QUICKSTART_ITERATIONS", "2")

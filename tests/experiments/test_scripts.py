@@ -36,6 +36,7 @@ def test_train_evaluates_and_says_where_everything_is(trained):
     assert np.isfinite([row["per_task"] for row in report["rows"].values()]).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [
@@ -79,6 +80,7 @@ def test_evaluate_takes_stages_of_another_size(script, trained):
     assert row["diverged_episodes"] == [0, 0, 0]
 
 
+@pytest.mark.thorough
 def test_a_policy_of_bounded_actions_is_trained_and_evaluated_by_modes(script, tmp_path):
     folder = tmp_path / "beta"
     assert script("train", *TINY, "--distribution", "beta", "--folder", folder)[0] == 0
@@ -115,6 +117,7 @@ def test_stages_that_cannot_be_are_refused(script, trained, options, message):
     assert {path.name for path in trained.iterdir()} == before
 
 
+@pytest.mark.thorough
 def test_another_size_of_a_stage_has_the_baseline_of_training(script, tmp_path, monkeypatch):
     """Of three steps nothing can be fitted, so that of 60 nothing is; and one that was named stays."""
     built, build = [], configs.build
@@ -131,6 +134,7 @@ def test_another_size_of_a_stage_has_the_baseline_of_training(script, tmp_path, 
         assert (built[-1].algorithm_options.episodes, built[-1].algorithm_options.baseline) == (20, baseline)
 
 
+@pytest.mark.thorough
 def test_a_memory_has_stages_of_one_episode(script, tmp_path, monkeypatch):
     from metarl_jax.runs.pictures import plots
 

@@ -144,9 +144,9 @@ def adaptations(name, env, options, steps):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("maml", {"inner_lr": (0.5, 0.25)}),
+        rows.thorough("maml", {"inner_lr": (0.5, 0.25)}),
         ("promp", {"inner_lr": 0.3, "adaptation_steps": 2, "burn_in": 1, "inner_optimizer": "adam"}),
-        ("pretrain", {"inner_lr": 0.4}),
+        rows.thorough("pretrain", {"inner_lr": 0.4}),
         ("maml", {"inner_lr": 0.4, "std_lr": 0.1}),
     ],
 )
@@ -169,8 +169,8 @@ def test_adapt_takes_further_steps_at_falling_rates(name, options):
     ("options", "rates", "std_rates"),
     [
         ({"inner_lr": 0.1, "std_lr": (0.1, 0.05, 0.02)}, [0.1, 0.05, 0.025, 0.0125], [0.1, 0.05, 0.02, 0.01]),
-        ({"inner_lr": 0.1, "std_lr": optax.constant_schedule(0.2)}, [0.1, 0.05, 0.025, 0.0125], [0.2] * 4),
-        ({"inner_lr": optax.constant_schedule(0.2), "std_lr": 0.1}, [0.2] * 4, [0.1, 0.05, 0.025, 0.0125]),
+        rows.thorough({"inner_lr": 0.1, "std_lr": optax.constant_schedule(0.2)}, [0.1, 0.05, 0.025, 0.0125], [0.2] * 4),
+        rows.thorough({"inner_lr": optax.constant_schedule(0.2), "std_lr": 0.1}, [0.2] * 4, [0.1, 0.05, 0.025, 0.0125]),
     ],
 )
 def test_every_group_goes_on_from_its_own_last_rate(options, rates, std_rates):

@@ -77,6 +77,7 @@ def test_weights_by_hand():
         np.testing.assert_allclose(weight[:, 1:], np.tile(expected, (5, 1)))
 
 
+@pytest.mark.thorough
 def test_a_trust_region_goes_from_all_stages_to_the_last_with_its_distance_too():
     def step_of(**options):
         algorithm = mrl.algorithms.maml_trpo(toys.walk(), **SIZES, **options)
@@ -97,6 +98,7 @@ def test_a_trust_region_goes_from_all_stages_to_the_last_with_its_distance_too()
         assert_close(after.params, expected.params, rtol=2e-2, atol=2e-3)
 
 
+@pytest.mark.thorough
 def test_seeds_under_vmap_anneal_alike_with_minibatches_and_an_adaptive_penalty():
     options = {"minibatches": 2, "inner_kl_target": 0.01, "entropy_weight": 0.01, "multi_step_iterations": 2}
     algorithm = mrl.algorithms.promp(toys.walk(), **SIZES, burn_in=1, **options)

@@ -73,6 +73,7 @@ def test_a_schedule_counts_outer_steps_and_is_among_the_metrics(name, per_update
     np.testing.assert_allclose(rates, [0.01 / per_update, 0.01 / (2 * per_update)], rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_rate_of_a_schedule_is_the_rate_of_the_step():
     halved = path(make("maml", outer_lr=lambda step: 0.01 * 0.5**step), 2)
     first = path(make("maml", outer_lr=0.01), 1)
@@ -126,6 +127,7 @@ def test_bad_values(name, options, message):
         make(name, **options)
 
 
+@pytest.mark.thorough
 def test_a_rate_may_be_an_array():
     paths = [path(make("maml", outer_lr=rate), 1) for rate in (jnp.float32(0.25), 0.25)]
     jax.tree.map(np.testing.assert_array_equal, *paths)

@@ -109,6 +109,7 @@ def test_replay_from_the_start_of_a_window_is_what_was_lived():
     assert slopes == [1, 2]
 
 
+@pytest.mark.thorough
 def test_the_limit_is_on_each_agents_gradient():
     """Of four agents with a θ of one number: each adds at most the limit to the mean, and none that is below is cut."""
 

@@ -27,7 +27,7 @@ def plain_update(name):
     [
         pytest.param("promp", {"remat": True}, marks=pytest.mark.slow),
         pytest.param("promp", {"task_chunk": 2}, marks=pytest.mark.slow),
-        ("e-maml", BOTH),
+        rows.thorough("e-maml", BOTH),
         ("es-maml", {"task_chunk": 9}),
     ],
 )
@@ -95,6 +95,7 @@ def temporary_bytes(**options):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.thorough
 def test_both_options_save_memory():
     full, remat, chunk, both = (
         temporary_bytes(**options)

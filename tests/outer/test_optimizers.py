@@ -165,6 +165,7 @@ def test_the_kl_that_is_steered_by_is_one_of_steps_taken():
     assert metrics["inner_kl_of_steps"] > metrics["inner_kl"]
 
 
+@pytest.mark.thorough
 def test_promp_at_a_penalty_that_has_doubled_is_promp_at_twice_the_penalty():
     env = mrl.envs.make("point-robot")
     common = {"tasks": 3, "episodes": 4, "horizon": 5, "policy": {"hidden": (8,)}, "epochs": 3, "outer_lr": 0.01}

@@ -22,6 +22,7 @@ from metarl_jax.runs.config import (
 from metarl_jax.runs.config.file import differences, from_json, to_json
 from metarl_jax.runs.sweeps import plans
 from metarl_jax.sharing import program
+from tests import rows
 
 CONFIG = TrainConfig(
     task="bernoulli-bandit",
@@ -132,8 +133,8 @@ SCHEDULED = TrainConfig(
     [
         # Two epochs an iteration, of which the second one's rate is the metric.
         ("linear", 2, [0.125, 0.375, 0.375, 0.125]),
-        ("constant", 2, [0.125, 0.375, 0.5, 0.5]),
-        ("cosine", 0, [0.25 * (1 + math.cos(math.pi * step / 8)) for step in (1, 3, 5, 7)]),
+        rows.thorough("constant", 2, [0.125, 0.375, 0.5, 0.5]),
+        rows.thorough("cosine", 0, [0.25 * (1 + math.cos(math.pi * step / 8)) for step in (1, 3, 5, 7)]),
     ],
 )
 def test_the_outer_rate_follows_the_schedule_of_the_whole_run(schedule, warmup, rates):

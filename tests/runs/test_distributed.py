@@ -67,6 +67,7 @@ def check_survivor(status, err, seconds):
     assert seconds < LIMIT / 2, "JAX's own limit is 100 s; the job's is job.SILENCE"
 
 
+@pytest.mark.thorough
 def test_two_processes_do_what_one_does(start, tmp_path):
     files = [tmp_path / "0.npz", tmp_path / "1.npz"]
     processes = [start(i, "train", file) for i, file in enumerate(files)]

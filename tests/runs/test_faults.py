@@ -23,11 +23,14 @@ from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.runs.logging.progress import TrainingProgress
 from metarl_jax.runs.pictures.plots import read_metrics
 from metarl_jax.runs.storage.folder import only_writer
+from tests import rows
 from tests.runs.stub import assert_same_run, contents, make, newest
 
 
 @pytest.mark.parametrize(
-    ("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)], ids=lambda v: str(int(v))
+    ("signum", "status"),
+    [(signal.SIGTERM, 143), rows.thorough(signal.SIGINT, 130), rows.thorough(signal.SIGHUP, 129)],
+    ids=lambda v: str(int(v)),
 )
 def test_a_signal_saves_what_was_done_and_says_how_to_go_on(
     whole, tmp_path, console, monkeypatch, request, signum, status

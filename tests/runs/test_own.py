@@ -64,6 +64,7 @@ def test_the_same_call_goes_on_bit_for_bit(whole, tmp_path):
     assert rows == (whole.config.run_folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.thorough
 def test_what_a_name_stands_for_is_trained_as_the_script_does(tmp_path):
     """A registered environment and options that are plain data: θ is that of the configuration."""
     env = mrl.envs.make("point-nav", horizon=4)
@@ -165,6 +166,7 @@ def test_the_report_tells_no_default_rate_where_the_rate_is_an_object():
     assert configs.inner_rates(config, 3) == []
 
 
+@pytest.mark.thorough
 def test_theta_of_every_seed_is_loaded_with_the_same_objects(tmp_path):
     settings = {"baseline": mrl.inner.linear_time(), "seeds": 2, "seed": 4}
     run = own(tmp_path / "run", 1, ood=toys.walk(horizon=4), **settings)

@@ -10,6 +10,7 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
 from tests.test_packaging import ROOT
 
@@ -27,6 +28,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.thorough
 def test_killed_and_started_again(tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(killed)

@@ -85,6 +85,7 @@ def test_by_name_they_are_what_they_are_by_hand(user_module):
         mrl.envs.make("my-walk", sped=1)
 
 
+@pytest.mark.thorough
 def test_every_script_knows_them(user_module, monkeypatch, capsys):
     from metarl_jax.runs.console import cli
 
@@ -260,6 +261,7 @@ def equal_gradients(theta, *pair):
     jax.tree.map(np.testing.assert_array_equal, *(jax.jit(algorithm.gradient)(KEY, theta)[0] for algorithm in pair))
 
 
+@pytest.mark.thorough
 def test_a_function_is_handed_what_was_given_and_no_defaults(user_module):
     """Whatever algorithm it calls: the defaults of that one are not those of `like`."""
     mrl.algorithms.register("an", lambda env, **common: mrl.algorithms.anil(env, **common))
