@@ -60,6 +60,11 @@ def integer(name: str, value: Any, least: int = 1, bits: int = 31) -> int:
 
     JAX counts in int32, in which a larger size would overflow only where it is used, and its seeds have 32 bits.
     """
+    if traced(value):
+        raise ValueError(
+            f"{name} is traced by JAX, as an argument of jit, vmap or one_program; it must be a Python integer, since "
+            "shapes depend on it"
+        )
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
     if value >= 2**bits:

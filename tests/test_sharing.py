@@ -190,6 +190,12 @@ def test_what_is_no_number_is_refused(given):
         make(**given)
 
 
+def test_a_size_is_no_number():
+    make = mrl.one_program(lambda episodes: mrl.algorithms.maml(env, **SIZES | {"episodes": episodes}))
+    with pytest.raises(ValueError, match="episodes is traced by JAX, as an argument of jit, .*a Python integer"):
+        jax.eval_shape(lambda init, key: init(key), make(episodes=3).init, jax.random.key(0))
+
+
 def test_a_number_is_checked_when_a_member_is_made():
     with pytest.raises(ValueError, match="inner_lr is -1"):
         mrl.one_program(maml)(inner_lr=-1.0, outer_lr=0.1)
