@@ -5,9 +5,9 @@ python benchmarks/mutants.py --only tasks "the clip"     # faults with one of th
 python benchmarks/mutants.py --output benchmarks/results/mutants.json
 
 In a copy of the tracked files, one text in one file is replaced, the tests listed with it run (none of them marked
-slow or thorough), and the text is restored. A fault is detected if a test fails or the test process crashes; failing imports and
-missing tests do not count. The exit status is 1 if a fault was not detected. Before that, all listed tests must pass
-without a fault. More than an hour on one core.
+slow or thorough), and the text is restored. A fault is detected if a test fails or the test process crashes; failing
+imports and missing tests do not count. The exit status is 1 if a fault was not detected. Before that, all listed tests
+must pass without a fault. More than an hour on one core.
 """
 
 import dataclasses

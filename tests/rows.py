@@ -1,16 +1,9 @@
-"""Which rows of a table the default suite runs. The rest are marked thorough: CI runs them, after the default suite."""
+"""Rows of tables of tests: those that the default suite runs, and those that only CI runs, which are marked thorough.
+
+By default there is one row for each path through the code; the others repeat it.
+"""
 
 import pytest
-
-
-def by_default(rows, keep):
-    """The rows of a table, those that are not in `keep` marked thorough.
-
-    Kept are rows that show what the others repeat: one for each path through the code that the test is about.
-    """
-    missing = [row for row in keep if row not in rows]
-    assert not missing, f"no rows of the table: {missing}"
-    return [row if row in keep else thorough(*row if isinstance(row, tuple) else (row,)) for row in rows]
 
 
 def thorough(*values, **options):
@@ -18,10 +11,13 @@ def thorough(*values, **options):
     return pytest.param(*values, marks=pytest.mark.thorough, **options)
 
 
-HEAVY = ("humanoid", "pusher", "walker")
-"""robots whose physics the default suite does not compile, since it has four others"""
+def by_default(table, kept):
+    """The rows of a table, each a value or a tuple of values; those that are not kept are thorough."""
+    missing = [row for row in kept if row not in table]
+    assert not missing, f"not in the table: {missing}"
+    return [row if row in kept else thorough(*(row if isinstance(row, tuple) else (row,))) for row in table]
 
 
 def of_environments(names):
-    """Rows of environments on recordings (`tests.conftest`), those of heavy robots thorough."""
-    return by_default(list(names), [name for name in names if not name.startswith(HEAVY)])
+    """Rows of environments on recordings (`tests.conftest`), thorough where the physics takes longest to compile."""
+    return by_default(list(names), [name for name in names if not name.startswith("humanoid")])

@@ -23,7 +23,7 @@ def made(name, env=None, **options):
     return mrl.algorithms.make(name, env, policy={"hidden": (4,)}, **SIZES | options)
 
 
-@pytest.fixture(scope="module", params=rows.by_default(NAMES, ["maml", "rl2"]))
+@pytest.fixture(scope="module", params=NAMES)
 def adapted(request):
     """Algorithm, task, θ, and the results of `adapt` without and with modes."""
     algorithm = made(request.param)

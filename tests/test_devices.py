@@ -25,8 +25,8 @@ def run(number, arguments, **options):
 @pytest.mark.parametrize(
     ("number", "file", "which"),
     [
-        (4, "four_devices.py", "not slow"),
-        rows.thorough(8, "eight_devices.py", "not slow"),
+        (8, "eight_devices.py", "not slow"),
+        rows.thorough(4, "four_devices.py", "not slow"),
         pytest.param(8, "eight_devices.py", "slow", marks=SLOW),
     ],
 )

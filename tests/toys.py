@@ -11,10 +11,11 @@ import metarl_jax as mrl
 UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2")
 # Windows of long lives: a minute for each program that differentiates them.
 SLOW_TO_COMPILE = ("lpg", "self-tuning")
+OF_THEIR_OWN = (*UPDATES, *SLOW_TO_COMPILE)
 
 
-def every_algorithm(by_default=UPDATES):
-    """Rows: some by default, the other updates thorough, the rest slow."""
+def every_algorithm(by_default):
+    """Rows of all algorithms: some by default, the other updates thorough, the rest slow."""
     rank = dict.fromkeys(UPDATES, pytest.mark.thorough) | dict.fromkeys(by_default, ())
     return [pytest.param(name, marks=rank.get(name, pytest.mark.slow)) for name in mrl.algorithms.names()]
 

@@ -26,11 +26,7 @@ SETTINGS = {
 }
 
 
-BOTH = [
-    pytest.param(SETTINGS["MDP"], id="MDP"),
-    rows.thorough(SETTINGS["bandit"], id="bandit"),
-]
-
+EVERY_SETTING = [pytest.param(SETTINGS["MDP"], id="MDP"), rows.thorough(SETTINGS["bandit"], id="bandit")]
 
 # Options and the burn-in of the true gradient J(θ) = E_D[R(f_θ(D))]. With few tasks a baseline that an episode's own
 # consequences entered would show. With less than five it is a mean, from then on a line, of which the bandit's few
@@ -117,8 +113,10 @@ IN_THE_BANDIT = ("dice", "loaded dice")
 CASES = [(case, "MDP") for case in OWN] + [(case, "bandit") for case in IN_THE_BANDIT]
 
 
-# `test_returns` has the others by enumeration, and `test_identities` from one to another.
-@pytest.mark.parametrize(("case", "where"), rows.by_default(CASES, [("dice with half the credit", "MDP")]))
+# `test_returns` enumerates what the others are made of.
+@pytest.mark.parametrize(
+    ("case", "where"), rows.by_default(CASES, [("dice with half the credit", "MDP"), ("loaded dice", "MDP")])
+)
 def test_a_biased_estimator_has_its_own_expectation(case, where):
     setting, (name, options, (function, estimator, *arguments)) = SETTINGS[where], OWN[case]
     mean, error = mean_gradient(name, setting, **options)
@@ -159,13 +157,13 @@ def test_evolution_strategies_follow_the_smoothed_objective():
     assert_differs(mean, error, setting.exact(exact.sampled_gradient))
 
 
-@pytest.mark.parametrize("setting", BOTH)
+@pytest.mark.parametrize("setting", EVERY_SETTING)
 def test_pretraining_follows_the_return_without_adaptation(setting):
     true = np.mean([exact.return_gradient(problem, problem.logits) for problem in setting.problems], 0)
     assert_agrees(*mean_gradient("pretrain", setting), true)
 
 
-@pytest.mark.parametrize("setting", BOTH)
+@pytest.mark.parametrize("setting", EVERY_SETTING)
 def test_reptile_follows_the_mean_shift(setting):
     assert_agrees(*mean_gradient("reptile", setting), setting.exact(expectations.mean_shift))
 

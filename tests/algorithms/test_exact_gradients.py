@@ -35,7 +35,7 @@ def make(name, **options):
     return mrl.algorithms.make(name, env, **{**settings, **options})
 
 
-# ProMP's and TRPO's first gradients are those of other rows.
+# ProMP's first gradient is that of the likelihood ratio, and TRPO's the plain one.
 @pytest.mark.parametrize("case", rows.by_default(list(EXACT), ["plain", "likelihood ratio", "first order"]))
 def test_bandit_gradient_through_the_public_interface(case):
     name, options, exact = EXACT[case]

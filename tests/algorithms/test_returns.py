@@ -186,10 +186,8 @@ DRAWN = {
 }  # fmt: skip
 
 
-FEW = ["credit, one episode, two steps", "reptile, discounted", "pretrain"]
-
-
-@pytest.mark.parametrize("case", rows.by_default(list(DRAWN), FEW))
+# Without a discount the estimators' own expectations are in `test_estimators`.
+@pytest.mark.parametrize("case", rows.by_default(list(DRAWN), ["credit, discounted", "es, discounted"]))
 def test_by_draws_through_the_public_gradient(case):
     name, rates, episodes, draws, options, discounted, (function, *arguments) = DRAWN[case]
     setting = chains(rates, episodes, draws, **(DISCOUNT if discounted else {}))

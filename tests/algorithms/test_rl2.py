@@ -123,7 +123,6 @@ def test_the_gradient_sees_no_reward_of_the_burn_in():
     assert np.abs(standardized(0)).max() > 10, "where the first pull counts, its gradient is plain to see"
 
 
-@pytest.mark.thorough
 def test_the_entropys_weight_halves():
     """The loss of iteration n with half-life n is that with half the weight, the draws being the same."""
     env = two_bandits()

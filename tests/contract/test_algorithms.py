@@ -64,7 +64,7 @@ def test_state_tree_is_stable_and_call_two_does_not_recompile(state, update):
     assert one.iteration == 1
 
 
-@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), [*toys.UPDATES, *toys.SLOW_TO_COMPILE]))
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), toys.OF_THEIR_OWN))
 def test_a_weakly_typed_theta_does_not_recompile(name):
     """Call two would compile again if call one returned other types than it was given; tracing is enough to see it."""
     policy = mrl.Policy(
@@ -96,11 +96,8 @@ NO_ENTROPY = {
 }
 
 
-NAMES = [*toys.UPDATES, *toys.SLOW_TO_COMPILE]
-
-
 @pytest.mark.parametrize("distribution", ["squashed", "beta"])
-@pytest.mark.parametrize("name", rows.by_default(NAMES, ["maml-trpo", "rl2"]))
+@pytest.mark.parametrize("name", rows.by_default(toys.OF_THEIR_OWN, ["maml-trpo", "rl2"]))
 def test_bounded_actions_trace_or_are_refused_in_words(name, distribution):
     policy = {"hidden": (4,), "distribution": distribution}
     algorithm = mrl.algorithms.make(name, toys.walk(), policy=policy, tasks=4, episodes=2)
@@ -167,7 +164,7 @@ def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update, request):
     "algorithm",
     [
         pytest.param(name, marks=[pytest.mark.slow] * (name in toys.SLOW_TO_COMPILE))
-        if name in (*toys.UPDATES, *toys.SLOW_TO_COMPILE)
+        if name in toys.OF_THEIR_OWN
         else rows.thorough(name)
         for name in mrl.algorithms.names()
     ],

@@ -46,7 +46,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.thorough
 def test_rows_of_the_suite_their_speed_and_the_pictures(folder):
     rows = json.loads((folder / "rows.json").read_text())["rows"]
     assert [row["algorithm"] for row in rows] == [adaptation.UNTRAINED, "maml", "oracle"]

@@ -41,6 +41,7 @@ def test_every_score_is_kept_and_the_table_holds_their_means(folder):
     assert any(line.startswith(f"| `maml` | {scores[..., 0].mean():.1f} (") for line in lines)
 
 
+@pytest.mark.thorough
 def test_it_goes_on_with_what_is_missing(folder, capsys):
     before = json.loads((folder / "comparison.json").read_text())["rows"]
     compare.main(["--algorithms", "maml", *TOY, "--output", str(folder)])
@@ -48,6 +49,7 @@ def test_it_goes_on_with_what_is_missing(folder, capsys):
     assert "`maml`" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -88,7 +88,6 @@ def test_the_tasks_and_the_adaptation_are_those_of_the_evaluation(point):
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.thorough
 def test_the_page_holds_both_bodies_of_every_task(rendered):
     text = (rendered / "bodies.html").read_text()
     assert "http" not in text, "the page must need nothing but itself"

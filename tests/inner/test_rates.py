@@ -188,7 +188,10 @@ def test_every_group_goes_on_from_its_own_last_rate(options, rates, std_rates):
 @pytest.mark.parametrize(
     ("name", "stages"),
     [
-        *[("maml", 3), ("rl2", 6), rows.thorough("lpg", 3), rows.thorough("reptile", 3)],
+        ("maml", 3),
+        ("rl2", 6),
+        ("lpg", 3),
+        rows.thorough("reptile", 3),
         pytest.param("self-tuning", 3, marks=pytest.mark.slow),
     ],
 )
@@ -229,8 +232,8 @@ def test_an_evaluation_of_more_steps_takes_the_falling_rates():
     alone = mrl.algorithms.make("maml", env, **SIZES, inner_lr=(0.4, 0.2, 0.1), adaptation_steps=3)
     theta = algorithm.init(jax.random.key(0)).params
     sizes = {"num_tasks": 3, "burn_in": 1}
-    rows = mrl.evaluation.evaluate(algorithm, env, jax.random.key(1), theta, steps=3, **sizes)
+    found = mrl.evaluation.evaluate(algorithm, env, jax.random.key(1), theta, steps=3, **sizes)
     expected = mrl.evaluation.evaluate(alone, env, jax.random.key(1), theta, **sizes)
-    for name in rows:
-        np.testing.assert_allclose(rows[name].per_task, expected[name].per_task, rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(rows[name].counted_mean, rows[name].mean[1:].mean(), rtol=1e-6)
+    for name in found:
+        np.testing.assert_allclose(found[name].per_task, expected[name].per_task, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[name].counted_mean, found[name].mean[1:].mean(), rtol=1e-6)

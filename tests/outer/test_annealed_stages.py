@@ -77,6 +77,28 @@ def test_weights_by_hand():
         np.testing.assert_allclose(weight[:, 1:], np.tile(expected, (5, 1)))
 
 
+def test_the_distance_of_a_trust_region_weighs_the_stages_too():
+    """Σ_s v_s KL_s over the counted stages; without weights the mean."""
+    parts = build_parts(
+        toys.walk(), objective=outer.ratio(), **SIZES | {"adaptation_steps": 2}, burn_in=1, inner_lr=1.0
+    )
+    kl = outer.meta_objective(parts).kl
+    weights = jnp.array([[0, 1, 0], [0, 0, 1], [0, 0.25, 0.75]])
+
+    @jax.jit
+    def distances(key):
+        theta = parts.adapter.init_meta(key)
+        data = outer.collect_tasks(key, parts, theta)
+        moved = jax.tree.map(lambda leaf: leaf + 0.1, theta)
+        of = jax.vmap(lambda v: kl(moved, data.replace(weight=jnp.tile(v, (SIZES["tasks"], 1)))))
+        return kl(moved, data), of(weights)
+
+    plain, (first, second, both) = distances(jax.random.key(0))
+    assert abs(first - second) > 0.01 * first
+    np.testing.assert_allclose(both, 0.25 * first + 0.75 * second, rtol=1e-5)
+    np.testing.assert_allclose(plain, (first + second) / 2, rtol=1e-5)
+
+
 @pytest.mark.thorough
 def test_a_trust_region_goes_from_all_stages_to_the_last_with_its_distance_too():
     def step_of(**options):

@@ -109,15 +109,14 @@ def test_replay_from_the_start_of_a_window_is_what_was_lived():
     assert slopes == [1, 2]
 
 
-@pytest.mark.thorough
 def test_the_limit_is_on_each_agents_gradient():
     """Of four agents with a θ of one number: each adds at most the limit to the mean, and none that is below is cut."""
 
+    @jax.jit  # one program for all limits, and one without
     def gradient(limit):
-        algorithm = assemble_lives(
-            counting(tasks=4), outer.gradient_steps(outer.descent()), max_agent_gradient_norm=limit
-        )
-        return jax.jit(algorithm.gradient)(jax.random.key(3), THETA)
+        steps = outer.gradient_steps(outer.descent())
+        algorithm = assemble_lives(counting(tasks=4), steps, max_agent_gradient_norm=limit)
+        return algorithm.gradient(jax.random.key(3), THETA)
 
     free, metrics = gradient(None)
     assert "limited_share" not in metrics

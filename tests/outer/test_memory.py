@@ -27,7 +27,7 @@ def plain_update(name):
     [
         pytest.param("promp", {"remat": True}, marks=pytest.mark.slow),
         pytest.param("promp", {"task_chunk": 2}, marks=pytest.mark.slow),
-        rows.thorough("e-maml", BOTH),
+        ("e-maml", BOTH),
         ("es-maml", {"task_chunk": 9}),
     ],
 )

@@ -19,6 +19,7 @@ from metarl_jax.runs.config import (
     presets,
     traced_numbers,
 )
+from metarl_jax.runs.config.assembly import _scheduled_rate
 from metarl_jax.runs.config.file import differences, from_json, to_json
 from metarl_jax.runs.sweeps import plans
 from metarl_jax.sharing import program
@@ -128,15 +129,22 @@ SCHEDULED = TrainConfig(
 )
 
 
-@pytest.mark.parametrize(
-    ("schedule", "warmup", "rates"),
-    [
-        # Two epochs an iteration, of which the second one's rate is the metric.
-        ("linear", 2, [0.125, 0.375, 0.375, 0.125]),
-        rows.thorough("constant", 2, [0.125, 0.375, 0.5, 0.5]),
-        rows.thorough("cosine", 0, [0.25 * (1 + math.cos(math.pi * step / 8)) for step in (1, 3, 5, 7)]),
-    ],
-)
+# Two epochs an iteration, of which the second one's rate is the metric.
+RATES = [
+    ("linear", 2, [0.125, 0.375, 0.375, 0.125]),
+    ("constant", 2, [0.125, 0.375, 0.5, 0.5]),
+    ("cosine", 0, [0.25 * (1 + math.cos(math.pi * step / 8)) for step in (1, 3, 5, 7)]),
+]
+
+
+@pytest.mark.parametrize(("schedule", "warmup", "rates"), RATES)
+def test_schedules_by_name(schedule, warmup, rates):
+    config = dataclasses.replace(SCHEDULED, outer_lr_schedule=schedule, warmup=warmup)
+    rate = _scheduled_rate(config)["outer_lr"]
+    assert [float(rate(step)) for step in (1, 3, 5, 7)] == pytest.approx(rates, rel=1e-5)
+
+
+@pytest.mark.parametrize(("schedule", "warmup", "rates"), rows.by_default(RATES, RATES[:1]))
 def test_the_outer_rate_follows_the_schedule_of_the_whole_run(schedule, warmup, rates):
     algorithm = build(dataclasses.replace(SCHEDULED, outer_lr_schedule=schedule, warmup=warmup)).algorithm
     state, update, seen = algorithm.init(jax.random.key(0)), jax.jit(algorithm.update), []
@@ -268,7 +276,7 @@ def test_traced_are_the_numbers_that_a_run_has():
     assert traced_numbers(dataclasses.replace(TRACED, algorithm="e-maml", traced=("credit",))) == {}
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("schedule", ["linear", rows.thorough("cosine"), rows.thorough("constant")])
 def test_a_traced_rate_may_follow_a_schedule(schedule):
     rates = []
     for traced in ((), ("outer_lr",)):

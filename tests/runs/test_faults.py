@@ -29,7 +29,7 @@ from tests.runs.stub import assert_same_run, contents, make, newest
 
 @pytest.mark.parametrize(
     ("signum", "status"),
-    [(signal.SIGTERM, 143), rows.thorough(signal.SIGINT, 130), rows.thorough(signal.SIGHUP, 129)],
+    [(signal.SIGTERM, 143), rows.thorough(signal.SIGINT, 130), (signal.SIGHUP, 129)],
     ids=lambda v: str(int(v)),
 )
 def test_a_signal_saves_what_was_done_and_says_how_to_go_on(
