@@ -80,20 +80,29 @@ def test_evaluate_takes_stages_of_another_size(script, trained):
     assert row["diverged_episodes"] == [0, 0, 0]
 
 
+def test_evaluate_measures_modes(script, trained):
+    sampled = json.loads((trained / "evaluation.json").read_text())
+    status, out, err = script("evaluate", trained, "--deterministic")
+    assert status == 0, err
+    assert "measured by modes" in out.replace("\n", " ")
+    assert json.loads((trained / "evaluation.json").read_text()) == sampled
+    assert (trained / "adaptation-deterministic.png").exists()
+    report = json.loads((trained / "evaluation-deterministic.json").read_text())
+    assert (sampled["deterministic"], report["deterministic"]) == (False, True)
+    assert report["rows"]["adapted"]["per_task"] != sampled["rows"]["adapted"]["per_task"]
+
+
 @pytest.mark.thorough
 def test_a_policy_of_bounded_actions_is_trained_and_evaluated_by_modes(script, tmp_path):
     folder = tmp_path / "beta"
     assert script("train", *TINY, "--distribution", "beta", "--folder", folder)[0] == 0
     assert json.loads((folder / "config.json").read_text())["policy"]["distribution"] == "beta"
-    sampled = json.loads((folder / "evaluation.json").read_text())
-    status, out, err = script("evaluate", folder, "--deterministic")
-    assert status == 0, err
-    assert "measured by modes" in out.replace("\n", " ")
-    assert json.loads((folder / "evaluation.json").read_text()) == sampled
-    assert (folder / "adaptation-deterministic.png").exists()
+    assert script("evaluate", folder, "--deterministic")[0] == 0
     report = json.loads((folder / "evaluation-deterministic.json").read_text())
-    assert (sampled["deterministic"], report["deterministic"]) == (False, True)
-    assert report["rows"]["adapted"]["per_task"] != sampled["rows"]["adapted"]["per_task"]
+    assert np.isfinite(report["rows"]["adapted"]["per_task"]).all()
+
+
+def test_an_unknown_distribution_is_refused(script, tmp_path):
     status, _, err = script("train", *TINY, "--distribution", "betta", "--folder", tmp_path / "none")
     assert status == 2
     assert "unknown distribution 'betta': did you mean 'beta'" in err
