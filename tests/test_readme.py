@@ -107,6 +107,7 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypat
     assert (tmp_path / "runs" / "mine" / "evaluation.json").exists()
 
 
+@pytest.mark.thorough
 def test_the_code_on_curricula_runs():
     """Smaller, and each block after the one before it."""
     sampler, together, argument, measures = code_of("docs/curricula.md")
@@ -128,6 +129,7 @@ def test_the_code_on_curricula_runs():
     assert metrics["task_returns"].shape == (2, 2)
 
 
+@pytest.mark.thorough
 def test_the_code_on_optimisers_runs():
     optimiser, grid, several = code_of("docs/own_optimisers.md")
     names = {}

@@ -7,11 +7,12 @@ from flax import struct
 
 import metarl_jax as mrl
 
-# Each of these algorithms has an outer update of its own; the others are one of them with other inner parts.
-UPDATES = ("maml", "maml-trpo", "promp", "e-maml", "meta-sgd", "es-maml", "reptile", "rl2")
-# Windows of long lives: a minute for each program that differentiates them.
+VARIANTS = ("anil", "cavia", "dice", "fomaml", "loaded-dice", "meta-curvature", "pretrain", "rl2-hyper", "tmaml")
+"""algorithms that are one of the others with other inner parts"""
+OF_THEIR_OWN = tuple(name for name in mrl.algorithms.names() if name not in VARIANTS)
 SLOW_TO_COMPILE = ("lpg", "self-tuning")
-OF_THEIR_OWN = (*UPDATES, *SLOW_TO_COMPILE)
+"""windows of long lives: a minute for each program that differentiates them"""
+UPDATES = tuple(name for name in OF_THEIR_OWN if name not in SLOW_TO_COMPILE)
 
 
 def every_algorithm(by_default):

@@ -18,7 +18,8 @@ EPISODES = 15
 DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps", "diverged_episodes"}
 
 
-@pytest.fixture(scope="module", params=mrl.algorithms.names())
+# Of variants the default suite only traces programs.
+@pytest.fixture(scope="module", params=rows.by_default(mrl.algorithms.names(), toys.OF_THEIR_OWN))
 def algorithm(request):
     return make(request.param)
 
@@ -199,8 +200,10 @@ def test_adapt_returns_the_documented_shapes(algorithm, state, lead):
     assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
 
 
-def test_everything_follows_double_precision(algorithm):
+@pytest.mark.parametrize("name", mrl.algorithms.names())
+def test_everything_follows_double_precision(name):
     """Traced, not run: tests/algorithms and tests/outer compute in float64."""
+    algorithm = make(name)
     with jax.enable_x64():
         state = jax.eval_shape(algorithm.init, jax.random.key(0))
         after, metrics = jax.eval_shape(algorithm.update, jax.random.key(5), state)

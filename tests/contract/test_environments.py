@@ -108,7 +108,7 @@ def test_the_observation_does_not_show_the_task(name, recording):
     assert not np.array_equal(recorded.states.reward, states.reward)
 
 
-@pytest.mark.parametrize("name", rows.of_environments(FAMILIES))
+@pytest.mark.parametrize("name", rows.by_default(FAMILIES, [*PURE_JAX, "cheetah-dir"]))
 def test_check_finds_nothing(name, monkeypatch):
     if envs.card(name).backends:  # stepped by hand, at the width of the recordings: no physics to compile
         monkeypatch.setattr(contract, "_compiled", lambda function: function)
