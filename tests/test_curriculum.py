@@ -63,17 +63,17 @@ def test_with_a_memory_every_episode_is_a_stage():
     np.testing.assert_allclose(state.opt_state.sampler[2], by_stage(metrics), rtol=1e-5)
 
 
-def test_the_only_task_there_is_changes_nothing():
+@pytest.mark.parametrize("more", [{"normalize_observations": True, "normalize_rewards": True}, rows.thorough({})])
+def test_the_only_task_there_is_changes_nothing(more):
     """With one task in p(M), a sampler of it gives the same θ, and both normalisations go with it."""
     env = mrl.envs.fix_task(toys.walk(), jnp.array([0.5]))
-    for more in ({}, {"normalize_observations": True, "normalize_rewards": True}):
-        plain = mrl.algorithms.maml(env, **SIZES, **more)
-        sampled = mrl.algorithms.maml(env, **SIZES, **more, task_sampler=stratified(jnp.array([[0.5]])))
-        expected, others = jax.jit(plain.update)(KEY, plain.init(KEY))
-        state, metrics = jax.jit(sampled.update)(KEY, sampled.init(KEY))
-        jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
-        jax.tree.map(np.testing.assert_array_equal, state.opt_state.opt_state, expected.opt_state)
-        assert metrics.keys() == others.keys()
+    plain = mrl.algorithms.maml(env, **SIZES, **more)
+    sampled = mrl.algorithms.maml(env, **SIZES, **more, task_sampler=stratified(jnp.array([[0.5]])))
+    expected, others = jax.jit(plain.update)(KEY, plain.init(KEY))
+    state, metrics = jax.jit(sampled.update)(KEY, sampled.init(KEY))
+    jax.tree.map(np.testing.assert_array_equal, state.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state.opt_state, expected.opt_state)
+    assert metrics.keys() == others.keys()
 
 
 def test_a_sampler_sees_returns_in_raw_units():

@@ -37,6 +37,7 @@ NAMES["tempfile"] = tempfile
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_example(name, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -55,6 +55,7 @@ def far_from_zero():
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["self-tuning", pytest.param("lpg", marks=pytest.mark.slow)])
 def test_agents_that_live_on_see_the_units_of_today(name):
     """Pieces of long episodes go on in states that were made with yesterday's statistics."""

@@ -23,7 +23,7 @@ def types(tree):
     return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
 
-@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), ["maml", "es-maml", "rl2", "self-tuning"]))
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), ["maml", "rl2"]))
 def test_every_algorithm_takes_dictionaries(name):
     take(name, "dictionary")
 
@@ -75,7 +75,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize("name", rows.by_default(list(SAME), ["rl2"]))
 def test_a_dictionary_of_the_parts_is_the_vector(name):
     """Same numbers, same order, no picture: the networks are the same ones, and so is all that is learned."""
     one, parts = (updated(name, toys.dot(kind), **SAME[name]) for kind in ("vector", "vectors"))
@@ -202,6 +202,7 @@ def test_a_byte_of_a_picture_takes_a_byte():
     assert sizes["dictionary"] - sizes["vector"] == 10 * (64 + 8 - 16)
 
 
+@pytest.mark.thorough
 def test_a_run_of_dictionaries_goes_on_and_is_loaded(tmp_path):
     """Training, evaluation and a checkpoint of an environment of one's own."""
     env = toys.dot("dictionary")

@@ -55,6 +55,7 @@ def test_the_ten_lines_run():
     assert jax.tree.structure(names["out"].params) == jax.tree.structure(names["grad"])
 
 
+@pytest.mark.thorough
 def test_what_is_trained_is_drawn_and_saved_as_the_text_says(tmp_path, monkeypatch):
     code = code_of("docs/getting_started.md")[1]
     code = code.replace('"point-nav"', '"point-nav", horizon=4').replace("goals)", "goals, tasks=2, episodes=3)")
@@ -144,6 +145,7 @@ def test_the_code_on_optimisers_runs():
     assert names["state"].iteration == 2
 
 
+@pytest.mark.thorough
 def test_the_environment_of_pictures_is_sound_and_learns():
     names = {"jax": jax, "jnp": jax.numpy, "mrl": mrl}
     exec(code_of("docs/writing_tasks.md")[2], names)

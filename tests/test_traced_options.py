@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import metarl_jax as mrl
-from tests import toys
+from tests import rows, toys
 
 KEY = jax.random.key(0)
 SIZES = {"tasks": 2, "episodes": 3, "policy": {"hidden": (4,)}}
@@ -53,7 +53,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", rows.by_default(RUN, ["promp"]))
 def test_traced_numbers_give_the_update_of_constants(name):
     values = numbers(name)
     assert len(values) >= 6, values

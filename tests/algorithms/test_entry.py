@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import metarl_jax as mrl
-from tests import toys
+from tests import rows, toys
 
 SIZES = {"tasks": 2, "episodes": 3}
 KINDS = ("maml", "es-maml", "rl2", "lpg")
@@ -93,17 +93,17 @@ class Bare:
     ("name", "options", "message"),
     [
         ("maml", {}, None),
-        ("e-maml", {}, None),
+        rows.thorough("e-maml", {}, None),
         ("promp", {"inner_kl_weight": 0.0}, None),
         ("promp", {}, "inner_kl_weight needs the method kl .*Bare has none; .*or set inner_kl_weight=0"),
         ("maml", {"entropy_weight": 0.1}, "entropy_weight needs the method entropy .*or set entropy_weight=0"),
         ("maml-trpo", {}, "max_kl, the trust region's bound, needs the method kl .*with gradient steps, such as maml"),
         ("rl2-hyper", {}, "entropy_weight needs the method entropy .*or set entropy_weight=0"),
-        ("rl2-hyper", {"entropy_weight": 0.0, "entropy_half_life": 3}, None),
+        rows.thorough("rl2-hyper", {"entropy_weight": 0.0, "entropy_half_life": 3}, None),
         ("lpg", {}, "policy_entropy_weight needs the method entropy .*set policy_entropy_weight=0"),
-        ("lpg", {"policy_entropy_weight": 0.0}, None),
+        rows.thorough("lpg", {"policy_entropy_weight": 0.0}, None),
         ("self-tuning", {}, "entropy_weight of self-tuning needs .*set entropy_weight=0 and leave it out of tuned"),
-        ("self-tuning", {"entropy_weight": 0.0, "tuned": ("discount",)}, None),
+        rows.thorough("self-tuning", {"entropy_weight": 0.0, "tuned": ("discount",)}, None),
         (
             "self-tuning",
             {"entropy_weight": 0.0, "tuned": ("discount",), "bootstrap": 2},

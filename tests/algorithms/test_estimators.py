@@ -54,6 +54,7 @@ def test_with_credit_the_gradient_of_the_sampled_update_is_unbiased(case, where)
     assert_agrees(mean, error, setting.exact(exact.sampled_gradient, burn_in))
 
 
+@pytest.mark.thorough
 def test_credit_without_other_tasks_has_no_baseline_and_is_unbiased_too():
     setting = SETTINGS["MDP"]
     mean, error = mean_gradient("maml", setting, tasks=1, credit=True)

@@ -131,7 +131,7 @@ def test_gaussian_bandit(case):
 
 @pytest.mark.parametrize(
     "name",
-    ["maml", "e-maml", "dice", *map(rows.thorough, ["maml-trpo", "fomaml", "promp", "loaded-dice", "pretrain"])],
+    ["dice", *map(rows.thorough, ["maml", "e-maml", "maml-trpo", "fomaml", "promp", "loaded-dice", "pretrain"])],
 )
 def test_zero_inner_rate_gives_the_plain_policy_gradient(name):
     rewards, probabilities = np.array(toys.BANDIT_REWARDS), np.asarray(jax.nn.softmax(jnp.array(toys.BANDIT_LOGITS)))

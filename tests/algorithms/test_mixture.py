@@ -51,6 +51,7 @@ def test_an_update_is_that_of_every_member_in_turn():
     assert not np.array_equal(state.params, toys.BANDIT_LOGITS)
 
 
+@pytest.mark.thorough
 def test_the_gradient_is_the_mean_of_the_members():
     members, key, theta = twins(), jax.random.key(5), jnp.array(toys.BANDIT_LOGITS)
     mean, metrics = jax.jit(mrl.algorithms.mixture(members).gradient)(key, theta)

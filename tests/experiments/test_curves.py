@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_every_score_is_kept_on_the_axis_of_episodes(folder):
     rows = json.loads((folder / "curves.json").read_text())["rows"]
     assert [(row["algorithm"], row["episodes"]) for row in rows] == [("maml", [0, 4]), ("rl2", list(range(8)))]
@@ -44,6 +45,7 @@ def test_every_score_is_kept_on_the_axis_of_episodes(folder):
     assert (folder / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.thorough
 def test_the_table_is_of_the_scores(folder):
     rows = json.loads((folder / "curves.json").read_text())["rows"]
     lines = (folder / "curves.md").read_text().splitlines()
@@ -57,6 +59,7 @@ def test_the_table_is_of_the_scores(folder):
             assert cells[cell] == f"{found.estimate[stage]:.2f} ({found.low[stage]:.2f} to {found.high[stage]:.2f})"
 
 
+@pytest.mark.thorough
 def test_it_goes_on_with_what_is_missing(folder, capsys):
     before = json.loads((folder / "curves.json").read_text())["rows"]
     curves.main([*TOY, "--algorithms", "maml", "--output", str(folder)])
@@ -64,6 +67,7 @@ def test_it_goes_on_with_what_is_missing(folder, capsys):
     assert "### point-nav" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_other_arguments_are_refused(folder):
     with pytest.raises(cli.UserError, match="holds a comparison with other arguments"):
         curves.main([*TOY, "--algorithms", "maml", "--seeds", "3", "--output", str(folder)])

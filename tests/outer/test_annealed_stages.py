@@ -39,7 +39,7 @@ def step_of(name, chunk=None, **options):
     return step
 
 
-@pytest.mark.parametrize(("name", "chunk"), [("maml", 2), ("promp", None), rows.thorough("maml", None)])
+@pytest.mark.parametrize(("name", "chunk"), [("maml", 2), rows.thorough("promp", None), rows.thorough("maml", None)])
 @pytest.mark.parametrize(("iteration", "share"), [(0, 1.0), (1, 0.75), (3, 0.25), (4, 0.0), (9, 0.0)])
 def test_a_step_lies_between_that_of_all_stages_and_that_of_the_last(name, chunk, iteration, share):
     """Steps of gradient descent are linear in the loss, and v_s = ρ / C + (1 − ρ) [s = L]."""

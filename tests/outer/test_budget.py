@@ -58,8 +58,8 @@ def test_a_sum_over_the_episodes_that_count_keeps_its_meaning_and_a_mean_prefers
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("maml", {"credit": True, "average": "valid"}),
         ("maml", {"credit": True, "credit_estimator": "influence"}),
+        rows.thorough("maml", {"credit": True, "average": "valid"}),
         rows.thorough("maml", {}),
         rows.thorough("promp", {}),
         rows.thorough("dice", {"baseline": "leave_one_out"}),

@@ -179,6 +179,7 @@ def test_all_five_against_finite_differences(normalized, optimizer):
         np.testing.assert_allclose(slope, expected[name], rtol=1e-5, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.thorough
 def test_the_bootstrapped_target_is_where_the_agent_would_be():
     """Beside the library's, a target of explicit steps that is a constant, and a distance written out here.
 

@@ -13,7 +13,7 @@ import pytest
 import metarl_jax as mrl
 from metarl_jax.options import TrialOptions
 from metarl_jax.runs.config import AlgorithmConfig, arguments, flags
-from metarl_jax.runs.console import user_modules
+from metarl_jax.runs.console import cli, user_modules
 from tests import toys
 from tests.experiments.scripts import load as load_script
 
@@ -87,8 +87,6 @@ def test_by_name_they_are_what_they_are_by_hand(user_module):
 
 @pytest.mark.thorough
 def test_every_script_knows_them(user_module, monkeypatch, capsys):
-    from metarl_jax.runs.console import cli
-
     monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)  # it changes the process for good
     assert cli.run(load_script("train").main, TINY) == 0, capsys.readouterr().err
     assert os.environ[user_modules.VARIABLE] == "my_module", "members of a sweep inherit it"
@@ -102,8 +100,6 @@ def test_every_script_knows_them(user_module, monkeypatch, capsys):
 
 
 def test_without_the_module_the_name_is_unknown(user_module, monkeypatch, capsys):
-    from metarl_jax.runs.console import cli
-
     monkeypatch.setattr(cli, "prepare_jax", lambda task=None: None)
     assert cli.run(load_script("train").main, ["--task", "my-walk", "--iterations", "1"]) == 2
     told = capsys.readouterr().err
@@ -153,8 +149,6 @@ def test_the_variable_is_checked_too(user_module, monkeypatch):
 
 
 def test_what_a_module_fails_to_import_is_not_hidden(user_module):
-    from metarl_jax.runs.console import cli
-
     (user_module / "my_module.py").write_text("import no_such_thing_here", encoding="utf-8")
     user_modules.taken_from(["--import", "my_module"])
     with pytest.raises(ModuleNotFoundError, match="no_such_thing_here"):

@@ -22,6 +22,7 @@ from metarl_jax.runs.console.signals import Interrupted
 from metarl_jax.runs.sweeps import results
 from metarl_jax.runs.together import Asked, as_many_as_fit, train_together
 from metarl_jax.sharing import one_program
+from tests import rows
 from tests.runs.stub import ITERATIONS, STEPS, assert_same_run, make, newest, stub_algorithm, stub_env
 
 FAILS = 13.0
@@ -65,7 +66,7 @@ def table(folder):
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("seeds", [2, rows.thorough(1)])
 def test_each_has_the_numbers_that_it_has_alone(tmp_path, seeds):
     several = [asked(tmp_path, rate, seeds=seeds) for rate in (0.5, 1.0, 2.0)]
     assert list(train_together(several)) == [(0, None), (1, None), (2, None)]
