@@ -1,4 +1,4 @@
-"""The faults of benchmarks/mutants.py fit the library as it is, and name tests that the default suite runs."""
+"""The faults of benchmarks/mutants.py fit the library as it is, and name files of tests that may notice them."""
 
 from pathlib import Path
 
