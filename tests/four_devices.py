@@ -118,3 +118,20 @@ def test_devices_share_runs_with_numbers_of_their_own():
         *_, alone = train(member, key, 2)
         for name, values in alone.metrics.items():
             np.testing.assert_allclose(together.metrics[name][:, row], values, rtol=1e-3, atol=1e-5)
+
+
+def test_devices_share_the_tasks_of_a_mixture():
+    """Members with as many tasks as devices, and with twice as many."""
+    env = mrl.envs.make("point-nav")
+    sizes = {"episodes": 2, "horizon": 4, "policy": {"hidden": (4,)}}
+    members = {f"{tasks} tasks": mrl.algorithms.make("es-maml", env, tasks=tasks, **sizes) for tasks in (4, 8)}
+    mixture, key = mrl.algorithms.mixture(members), jax.random.key(0)
+    *_, alone = train(mixture, key, 2)
+    with jax.set_mesh(devices.mesh(4, tasks=4)):
+        *_, together = train(mixture, key, 2)
+    assert together.metrics.keys() == alone.metrics.keys()
+    for name, values in alone.metrics.items():
+        np.testing.assert_allclose(together.metrics[name], values, rtol=1e-3, atol=1e-5, err_msg=name)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), together.state.params, alone.state.params
+    )

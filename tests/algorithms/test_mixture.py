@@ -75,6 +75,16 @@ def test_it_trains_behind_the_guard():
     assert last.metrics["b/return"].shape == last.metrics["return"].shape
 
 
+@pytest.mark.thorough
+def test_seeds_train_as_they_do_alone():
+    mixture, keys = mrl.algorithms.mixture(twins()), jax.random.split(jax.random.key(0), 2)
+    *_, both = mrl.training.train(mixture, keys, iterations=2)
+    for seed, key in enumerate(keys):
+        *_, alone = mrl.training.train(mixture, key, iterations=2)
+        np.testing.assert_allclose(both.state.params[seed], alone.state.params, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(both.metrics["b/return"][:, seed], alone.metrics["b/return"], rtol=1e-5)
+
+
 def void_at(stage, all_void):
     """An algorithm that reports what one does whose stage was void: returns that are NaN, and counts that say so."""
 
