@@ -66,6 +66,12 @@ def test_replay_retraces_the_collected_path(replay, theta, data):
     assert_trees(replay(theta, data), data.params, rtol=1e-4, atol=1e-6)
 
 
+def test_every_episode_of_every_stage_and_task_has_a_start_of_its_own(data):
+    starts = np.asarray(data.trajectory.observation)[..., 0, 0]
+    assert starts.shape == (TASKS, STEPS + 1, EPISODES)
+    assert len(np.unique(starts)) == starts.size
+
+
 def test_the_first_parameters_are_theta_and_the_others_are_not(theta, data):
     identical(task(data.params, (0, 0)), theta)
     for stage in range(1, STEPS + 1):
