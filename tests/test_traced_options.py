@@ -90,7 +90,7 @@ def test_a_grid_trains_in_one_program():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tasks": 3.0}, "tasks is .* must be an integer"),
+        ({"tasks": 3.0}, "tasks is traced by JAX, .* must be a Python integer"),
         ({"inner_lr": jnp.ones((2, 2))}, "inner_lr is"),
         ({"discount": jnp.ones(2)}, "discount is .* must lie in"),
         ({"outer_lr": 1e-3, "outer_optimizer": optax.sgd(0.1)}, "brings its own rate"),
