@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 # Most of the tests' time is compilation of programs that run for milliseconds. Without LLVM's optimisations it halves,
 # and with the older of XLA's two code generators for fused loops it halves again; XLA's preset for quick compilation
-# saves a sixth of the rest. The second option has no checks: a release that knows it no more takes no notice.
+# saves a sixth of the rest. The second option has no checks: a release that knows it no more takes no notice. The
+# others have: without one of them JAX does not start, and says which.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"

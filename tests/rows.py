@@ -13,6 +13,7 @@ def thorough(*values, **options):
 
 def by_default(table, kept):
     """The rows of a table, each a value or a tuple of values; those that are not kept are thorough."""
+    table = list(table)
     missing = [row for row in kept if row not in table]
     assert not missing, f"not in the table: {missing}"
     return [row if row in kept else thorough(*(row if isinstance(row, tuple) else (row,))) for row in table]
@@ -20,4 +21,4 @@ def by_default(table, kept):
 
 def of_environments(names):
     """Rows of environments on recordings (`tests.conftest`), thorough where the physics takes longest to compile."""
-    return by_default(list(names), [name for name in names if not name.startswith("humanoid")])
+    return by_default(names, [name for name in names if not name.startswith("humanoid")])

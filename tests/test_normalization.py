@@ -41,7 +41,7 @@ def so_far(rewards, discount=0.99):
     return gains
 
 
-# What decays, perturbs and (thorough) preconditions θ must leave the statistics alone.
+# What decays, perturbs and preconditions θ must leave the statistics alone.
 UPDATES = [
     ("es-maml", {"outer_optimizer": optax.adamw(1e-2, weight_decay=0.5)}),
     ("rl2", {"discount": 0.9}),
@@ -190,8 +190,7 @@ def test_gradient_leaves_the_statistics_alone():
     assert not [name for name in metrics if name.startswith("normalization")]
 
 
-# Updates of other kinds are run above, or are one of these.
-@pytest.mark.parametrize("name", toys.every_algorithm(["lpg"]))
+@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), ["lpg"]))
 def test_every_algorithm_keeps_its_state(name):
     """Shapes and dtypes, without compiling."""
     algorithm = mrl.algorithms.make(name, toys.walk(), **SIZES, **BOTH)

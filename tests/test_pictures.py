@@ -75,7 +75,7 @@ SAME = {
 }
 
 
-@pytest.mark.parametrize("name", rows.by_default(list(SAME), ["rl2"]))
+@pytest.mark.parametrize("name", rows.by_default(SAME, ["rl2"]))
 def test_a_dictionary_of_the_parts_is_the_vector(name):
     """Same numbers, same order, no picture: the networks are the same ones, and so is all that is learned."""
     one, parts = (updated(name, toys.dot(kind), **SAME[name]) for kind in ("vector", "vectors"))

@@ -24,9 +24,8 @@ SETTINGS = {
     "bandit": Setting((exact.BANDIT,), (0.7,), 3),
     "MDP": Setting(tuple(exact.ending(exact.MDP, goes_on) for goes_on in (1.0, 0.5)), (1.2, 0.8), 2),
 }
-
-
 EVERY_SETTING = [pytest.param(SETTINGS["MDP"], id="MDP"), rows.thorough(SETTINGS["bandit"], id="bandit")]
+
 
 # Options and the burn-in of the true gradient J(θ) = E_D[R(f_θ(D))]. With few tasks a baseline that an episode's own
 # consequences entered would show. With less than five it is a mean, from then on a line, of which the bandit's few
@@ -203,7 +202,7 @@ def same_draws():
     return draw
 
 
-@pytest.mark.parametrize("case", rows.by_default(list(AS_MAML), ["meta-sgd", "anil"]))
+@pytest.mark.parametrize("case", rows.by_default(AS_MAML, ["meta-sgd", "anil"]))
 def test_at_the_start_its_gradient_is_that_of_maml_draw_by_draw(same_draws, case):
     expected = same_draws("maml")
     assert np.abs(expected).max(0).min() > 1e-4

@@ -36,7 +36,7 @@ def make(name, **options):
 
 
 # ProMP's first gradient is that of the likelihood ratio, and TRPO's the plain one.
-@pytest.mark.parametrize("case", rows.by_default(list(EXACT), ["plain", "likelihood ratio", "first order"]))
+@pytest.mark.parametrize("case", rows.by_default(EXACT, ["plain", "likelihood ratio", "first order"]))
 def test_bandit_gradient_through_the_public_interface(case):
     name, options, exact = EXACT[case]
     mean, error = mean_of_draws(make(name, tasks=64, **options), 3000)
@@ -110,7 +110,7 @@ GAUSSIAN = {
 }
 
 
-@pytest.mark.parametrize("case", rows.by_default(list(GAUSSIAN), ["likelihood ratio", "plain, raw reward"]))
+@pytest.mark.parametrize("case", rows.by_default(GAUSSIAN, ["likelihood ratio", "plain, raw reward"]))
 def test_gaussian_bandit(case):
     name, surrogate, offset, exact = GAUSSIAN[case]
     algorithm = mrl.algorithms.make(

@@ -187,7 +187,7 @@ DRAWN = {
 
 
 # Without a discount the estimators' own expectations are in `test_estimators`.
-@pytest.mark.parametrize("case", rows.by_default(list(DRAWN), ["credit, discounted", "es, discounted"]))
+@pytest.mark.parametrize("case", rows.by_default(DRAWN, ["credit, discounted", "es, discounted"]))
 def test_by_draws_through_the_public_gradient(case):
     name, rates, episodes, draws, options, discounted, (function, *arguments) = DRAWN[case]
     setting = chains(rates, episodes, draws, **(DISCOUNT if discounted else {}))

@@ -18,7 +18,7 @@ EPISODES = 15
 DOCUMENTED = {"return", "gain", "entropy", "inner_step_norm", "valid_share", "environment_steps", "diverged_episodes"}
 
 
-# Of variants the default suite only traces programs.
+# Of variants the default suite traces programs, in double precision, and runs none.
 @pytest.fixture(scope="module", params=rows.by_default(mrl.algorithms.names(), toys.OF_THEIR_OWN))
 def algorithm(request):
     return make(request.param)
@@ -164,10 +164,9 @@ def test_a_scan_under_vmap_over_seeds_equals_loops(algorithm, update, request):
 @pytest.mark.parametrize(
     "algorithm",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in toys.SLOW_TO_COMPILE))
-        if name in toys.OF_THEIR_OWN
-        else rows.thorough(name)
-        for name in mrl.algorithms.names()
+        *toys.UPDATES,
+        *map(rows.thorough, toys.VARIANTS),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in toys.SLOW_TO_COMPILE),
     ],
     indirect=True,
 )
@@ -200,7 +199,7 @@ def test_adapt_returns_the_documented_shapes(algorithm, state, lead):
     assert_equal(out, adapt(jax.random.key(6), state.params, env.sample_task(jax.random.key(7))))
 
 
-@pytest.mark.parametrize("name", rows.by_default(mrl.algorithms.names(), toys.OF_THEIR_OWN))
+@pytest.mark.parametrize("name", mrl.algorithms.names())
 def test_everything_follows_double_precision(name):
     """Traced, not run: tests/algorithms and tests/outer compute in float64."""
     algorithm = make(name)

@@ -9,6 +9,8 @@ from experiments import curves
 from metarl_jax.evaluation import iqm_interval
 from metarl_jax.runs.console import cli
 
+pytestmark = pytest.mark.thorough  # a whole program; its core is that of `test_adaptation`
+
 TOY = ["--families", "point-nav", "--seeds", "2", "--steps", "60", "--eval-tasks", "3", "--eval-episodes", "8"]
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
 
@@ -32,7 +34,6 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.thorough
 def test_every_score_is_kept_on_the_axis_of_episodes(folder):
     rows = json.loads((folder / "curves.json").read_text())["rows"]
     assert [(row["algorithm"], row["episodes"]) for row in rows] == [("maml", [0, 4]), ("rl2", list(range(8)))]
@@ -45,7 +46,6 @@ def test_every_score_is_kept_on_the_axis_of_episodes(folder):
     assert (folder / "curves.png").stat().st_size > 10_000
 
 
-@pytest.mark.thorough
 def test_the_table_is_of_the_scores(folder):
     rows = json.loads((folder / "curves.json").read_text())["rows"]
     lines = (folder / "curves.md").read_text().splitlines()
@@ -59,7 +59,6 @@ def test_the_table_is_of_the_scores(folder):
             assert cells[cell] == f"{found.estimate[stage]:.2f} ({found.low[stage]:.2f} to {found.high[stage]:.2f})"
 
 
-@pytest.mark.thorough
 def test_it_goes_on_with_what_is_missing(folder, capsys):
     before = json.loads((folder / "curves.json").read_text())["rows"]
     curves.main([*TOY, "--algorithms", "maml", "--output", str(folder)])
@@ -67,7 +66,6 @@ def test_it_goes_on_with_what_is_missing(folder, capsys):
     assert "### point-nav" in capsys.readouterr().out
 
 
-@pytest.mark.thorough
 def test_other_arguments_are_refused(folder):
     with pytest.raises(cli.UserError, match="holds a comparison with other arguments"):
         curves.main([*TOY, "--algorithms", "maml", "--seeds", "3", "--output", str(folder)])

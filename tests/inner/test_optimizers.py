@@ -127,7 +127,7 @@ START = {"x": jnp.array([0.3, -0.5]), "z": jnp.zeros(3)}
 @pytest.mark.parametrize(
     "name",
     rows.by_default(
-        list(OPTAX),
+        OPTAX,
         ["sgd", "adam", "adam, all in the root", "lamb", "rmsprop, centred", "adadelta", "clipped by φ"],
     ),
 )

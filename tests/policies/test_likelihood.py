@@ -44,7 +44,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", rows.by_default(list(KINDS), ["squashed", "categorical"]))
+@pytest.mark.parametrize("kind", rows.by_default(KINDS, ["squashed", "categorical"]))
 def test_known_distributions_give_the_same_numbers(kind):
     make, options = KINDS[kind]
     with jax.enable_x64():  # a KL near 0 is the difference of numbers of size 1
