@@ -121,10 +121,13 @@ def test_devices_share_runs_with_numbers_of_their_own():
 
 
 def test_devices_share_the_tasks_of_a_mixture():
-    """Members with as many tasks as devices, and with twice as many."""
+    """A member with as many tasks as devices, and one with more, in chunks."""
     env = mrl.envs.make("point-nav")
     sizes = {"episodes": 2, "horizon": 4, "policy": {"hidden": (4,)}}
-    members = {f"{tasks} tasks": mrl.algorithms.make("es-maml", env, tasks=tasks, **sizes) for tasks in (4, 8)}
+    members = {
+        "few": mrl.algorithms.make("maml", env, tasks=4, **sizes),
+        "chunks": mrl.algorithms.make("maml", env, tasks=16, task_chunk=4, **sizes),
+    }
     mixture, key = mrl.algorithms.mixture(members), jax.random.key(0)
     state = mixture.init(key)
     alone = jax.jit(mixture.update)(key, state)
