@@ -1,7 +1,8 @@
 """Adaptation speed: learners trained with equal environment steps, adapted to the same held-out tasks, on one scale.
 
 python benchmarks/adaptation.py                              # the small suite, minutes
-python benchmarks/adaptation.py --suite full                 # all families and learners of experiments/curves.py, hours
+python benchmarks/adaptation.py --suite full                 # dense rewards, exploration, and a robot: hours
+python benchmarks/adaptation.py --algorithms cavia maml-trpo # any learners with trials, also your own (--import)
 python benchmarks/adaptation.py --add mine.json              # with additional rows, for example of another library
 
 Each row is written when it is complete; an interrupted benchmark continues when started again. adaptation.json holds
@@ -16,6 +17,7 @@ if __name__ == "__main__":  # handles Ctrl-C during the imports
     startup.quiet()
 
 import dataclasses
+import itertools
 import json
 import sys
 import time
@@ -25,51 +27,32 @@ from typing import Any
 
 import numpy as np
 
-from experiments import curves
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import adaptation, comparisons
+from metarl_jax.runs.evaluation import adaptation, comparisons, suites
 from metarl_jax.runs.evaluation.comparisons import ORACLE
 from metarl_jax.runs.storage import files, json_text
 
-SUITES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain", ORACLE)),
-    "full": (tuple(curves.FAMILIES), tuple(curves.ALGORITHMS)),
+SUITES = {
+    "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain")),
+    "full": (("point-nav", "grid-nav", "cheetah-dir"), ("promp", "maml", "e-maml", "rl2", "pretrain")),
 }
-"""Families and learners; all suites also include the untrained policy."""
+"""Families and learners; all suites also include the oracle and the untrained policy, which define the scale."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
+class Arguments(suites.Sizes):
     suite: str = "small"
-    """small: one family, minutes; full: all of them, hours"""
+    """small: one family, minutes; full: three, hours"""
+    families: tuple[str, ...] = ()
+    """families in place of the suite's, any that are registered"""
+    algorithms: tuple[str, ...] = ()
+    """learners in place of the suite's, any that are registered and learn from trials"""
     seeds: int = 5
-    """training seeds per learner"""
-    first_seed: int = 0
-    """the first seed"""
-    steps: int | None = None
-    """environment steps of the training, equal for all learners (None: 1.2 to 2.4 M, depending on the family)"""
-    eval_tasks: int = 40
-    """held-out tasks, equal for all learners"""
-    eval_episodes: int = 80
-    """episodes of a trial in a held-out task"""
+    """number of training seeds, trained together in one program"""
     add: tuple[Path, ...] = ()
     """files with additional rows"""
     output: Path = Path("runs/adaptation")
     """folder of the results"""
-
-
-def settings(arguments: Arguments) -> curves.Arguments:
-    """Arguments for `experiments/curves.py`."""
-    families, learners = SUITES[arguments.suite]
-    return curves.Arguments(
-        families=families,
-        algorithms=learners,
-        seeds=arguments.seeds,
-        first_seed=arguments.first_seed,
-        steps=arguments.steps,
-        eval_tasks=arguments.eval_tasks,
-        eval_episodes=arguments.eval_episodes,
-    )
 
 
 def milliseconds(function: Any, *inputs: Any, repeats: int = 5) -> float:
@@ -105,30 +88,33 @@ def speed(built: comparisons.Entry, theta: Any) -> dict[str, float | None]:
     return found
 
 
-def untrained(family: str, arguments: curves.Arguments) -> dict[str, Any]:
-    """The row of initial parameters, one per seed, which adapt as in `maml`."""
+def untrained(family: str, sizes: suites.Sizes) -> tuple[Any, dict[str, Any]]:
+    """Initial parameters, one per seed, which adapt as in `maml`, and the entries of their row."""
     import jax
     import jax.numpy as jnp
 
-    built = curves.build(family, "maml", arguments)
-    roots = jnp.stack([jax.random.key(arguments.first_seed + seed) for seed in range(arguments.seeds)])
-    params = jax.vmap(lambda key: built.algorithm.init(key).params)(roots)
-    scores = comparisons.scores(built, params, arguments.eval_tasks)
-    each = arguments.eval_episodes // scores.shape[-1]
-    episodes = [each * stage for stage in range(scores.shape[-1])]
-    own = {"minutes": 0.0, "iterations": 0, "episodes": episodes, "per_task": scores.round(3).tolist()}
-    return {"family": family, "algorithm": adaptation.UNTRAINED, **own}
+    algorithm = suites.build(family, "maml", sizes.eval_episodes).algorithm
+    params = jax.vmap(lambda key: algorithm.init(key).params)(jnp.stack([*map(jax.random.key, sizes.each_seed)]))
+    return params, {"family": family, "algorithm": adaptation.UNTRAINED, "minutes": 0.0, "iterations": 0}
 
 
-def run(family: str, name: str, arguments: curves.Arguments) -> dict[str, Any]:
-    """A row of the suite."""
+def compute(family: str, name: str, sizes: suites.Sizes) -> list[dict[str, Any]]:
+    """The row of a learner on a family, and that of the same θ out of distribution, if the family has such tasks."""
     import jax
 
-    if name == adaptation.UNTRAINED:
-        return untrained(family, arguments)
-    row = curves.run(family, name, arguments)
-    built = curves.build(family, name, arguments)
-    return row | speed(built, built.algorithm.init(jax.random.key(0)).params)
+    import metarl_jax as mrl
+
+    fresh = name == adaptation.UNTRAINED
+    learner = "maml" if fresh else name
+    params, told = untrained(family, sizes) if fresh else suites.trained(family, name, sizes)
+    built = suites.build(family, learner, sizes.eval_episodes)
+    if not fresh:
+        told |= speed(built, jax.tree.map(lambda leaf: leaf[0], params))
+    found = [told | suites.scores(built, params, sizes)]
+    if "ood" in mrl.envs.card(family).splits:
+        shifted = suites.build(family, learner, sizes.eval_episodes, split="ood")
+        found.append(told | {"family": adaptation.ood(family)} | suites.scores(shifted, params, sizes))
+    return found
 
 
 def of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
@@ -159,28 +145,35 @@ def main(argv: Sequence[str]) -> None:
         from metarl_jax.checks import one_of
 
         one_of("suite", arguments.suite, SUITES)
-        asked = settings(arguments)
-        curves.check(asked)
+        of_suite = SUITES[arguments.suite]
+        families, learners = arguments.families or of_suite[0], arguments.algorithms or of_suite[1]
+        trained = tuple(dict.fromkeys((*learners, ORACLE)))
+        suites.known(families, trained)
+        arguments.check()
+        for family, name in itertools.product(families, trained):
+            suites.build(family, name, arguments.eval_episodes)
         added = of_others(arguments.add)
-        shown = ("output", "families", "algorithms")
-        stored = comparisons.read(path, {k: str(v) for k, v in vars(asked).items() if k not in shown})
+        sizes = {field.name: str(getattr(arguments, field.name)) for field in dataclasses.fields(suites.Sizes)}
+        stored = comparisons.read(path, sizes)
         done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
-        learners = (adaptation.UNTRAINED, *asked.algorithms)
-        missing = [(f, name) for f in asked.families for name in learners if (f, name) not in done]
+        missing = [
+            which for which in itertools.product(families, (adaptation.UNTRAINED, *trained)) if which not in done
+        ]
         arguments.output.mkdir(parents=True, exist_ok=True)
-    comparisons.fill(path, stored, missing, lambda which: run(which[0], which[1], asked))
+    comparisons.fill(path, stored, missing, lambda which: compute(*which, arguments))
     with cli.user_errors():
-        rows = stored["rows"] + added
-        records, better = adaptation.summary(rows), adaptation.improvements(rows)
+        everything = stored["rows"] + added
+        records, better = adaptation.summary(everything), adaptation.improvements(everything)
+        unscaled = adaptation.unscaled(everything)
     told = {name: stored.get(name) for name in ("arguments", "machine", "date")}
-    report = told | {"summary": records, "probability_of_improvement": better, "rows": rows}
+    report = told | {"summary": records, "unscaled": unscaled, "probability_of_improvement": better, "rows": everything}
     files.write(arguments.output / "adaptation.json", json.dumps(report) + "\n")
-    text = adaptation.table(records)
+    text = "\n".join([adaptation.table(records), *unscaled.values()])
     files.write(arguments.output / "adaptation.md", text)
     from metarl_jax.runs.pictures import plots
 
-    plots.curves(rows, arguments.output / "adaptation.png")
-    plots.profiles(rows, arguments.output / "profiles.png")
+    plots.curves(everything, arguments.output / "adaptation.png")
+    plots.profiles(everything, arguments.output / "profiles.png")
     print(text)
     print(f"written to {arguments.output}")
 

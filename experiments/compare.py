@@ -185,10 +185,10 @@ def main(argv: Sequence[str]) -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]
 
-    def row(name: str) -> dict[str, Any]:
-        return run(name, arguments)
+    def compute(name: str) -> list[dict[str, Any]]:
+        return [run(name, arguments)]
 
-    comparisons.fill(path, stored, rows, row)
+    comparisons.fill(path, stored, rows, compute)
     text = table(stored["rows"], at)
     files.write(arguments.output / "comparison.md", text + "\n")
     print(text)

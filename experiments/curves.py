@@ -17,92 +17,22 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import comparisons
-from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
-
-
-class Family(NamedTuple):
-    """Settings per family; other settings of an algorithm are the same on all families."""
-
-    environment: dict[str, Any]
-    """options of the family"""
-    steps: int
-    """environment steps of the training, equal for all algorithms"""
-    gradient: dict[str, Any]
-    """options of the gradient-based algorithms"""
-    memory: dict[str, Any]
-    """options of the recurrent algorithms"""
-
-
-FAMILIES = {
-    "point-nav": Family({"action_scale": 10.0}, 2_400_000, {"tasks": 10}, DENSE),
-    "point-sparse": Family({"action_scale": 10.0}, 1_200_000, {"tasks": 20}, {}),
-    "reacher-goal": Family({"horizon": 50, "backend": "spring"}, 1_600_000, {"tasks": 10}, DENSE),
-}
-POLICY = {"init_std": 0.5, "min_std": 0.1}
-GRADIENT = {"episodes": 20, "inner_lr": 0.1, "outer_lr": 3e-3, "policy": POLICY}
-# Settings of single algorithms; gradient-based ones as in experiments/compare.py.
-ALGORITHMS: dict[str, dict[str, Any]] = {
-    "maml": GRADIENT,
-    "promp": GRADIENT | {"outer_lr": 1e-3},  # five steps on the same data
-    "e-maml": GRADIENT | {"credit": 0.1},  # the whole term is noise at this budget
-    "pretrain": GRADIENT,
-    "rl2": MEMORY | {"policy": POLICY},
-    "rl2-hyper": MEMORY | {"policy": POLICY | SMALL_BASE},
-    ORACLE: GRADIENT,
-}
+from metarl_jax.runs.evaluation import comparisons, suites
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Arguments:
-    families: tuple[str, ...] = tuple(FAMILIES)
+class Arguments(suites.Sizes):
+    families: tuple[str, ...] = ("point-nav", "point-sparse", "reacher-goal")
     """task families, one panel each"""
-    algorithms: tuple[str, ...] = tuple(ALGORITHMS)
+    algorithms: tuple[str, ...] = tuple(suites.ALGORITHMS)
     """names of algorithms"""
-    seeds: int = 3
-    """number of seeds, trained together in one program"""
-    first_seed: int = 0
-    """the first seed; the others follow"""
-    steps: int | None = None
-    """environment steps of the training, equal for all algorithms (None: 1.2 to 2.4 M, depending on the family)"""
-    eval_tasks: int = 40
-    """held-out tasks, equal for all algorithms"""
-    eval_episodes: int = 80
-    """episodes of a trial in a held-out task, a multiple of N"""
     output: Path = Path("runs/curves")
     """folder of curves.json, curves.md and curves.png"""
-
-
-def build(family: str, name: str, arguments: Arguments) -> comparisons.Entry:
-    """Environment and algorithms of a row.
-
-    Raises:
-        ValueError: a name is unknown or a value is out of range.
-    """
-    import metarl_jax as mrl
-
-    chosen = FAMILIES[family]
-    kind = mrl.algorithms.kind(comparisons.registered_name(name))
-    of_family = chosen.memory if kind == "memory" else chosen.gradient
-    env = mrl.envs.make(family, **chosen.environment)
-    return comparisons.entry(env, name, ALGORITHMS[name] | of_family, arguments.eval_episodes)
-
-
-def run(family: str, name: str, arguments: Arguments) -> dict[str, Any]:
-    """Trains all seeds of one algorithm on one family, and adapts them to the held-out tasks."""
-    built = build(family, name, arguments)
-    steps = FAMILIES[family].steps if arguments.steps is None else arguments.steps
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
-    params, training = comparisons.train(f"{family}, {name}", built, steps, seeds)
-    scores = comparisons.scores(built, params, arguments.eval_tasks)
-    each = arguments.eval_episodes // scores.shape[-1]
-    episodes = [each * stage for stage in range(scores.shape[-1])]
-    return {"family": family, "algorithm": name, **training, "episodes": episodes, "per_task": scores.round(3).tolist()}
 
 
 def marks(rows: Sequence[dict[str, Any]]) -> list[int]:
@@ -144,26 +74,10 @@ def check(arguments: Arguments) -> None:
     Raises:
         ValueError: a value is not allowed.
     """
-    from metarl_jax import checks
-
-    for name, chosen, choices in (
-        ("family", arguments.families, FAMILIES),
-        ("algorithm", arguments.algorithms, ALGORITHMS),
-    ):
-        if not chosen:
-            raise ValueError(f"no {name} given; choose from {', '.join(choices)}")
-        for value in chosen:
-            if value not in choices:
-                raise checks.unknown(name, value, choices)
-    checks.integer("seeds", arguments.seeds, least=2)  # required for an interval over seeds
-    for name in ("eval_tasks", "eval_episodes"):
-        checks.integer(name, getattr(arguments, name))
-    if arguments.steps is not None:
-        checks.integer("steps", arguments.steps)
-    if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
-        raise ValueError(f"first_seed is {arguments.first_seed}; the last of {arguments.seeds} must stay below 2**32")
+    suites.known(arguments.families, arguments.algorithms)
+    arguments.check()
     for name in arguments.algorithms:
-        build(arguments.families[0], name, arguments)
+        suites.build(arguments.families[0], name, arguments.eval_episodes)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -180,10 +94,10 @@ def main(argv: Sequence[str]) -> None:
         asked = [(family, name) for family in arguments.families for name in arguments.algorithms]
         arguments.output.mkdir(parents=True, exist_ok=True)
 
-    def row(which: tuple[str, str]) -> dict[str, Any]:
-        return run(*which, arguments)
+    def rows(which: tuple[str, str]) -> list[dict[str, Any]]:
+        return [suites.row(*which, arguments)]
 
-    comparisons.fill(path, stored, [which for which in asked if which not in done], row)
+    comparisons.fill(path, stored, [which for which in asked if which not in done], rows)
     text = table(stored["rows"])
     from metarl_jax.runs.pictures import plots
     from metarl_jax.runs.storage import files

@@ -45,7 +45,8 @@ class Family:
     random_start: bool
     source: str
     differences: str
-    ood: Ood
+    ood: Ood | None
+    """None: there is no such split"""
     finite: int | None = None
     """number of tasks; None: infinitely many"""
     shared_dynamics: bool = True
@@ -65,7 +66,7 @@ class Family:
             test = f"other draws of the same: {self.tasks}"
         else:
             test = f"the {self.finite} tasks of train, since there are no others"
-        return {"train": self.tasks, "test": test, "ood": self.ood.tasks}
+        return {"train": self.tasks, "test": test} | ({"ood": self.ood.tasks} if self.ood else {})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -168,9 +169,6 @@ def of_user(
             f"build of {name!r} is called as build(name=, horizon=, **options), and here: {error}"
         ) from None
 
-    def no_shift(options):
-        raise ValueError(f"{name!r} has no split 'ood'; register it with ood=, or choose from train, test")
-
     def checked(**settings):
         env = build(**settings)
         if not isinstance(env, TaskEnv):
@@ -183,7 +181,7 @@ def of_user(
         return dataclasses.replace(env, name=settings["name"])
 
     words = dict.fromkeys(CARD_OF_USER[:6], "not said")
-    shift = Ood("with other options" if ood else "none", ood or no_shift)
+    shift = Ood("with other options", ood) if ood else None
     versions = {"v1": {"horizon": horizon, **options}}
     return Family(name=name, build=checked, versions=versions, ood=shift, **{"random_start": True, **words, **card})
 
@@ -236,6 +234,8 @@ def build(
     if split == "train":
         return env
     if split == "ood":  # not earlier: building validates the options from which the shift is computed
+        if family.ood is None:
+            raise ValueError(f"{family.name!r} has no split 'ood'; register it with ood=, or choose from train, test")
         shift = family.ood.shift(settings)
         if all(settings[option] == value for option, value in shift.items()):
             raise ValueError(

@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 
 from benchmarks import adaptation as script
-from experiments import curves
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import adaptation
+from metarl_jax.runs.evaluation import adaptation, suites
 
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _toys():
-    small = curves.FAMILIES["point-nav"]._replace(
+    small = suites.FAMILIES["point-nav"]._replace(
         environment={"action_scale": 10.0, "horizon": 3}, gradient=SIZES | {"episodes": 4}, memory=SIZES
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "prepare_jax", lambda task=None: None)
-        patch.setitem(curves.FAMILIES, "point-nav", small)
-        patch.setitem(script.SUITES, "small", (("point-nav",), ("maml", "oracle")))
+        patch.setitem(suites.FAMILIES, "point-nav", small)
         # At this size nothing is learned, so the oracle's scale is put there by hand.
         real = adaptation.anchors
         patch.setattr(
@@ -36,7 +34,8 @@ def tolerant(real, rows):
     return [(family, adaptation.Anchors(float(low[family]), np.nan)) for family in families]
 
 
-TOY = ["--seeds", "2", "--steps", "60", "--eval-tasks", "3", "--eval-episodes", "8"]
+TOY = ["--seeds", "2", "--steps", "60", "--eval-tasks", "3", "--eval-episodes", "8", "--algorithms", "maml"]
+SHIFTED = "point-nav, ood"
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +47,49 @@ def folder(tmp_path_factory):
 
 def test_rows_of_the_suite_their_speed_and_the_pictures(folder):
     rows = json.loads((folder / "rows.json").read_text())["rows"]
-    assert [row["algorithm"] for row in rows] == [adaptation.UNTRAINED, "maml", "oracle"]
+    learners = (adaptation.UNTRAINED, "maml", "oracle")
+    of = [(row["family"], row["algorithm"]) for row in rows]
+    assert of == [(family, name) for name in learners for family in ("point-nav", SHIFTED)]
     assert all(np.array(row["per_task"]).shape == (2, 3, 2) for row in rows)
-    assert rows[1]["ms_per_stage"] is not None
-    assert rows[1]["ms_per_action"] > 0
+    assert all(row["ms_per_stage"] is not None and row["ms_per_action"] > 0 for row in rows[2:])
     assert all((folder / name).stat().st_size > 5_000 for name in ("adaptation.png", "profiles.png"))
     assert "`maml`" in (folder / "adaptation.md").read_text()
 
 
 def test_the_untrained_row_is_fresh_parameters_that_adapt(folder):
     rows = json.loads((folder / "rows.json").read_text())["rows"]
-    untrained, maml = (np.array(row["per_task"]) for row in rows[:2])
+    untrained, maml = (np.array(row["per_task"]) for row in rows[:4:2])
     assert not np.allclose(untrained[..., 0], untrained[..., 1])
     assert not np.allclose(untrained, maml)
+
+
+def test_the_rows_out_of_distribution_are_of_the_same_theta_on_the_other_tasks(folder):
+    """The goals are farther away there, so whoever does not move earns less in each episode."""
+    rows = json.loads((folder / "rows.json").read_text())["rows"]
+    for inside, outside in zip(rows[::2], rows[1::2], strict=True):
+        told = {key: value for key, value in inside.items() if key not in ("family", "per_task")}
+        assert told.items() <= outside.items()
+    untrained, shifted = (np.array(row["per_task"])[..., 0] for row in rows[:2])
+    sizes = suites.Sizes(seeds=2, eval_tasks=3, eval_episodes=8)
+    params, _ = script.untrained("point-nav", sizes)
+    for split, found in (("train", untrained), ("ood", shifted)):
+        again = suites.scores(suites.build("point-nav", "maml", 8, split), params, sizes)
+        np.testing.assert_array_equal(np.array(again["per_task"])[..., 0], found)
+    assert shifted.mean() < untrained.mean()
 
 
 def test_rows_of_others_join_and_nothing_is_trained_again(folder, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("a row was computed again")
 
-    monkeypatch.setattr(script, "run", never)
+    monkeypatch.setattr(script, "compute", never)
     mine = {"family": "point-nav", "algorithm": "mine", "episodes": [0, 4], "per_task": np.zeros((2, 3, 2)).tolist()}
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([mine]))
     script.main([*TOY, "--output", str(folder), "--add", str(path)])
     report = json.loads((folder / "adaptation.json").read_text())
-    assert [record["algorithm"] for record in report["summary"]] == [adaptation.UNTRAINED, "maml", "mine"]
+    inside = [record["algorithm"] for record in report["summary"] if record["family"] == "point-nav"]
+    assert inside == [adaptation.UNTRAINED, "maml", "mine"]
     assert report["summary"][-1]["source"] == "mine.json"
     assert report["probability_of_improvement"]["mine"]["maml"] == 1.0  # returns here are negative
     assert "`mine`" in (folder / "adaptation.md").read_text()
@@ -94,3 +110,40 @@ def test_files_of_others_that_are_none(folder, tmp_path, content, message):
 def test_an_unknown_suite(tmp_path):
     with pytest.raises(cli.UserError, match="'smal': did you mean 'small'"):
         script.main(["--suite", "smal", "--output", str(tmp_path / "new")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--algorithms", "mamal"], "unknown algorithm 'mamal': did you mean 'maml'"),
+        (["--algorithms", "lpg"], "unknown algorithm 'lpg'"),  # agents that live on have no trials
+        (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'"),
+        (["--seeds", "1"], "seeds is 1; it must be an integer of at least 2"),
+        (["--eval-episodes", "30"], "a trial of the evaluation has 30 episodes, which promp cannot take 4 at a time"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_at_the_start(tmp_path, arguments, message):
+    with pytest.raises(cli.UserError, match=message):
+        script.main([*arguments, "--output", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_family_and_a_learner_without_settings_of_their_own():
+    assert suites.build("tabular-mdp", "anil", 40).trial == 2 * 20 * 20 * 10  # 2 stages of B = 20, N = 20, T = 10
+    assert suites.build("tabular-mdp", "rl2", 40).trial == 40 * 4 * 10
+
+
+def test_the_oracle_may_take_another_algorithm_and_more_steps(monkeypatch):
+    taken = []
+    monkeypatch.setattr(suites.comparisons, "train", lambda label, built, steps, seeds: (taken.append(steps), {}))
+    own = suites.FAMILIES["point-nav"]._replace(oracle={"algorithm": "promp", "adaptation_steps": 0}, oracle_steps=7)
+    monkeypatch.setitem(suites.FAMILIES, "point-nav", own)
+    sizes = suites.Sizes(eval_episodes=8)
+    suites.trained("point-nav", "oracle", sizes)
+    suites.trained("point-nav", "maml", sizes)
+    suites.trained("point-nav", "oracle", suites.Sizes(eval_episodes=8, steps=3))
+    assert taken == [7, own.steps, 3]
+    oracle = suites.build("point-nav", "oracle", 8)
+    assert repr(oracle.algorithm).startswith("MetaAlgorithm('promp'")
+    assert oracle.env.observation_size == 4
+    assert oracle.trial == 2 * 4 * 3

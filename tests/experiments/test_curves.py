@@ -8,6 +8,7 @@ import pytest
 from experiments import curves
 from metarl_jax.evaluation import iqm_interval
 from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import suites
 
 pytestmark = pytest.mark.thorough  # a whole program; its core is that of `test_adaptation`
 
@@ -17,13 +18,13 @@ SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
 
 @pytest.fixture(autouse=True, scope="module")
 def _toys():
-    small = curves.FAMILIES["point-nav"]._replace(
+    small = suites.FAMILIES["point-nav"]._replace(
         environment={"action_scale": 10.0, "horizon": 3}, gradient=SIZES | {"episodes": 4}, memory=SIZES
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "prepare_jax", lambda task=None: None)
-        patch.setitem(curves.FAMILIES, "point-nav", small)
-        patch.setitem(curves.ALGORITHMS, "rl2", {"tasks": 2, "memory_size": 2})
+        patch.setitem(suites.FAMILIES, "point-nav", small)
+        patch.setitem(suites.ALGORITHMS, "rl2", {"tasks": 2, "memory_size": 2})
         yield
 
 

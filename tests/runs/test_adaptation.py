@@ -60,11 +60,13 @@ def test_the_summary_and_its_table():
     assert maml["end"] == [0.95, 0.95, 0.95]
     assert maml["area"][0] == pytest.approx(1.55 / 3, abs=1e-4)
     assert (maml["episodes_50"], maml["episodes_90"]) == (20, 40)
+    assert (maml["seconds_50"], maml["seconds_90"]) == pytest.approx((0.005, 0.01))  # one and two stages of 5 ms
     assert (rl2["episodes_50"], rl2["episodes_90"], rl2["ms_per_stage"]) == (0, None, None)
+    assert (rl2["seconds_50"], rl2["seconds_90"]) == (None, None)
     lines = adaptation.table(records).splitlines()
     assert [line.split("`")[1] for line in lines[4:7]] == ["maml", "rl2", adaptation.UNTRAINED]  # by the area
-    assert "| 20 | 40 | 5.0 | 0.100 | 2.0 |" in lines[4]
-    assert "| 0 | – | – | – | 1.0 |" in lines[5]
+    assert "| 20 | 40 | 0.005 | 0.01 | 5.0 | 0.100 | 2.0 |" in lines[4]
+    assert "| 0 | – | – | – | – | – | 1.0 |" in lines[5]
 
 
 def test_improvements_are_means_over_the_families_of_both():
@@ -86,12 +88,26 @@ def test_improvements_are_means_over_the_families_of_both():
     [
         (ROWS[1:], "walk has no row 'random init'"),
         (ROWS[:1] + ROWS[2:], "walk has no row 'oracle'"),
-        ([ROWS[0], row("oracle", constant(-50))], "oracle of walk returns -50, no more than the untrained -40"),
+        (
+            [ROWS[0], row("oracle", constant(-50))],
+            "walk has no scale: its oracle returns -50, no more than the untrained -40",
+        ),
     ],
 )
 def test_a_family_without_a_scale(rows, message):
     with pytest.raises(ValueError, match=message):
         adaptation.summary(rows)
+
+
+def test_a_family_whose_oracle_fails_is_named_and_left_out():
+    """Hours of training of the other families are not lost with it."""
+    failed = [row(adaptation.UNTRAINED, constant(-40), "walk, ood"), row("oracle", constant(-41), "walk, ood")]
+    failed.append(row("maml", constant(-10), "walk, ood"))
+    why = "walk, ood has no scale: its oracle returns -41, no more than the untrained -40"
+    assert adaptation.unscaled(ROWS + failed) == {"walk, ood": why}
+    assert adaptation.unscaled(ROWS) == {}
+    assert adaptation.summary(ROWS + failed) == adaptation.summary(ROWS)
+    assert adaptation.improvements(ROWS + failed) == adaptation.improvements(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ class Anchors(NamedTuple):
     """return of the oracle, mean over seeds and tasks"""
 
 
-def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
-    """The anchors of each family.
+def ood(family: str) -> str:
+    """How the rows of a family are called whose tasks are outside of the training distribution."""
+    return f"{family}, ood"
 
-    Raises:
-        ValueError: a family lacks one of the two rows, or its oracle is not better than the untrained policy.
-    """
+
+def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
     by_family = {}
     for family in dict.fromkeys(row["family"] for row in rows):
         first = {
@@ -39,11 +39,36 @@ def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
         for name in (UNTRAINED, ORACLE):
             if name not in first:
                 raise ValueError(f"{family} has no row {name!r}, so its scores have no scale; add it")
-        low, high = float(first[UNTRAINED]), float(first[ORACLE])
-        if high <= low:
-            raise ValueError(f"the oracle of {family} returns {high:.4g}, no more than the untrained {low:.4g}")
-        by_family[family] = Anchors(low, high)
+        by_family[family] = Anchors(float(first[UNTRAINED]), float(first[ORACLE]))
     return by_family
+
+
+def unscaled(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Why a family has no scale, for each that has none: its oracle is not better than the untrained policy.
+
+    That is a result, and no fault of the rows: an oracle too may fail outside of its training distribution.
+
+    Raises:
+        ValueError: a family lacks one of the two rows.
+    """
+    return {
+        family: f"{family} has no scale: its oracle returns {high:.4g}, no more than the untrained {low:.4g}"
+        for family, (low, high) in _ends(rows).items()
+        if high <= low
+    }
+
+
+def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
+    """The anchors of each family that has a scale, see `unscaled`.
+
+    Raises:
+        ValueError: a family lacks one of the two rows, or no family has a scale.
+    """
+    without = unscaled(rows)
+    found = {family: ends for family, ends in _ends(rows).items() if family not in without}
+    if without and not found:
+        raise ValueError("; ".join(without.values()))
+    return found
 
 
 def normalized(row: Mapping[str, Any], scale: Anchors) -> np.ndarray:
@@ -80,10 +105,11 @@ def profile(scores: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per row, except for the oracle.
+    """One record per row, except for the oracle and for families without a scale.
 
-    `start`, `end` and `area` are the IQMs of the first stage, the last stage and the trial, with their intervals;
-    `episodes_50` and `episodes_90` are None if the mean never reaches that score; the row's times follow.
+    `start`, `end` and `area` are the IQMs of the first stage, the last stage and the trial, with their intervals.
+    `episodes_50` and `episodes_90` are the episodes before the mean reaches that score, None if it never does;
+    `seconds_50` and `seconds_90` are what these stages take, None also for a row without times. The row's times follow.
 
     Raises:
         ValueError: as `anchors`, or a row has fewer than two seeds.
@@ -92,17 +118,20 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     scales, records = anchors(rows), []
     for row in rows:
-        if row["algorithm"] == ORACLE:
+        if row["algorithm"] == ORACLE or row["family"] not in scales:
             continue
         scores = normalized(row, scales[row["family"]])
-        curve = scores.mean((0, 1))
+        curve, each = scores.mean((0, 1)), row.get("ms_per_stage")
         stages = {"start": scores[..., 0], "end": scores[..., -1], "area": area(scores)}
         record: dict[str, Any] = {
             name: [round(float(end), 4) for end in iqm_interval(values)] for name, values in stages.items()
         }
         for percent in (50, 90):
             needed = episodes_to(percent / 100, curve, row["episodes"])
-            record[f"episodes_{percent}"] = None if np.isinf(needed) else int(needed)
+            reached = None if np.isinf(needed) else int(needed)
+            record[f"episodes_{percent}"] = reached
+            known = reached is not None and each is not None
+            record[f"seconds_{percent}"] = 1e-3 * each * list(row["episodes"]).index(reached) if known else None
         extra = {name: row.get(name) for name in ("ms_per_stage", "ms_per_action", "minutes", "source")}
         records.append({"family": row["family"], "algorithm": row["algorithm"]} | record | extra)
     return records
@@ -122,12 +151,14 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         lines += [
             f"### {family}",
             "",
-            "| learner | at once | in the end | area | episodes to 50 % | 90 % | ms a stage | ms an action | minutes |",
-            "| --- " * 9 + "|",
+            "| learner | at once | in the end | area | episodes to 50 % | 90 % | seconds to 50 % | 90 % | ms a stage "
+            "| ms an action | minutes |",
+            "| --- " * 11 + "|",
         ]
         for record in sorted((r for r in records if r["family"] == family), key=lambda r: -r["area"][0]):
             cells = [f"`{record['algorithm']}`", *(interval(record[name]) for name in ("start", "end", "area"))]
             cells += [text_of(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
+            cells += [text_of(record[f"seconds_{percent}"], "{:.3g}") for percent in (50, 90)]
             cells += [text_of(record["ms_per_stage"], "{:.1f}"), text_of(record["ms_per_action"], "{:.3f}")]
             lines.append(f"| {' | '.join([*cells, text_of(record['minutes'], '{:.1f}')])} |")
         lines.append("")
@@ -139,7 +170,7 @@ def improvements(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
     scales = anchors(rows)
     areas: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
-        if row["algorithm"] != ORACLE:
+        if row["algorithm"] != ORACLE and row["family"] in scales:
             scores = area(normalized(row, scales[row["family"]]))
             areas.setdefault(row["algorithm"], {})[row["family"]] = scores
     result: dict[str, dict[str, float]] = {}

@@ -58,7 +58,7 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     Args:
         env: the environment.
         name: name of the algorithm, or ORACLE.
-        options: options of the training.
+        options: options of the training; "algorithm" names the registered one, if it is not that of `registered_name`.
         eval_episodes: episodes per trial in the evaluation.
 
     Raises:
@@ -66,7 +66,7 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     """
     from metarl_jax import algorithms, envs
 
-    registered = registered_name(name)
+    registered = options.get("algorithm", registered_name(name))
     env = envs.reveal_task(env) if name == ORACLE else env
     defaults = algorithms.options(registered)
     used = {option: value for option, value in options.items() if option in defaults}
@@ -148,14 +148,16 @@ def read(path: Path, described: dict[str, str]) -> dict[str, Any]:
     return stored
 
 
-def fill(path: Path, stored: dict[str, Any], missing: Sequence[Any], row: Callable[[Any], dict[str, Any]]) -> None:
-    """Computes the missing rows one by one; writes the file atomically after each row.
+def fill(
+    path: Path, stored: dict[str, Any], missing: Sequence[Any], rows: Callable[[Any], Sequence[dict[str, Any]]]
+) -> None:
+    """Computes the missing rows; writes the file atomically after each training.
 
     Args:
         path: path of the file.
         stored: the result of `read`; rows are added to it.
-        missing: arguments of `row`, one per missing row.
-        row: computes a row.
+        missing: arguments of `rows`, one per missing training.
+        rows: computes the rows of a training.
 
     Raises:
         UserError: a row cannot be computed.
@@ -166,6 +168,6 @@ def fill(path: Path, stored: dict[str, Any], missing: Sequence[Any], row: Callab
     stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
     for which in missing:
         with cli.user_errors():
-            stored["rows"].append(row(which))
+            stored["rows"] += rows(which)
         files.write(path, json.dumps(stored) + "\n")
         print(file=sys.stderr)
