@@ -156,10 +156,9 @@ def main(argv: Sequence[str]) -> None:
         sizes = {field.name: str(getattr(arguments, field.name)) for field in dataclasses.fields(suites.Sizes)}
         stored = comparisons.read(path, sizes)
         done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
-        missing = [
-            which for which in itertools.product(families, (adaptation.UNTRAINED, *trained)) if which not in done
-        ]
+        wanted = itertools.product(families, (adaptation.UNTRAINED, *trained))
         arguments.output.mkdir(parents=True, exist_ok=True)
+    missing = [which for which in wanted if which not in done]
     comparisons.fill(path, stored, missing, lambda which: compute(*which, arguments))
     with cli.user_errors():
         everything = stored["rows"] + added

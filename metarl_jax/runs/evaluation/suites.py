@@ -48,7 +48,7 @@ FAMILIES: dict[str, Family] = {
         _CHEETAH | {"tasks": 20, "inner_lr": (0.3, 0.15, 0.075), "epochs": 8, "policy": _LOUD},
         _CHEETAH | {"entropy_weight": 0.0, "policy": _LOUD},
         oracle=_PROXIMAL,
-        oracle_steps=8_000_000,
+        oracle_steps=6_000_000,
     ),
 }
 POLICY = {"init_std": 0.5, "min_std": 0.1}
