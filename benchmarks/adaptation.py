@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     missing = [which for which in wanted if which not in done]
     comparisons.fill(path, stored, missing, lambda which: compute(*which, arguments))
     with cli.user_errors():
-        everything = stored["rows"] + added
+        everything = sorted(stored["rows"] + added, key=lambda row: adaptation.is_ood(row["family"]))
         records, better = adaptation.summary(everything), adaptation.improvements(everything)
         unscaled = adaptation.unscaled(everything)
     told = {name: stored.get(name) for name in ("arguments", "machine", "date")}

@@ -25,9 +25,17 @@ class Anchors(NamedTuple):
     """return of the oracle, mean over seeds and tasks"""
 
 
+_OOD = ", ood"
+
+
 def ood(family: str) -> str:
-    """How the rows of a family are called whose tasks are outside of the training distribution."""
-    return f"{family}, ood"
+    """The name of a family in rows whose tasks are outside of the training distribution."""
+    return family + _OOD
+
+
+def is_ood(family: str) -> bool:
+    """Whether a row's family is a name by `ood`."""
+    return family.endswith(_OOD)
 
 
 def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:

@@ -62,6 +62,25 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
     files.save(figure, path)
 
 
+def _panels(titles: Sequence[str], x_label: str, y_label: str) -> tuple[Figure, dict[str, Axes]]:
+    """A figure with a panel per title, three in a line at most."""
+    lines = -(-len(titles) // 3)
+    columns = -(-len(titles) // lines)
+    figure = Figure(figsize=(4.6 * columns, 3.9 * lines + 0.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    panels = dict(zip(titles, grid.flat, strict=False))
+    for title, axes in panels.items():
+        quiet_axes(axes)
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel(x_label)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(y_label)
+    for axes in grid.flat[len(titles) :]:
+        axes.set_axis_off()
+    return figure, panels
+
+
 @styled
 def adaptation(
     rows: dict[str, dict[str, Any]], path: Path, *, title: str, horizon: int, trained_episodes: int, seeds: int = 1
@@ -96,12 +115,8 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     names = list(dict.fromkeys(row["algorithm"] for row in rows))
     palette = (*LINES[:-1], "#35978f")  # grey is for the oracle
     colors = dict(zip([name for name in names if name != ORACLE], palette * len(names), strict=False))
-    figure = Figure(figsize=(4.6 * len(families), 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, family in zip(figure.subplots(1, len(families), squeeze=False)[0], families, strict=True):
-        quiet_axes(axes)
-        axes.set_title(family, loc="left", fontsize=11)
-        axes.set_xlabel("episodes seen")
+    figure, panels = _panels(families, "episodes seen", "return of an episode, IQM")
+    for family, axes in panels.items():
         last = 1
         for row in (row for row in rows if row["family"] == family):
             interval, name = iqm_interval(np.array(row["per_task"])), row["algorithm"]
@@ -122,9 +137,10 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
         axes.set_xticklabels(map(str, ticks))
         axes.minorticks_off()
-    figure.axes[0].set_ylabel("return of an episode, IQM")
     handles = {
-        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        label: handle
+        for axes in panels.values()
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     columns = min(len(handles), 3 * len(families))
     figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
@@ -146,17 +162,14 @@ def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
     scales = adaptation.anchors(rows)
     names = [name for name in dict.fromkeys(row["algorithm"] for row in rows) if name != ORACLE]
     colors = dict(zip(names, (*LINES[:-1], "#35978f") * len(names), strict=False))
-    figure = Figure(figsize=(4.6 * len(scales), 4.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    score = "score over the trial: 0 untrained, 1 oracle"
+    figure, panels = _panels(list(scales), score, "share of seeds and tasks above it")
     thresholds = np.linspace(-0.2, 1.1, 131)
-    for axes, (family, scale) in zip(figure.subplots(1, len(scales), squeeze=False)[0], scales.items(), strict=True):
-        quiet_axes(axes)
-        axes.set_title(family, loc="left", fontsize=11)
-        axes.set_xlabel("score over the trial: 0 untrained, 1 oracle")
+    for family, scale in scales.items():
+        axes = panels[family]
         for row in (row for row in rows if row["family"] == family and row["algorithm"] != ORACLE):
             share = adaptation.profile(adaptation.area(adaptation.normalized(row, scale)), thresholds)
             axes.plot(thresholds, share, color=colors[row["algorithm"]], linewidth=1.6, label=row["algorithm"])
-    figure.axes[0].set_ylabel("share of seeds and tasks above it")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(labels), 4))
     files.save(figure, path)
