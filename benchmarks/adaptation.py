@@ -34,7 +34,7 @@ from metarl_jax.runs.storage import files, json_text
 
 SUITES = {
     "small": (("point-nav",), ("promp", "maml", "rl2", "pretrain")),
-    "full": (("point-nav", "grid-nav", "cheetah-dir"), ("promp", "maml", "e-maml", "rl2", "pretrain")),
+    "full": (("point-nav", "grid-nav", "cheetah-dir@promp2019"), ("promp", "maml", "e-maml", "rl2", "pretrain")),
 }
 """Families and learners; all suites also include the oracle and the untrained policy, which define the scale."""
 

@@ -4,6 +4,7 @@ A row is the object that `metarl_jax.runs.evaluation.adaptation` describes. Impo
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -42,7 +43,7 @@ FAMILIES: dict[str, Family] = {
     # Where a learner has to explore: the reward is on one cell of 21.
     "grid-nav": Family({}, 6_000_000, {"tasks": 20, "inner_lr": 1.0, "credit": 1.0, "credit_estimator": "influence"}),
     # The robot on the physics that is fastest on a CPU, with the settings of the preset `cheetah-dir-cpu`.
-    "cheetah-dir": Family(
+    "cheetah-dir@promp2019": Family(
         {"backend": "mujoco"},
         2_000_000,
         _CHEETAH | {"tasks": 20, "inner_lr": (0.3, 0.15, 0.075), "epochs": 8, "policy": _LOUD},
@@ -112,7 +113,7 @@ def known(families: Sequence[str], learners: Sequence[str]) -> None:
 
     with_trials = [name for name in algorithms.names() if algorithms.kind(name) != "life"]
     for name, chosen, choices in (
-        ("family", families, sorted({*FAMILIES, *envs.names()})),
+        ("family", families, sorted({*FAMILIES, *itertools.chain(*map(envs.versions, envs.names())), *envs.names()})),
         ("algorithm", learners, sorted({*ALGORITHMS, *with_trials})),
     ):
         if not chosen:
@@ -136,7 +137,7 @@ def build(family: str, name: str, eval_episodes: int, split: str = "train") -> c
     """Environment and algorithm of a row.
 
     Args:
-        family: a key of `FAMILIES`, or a registered family.
+        family: a key of `FAMILIES`, or a registered family, with a version or without.
         name: a key of `ALGORITHMS`, or a registered algorithm.
         eval_episodes: as in `Sizes`.
         split: of the tasks.
