@@ -136,7 +136,9 @@ def test_a_family_and_a_learner_without_settings_of_their_own():
 def test_the_oracle_may_take_another_algorithm_and_more_steps(monkeypatch):
     taken = []
     monkeypatch.setattr(suites.comparisons, "train", lambda label, built, steps, seeds: (taken.append(steps), {}))
-    own = suites.FAMILIES["point-nav"]._replace(oracle={"algorithm": "promp", "adaptation_steps": 0}, oracle_steps=7)
+    own = suites.FAMILIES["point-nav"]._replace(
+        learners={"oracle": {"algorithm": "promp", "adaptation_steps": 0}}, oracle_steps=7
+    )
     monkeypatch.setitem(suites.FAMILIES, "point-nav", own)
     sizes = suites.Sizes(eval_episodes=8)
     suites.trained("point-nav", "oracle", sizes)

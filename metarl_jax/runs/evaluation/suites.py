@@ -23,9 +23,8 @@ class Family(NamedTuple):
     """options of the gradient-based algorithms"""
     memory: Mapping[str, Any] = {}
     """options of the recurrent algorithms"""
-    oracle: Mapping[str, Any] = {}
-    """options of the oracle, in addition to those of gradient-based algorithms; "algorithm" names another than
-    `pretrain`"""
+    learners: Mapping[str, Mapping[str, Any]] = {}
+    """further options of single learners; "algorithm" names the registered one, if it is not that of the name"""
     oracle_steps: int | None = None
     """environment steps of the oracle (None: as for the others). It is a reference and no competitor, so it may take
     as many as it needs to solve the tasks that it observes."""
@@ -34,6 +33,7 @@ class Family(NamedTuple):
 # Proximal steps on the same data, without inner steps: it needs fewer environment steps than `pretrain`.
 _PROXIMAL = {"algorithm": "promp", "adaptation_steps": 0, "inner_kl_weight": 0.0, "outer_lr": 1e-3, "epochs": 8}
 _CHEETAH = {"discount": 0.95, "lambda_": 0.95}
+_INFLUENCE = {"credit": 1.0, "credit_estimator": "influence"}
 _LOUD = {"init_std": 1.0, "min_std": 0.2}
 
 FAMILIES: dict[str, Family] = {
@@ -41,14 +41,14 @@ FAMILIES: dict[str, Family] = {
     "point-sparse": Family({"action_scale": 10.0}, 1_200_000, {"tasks": 20}),
     "reacher-goal": Family({"horizon": 50, "backend": "spring"}, 1_600_000, {"tasks": 10}, DENSE),
     # Where a learner has to explore: the reward is on one cell of 21.
-    "grid-nav": Family({}, 6_000_000, {"tasks": 20, "inner_lr": 1.0, "credit": 1.0, "credit_estimator": "influence"}),
+    "grid-nav": Family({}, 6_000_000, {"tasks": 20, "inner_lr": 1.0}, learners={"e-maml": _INFLUENCE}),
     # The robot on the physics that is fastest on a CPU, with the settings of the preset `cheetah-dir-cpu`.
     "cheetah-dir@promp2019": Family(
         {"backend": "mujoco"},
         2_000_000,
         _CHEETAH | {"tasks": 20, "inner_lr": (0.3, 0.15, 0.075), "epochs": 8, "policy": _LOUD},
         _CHEETAH | {"entropy_weight": 0.0, "policy": _LOUD},
-        oracle=_PROXIMAL,
+        learners={ORACLE: _PROXIMAL},
         oracle_steps=6_000_000,
     ),
 }
@@ -129,7 +129,8 @@ def settings(family: Family, name: str) -> dict[str, Any]:
 
     memory = algorithms.kind(comparisons.registered_name(name)) == "memory"
     general = ALGORITHMS.get(name, MEMORY | {"policy": POLICY} if memory else GRADIENT)
-    chosen = {**general, **(family.memory if memory else family.gradient), **(family.oracle if name == ORACLE else {})}
+    of_kind = family.memory if memory else family.gradient
+    chosen = {**general, **of_kind, **family.learners.get(name, {})}
     return chosen | {"policy": {**general.get("policy", {}), **chosen["policy"]}} if "policy" in chosen else chosen
 
 
