@@ -128,6 +128,12 @@ def test_what_cannot_be_computed_is_refused_at_the_start(tmp_path, arguments, me
     assert not (tmp_path / "new").exists()
 
 
+def test_options_of_a_single_learner_are_its_own():
+    options = {name: suites.build("grid-nav", name, 40).options for name in ("maml", "e-maml")}
+    assert options["e-maml"]["credit_estimator"] == "influence"
+    assert "credit" not in options["maml"]  # which has such an option, too, and would be another algorithm with it
+
+
 def test_a_family_and_a_learner_without_settings_of_their_own():
     assert suites.build("tabular-mdp", "anil", 40).trial == 2 * 20 * 20 * 10  # 2 stages of B = 20, N = 20, T = 10
     assert suites.build("tabular-mdp", "rl2", 40).trial == 40 * 4 * 10
