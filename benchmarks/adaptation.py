@@ -155,6 +155,7 @@ def main(argv: Sequence[str]) -> None:
         added = of_others(arguments.add)
         sizes = {field.name: str(getattr(arguments, field.name)) for field in dataclasses.fields(suites.Sizes)}
         stored = comparisons.read(path, sizes)
+        suites.check_stored(path, stored["rows"], arguments)
         done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
         wanted = itertools.product(families, (adaptation.UNTRAINED, *trained))
         arguments.output.mkdir(parents=True, exist_ok=True)

@@ -90,6 +90,7 @@ def main(argv: Sequence[str]) -> None:
     with cli.user_errors():
         check(arguments)
         stored = comparisons.read(path, described)
+        suites.check_stored(path, stored["rows"], arguments)
         done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
         asked = [(family, name) for family in arguments.families for name in arguments.algorithms]
         arguments.output.mkdir(parents=True, exist_ok=True)

@@ -96,6 +96,13 @@ def test_rows_of_others_join_and_nothing_is_trained_again(folder, tmp_path, monk
     assert json.loads((folder / "rows.json").read_text())["rows"][-1]["algorithm"] == "oracle"  # it stays theirs
 
 
+def test_stored_rows_of_other_settings_are_not_mixed_with_new_ones(folder, monkeypatch):
+    changed = suites.FAMILIES["point-nav"]._replace(learners={"maml": {"inner_lr": 0.2}})
+    monkeypatch.setitem(suites.FAMILIES, "point-nav", changed)
+    with pytest.raises(cli.UserError, match="holds 'maml' on 'point-nav' with other settings than those of today"):
+        script.main([*TOY, "--output", str(folder)])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [("{", "cannot be read"), ('{"a": 1}', "holds no list of rows"), ('[{"family": "x"}]', "has no 'algorithm'")],

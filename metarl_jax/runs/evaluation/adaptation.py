@@ -149,7 +149,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     """The records as Markdown, one table per family, the largest area first."""
 
     def interval(values):
-        return f"{values[0]:.2f} ({values[1]:.2f} to {values[2]:.2f})"
+        middle, low, high = (f"{round(value, 2) + 0.0:.2f}" for value in values)  # no "-0.00"
+        return f"{middle} ({low} to {high})"
 
     def text_of(value, form):
         return "–" if value is None else form.format(value)

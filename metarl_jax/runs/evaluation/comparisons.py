@@ -82,8 +82,14 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     return Entry(env, algorithm, eval_episodes // chosen["episodes"] - 1, episodes * env.horizon, used)
 
 
+def plan(built: Entry, steps: int) -> dict[str, Any]:
+    """Entries of a row that its settings determine: the options, and as many meta-iterations as fit into `steps`."""
+    options = {option: repr(value) for option, value in built.options.items()}
+    return {"options": options, "iterations": max(1, steps // built.trial)}
+
+
 def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
-    """Trains all seeds in one program for as many meta-iterations as fit into `steps` environment steps.
+    """Trains all seeds in one program, see `plan`.
 
     Returns:
         θ of all seeds, leaves [R, ...], and the entries of a row about the training.
@@ -93,7 +99,8 @@ def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[A
 
     from metarl_jax import training
 
-    iterations = max(1, steps // built.trial)
+    planned = plan(built, steps)
+    iterations = planned["iterations"]
     roots = jnp.stack([jax.random.key(seed) for seed in seeds])
     params, seconds = None, []
     for chunk in training.train(built.algorithm, roots, iterations):
@@ -102,8 +109,7 @@ def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[A
         returns = np.asarray(chunk.metrics["return"]).mean((0, 1)).round(1)
         print(f"\r{label}: iteration {chunk.done} of {iterations}, return {returns}    ", end="", file=sys.stderr)
     minutes = sum(seconds[1:]) / 60  # the first chunk compiles
-    options = {option: repr(value) for option, value in built.options.items()}
-    return params, {"options": options, "iterations": iterations, "minutes": minutes}
+    return params, planned | {"minutes": minutes}
 
 
 def scores(built: Entry, params: Any, num_tasks: int) -> np.ndarray:

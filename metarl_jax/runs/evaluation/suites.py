@@ -6,9 +6,10 @@ A row is the object that `metarl_jax.runs.evaluation.adaptation` describes. Impo
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation import adaptation, comparisons
 from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 
@@ -163,11 +164,36 @@ def scores(built: comparisons.Entry, params: Any, sizes: Sizes) -> dict[str, Any
     return {"episodes": [each * stage for stage in range(found.shape[-1])], "per_task": found.round(3).tolist()}
 
 
+def _steps(family: str, name: str, sizes: Sizes) -> int:
+    chosen = FAMILIES.get(family, Family())
+    return sizes.steps or (name == ORACLE and chosen.oracle_steps) or chosen.steps
+
+
+def check_stored(path: Path, rows: Sequence[Mapping[str, Any]], sizes: Sizes) -> None:
+    """Checks that stored rows have the settings of today, so that no table mixes two versions of them.
+
+    Args:
+        path: where they are stored, for the message.
+        rows: the rows; those without settings are not checked.
+        sizes: as they are now.
+
+    Raises:
+        ValueError: a row has others.
+    """
+    for row in rows:
+        family, name = row["family"], row["algorithm"]
+        if "options" not in row or adaptation.is_ood(family):
+            continue
+        planned = comparisons.plan(build(family, name, sizes.eval_episodes), _steps(family, name, sizes))
+        if planned != {entry: row[entry] for entry in planned}:
+            raise ValueError(
+                f"{path} holds {name!r} on {family!r} with other settings than those of today; choose another --output"
+            )
+
+
 def trained(family: str, name: str, sizes: Sizes) -> tuple[Any, dict[str, Any]]:
     """θ of all seeds, leaves [R, ...], and the entries of a row about the training."""
-    chosen = FAMILIES.get(family, Family())
-    steps = sizes.steps or (name == ORACLE and chosen.oracle_steps) or chosen.steps
-    built = build(family, name, sizes.eval_episodes)
+    built, steps = build(family, name, sizes.eval_episodes), _steps(family, name, sizes)
     params, training = comparisons.train(f"{family}, {name}", built, steps, sizes.each_seed)
     return params, {"family": family, "algorithm": name, **training}
 
