@@ -68,12 +68,13 @@ def milliseconds(function: Any, *inputs: Any, repeats: int = 5) -> float:
     return 1e3 * float(np.median(taken))
 
 
-def speed(built: comparisons.Entry, theta: Any) -> dict[str, float | None]:
+def speed(built: comparisons.Entry) -> dict[str, float | None]:
     """`ms_per_stage`: episodes and update of a stage in one task; `ms_per_action`: one call of the adapted policy."""
     import jax
 
     algorithm, env = built.algorithm, built.env
     key, task = jax.random.key(0), env.sample_task(jax.random.key(1))
+    theta = algorithm.init(key).params
     adapt = jax.jit(algorithm.adapt, static_argnames="steps")
     long, short = (
         milliseconds(lambda steps=steps: adapt(key, theta, task, steps=steps).returns) for steps in (built.steps, 0)
@@ -82,7 +83,7 @@ def speed(built: comparisons.Entry, theta: Any) -> dict[str, float | None]:
     stages = max(out.returns.shape[0] - adapt(key, theta, task, steps=0).returns.shape[0], 1)
     found: dict[str, float | None] = {"ms_per_stage": round((long - short) / stages, 3), "ms_per_action": None}
     if algorithm.policy is not None:
-        policy, observation = algorithm.policy, jax.numpy.zeros(env.observation_size)
+        policy, observation = algorithm.policy, env.reset(key, task).observation
         act = jax.jit(lambda params: policy.apply(params, observation).sample(key))
         found["ms_per_action"] = round(milliseconds(act, out.params, repeats=50), 4)
     return found
@@ -98,22 +99,26 @@ def untrained(family: str, sizes: suites.Sizes) -> tuple[Any, dict[str, Any]]:
     return params, {"family": family, "algorithm": adaptation.UNTRAINED, "minutes": 0.0, "iterations": 0}
 
 
-def compute(family: str, name: str, sizes: suites.Sizes) -> list[dict[str, Any]]:
-    """The row of a learner on a family, and that of the same θ out of distribution, if the family has such tasks."""
-    import jax
-
+def splits(family: str) -> dict[str, str]:
+    """Name of a family in a row → the split of its tasks."""
     import metarl_jax as mrl
 
-    fresh = name == adaptation.UNTRAINED
-    learner = "maml" if fresh else name
-    params, told = untrained(family, sizes) if fresh else suites.trained(family, name, sizes)
-    built = suites.build(family, learner, sizes.eval_episodes)
-    if not fresh:
-        told |= speed(built, jax.tree.map(lambda leaf: leaf[0], params))
-    found = [told | suites.scores(built, params, sizes)]
-    if "ood" in mrl.envs.card(family).splits:
-        shifted = suites.build(family, learner, sizes.eval_episodes, split="ood")
-        found.append(told | {"family": adaptation.ood(family)} | suites.scores(shifted, params, sizes))
+    shifted = {adaptation.ood(family): "ood"} if "ood" in mrl.envs.card(family).splits else {}
+    return {family: "train"} | shifted  # held-out draws, see `comparisons.scores`
+
+
+def compute(family: str, name: str, sizes: suites.Sizes) -> list[dict[str, Any]]:
+    """The row of a learner on a family, and that of the same θ out of distribution, if the family has such tasks."""
+    if name == adaptation.UNTRAINED:
+        learner, (params, told) = "maml", untrained(family, sizes)
+    else:
+        learner, times = name, speed(suites.build(family, name, sizes.eval_episodes))
+        params, told = suites.trained(family, name, sizes)
+        told |= times
+    found = []
+    for called, split in splits(family).items():
+        built = suites.build(family, learner, sizes.eval_episodes, split)
+        found.append(told | {"family": called} | suites.scores(built, params, sizes))
     return found
 
 
@@ -146,36 +151,56 @@ def main(argv: Sequence[str]) -> None:
 
         one_of("suite", arguments.suite, SUITES)
         of_suite = SUITES[arguments.suite]
-        families, learners = arguments.families or of_suite[0], arguments.algorithms or of_suite[1]
-        trained = tuple(dict.fromkeys((*learners, ORACLE)))
+        families = tuple(dict.fromkeys(arguments.families or of_suite[0]))
+        trained = tuple(dict.fromkeys((*(arguments.algorithms or of_suite[1]), ORACLE)))
         suites.known(families, trained)
         arguments.check()
         for family, name in itertools.product(families, trained):
-            suites.build(family, name, arguments.eval_episodes)
+            for split in splits(family).values():
+                suites.build(family, name, arguments.eval_episodes, split)
         added = of_others(arguments.add)
         sizes = {field.name: str(getattr(arguments, field.name)) for field in dataclasses.fields(suites.Sizes)}
         stored = comparisons.read(path, sizes)
-        suites.check_stored(path, stored["rows"], arguments)
-        done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
-        wanted = itertools.product(families, (adaptation.UNTRAINED, *trained))
+        suites.check_stored(path, stored["rows"], set(itertools.product(families, trained)), arguments)
         arguments.output.mkdir(parents=True, exist_ok=True)
-    missing = [which for which in wanted if which not in done]
-    comparisons.fill(path, stored, missing, lambda which: compute(*which, arguments))
-    with cli.user_errors():
-        everything = sorted(stored["rows"] + added, key=lambda row: adaptation.is_ood(row["family"]))
-        records, better = adaptation.summary(everything), adaptation.improvements(everything)
-        unscaled = adaptation.unscaled(everything)
+    done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
+    asked = [
+        (family, name)
+        for family, name in itertools.product(families, (adaptation.UNTRAINED, *trained))
+        if not done.issuperset((called, name) for called in splits(family))
+    ]
+    again = {(called, name) for family, name in asked for called in splits(family)}
+    stored["rows"] = [row for row in stored["rows"] if (row["family"], row["algorithm"]) not in again]
+    comparisons.fill(path, stored, asked, lambda which: compute(*which, arguments))
+    write(arguments.output, stored, added)
+
+
+def write(folder: Path, stored: dict[str, Any], added: Sequence[dict[str, Any]]) -> None:
+    """Writes the report and its pictures, and prints the tables.
+
+    Args:
+        folder: of the results.
+        stored: the benchmark's own rows, with its arguments, machine and date.
+        added: rows of others.
+    """
+    rows = sorted([*stored["rows"], *added], key=lambda row: adaptation.is_ood(row["family"]))
+    sound, void = adaptation.finite(rows)
+    comparable, without_scale = adaptation.scaled(sound)
+    records, better = adaptation.summary(comparable), adaptation.improvements(comparable)
+    left_out = void + without_scale
     told = {name: stored.get(name) for name in ("arguments", "machine", "date")}
-    report = told | {"summary": records, "unscaled": unscaled, "probability_of_improvement": better, "rows": everything}
-    files.write(arguments.output / "adaptation.json", json.dumps(report) + "\n")
-    text = "\n".join([adaptation.table(records), *unscaled.values()])
-    files.write(arguments.output / "adaptation.md", text)
+    report = told | {"summary": records, "left_out": left_out, "probability_of_improvement": better, "rows": rows}
+    files.write(folder / "adaptation.json", json.dumps(report) + "\n")
+    text = adaptation.table(records) + "".join(f"\n* {sentence}\n" for sentence in left_out)
+    files.write(folder / "adaptation.md", text)
     from metarl_jax.runs.pictures import plots
 
-    plots.curves(everything, arguments.output / "adaptation.png")
-    plots.profiles(everything, arguments.output / "profiles.png")
+    if sound:
+        plots.curves(sound, folder / "adaptation.png")
+    if comparable:
+        plots.profiles(comparable, folder / "profiles.png")
     print(text)
-    print(f"written to {arguments.output}")
+    print(f"written to {folder}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # handles Ctrl-C during the imports
     startup.quiet()
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(texts)
 
 
+def rows_of(arguments: Arguments) -> list[tuple[str, str]]:
+    """Family and algorithm of each row."""
+    return list(dict.fromkeys(itertools.product(arguments.families, arguments.algorithms)))
+
+
 def check(arguments: Arguments) -> None:
     """Checks that all rows can be computed.
 
@@ -76,8 +82,8 @@ def check(arguments: Arguments) -> None:
     """
     suites.known(arguments.families, arguments.algorithms)
     arguments.check()
-    for name in arguments.algorithms:
-        suites.build(arguments.families[0], name, arguments.eval_episodes)
+    for which in rows_of(arguments):
+        suites.build(*which, arguments.eval_episodes)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -90,9 +96,9 @@ def main(argv: Sequence[str]) -> None:
     with cli.user_errors():
         check(arguments)
         stored = comparisons.read(path, described)
-        suites.check_stored(path, stored["rows"], arguments)
+        suites.check_stored(path, stored["rows"], set(rows_of(arguments)), arguments)
         done = {(row["family"], row["algorithm"]) for row in stored["rows"]}
-        asked = [(family, name) for family in arguments.families for name in arguments.algorithms]
+        asked = rows_of(arguments)
         arguments.output.mkdir(parents=True, exist_ok=True)
 
     def rows(which: tuple[str, str]) -> list[dict[str, Any]]:

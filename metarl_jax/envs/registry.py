@@ -237,6 +237,9 @@ def build(
         if family.ood is None:
             raise ValueError(f"{family.name!r} has no split 'ood'; register it with ood=, or choose from train, test")
         shift = family.ood.shift(settings)
+        for option in shift:
+            if option not in settings:
+                raise unknown(f"option of {family.name!r}, in its split 'ood'", option, settings)
         if all(settings[option] == value for option, value in shift.items()):
             raise ValueError(
                 f"split 'ood' of {family.name!r} is the training distribution with {dict(shift)}; leave that out"

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+import metarl_jax as mrl
 from benchmarks import adaptation as script
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import adaptation, suites
+from metarl_jax.runs.evaluation import adaptation, comparisons, suites
+from tests import toys
 
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
 
@@ -20,18 +22,9 @@ def _toys():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cli, "prepare_jax", lambda task=None: None)
         patch.setitem(suites.FAMILIES, "point-nav", small)
-        # At this size nothing is learned, so the oracle's scale is put there by hand.
-        real = adaptation.anchors
-        patch.setattr(
-            adaptation, "anchors", lambda rows: {f: a._replace(high=a.low + 5) for f, a in tolerant(real, rows)}
-        )
+        # At this size nothing is learned, so the scale is put there by hand.
+        patch.setattr(adaptation, "_ends", lambda rows, family: adaptation.Anchors(-5.0, 0.0))
         yield
-
-
-def tolerant(real, rows):
-    families = dict.fromkeys(row["family"] for row in rows)
-    low = {f: next(np.mean(r["per_task"]) for r in rows if r["family"] == f) for f in families}
-    return [(family, adaptation.Anchors(float(low[family]), np.nan)) for family in families]
 
 
 TOY = ["--seeds", "2", "--steps", "60", "--eval-tasks", "3", "--eval-episodes", "8", "--algorithms", "maml"]
@@ -96,6 +89,58 @@ def test_rows_of_others_join_and_nothing_is_trained_again(folder, tmp_path, monk
     assert json.loads((folder / "rows.json").read_text())["rows"][-1]["algorithm"] == "oracle"  # it stays theirs
 
 
+def test_a_training_whose_rows_are_not_all_there_is_repeated(folder, tmp_path, monkeypatch):
+    """As in a file of an earlier version, which had no rows out of distribution."""
+    stored = json.loads((folder / "rows.json").read_text())
+    stored["rows"] = [row for row in stored["rows"] if (row["family"], row["algorithm"]) != (SHIFTED, "maml")]
+    (tmp_path / "rows.json").write_text(json.dumps(stored))
+    again, real = [], script.compute
+    monkeypatch.setattr(script, "compute", lambda *which: again.append(which[:2]) or real(*which))
+    script.main([*TOY, "--families", "point-nav", "point-nav", "--output", str(tmp_path)])
+    assert again == [("point-nav", "maml")]
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert sorted((r["family"], r["algorithm"]) for r in rows) == sorted(
+        (family, name) for name in (adaptation.UNTRAINED, "maml", "oracle") for family in ("point-nav", SHIFTED)
+    )
+    for row in rows:
+        (before,) = (
+            r
+            for r in json.loads((folder / "rows.json").read_text())["rows"]
+            if (r["family"], r["algorithm"]) == (row["family"], row["algorithm"])
+        )
+        assert row["per_task"] == before["per_task"]
+
+
+def test_without_any_scale_there_is_still_a_report(folder, tmp_path, monkeypatch):
+    def none(rows, family):
+        raise ValueError(f"{family} has no scale")
+
+    monkeypatch.setattr(adaptation, "_ends", none)
+    stored = json.loads((folder / "rows.json").read_text())
+    script.write(tmp_path, stored, [])
+    assert json.loads((tmp_path / "adaptation.json").read_text())["left_out"] == [
+        "point-nav has no scale",
+        "point-nav, ood has no scale",
+    ]
+    assert "* point-nav has no scale\n" in (tmp_path / "adaptation.md").read_text()
+    assert (tmp_path / "adaptation.png").exists()
+    assert not (tmp_path / "profiles.png").exists()
+
+
+def test_odd_names_in_the_pictures(folder, tmp_path):
+    stored = json.loads((folder / "rows.json").read_text())
+    odd = [row | {"family": "$\\foo{$", "algorithm": row["algorithm"].replace("maml", "$x_")} for row in stored["rows"]]
+    script.write(tmp_path, {"rows": odd}, [])
+    assert (tmp_path / "profiles.png").exists()
+
+
+def test_the_speed_of_a_policy_that_sees_pictures():
+    env = toys.dot("picture")
+    algorithm = mrl.algorithms.make("maml", env, tasks=2, episodes=2)
+    found = script.speed(comparisons.Entry(env, algorithm, 1, 1, {}))
+    assert found["ms_per_action"] > 0
+
+
 def test_stored_rows_of_other_settings_are_not_mixed_with_new_ones(folder, monkeypatch):
     changed = suites.FAMILIES["point-nav"]._replace(learners={"maml": {"inner_lr": 0.2}})
     monkeypatch.setitem(suites.FAMILIES, "point-nav", changed)
@@ -123,8 +168,11 @@ def test_an_unknown_suite(tmp_path):
     ("arguments", "message"),
     [
         (["--algorithms", "mamal"], "unknown algorithm 'mamal': did you mean 'maml'"),
-        (["--algorithms", "lpg"], "unknown algorithm 'lpg'"),  # agents that live on have no trials
-        (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'"),
+        (
+            ["--algorithms", "lpg"],
+            "unknown algorithm 'lpg'.*found by --import MODULE",
+        ),  # agents that live on have no trials
+        (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'.*found by --import"),
         (["--seeds", "1"], "seeds is 1; it must be an integer of at least 2"),
         (["--eval-episodes", "30"], "a trial of the evaluation has 30 episodes, which promp cannot take 4 at a time"),
     ],
@@ -139,6 +187,11 @@ def test_options_of_a_single_learner_are_its_own():
     options = {name: suites.build("grid-nav", name, 40).options for name in ("maml", "e-maml")}
     assert options["e-maml"]["credit_estimator"] == "influence"
     assert "credit" not in options["maml"]  # which has such an option, too, and would be another algorithm with it
+
+
+def test_a_family_has_its_settings_with_a_version_too():
+    trials = [suites.build(family, "maml", 8).trial for family in ("point-nav", "point-nav@finn2017")]
+    assert trials[0] == trials[1] == 2 * 2 * 4 * 3
 
 
 def test_a_family_and_a_learner_without_settings_of_their_own():

@@ -32,10 +32,9 @@ def test_scores_lie_between_the_untrained_and_the_oracle():
     np.testing.assert_allclose(adaptation.area(scores), np.full((2, 3), (0 + 0.6 + 0.95) / 3))
 
 
-def test_episodes_until_a_share_is_reached():
-    curve = [0.0, 0.6, 0.95]
-    assert [adaptation.episodes_to(share, curve, EPISODES) for share in (0.0, 0.5, 0.6, 0.9)] == [0, 20, 20, 40]
-    assert adaptation.episodes_to(0.96, curve, EPISODES) == np.inf
+def test_the_first_stage_that_reaches_a_share():
+    curve = [0.0, 0.6, 0.95, 0.5]
+    assert [adaptation.stage_of(share, curve) for share in (0.0, 0.5, 0.6, 0.9, 0.96)] == [0, 1, 1, 2, None]
 
 
 def test_the_probability_of_improvement_counts_pairs_of_seeds_in_the_same_task():
@@ -99,15 +98,24 @@ def test_a_family_without_a_scale(rows, message):
         adaptation.summary(rows)
 
 
-def test_a_family_whose_oracle_fails_is_named_and_left_out():
+def test_a_family_without_a_scale_is_named_and_left_out():
     """Hours of training of the other families are not lost with it."""
     failed = [row(adaptation.UNTRAINED, constant(-40), "walk, ood"), row("oracle", constant(-41), "walk, ood")]
-    failed.append(row("maml", constant(-10), "walk, ood"))
-    why = "walk, ood has no scale: its oracle returns -41, no more than the untrained -40"
-    assert adaptation.unscaled(ROWS + failed) == {"walk, ood": why}
-    assert adaptation.unscaled(ROWS) == {}
-    assert adaptation.summary(ROWS + failed) == adaptation.summary(ROWS)
-    assert adaptation.improvements(ROWS + failed) == adaptation.improvements(ROWS)
+    alone = [row("maml", constant(-10), "rooms")]
+    rows, reasons = adaptation.scaled(ROWS + failed + alone)
+    assert rows == ROWS
+    assert reasons == [
+        "walk, ood has no scale: its oracle returns -41, no more than the untrained -40",
+        "rooms has no row 'random init', so its scores have no scale; add it",
+    ]
+    assert adaptation.scaled(ROWS) == (ROWS, [])
+    assert adaptation.scaled(failed) == ([], reasons[:1])
+    assert (adaptation.summary([]), adaptation.improvements([]), adaptation.table([])) == ([], {}, "")
+
+
+def test_a_row_with_a_stage_without_a_score_is_named_and_left_out():
+    void = row("promp", constant([-40, np.nan, -30]))
+    assert adaptation.finite([*ROWS, void]) == (ROWS, ["'promp' on 'walk' is left out: a stage has no score"])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,15 @@ def test_a_family_whose_oracle_fails_is_named_and_left_out():
         (row("mine", constant(np.nan)), "all of them finite"),
         (row("mine", [[[1.0], [1.0, 2.0]]]), "is no array"),
         (row("mine", "many"), "is no array"),
+        (row("mine", constant(1, seeds=1)), "has shape \\(1, 3, 3\\); it must be .* of two seeds or more"),
+        (row("mine", constant(1), family=3), "family is 3 in a row of mine.json; it must be a name"),
+        (row(["mine"], constant(1)), "algorithm is \\['mine'\\]"),
+        (row("mine", constant(1)) | {"episodes": [0, 2.5, 5]}, "must be ascending integers"),
+        (row("mine", constant(1)) | {"episodes": [0, 20, 20]}, "must be ascending integers"),
+        (row("mine", constant(1)) | {"episodes": ["0", "1", "2"]}, "must be ascending integers"),
+        (row("mine", constant(1)) | {"episodes": 3}, "episodes of 'mine' in mine.json is 3"),
+        (row("mine", np.zeros((2, 3, 0)).tolist()) | {"episodes": []}, "must be ascending integers"),
+        (row("mine", constant(1), ms_per_stage="3"), "ms_per_stage of 'mine' in mine.json is '3'; it must be a number"),
     ],
 )
 def test_rows_of_others_are_checked(broken, message):

@@ -56,7 +56,7 @@ def user_errors() -> Iterator[None]:
         raise UserError(text + own) from error
 
 
-_REGISTERED = ("unknown environment ", "unknown algorithm ")
+_REGISTERED = ("unknown environment ", "unknown algorithm ", "unknown family ")
 
 
 def _unusable(error: OSError) -> str:

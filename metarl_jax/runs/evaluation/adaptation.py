@@ -38,45 +38,51 @@ def is_ood(family: str) -> bool:
     return family.endswith(_OOD)
 
 
-def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
-    by_family = {}
-    for family in dict.fromkeys(row["family"] for row in rows):
-        first = {
-            row["algorithm"]: np.mean(np.array(row["per_task"])[..., 0]) for row in rows if row["family"] == family
-        }
-        for name in (UNTRAINED, ORACLE):
-            if name not in first:
-                raise ValueError(f"{family} has no row {name!r}, so its scores have no scale; add it")
-        by_family[family] = Anchors(float(first[UNTRAINED]), float(first[ORACLE]))
-    return by_family
+def finite(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The rows in which each stage has a score, and a sentence on each of the others, of which some episode is void."""
+    told = [bool(np.isfinite(np.array(row["per_task"], float)).all()) for row in rows]
+    without = [row for row, sound in zip(rows, told, strict=True) if not sound]
+    reasons = [f"{row['algorithm']!r} on {row['family']!r} is left out: a stage has no score" for row in without]
+    return [row for row, sound in zip(rows, told, strict=True) if sound], reasons
 
 
-def unscaled(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Why a family has no scale, for each that has none: its oracle is not better than the untrained policy.
+def _ends(rows: Sequence[Mapping[str, Any]], family: str) -> Anchors:
+    first = {row["algorithm"]: np.mean(np.array(row["per_task"])[..., 0]) for row in rows if row["family"] == family}
+    for name in (UNTRAINED, ORACLE):
+        if name not in first:
+            raise ValueError(f"{family} has no row {name!r}, so its scores have no scale; add it")
+    low, high = float(first[UNTRAINED]), float(first[ORACLE])
+    if not high > low:
+        raise ValueError(f"{family} has no scale: its oracle returns {high:.4g}, no more than the untrained {low:.4g}")
+    return Anchors(low, high)
 
-    That is a result, and no fault of the rows: an oracle too may fail outside of its training distribution.
 
-    Raises:
-        ValueError: a family lacks one of the two rows.
-    """
-    return {
-        family: f"{family} has no scale: its oracle returns {high:.4g}, no more than the untrained {low:.4g}"
-        for family, (low, high) in _ends(rows).items()
-        if high <= low
-    }
+def _families(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["family"] for row in rows))
 
 
 def anchors(rows: Sequence[Mapping[str, Any]]) -> dict[str, Anchors]:
-    """The anchors of each family that has a scale, see `unscaled`.
+    """The anchors of each family.
 
     Raises:
-        ValueError: a family lacks one of the two rows, or no family has a scale.
+        ValueError: a family lacks one of the two rows, or its oracle is not better than the untrained policy.
     """
-    without = unscaled(rows)
-    found = {family: ends for family, ends in _ends(rows).items() if family not in without}
-    if without and not found:
-        raise ValueError("; ".join(without.values()))
-    return found
+    return {family: _ends(rows, family) for family in _families(rows)}
+
+
+def scaled(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """The rows of families that have `anchors`, and a sentence on each of the others.
+
+    An oracle that is not better than the untrained policy is a result, and no fault of the rows: it too may fail
+    outside of its training distribution.
+    """
+    reasons = {}
+    for family in _families(rows):
+        try:
+            _ends(rows, family)
+        except ValueError as error:
+            reasons[family] = str(error)
+    return [row for row in rows if row["family"] not in reasons], list(reasons.values())
 
 
 def normalized(row: Mapping[str, Any], scale: Anchors) -> np.ndarray:
@@ -92,10 +98,10 @@ def area(scores: np.ndarray) -> np.ndarray:
     return np.asarray(scores).mean(-1)
 
 
-def episodes_to(share: float, scores: np.ndarray, episodes: Sequence[int]) -> float:
-    """Number of episodes before the first stage whose mean score [S] reaches `share`; infinite if there is none."""
+def stage_of(share: float, scores: np.ndarray) -> int | None:
+    """The first stage whose mean score [S] reaches `share`; None if there is none."""
     reached = np.flatnonzero(np.asarray(scores) >= share)
-    return float(episodes[reached[0]]) if len(reached) else np.inf
+    return int(reached[0]) if len(reached) else None
 
 
 def probability_of_improvement(x: np.ndarray, y: np.ndarray) -> float:
@@ -113,7 +119,7 @@ def profile(scores: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.
 
 
 def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One record per row, except for the oracle and for families without a scale.
+    """One record per row, except for the oracle.
 
     `start`, `end` and `area` are the IQMs of the first stage, the last stage and the trial, with their intervals.
     `episodes_50` and `episodes_90` are the episodes before the mean reaches that score, None if it never does;
@@ -126,7 +132,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     scales, records = anchors(rows), []
     for row in rows:
-        if row["algorithm"] == ORACLE or row["family"] not in scales:
+        if row["algorithm"] == ORACLE:
             continue
         scores = normalized(row, scales[row["family"]])
         curve, each = scores.mean((0, 1)), row.get("ms_per_stage")
@@ -135,11 +141,9 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             name: [round(float(end), 4) for end in iqm_interval(values)] for name, values in stages.items()
         }
         for percent in (50, 90):
-            needed = episodes_to(percent / 100, curve, row["episodes"])
-            reached = None if np.isinf(needed) else int(needed)
-            record[f"episodes_{percent}"] = reached
-            known = reached is not None and each is not None
-            record[f"seconds_{percent}"] = 1e-3 * each * list(row["episodes"]).index(reached) if known else None
+            stage = stage_of(percent / 100, curve)
+            record[f"episodes_{percent}"] = None if stage is None else int(row["episodes"][stage])
+            record[f"seconds_{percent}"] = None if stage is None or each is None else 1e-3 * each * stage
         extra = {name: row.get(name) for name in ("ms_per_stage", "ms_per_action", "minutes", "source")}
         records.append({"family": row["family"], "algorithm": row["algorithm"]} | record | extra)
     return records
@@ -179,7 +183,7 @@ def improvements(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float
     scales = anchors(rows)
     areas: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
-        if row["algorithm"] != ORACLE and row["family"] in scales:
+        if row["algorithm"] != ORACLE:
             scores = area(normalized(row, scales[row["family"]]))
             areas.setdefault(row["algorithm"], {})[row["family"]] = scores
     result: dict[str, dict[str, float]] = {}
@@ -203,13 +207,24 @@ def check_row(row: Any, source: str) -> dict[str, Any]:
     for field in ("family", "algorithm", "episodes", "per_task"):
         if field not in row:
             raise ValueError(f"a row of {source} has no {field!r}; see metarl_jax.runs.evaluation.adaptation")
+    for field in ("family", "algorithm"):
+        if not isinstance(row[field], str):
+            raise ValueError(f"{field} is {row[field]!r} in a row of {source}; it must be a name")
+    who, episodes = f"{row['algorithm']!r} in {source}", row["episodes"]
+    numbers = isinstance(episodes, list) and all(type(count) is int and count >= 0 for count in episodes)
+    if not numbers or not episodes or (np.diff(episodes) <= 0).any():
+        raise ValueError(f"episodes of {who} is {episodes!r}; it must be ascending integers, one per stage")
+    for field in ("minutes", "ms_per_stage", "ms_per_action"):
+        if not isinstance(row.get(field), int | float | None) or isinstance(row.get(field), bool):
+            raise ValueError(f"{field} of {who} is {row[field]!r}; it must be a number, or left out")
     try:
         scores = np.array(row["per_task"], float)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"per_task of {row['algorithm']!r} in {source} is no array: {error}") from error
-    if scores.ndim != 3 or scores.shape[-1] != len(row["episodes"]) or not np.isfinite(scores).all():
+        raise ValueError(f"per_task of {who} is no array: {error}") from error
+    sizes = scores.ndim == 3 and len(scores) >= 2 and scores.shape[1] >= 1 and scores.shape[2] == len(episodes)
+    if not sizes or not np.isfinite(scores).all():
         raise ValueError(
-            f"per_task of {row['algorithm']!r} in {source} has shape {scores.shape}; it must be [seeds, tasks, "
-            f"{len(row['episodes'])}], one number per entry of episodes, all of them finite"
+            f"per_task of {who} has shape {scores.shape}; it must be [seeds, tasks, {len(episodes)}], of two seeds or "
+            "more and with one number per entry of episodes, all of them finite"
         )
     return row

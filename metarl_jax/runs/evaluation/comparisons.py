@@ -72,6 +72,9 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     used = {option: value for option, value in options.items() if option in defaults}
     algorithm = algorithms.make(registered, env, **used)
     chosen = defaults | used
+    for option in ("tasks", "episodes", "adaptation_steps"):
+        if option not in chosen:
+            raise ValueError(f"{name!r} has no option {option!r}, so its environment steps cannot be counted")
     if eval_episodes % chosen["episodes"]:
         raise ValueError(
             f"a trial of the evaluation has {eval_episodes} episodes, which {name} cannot take {chosen['episodes']} at "
@@ -171,8 +174,8 @@ def fill(
     import jax
 
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
-    stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
     for which in missing:
+        stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
         with cli.user_errors():
             stored["rows"] += rows(which)
         files.write(path, json.dumps(stored) + "\n")

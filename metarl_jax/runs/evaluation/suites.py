@@ -5,11 +5,11 @@ A row is the object that `metarl_jax.runs.evaluation.adaptation` describes. Impo
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metarl_jax.runs.evaluation import adaptation, comparisons
+from metarl_jax.runs.evaluation import comparisons
 from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 
 
@@ -64,7 +64,7 @@ ALGORITHMS: dict[str, Mapping[str, Any]] = {
     "rl2-hyper": MEMORY | {"policy": POLICY | SMALL_BASE},
     ORACLE: GRADIENT,
 }
-"""Settings of single algorithms; gradient-based ones as in experiments/compare.py."""
+"""Settings of single algorithms; gradient-based ones as in experiments/compare.py. Others have their own defaults."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -124,12 +124,20 @@ def known(families: Sequence[str], learners: Sequence[str]) -> None:
                 raise checks.unknown(name, value, choices)
 
 
+def _family(name: str) -> Family:
+    """The settings of a family: those of its version, whether the name has it or not."""
+    from metarl_jax import envs
+
+    full = envs.card(name).name
+    return next((chosen for known, chosen in FAMILIES.items() if envs.card(known).name == full), Family())
+
+
 def settings(family: Family, name: str) -> dict[str, Any]:
     """Options of a learner on a family; those that its algorithm does not have are ignored later."""
     from metarl_jax import algorithms
 
     memory = algorithms.kind(comparisons.registered_name(name)) == "memory"
-    general = ALGORITHMS.get(name, MEMORY | {"policy": POLICY} if memory else GRADIENT)
+    general = ALGORITHMS.get(name, MEMORY | {"policy": POLICY} if memory else {"episodes": 20, "policy": POLICY})
     of_kind = family.memory if memory else family.gradient
     chosen = {**general, **of_kind, **family.learners.get(name, {})}
     return chosen | {"policy": {**general.get("policy", {}), **chosen["policy"]}} if "policy" in chosen else chosen
@@ -149,7 +157,7 @@ def build(family: str, name: str, eval_episodes: int, split: str = "train") -> c
     """
     from metarl_jax import envs
 
-    chosen = FAMILIES.get(family, Family())
+    chosen = _family(family)
     env = envs.make(family, split=split, **chosen.environment)
     options = settings(chosen, name)
     if env.discrete:  # a categorical policy has no σ
@@ -165,27 +173,32 @@ def scores(built: comparisons.Entry, params: Any, sizes: Sizes) -> dict[str, Any
 
 
 def _steps(family: str, name: str, sizes: Sizes) -> int:
-    chosen = FAMILIES.get(family, Family())
+    chosen = _family(family)
     return sizes.steps or (name == ORACLE and chosen.oracle_steps) or chosen.steps
 
 
-def check_stored(path: Path, rows: Sequence[Mapping[str, Any]], sizes: Sizes) -> None:
+def check_stored(path: Path, rows: Sequence[Mapping[str, Any]], asked: Set[tuple[str, str]], sizes: Sizes) -> None:
     """Checks that stored rows have the settings of today, so that no table mixes two versions of them.
 
     Args:
         path: where they are stored, for the message.
-        rows: the rows; those without settings are not checked.
+        rows: the rows.
+        asked: family and learner of the rows that are checked.
         sizes: as they are now.
 
     Raises:
-        ValueError: a row has others.
+        ValueError: a row has others, or is damaged.
     """
     for row in rows:
-        family, name = row["family"], row["algorithm"]
-        if "options" not in row or adaptation.is_ood(family):
-            continue
-        planned = comparisons.plan(build(family, name, sizes.eval_episodes), _steps(family, name, sizes))
-        if planned != {entry: row[entry] for entry in planned}:
+        try:
+            family, name = row["family"], row["algorithm"]
+            if (family, name) not in asked:
+                continue
+            planned = comparisons.plan(build(family, name, sizes.eval_episodes), _steps(family, name, sizes))
+            changed = planned != {entry: row[entry] for entry in planned}
+        except KeyError as error:
+            raise ValueError(f"a row of {path} has no {error}; move it away, or choose another --output") from error
+        if changed:
             raise ValueError(
                 f"{path} holds {name!r} on {family!r} with other settings than those of today; choose another --output"
             )

@@ -72,13 +72,26 @@ def _panels(titles: Sequence[str], x_label: str, y_label: str) -> tuple[Figure, 
     panels = dict(zip(titles, grid.flat, strict=False))
     for title, axes in panels.items():
         quiet_axes(axes)
-        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_title(title, loc="left", fontsize=11, parse_math=False)
         axes.set_xlabel(x_label)
     for axes in grid[:, 0]:
         axes.set_ylabel(y_label)
     for axes in grid.flat[len(titles) :]:
         axes.set_axis_off()
     return figure, panels
+
+
+def _legend(figure: Figure, panels: dict[str, Axes]) -> None:
+    """One legend below all panels, which need not have the same lines."""
+    handles = {}
+    for axes in panels.values():
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    columns = min(len(handles), 3 * len(panels))
+    legend = figure.legend(
+        handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 @styled
@@ -137,13 +150,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_xticks(ticks := [tick for tick in (0, 1, 2, 5, 10, 20, 40, 80, 200, 500, 1000) if tick <= last])
         axes.set_xticklabels(map(str, ticks))
         axes.minorticks_off()
-    handles = {
-        label: handle
-        for axes in panels.values()
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-    }
-    columns = min(len(handles), 3 * len(families))
-    figure.legend(handles.values(), handles, frameon=False, fontsize=9, loc="outside lower center", ncols=columns)
+    _legend(figure, panels)
     figure.suptitle("band: 95 % stratified bootstrap interval over seeds", x=0.01, ha="left", fontsize=9)
     files.save(figure, path)
 
@@ -170,8 +177,7 @@ def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for row in (row for row in rows if row["family"] == family and row["algorithm"] != ORACLE):
             share = adaptation.profile(adaptation.area(adaptation.normalized(row, scale)), thresholds)
             axes.plot(thresholds, share, color=colors[row["algorithm"]], linewidth=1.6, label=row["algorithm"])
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, fontsize=9, loc="outside lower center", ncols=min(len(labels), 4))
+    _legend(figure, panels)
     files.save(figure, path)
 
 
