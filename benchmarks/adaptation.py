@@ -171,7 +171,7 @@ def main(argv: Sequence[str]) -> None:
     ]
     again = {(called, name) for family, name in asked for called in splits(family)}
     stored["rows"] = [row for row in stored["rows"] if (row["family"], row["algorithm"]) not in again]
-    comparisons.fill(path, stored, asked, lambda which: compute(*which, arguments))
+    comparisons.fill(path, stored, asked, lambda which: compute(which[0], which[1], arguments))
     write(arguments.output, stored, added)
 
 

@@ -138,7 +138,7 @@ def test_the_speed_of_a_policy_that_sees_pictures():
     env = toys.dot("picture")
     algorithm = mrl.algorithms.make("maml", env, tasks=2, episodes=2)
     found = script.speed(comparisons.Entry(env, algorithm, 1, 1, {}))
-    assert found["ms_per_action"] > 0
+    assert (found["ms_per_action"] or 0) > 0
 
 
 def test_stored_rows_of_other_settings_are_not_mixed_with_new_ones(folder, monkeypatch):

@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,7 @@ def adaptation(
 
 
 @styled
-def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plots return against episodes seen, one panel per family: IQM over seeds and tasks with a bootstrap interval.
 
     If a stage has several episodes, the curve is constant until φ changes. The oracle's line is its return in stage 0,
@@ -156,7 +156,7 @@ def curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 @styled
-def profiles(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def profiles(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Plots performance profiles: the fraction of seeds and tasks whose score over the trial exceeds a threshold.
 
     Args:
