@@ -112,16 +112,17 @@ def known(families: Sequence[str], learners: Sequence[str]) -> None:
     """
     from metarl_jax import algorithms, checks, envs
 
-    with_trials = [name for name in algorithms.names() if algorithms.kind(name) != "life"]
-    for name, chosen, choices in (
-        ("family", families, sorted({*FAMILIES, *itertools.chain(*map(envs.versions, envs.names())), *envs.names()})),
-        ("algorithm", learners, sorted({*ALGORITHMS, *with_trials})),
+    families_known = (*FAMILIES, *envs.names(), *itertools.chain.from_iterable(map(envs.versions, envs.names())))
+    with_trials = (name for name in algorithms.names() if algorithms.kind(name) != "life")
+    for name, chosen, own, choices in (
+        ("family", families, FAMILIES, families_known),
+        ("algorithm", learners, ALGORITHMS, (*ALGORITHMS, *with_trials)),
     ):
         if not chosen:
-            raise ValueError(f"no {name} given; choose from {', '.join(choices)}")
+            raise ValueError(f"no {name} given; choose from {', '.join(own)}, or any that is registered")
         for value in chosen:
             if value not in choices:
-                raise checks.unknown(name, value, choices)
+                raise checks.unknown(name, value, list(dict.fromkeys(choices)))
 
 
 def _family(name: str) -> Family:
