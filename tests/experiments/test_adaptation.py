@@ -9,6 +9,7 @@ import metarl_jax as mrl
 from benchmarks import adaptation as script
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.evaluation import adaptation, comparisons, suites
+from metarl_jax.runs.pictures import plots
 from tests import toys
 
 SIZES = {"tasks": 2, "episodes": 2, "policy": {"hidden": (2,)}}
@@ -168,10 +169,8 @@ def test_an_unknown_suite(tmp_path):
     ("arguments", "message"),
     [
         (["--algorithms", "mamal"], "unknown algorithm 'mamal': did you mean 'maml'"),
-        (
-            ["--algorithms", "lpg"],
-            "unknown algorithm 'lpg'.*found by --import MODULE",
-        ),  # agents that live on have no trials
+        # Agents that live on have no trials.
+        (["--algorithms", "lpg"], "unknown algorithm 'lpg'.*found by --import MODULE"),
         (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'.*found by --import"),
         (["--seeds", "1"], "seeds is 1; it must be an integer of at least 2"),
         (["--eval-episodes", "30"], "a trial of the evaluation has 30 episodes, which promp cannot take 4 at a time"),
@@ -187,6 +186,23 @@ def test_options_of_a_single_learner_are_its_own():
     options = {name: suites.build("grid-nav", name, 40).options for name in ("maml", "e-maml")}
     assert options["e-maml"]["credit_estimator"] == "influence"
     assert "credit" not in options["maml"]  # which has such an option, too, and would be another algorithm with it
+
+
+def test_an_algorithm_whose_steps_cannot_be_counted(monkeypatch):
+    monkeypatch.setattr(mrl.algorithms, "options", lambda name: {"tasks": 2, "adaptation_steps": 1})
+    with pytest.raises(ValueError, match="'maml' has no option 'episodes', so its environment steps cannot be counted"):
+        comparisons.entry(toys.walk(), "maml", {"tasks": 2}, 4)
+
+
+def test_the_legend_has_the_learners_of_all_panels(monkeypatch, tmp_path):
+    rows = [
+        {"family": f"f{n}", "algorithm": name, "episodes": [0, 1], "per_task": np.zeros((2, 3, 2))}
+        for n, name in enumerate(("maml", "promp"))
+    ]
+    figures = []
+    monkeypatch.setattr(plots.files, "save", lambda figure, path: figures.append(figure))
+    plots.curves(rows, tmp_path / "a.png")
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["maml", "promp"]
 
 
 def test_a_family_has_its_settings_with_a_version_too():

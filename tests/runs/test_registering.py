@@ -245,6 +245,11 @@ def test_without_ood_there_is_no_such_split(user_module):
     assert mrl.envs.make("my-nav", split="test").name == "my-nav@v1 (test)"
     with pytest.raises(ValueError, match="'my-nav' has no split 'ood'"):
         mrl.envs.make("my-nav", split="ood")
+    assert tuple(mrl.envs.card("my-nav").splits) == ("train", "test")
+    mrl.envs.register("my-other-nav", build, horizon=3, ood=lambda options: {"sped": 2.0})
+    assert "ood" in mrl.envs.card("my-other-nav").splits
+    with pytest.raises(ValueError, match="unknown option of 'my-other-nav', in its split 'ood' 'sped'"):
+        mrl.envs.make("my-other-nav", split="ood")
 
 
 def made(name, **options):

@@ -40,10 +40,13 @@ def is_ood(family: str) -> bool:
 
 def finite(rows: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[str]]:
     """The rows in which each stage has a score, and a sentence on each of the others, of which some episode is void."""
-    told = [bool(np.isfinite(np.array(row["per_task"], float)).all()) for row in rows]
-    without = [row for row, sound in zip(rows, told, strict=True) if not sound]
-    reasons = [f"{row['algorithm']!r} on {row['family']!r} is left out: a stage has no score" for row in without]
-    return [row for row, sound in zip(rows, told, strict=True) if sound], reasons
+    sound, reasons = [], []
+    for row in rows:
+        if np.isfinite(np.array(row["per_task"], float)).all():
+            sound.append(row)
+        else:
+            reasons.append(f"{row['algorithm']!r} on {row['family']!r} is left out: a stage has no score")
+    return sound, reasons
 
 
 def _ends(rows: Sequence[Mapping[str, Any]], family: str) -> Anchors:
