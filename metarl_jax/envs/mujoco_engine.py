@@ -129,11 +129,12 @@ class Engine:
         self._mujoco: Any = importlib.import_module("mujoco")
         self._rollout = importlib.import_module("mujoco.rollout")
         self.model, self.start = load(robot)
+        self._sensors = self._for_sensors(self.model)
         self.source = SOURCES[robot]
         self.calls = 0
         """number of calls of `step` so far"""
         self._data: list[Any] = []
-        self._changed: dict[tuple[tuple[str, ...], bytes], Any] = {}
+        self._changed: dict[tuple[tuple[str, ...], bytes], tuple[Any, Any]] = {}
 
     @property
     def sensed(self) -> int:
@@ -154,29 +155,28 @@ class Engine:
         """
         model, lead = self.model, q.shape[:-1]
         n, nq, nv = math.prod(lead), model.nq, model.nv
-        # Sensors report the state before a step, so they need one more step, whose resulting state is not used.
-        steps = frames + (self.sensed > 0)
         inputs = np.concatenate([q, qd, control], axis=-1, dtype=float).reshape(n, -1)
         broken = ~np.isfinite(inputs).all(-1)
         inputs[broken] = 0  # MuJoCo would replace a non-finite control by 0
         state = np.zeros((n, self._mujoco.mj_stateSize(model, self._mujoco.mjtState.mjSTATE_FULLPHYSICS)))
         state[:, 1 : 1 + nq + nv] = inputs[:, : nq + nv]
-        count = threads()
+        count, sensed = threads(), np.zeros((n, 0))
         with _LOCK, _silent():
             self.calls += 1
             while len(self._data) < count:
                 self._data.append(self._mujoco.MjData(model))
-            states, sensed = _pool(count, os.getpid()).rollout(
-                self._models(n, changes),
-                self._data[:count],
-                state,
-                inputs[:, None, nq + nv :],
-                nstep=steps,
-                initial_warmstart=np.zeros((1, nv)),
-            )
-        if frames:
-            state = states[:, frames - 1]
-        results = state[:, 1 : 1 + nq], state[:, 1 + nq : 1 + nq + nv], sensed[:, -1]
+
+            def rollout(models, state, steps):
+                pool, control = _pool(count, os.getpid()), inputs[:, None, nq + nv :]
+                cold = np.zeros((1, nv))
+                return pool.rollout(models, self._data[:count], state, control, nstep=steps, initial_warmstart=cold)
+
+            models, sensors = self._models(n, changes)
+            if frames:
+                state = rollout(models, state, frames)[0][:, -1]
+            if self.sensed:  # sensors report the state before a step, so they need one more, whose result is not used
+                sensed = rollout(sensors, state, 1)[1][:, -1]
+        results = state[:, 1 : 1 + nq], state[:, 1 + nq : 1 + nq + nv], sensed
         with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
             q, qd, sensed = (value.astype(q.dtype) for value in results)
         for value in (q, qd, sensed):
@@ -195,10 +195,10 @@ class Engine:
         lead = q.shape[:-1]
         return position.reshape(*lead, *position.shape[1:]), rotation.reshape(*lead, *rotation.shape[1:])
 
-    def _models(self, n: int, changes: dict[str, np.ndarray]) -> Any:
-        """The model shared by all environments, or a list [n] with equal models shared."""
+    def _models(self, n: int, changes: dict[str, np.ndarray]) -> tuple[Any, Any]:
+        """(model, model for its sensors): those shared by all environments, or lists [n] with equal models shared."""
         if not changes:
-            return self.model
+            return self.model, self._sensors
         names = tuple(sorted(changes))
         rows = np.concatenate([changes[name].reshape(n, -1) for name in names], axis=-1, dtype=float)
         keys = [(names, row.tobytes()) for row in rows]
@@ -208,16 +208,29 @@ class Engine:
             self._changed = {key: self._changed[key] for key in set(keys) - missing}
         for key in missing:
             self._changed[key] = self._build(*key)
-        return [self._changed[key] for key in keys]
+        models, sensors = zip(*(self._changed[key] for key in keys), strict=True)
+        return list(models), list(sensors)
 
-    def _build(self, names: tuple[str, ...], content: bytes) -> Any:
-        """The model with these arrays replaced and MuJoCo's derived constants recomputed."""
+    def _build(self, names: tuple[str, ...], content: bytes) -> tuple[Any, Any]:
+        """The model with these arrays replaced and MuJoCo's derived constants recomputed, and that for its sensors."""
         model, numbers = self.model.__copy__(), np.frombuffer(content)
         for name in names:
             array = functools.reduce(getattr, name.split("."), model)
             array[...] = numbers[: array.size].reshape(array.shape)
             numbers = numbers[array.size :]
         self._mujoco.mj_setConst(model, self._data[0])
+        return model, self._for_sensors(model)
+
+    def _for_sensors(self, model: Any) -> Any:
+        """The model without contacts and joint limits, and with a single evaluation per step, if it has sensors.
+
+        The sensors depend on q and q̇ alone, so their values are the same, to the last bit, for a fraction of the time.
+        """
+        if not self.sensed:
+            return model
+        model, flags = model.__copy__(), self._mujoco.mjtDisableBit
+        model.opt.disableflags |= flags.mjDSBL_CONTACT | flags.mjDSBL_CONSTRAINT
+        model.opt.integrator = self._mujoco.mjtIntegrator.mjINT_EULER
         return model
 
 
