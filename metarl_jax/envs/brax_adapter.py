@@ -38,8 +38,9 @@ class Simulator(NamedTuple):
     """the Brax environment, or an object with its `sys` (the model), `action_size` and `backend`"""
     init: Callable[[Changes, jax.Array, jax.Array], PyTree]
     """``(changes, q, qd) → pipeline state``"""
-    advance: Callable[[Changes, PyTree, jax.Array], PyTree]
-    """``(changes, pipeline state, control) → pipeline state`` one control step later"""
+    advance: Callable[..., PyTree]
+    """``(changes, pipeline state, control, ended=False) → pipeline state`` one control step later. `ended` is true where
+    the episode has ended: nothing reads these states, and MuJoCo's engine leaves them as they are to save the time."""
     dt: float
     """seconds per control step"""
     scene: Callable[[PyTree], tuple[Any, Any]]
@@ -112,7 +113,7 @@ def _simulator(robot: str, backend: str, x64: bool) -> Simulator:
     def init(changes, q, qd):
         return changed(env, changes).pipeline_init(q, qd)
 
-    def advance(changes, pipeline_state, control):
+    def advance(changes, pipeline_state, control, ended=False):
         model = changed(env, changes)
         if "link.inertia.mass" in changes and hasattr(pipeline_state, "mass"):
             # spring and positional store masses in the state at reset; a step uses the masses of its task argument.
@@ -183,7 +184,7 @@ def brax_env(
         before = state.internal
         control = jnp.clip(action / action_scale, -1, 1)
         control = control if limit is None else control * limit
-        after = like(before, physics.advance(changes(task), before, control))
+        after = like(before, physics.advance(changes(task), before, control, state.terminated))
         reward = behavior.reward(task, before, after, control, physics.dt)
         terminated = None if behavior.terminated is None else behavior.terminated(after)
         return state.following(behavior.observe(after), reward, internal=after, terminated=terminated)

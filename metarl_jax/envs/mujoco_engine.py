@@ -146,6 +146,8 @@ class Engine:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advances all environments by `frames` physics steps: (q, q̇, sensor values), NaN where an input is not finite.
 
+        Those with such an input are not simulated, so they cost nothing.
+
         Args:
             frames: physics steps; 0 leaves q and q̇ as they are.
             q: [..., nq]
@@ -153,35 +155,38 @@ class Engine:
             control: [..., nu], constant over the frames.
             changes: dotted path in the model → array [..., *shape in the model].
         """
-        model, lead = self.model, q.shape[:-1]
-        n, nq, nv = math.prod(lead), model.nq, model.nv
-        inputs = np.concatenate([q, qd, control], axis=-1, dtype=float).reshape(n, -1)
-        broken = ~np.isfinite(inputs).all(-1)
-        inputs[broken] = 0  # MuJoCo would replace a non-finite control by 0
-        state = np.zeros((n, self._mujoco.mj_stateSize(model, self._mujoco.mjtState.mjSTATE_FULLPHYSICS)))
+        lead, sizes = q.shape[:-1], (self.model.nq, self.model.nv, self.sensed)
+        inputs = np.concatenate([q, qd, control], axis=-1, dtype=float).reshape(math.prod(lead), -1)
+        # MuJoCo would replace a non-finite control by 0.
+        running = np.isfinite(inputs).all(-1)
+        results = [np.full((len(inputs), size), np.nan, q.dtype) for size in sizes]
+        if running.any():
+            changes = {name: value.reshape(len(inputs), -1)[running] for name, value in changes.items()}
+            with _LOCK, _silent():
+                self.calls += 1
+                values = self._advance(frames, inputs[running], changes)
+            with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
+                for result, value in zip(results, values, strict=True):
+                    result[running] = value
+        q, qd, sensed = (result.reshape(*lead, size) for result, size in zip(results, sizes, strict=True))
+        return q, qd, sensed
+
+    def _advance(self, frames: int, inputs: np.ndarray, changes: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """(q, q̇, sensor values) [n, size] after `frames` steps from finite inputs [n, nq + nv + nu]."""
+        count, nq, nv = threads(), self.model.nq, self.model.nv
+        size = self._mujoco.mj_stateSize(self.model, self._mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        state, control, cold = np.zeros((len(inputs), size)), inputs[:, None, nq + nv :], np.zeros((1, nv))
         state[:, 1 : 1 + nq + nv] = inputs[:, : nq + nv]
-        count, sensed = threads(), np.zeros((n, 0))
-        with _LOCK, _silent():
-            self.calls += 1
-            while len(self._data) < count:
-                self._data.append(self._mujoco.MjData(model))
-
-            def rollout(models, state, steps):
-                pool, control = _pool(count, os.getpid()), inputs[:, None, nq + nv :]
-                cold = np.zeros((1, nv))
-                return pool.rollout(models, self._data[:count], state, control, nstep=steps, initial_warmstart=cold)
-
-            models, sensors = self._models(n, changes)
-            if frames:
-                state = rollout(models, state, frames)[0][:, -1]
-            if self.sensed:  # sensors report the state before a step, so they need one more, whose result is not used
-                sensed = rollout(sensors, state, 1)[1][:, -1]
-        results = state[:, 1 : 1 + nq], state[:, 1 + nq : 1 + nq + nv], sensed
-        with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become infinite
-            q, qd, sensed = (value.astype(q.dtype) for value in results)
-        for value in (q, qd, sensed):
-            value[broken] = np.nan
-        return q.reshape(*lead, -1), qd.reshape(*lead, -1), sensed.reshape(*lead, self.sensed)
+        sensed = np.zeros((len(inputs), 0))
+        while len(self._data) < count:
+            self._data.append(self._mujoco.MjData(self.model))
+        rollout = functools.partial(_pool(count, os.getpid()).rollout, initial_warmstart=cold)
+        models, sensors = self._models(len(inputs), changes)
+        if frames:
+            state = rollout(models, self._data[:count], state, control, nstep=frames)[0][:, -1]
+        if self.sensed:  # sensors report the state before a step, so they need one more, whose result is not used
+            sensed = rollout(sensors, self._data[:count], state, control, nstep=1)[1][:, -1]
+        return state[:, 1 : 1 + nq], state[:, 1 + nq : 1 + nq + nv], sensed
 
     def poses(self, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions [..., links, 3] and rotations [..., links, 4] of all bodies except the world, for a renderer."""
@@ -294,8 +299,9 @@ def mujoco_simulator(robot: str) -> Simulator:
     def init(changes, q, qd):
         return step_host(0, changes, q, qd, jnp.zeros(model.nu, q.dtype))
 
-    def advance(changes, motion, control):
-        return step_host(frames, changes, motion.q, motion.qd, control)
+    def advance(changes, motion, control, ended=False):
+        after = step_host(frames, changes, motion.q, motion.qd, jnp.where(ended, jnp.nan, control))
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), motion, after)
 
     def scene(motion):
         links = model.nbody - 1

@@ -116,6 +116,28 @@ def test_a_task_gets_the_model_with_its_own_numbers():
         np.testing.assert_allclose(after.qd[i], data.qvel, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("robot", ["halfcheetah-rllab", "ant-rllab"])
+def test_sensors_are_those_of_the_whole_model_to_the_last_bit(robot):
+    """Also on the ground and beyond joint limits, where contacts and limits, left out for them, have a say in a step."""
+    host, random = mujoco_engine.Engine(robot), np.random.default_rng(0)
+    mass = host.model.body_mass * random.choice([0.5, 1, 3], (6, host.model.nbody))
+    q, qd = host.start + random.normal(0, 0.5, (6, host.model.nq)), random.normal(0, 2, (6, host.model.nv))
+    control = random.uniform(-1, 1, (6, host.model.nu))
+    for changes in ({}, {"body_mass": mass}):
+        for frames in (0, 3):
+            after, speed, sensed = host.step(frames, q, qd, control, changes)
+            for i in range(6):
+                model = mujoco_models.load(robot).model
+                if changes:
+                    model.body_mass[:] = mass[i]
+                    mujoco.mj_setConst(model, mujoco.MjData(model))
+                data = mujoco.MjData(model)
+                data.qpos[:], data.qvel[:] = after[i], speed[i]
+                mujoco.mj_forward(model, data)
+                np.testing.assert_array_equal(sensed[i], data.sensordata)
+    assert not np.allclose(host.step(0, q, qd, control, {})[2], sensed)
+
+
 def test_models_are_kept_by_content_and_not_without_bound():
     host = mujoco_engine.Engine("hopper")
     mass = np.array(host.model.body_mass)
