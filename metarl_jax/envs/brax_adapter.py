@@ -39,8 +39,8 @@ class Simulator(NamedTuple):
     init: Callable[[Changes, jax.Array, jax.Array], PyTree]
     """``(changes, q, qd) → pipeline state``"""
     advance: Callable[..., PyTree]
-    """``(changes, pipeline state, control, ended=False) → pipeline state`` one control step later. `ended` is true where
-    the episode has ended: nothing reads these states, and MuJoCo's engine leaves them as they are to save the time."""
+    """``(changes, pipeline state, control, ended=False) → pipeline state`` one control step later. Where `ended` is
+    true, the episode has ended and nothing reads the result: to save the time, MuJoCo's engine returns the state."""
     dt: float
     """seconds per control step"""
     scene: Callable[[PyTree], tuple[Any, Any]]

@@ -118,7 +118,7 @@ def test_a_task_gets_the_model_with_its_own_numbers():
 
 @pytest.mark.parametrize("robot", ["halfcheetah-rllab", "ant-rllab"])
 def test_sensors_are_those_of_the_whole_model_to_the_last_bit(robot):
-    """Also on the ground and beyond joint limits, where contacts and limits, left out for them, have a say in a step."""
+    """Also on the ground and beyond joint limits: a whole step has contacts and limits, which they do without."""
     host, random = mujoco_engine.Engine(robot), np.random.default_rng(0)
     mass = host.model.body_mass * random.choice([0.5, 1, 3], (6, host.model.nbody))
     q, qd = host.start + random.normal(0, 0.5, (6, host.model.nq)), random.normal(0, 2, (6, host.model.nv))
