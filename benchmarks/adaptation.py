@@ -156,6 +156,7 @@ def main(argv: Sequence[str]) -> None:
         suites.known(families, trained)
         arguments.check()
         for family, name in itertools.product(families, trained):
+            suites.planned(family, name, arguments)
             for split in splits(family).values():
                 suites.build(family, name, arguments.eval_episodes, split)
         added = of_others(arguments.add)

@@ -83,7 +83,7 @@ def check(arguments: Arguments) -> None:
     suites.known(arguments.families, arguments.algorithms)
     arguments.check()
     for which in rows_of(arguments):
-        suites.build(*which, arguments.eval_episodes)
+        suites.planned(*which, arguments)
 
 
 def main(argv: Sequence[str]) -> None:

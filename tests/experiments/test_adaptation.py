@@ -172,6 +172,10 @@ def test_an_unknown_suite(tmp_path):
         # Agents that live on have no trials.
         (["--algorithms", "lpg"], "unknown algorithm 'lpg'.*found by --import MODULE"),
         (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'.*found by --import"),
+        (
+            ["--steps", "47"],
+            "point-nav, promp: a meta-iteration takes 48 environment steps, and steps is 47; choose at",
+        ),
         (["--seeds", "1"], "seeds is 1; it must be an integer of at least 2"),
         (["--eval-episodes", "30"], "a trial of the evaluation has 30 episodes, which promp cannot take 4 at a time"),
     ],
@@ -180,6 +184,12 @@ def test_what_cannot_be_computed_is_refused_at_the_start(tmp_path, arguments, me
     with pytest.raises(cli.UserError, match=message):
         script.main([*arguments, "--output", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+def test_an_algorithm_named_like_the_reference_is_refused(monkeypatch):
+    monkeypatch.setitem(mrl.algorithms.ALGORITHMS, "oracle", mrl.algorithms.ALGORITHMS["maml"])
+    with pytest.raises(ValueError, match="registered as 'oracle', which names the reference here; rename it"):
+        suites.known(["point-nav"], ["maml"])
 
 
 def test_options_of_a_single_learner_are_its_own():

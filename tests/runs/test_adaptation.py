@@ -68,6 +68,13 @@ def test_the_summary_and_its_table():
     assert "| 0 | – | – | – | – | – | 1.0 |" in lines[5]
 
 
+def test_a_name_with_a_bar_stays_in_its_cell():
+    records = [record | {"algorithm": "maml|2"} for record in adaptation.summary(ROWS)]
+    rows = adaptation.table(records).splitlines()[4:7]
+    assert {row.replace(r"\|", "").count("|") for row in rows} == {12}
+    assert all(row.startswith(r"| `maml\|2` |") for row in rows)
+
+
 def test_improvements_are_means_over_the_families_of_both():
     other = [
         row(adaptation.UNTRAINED, constant(0), "rooms"),

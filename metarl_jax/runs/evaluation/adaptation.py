@@ -172,7 +172,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             "| --- " * 11 + "|",
         ]
         for record in sorted((r for r in records if r["family"] == family), key=lambda r: -r["area"][0]):
-            cells = [f"`{record['algorithm']}`", *(interval(record[name]) for name in ("start", "end", "area"))]
+            learner = record["algorithm"].replace("|", r"\|")  # which would end the cell
+            cells = [f"`{learner}`", *(interval(record[name]) for name in ("start", "end", "area"))]
             cells += [text_of(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
             cells += [text_of(record[f"seconds_{percent}"], "{:.3g}") for percent in (50, 90)]
             cells += [text_of(record["ms_per_stage"], "{:.1f}"), text_of(record["ms_per_action"], "{:.3f}")]

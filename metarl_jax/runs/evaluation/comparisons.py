@@ -85,10 +85,17 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     return Entry(env, algorithm, eval_episodes // chosen["episodes"] - 1, episodes * env.horizon, used)
 
 
-def plan(built: Entry, steps: int) -> dict[str, Any]:
-    """Entries of a row that its settings determine: the options, and as many meta-iterations as fit into `steps`."""
-    options = {option: repr(value) for option, value in built.options.items()}
-    return {"options": options, "iterations": max(1, steps // built.trial)}
+def plan(label: str, built: Entry, steps: int) -> dict[str, Any]:
+    """Entries of a row that its settings determine: the options, and as many meta-iterations as fit into `steps`.
+
+    Raises:
+        ValueError: none fits.
+    """
+    if steps < built.trial:
+        raise ValueError(
+            f"{label}: a meta-iteration takes {built.trial} environment steps, and steps is {steps}; choose more"
+        )
+    return {"options": {name: repr(value) for name, value in built.options.items()}, "iterations": steps // built.trial}
 
 
 def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[Any, dict[str, Any]]:
@@ -102,7 +109,7 @@ def train(label: str, built: Entry, steps: int, seeds: Sequence[int]) -> tuple[A
 
     from metarl_jax import training
 
-    planned = plan(built, steps)
+    planned = plan(label, built, steps)
     iterations = planned["iterations"]
     roots = jnp.stack([jax.random.key(seed) for seed in seeds])
     params, seconds = None, []

@@ -108,10 +108,12 @@ def known(families: Sequence[str], learners: Sequence[str]) -> None:
     """Checks names of families and learners: those with settings here, and all that are registered.
 
     Raises:
-        ValueError: a name is unknown, or there is none.
+        ValueError: a name is unknown, or there is none, or an algorithm is registered under the name of the oracle.
     """
     from metarl_jax import algorithms, checks, envs
 
+    if ORACLE in algorithms.names():
+        raise ValueError(f"an algorithm is registered as {ORACLE!r}, which names the reference here; rename it")
     families_known = (*FAMILIES, *envs.names(), *itertools.chain.from_iterable(map(envs.versions, envs.names())))
     with_trials = (name for name in algorithms.names() if algorithms.kind(name) != "life")
     for name, chosen, own, choices in (
@@ -178,6 +180,16 @@ def _steps(family: str, name: str, sizes: Sizes) -> int:
     return sizes.steps or (name == ORACLE and chosen.oracle_steps) or chosen.steps
 
 
+def planned(family: str, name: str, sizes: Sizes) -> dict[str, Any]:
+    """Entries of a row that its settings determine, see `metarl_jax.runs.evaluation.comparisons.plan`.
+
+    Raises:
+        ValueError: a name is unknown, a value is out of range, or no meta-iteration fits into the steps.
+    """
+    built, steps = build(family, name, sizes.eval_episodes), _steps(family, name, sizes)
+    return comparisons.plan(f"{family}, {name}", built, steps)
+
+
 def check_stored(path: Path, rows: Sequence[Mapping[str, Any]], asked: Set[tuple[str, str]], sizes: Sizes) -> None:
     """Checks that stored rows have the settings of today, so that no table mixes two versions of them.
 
@@ -195,8 +207,8 @@ def check_stored(path: Path, rows: Sequence[Mapping[str, Any]], asked: Set[tuple
             family, name = row["family"], row["algorithm"]
             if (family, name) not in asked:
                 continue
-            planned = comparisons.plan(build(family, name, sizes.eval_episodes), _steps(family, name, sizes))
-            changed = planned != {entry: row[entry] for entry in planned}
+            today = planned(family, name, sizes)
+            changed = today != {entry: row[entry] for entry in today}
         except KeyError as error:
             raise ValueError(f"a row of {path} has no {error}; move it away, or choose another --output") from error
         if changed:
