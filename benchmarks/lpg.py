@@ -1,6 +1,6 @@
 """An update rule meta-learned on several families of small tasks, against actor-critic tuned for each family.
 
-python benchmarks/lpg.py                                          # meta-learns, then compares; --help lists sizes
+python benchmarks/lpg.py                                          # meta-learns, then compares, into runs/lpg
 python benchmarks/lpg.py --learn-from tabular-mdp                 # learns from one family
 python benchmarks/lpg.py --rules benchmarks/results/lpg-rules     # only compares, with existing rules
 
@@ -65,8 +65,8 @@ class Arguments(Sizes):
     """families of the comparison"""
     rules: Path | None = None
     """folder of existing rules, instead of meta-learning"""
-    output: Path = Path("benchmarks/results/lpg.json")
-    """JSON output file; the plot and the folder of rules have the same stem"""
+    output: Path = Path("runs/lpg/lpg.json")
+    """JSON output file; the plot and the folder of rules, which is emptied before, have the same stem"""
 
 
 def actor_critic(

@@ -56,7 +56,7 @@ class Row(NamedTuple):
     gain_standard_error: np.ndarray
     """[L'+1] standard error of the gain; paired by task, so the spread between tasks does not enter"""
     counted_mean: np.ndarray
-    """[] return per episode of the steps after the burn-in: J(θ) / (H − K)"""
+    """[] J(θ): mean return of an episode after the burn-in"""
     counted_standard_error: np.ndarray
     """[] standard error of `counted_mean`"""
     diverged_episodes: np.ndarray

@@ -51,14 +51,14 @@ class TrialOptions:
     episodes: int = 20
     """N, episodes per stage and task"""
     adaptation_steps: int = 1
-    """L, inner steps of a trial; 0 means no adaptation"""
+    """L, inner steps of a trial; 0 means none (a memory adapts without, see `rl2`)"""
     horizon: int | None = None
     """T, environment steps per episode; None means the environment's"""
     discount: float | None = None
-    """γ of the advantage estimator; None means the estimator's own. Advantages hold γ^{k−t} and not γᵗ: the usual
-    estimator, which is the gradient of no function where γ < 1"""
+    """γ of the advantage estimator; None means 0.99 for "gae" and 1 for "returns". Advantages hold γ^{k−t} and not γᵗ:
+    the usual estimator, which is the gradient of no function where γ < 1"""
     lambda_: float | None = None
-    """λ of generalised advantage estimation; None means the estimator's own"""
+    """λ of generalised advantage estimation; None means 1"""
     normalized: bool | None = None
     """whether "gae" scales each task's stage to mean 0 and standard deviation 1; None means that it does"""
     average: str = "horizon"
@@ -70,8 +70,6 @@ class TrialOptions:
     `metarl_jax.normalization`"""
     normalize_rewards: bool = False
     """divide rewards by the standard deviation of an episode's discounted reward so far, of all training so far"""
-    task_sampler: TaskSampler | None = None
-    """what draws the tasks of training, a curriculum; None means p(M). See `metarl_jax.curriculum`"""
     remat: bool = False
     """recompute inner steps in the backward pass instead of storing their activations, which saves memory"""
     task_chunk: int | None = None
@@ -79,30 +77,20 @@ class TrialOptions:
     as many as its caches hold"""
 
     def wrapped(self, build: Callable[[TaskEnv, Any], MetaAlgorithm], env: TaskEnv) -> MetaAlgorithm:
-        """``build(env, self)`` with the normalisation and the task sampler that the options ask for.
+        """``build(env, self)`` with the normalisation that the options ask for.
 
         Raises:
-            ValueError: a value is out of range, or agents that live on were given a task sampler.
+            ValueError: a value is out of range.
         """
-
-        def plain(env):
-            return build(env, self)
-
-        def scaled(env):
-            discount = 0.99 if self.discount is None else checks.share("discount", self.discount)
-            return normalized(plain, env, observations=observations, rewards=rewards, discount=discount)
 
         observations = checks.boolean("normalize_observations", self.normalize_observations)
         rewards = checks.boolean("normalize_rewards", self.normalize_rewards)
-        inner_build = scaled if observations or rewards else plain
-        if self.task_sampler is None:
-            return inner_build(env)
-        if self.kind == "life":
-            raise ValueError(
-                "task_sampler is for tasks that are new in each meta-iteration, and here agents live on; give "
-                "the environment sample_tasks, or leave task_sampler out"
-            )
-        return with_sampler(inner_build, env, self.task_sampler, self.tasks)
+        if not (observations or rewards):
+            return build(env, self)
+        discount = 0.99 if self.discount is None else checks.share("discount", self.discount)
+        return normalized(
+            lambda env: build(env, self), env, observations=observations, rewards=rewards, discount=discount
+        )
 
     def trial(self, horizon: int, **sizes: Any) -> Trial:
         """The sizes of a trial in an environment of this horizon, and further ones; checked."""
@@ -113,6 +101,21 @@ class TrialOptions:
             horizon=horizon if self.horizon is None else self.horizon,
             **sizes,
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplerOptions(TrialOptions):
+    """Of algorithms whose tasks are new in each meta-iteration: what draws them."""
+
+    task_sampler: TaskSampler | None = None
+    """what draws the tasks of training, a curriculum; None means p(M). See `metarl_jax.curriculum`"""
+
+    def wrapped(self, build: Callable[[TaskEnv, Any], MetaAlgorithm], env: TaskEnv) -> MetaAlgorithm:
+        """As that of `TrialOptions`, with the task sampler around it."""
+        wrap = super().wrapped
+        if self.task_sampler is None:
+            return wrap(build, env)
+        return with_sampler(lambda env: wrap(build, env), env, self.task_sampler, self.tasks)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,7 @@ class DescentOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class InnerOptions(TrialOptions):
+class InnerOptions(SamplerOptions):
     """An inner loop of policy-gradient steps."""
 
     policy: Policy | Mapping[str, Any] | None = None
@@ -187,7 +190,8 @@ class BurnInOptions:
     """A choice of the stages that count."""
 
     burn_in: int | None = None
-    """stages that the objective does not count, 0 to L; None means L, so that only the last one counts"""
+    """stages that the objective does not count, 0 to L (of a memory: episodes, 0 to H − 1); None means all but the
+    last"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,12 +238,14 @@ class LifeOptions(TrialOptions, BurnInOptions, DescentOptions):
     """α, the rate of an agent's updates"""
 
     refused: ClassVar[Mapping[str, str]] = {
-        "discount_states": "the stages of a life are pieces of episodes, which do not know their time t"
+        "discount_states": "the stages of a life are pieces of episodes, which do not know their time t",
+        "task_sampler": "it is for tasks that are new in each meta-iteration, and here agents live on; give the "
+        "environment sample_tasks",
     }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MemoryOptions(TrialOptions, BurnInOptions, DescentOptions):
+class MemoryOptions(SamplerOptions, BurnInOptions, DescentOptions):
     """PPO on trials of sequential episodes of a policy with a memory, which is f_θ and acts at every step.
 
     A trial is H = (`adaptation_steps` + 1)·`episodes` sequential episodes, a stage each: S = H and N = 1. So it takes
@@ -273,8 +279,8 @@ class MemoryOptions(TrialOptions, BurnInOptions, DescentOptions):
     entropy_weight: float = 0.01
     """weight of the policy's entropy in nats, summed over the steps taken and divided like the rest of the loss"""
     entropy_half_life: int | None = None
-    """meta-iterations in which the entropy's weight halves, so that costly actions are tried early and left in the end;
-    None means that it stays"""
+    """meta-iterations in which the entropy's weight halves, so that costly actions are tried early and no longer at the
+    end; None means that it stays"""
     value_weight: float = 0.5
     """weight of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less"""
     value_clip: float | None = None

@@ -36,7 +36,7 @@ class Arguments:
     seed: int = 0
     """seed of the tasks; with --split test they are the held-out tasks of evaluate.py --seed"""
     backend: str | None = None
-    """physics of Brax families: spring, generalized, positional or mjx (None: the family's default)"""
+    """physics of robots: spring, generalized, positional or mjx of Brax, or mujoco (None: the family's default)"""
     horizon: int | None = None
     """T, environment steps per episode (None: the family's default)"""
     env_option: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """The running robots' families on MuJoCo's C engine: the same rewards, observations and contract as on Brax."""
 
+import dataclasses
 import functools
 import importlib
 
@@ -9,9 +10,11 @@ import mujoco
 import numpy as np
 import pytest
 
+import metarl_jax as mrl
 import metarl_jax.envs as envs
 from metarl_jax.envs import contract, mujoco_engine, mujoco_models
 from metarl_jax.envs.brax_adapter import simulator
+from metarl_jax.rollout import rollout
 from tests.conftest import LANES
 
 FAMILIES = [name for name in envs.names() if "mujoco" in envs.card(name).backends]
@@ -166,3 +169,46 @@ def test_a_step_with_more_models_than_are_kept_builds_each_once(monkeypatch):
     step(np.array([1.0, 3.0]))  # the other four go
     assert len(built) == 6
     assert len(host._changed) == 2
+
+
+# --- episodes that have ended -----------------------------------------------------------------------------------------
+
+
+def test_steps_after_the_end_of_an_episode_are_not_simulated_and_change_nothing_that_counts(monkeypatch):
+    """Against the same environment whose steps do not know that the episode has ended, so that all are simulated."""
+    env = envs.make("hopper-params@promp2019", backend="mujoco", horizon=80)
+    forgetful = dataclasses.replace(
+        env, step=lambda task, state, action: env.step(task, state.replace(terminated=jnp.zeros((), bool)), action)
+    )
+    policy = mrl.policies.mlp(env, hidden=(4,), init_std=2.0)
+    params, host, rows = policy.init(jax.random.key(0)), mujoco_engine.engine("hopper"), []
+    advance = host._advance
+    monkeypatch.setattr(host, "_advance", lambda *a: rows.append(len(a[1])) or advance(*a))
+
+    def collect(env):
+        def of_task(key):
+            task = env.sample_task(key)
+            return rollout(key, env, policy, params, task, 5, 80)
+
+        rows.clear()
+        data = jax.block_until_ready(jax.jit(jax.vmap(of_task))(jax.random.split(jax.random.key(1), 3)))
+        return data, list(rows)
+
+    (data, simulated), (expected, all_rows) = collect(env), collect(forgetful)
+    jax.tree.map(np.testing.assert_array_equal, data, expected)
+    steps = np.asarray(data.valid).sum((0, 1))
+    assert steps[0] == 15
+    assert len(set(np.asarray(data.valid).sum((1, 2)))) == 3  # each task has its own
+    assert 0 < steps[-1] < 10
+    assert simulated == steps[steps > 0].tolist()
+    assert all_rows == [15] * 80
+
+
+def test_a_robot_whose_episode_has_ended_stays_where_it_is():
+    env = envs.make("hopper-params", backend="mujoco")
+    task = env.sample_task(jax.random.key(0))
+    state = env.reset(jax.random.key(1), task)
+    ended = state.replace(terminated=jnp.ones((), bool))
+    for action in (jnp.ones(3), jnp.full(3, jnp.nan)):
+        jax.tree.map(np.testing.assert_array_equal, env.step(task, ended, action).internal, ended.internal)
+    assert np.any(env.step(task, state, jnp.ones(3)).internal.q != state.internal.q)

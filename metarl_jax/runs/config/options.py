@@ -51,12 +51,13 @@ class AlgorithmConfig:
     episodes: int | None = None
     """N, episodes per stage and task (None: 20; rl2, rl2-hyper: 2)"""
     adaptation_steps: int | None = None
-    """L, inner steps of a trial; 0 means no adaptation (None: 1; rl2, rl2-hyper: 0; lpg: 5)"""
+    """L, inner steps of a trial; 0 means none (a memory adapts without, see rl2) (None: 1; rl2, rl2-hyper: 0; lpg:
+    5)"""
     discount: float | None = None
-    """γ of the advantage estimator; None means the estimator's own. Advantages hold γ^{k−t} and not γᵗ: the usual
-    estimator, which is the gradient of no function where γ < 1 (lpg: 0.99; self-tuning: 0.95)"""
+    """γ of the advantage estimator; None means 0.99 for "gae" and 1 for "returns". Advantages hold γ^{k−t} and not γᵗ:
+    the usual estimator, which is the gradient of no function where γ < 1 (lpg: 0.99; self-tuning: 0.95)"""
     lambda_: Annotated[float | None, tyro.conf.arg(name="gae-lambda", aliases=["--lambda_"])] = None
-    """λ of generalised advantage estimation; None means the estimator's own (self-tuning: 0.95)"""
+    """λ of generalised advantage estimation; None means 1 (self-tuning: 0.95)"""
     normalized: bool | None = None
     """whether "gae" scales each task's stage to mean 0 and standard deviation 1; None means that it does (rl2,
     rl2-hyper, self-tuning: True)"""
@@ -94,8 +95,8 @@ class AlgorithmConfig:
     """whether γᵗ weights the step at time t, in both loops and in the credit, so that J(θ) is the discounted return and
     gradient its gradient under the same conditions as without discount (None: False)"""
     burn_in: int | None = None
-    """stages that the objective does not count, 0 to L; None means L, so that only the last one counts (lpg,
-    self-tuning: 1; rl2, rl2-hyper: 0)"""
+    """stages that the objective does not count, 0 to L (of a memory: episodes, 0 to H − 1); None means all but the last
+    (lpg, self-tuning: 1; rl2, rl2-hyper: 0)"""
     std_lr: tuple[float, ...] | None = None
     """α of the policy's standard deviation; None means inner_lr"""
     baseline: str | None = None
@@ -137,8 +138,8 @@ class AlgorithmConfig:
     """weight of the values' squared error, in units of 1/(1 − γ) or of the trial's length, whichever is less (rl2,
     rl2-hyper, self-tuning; None: 0.5)"""
     entropy_half_life: int | None = None
-    """meta-iterations in which the entropy's weight halves, so that costly actions are tried early and left in the end;
-    None means that it stays (rl2, rl2-hyper)"""
+    """meta-iterations in which the entropy's weight halves, so that costly actions are tried early and no longer at the
+    end; None means that it stays (rl2, rl2-hyper)"""
     value_clip: float | None = None
     """range around the data's values within which the values' loss has a gradient away from them, in the same units;
     None means no range. See metarl_jax.outer.trial_loss (rl2, rl2-hyper)"""

@@ -41,7 +41,7 @@ class TrainConfig:
     preset: str | None = None
     """named settings that the other options override"""
     backend: str | None = None
-    """physics of Brax tasks: spring, generalized, positional or mjx (None: the task's default)"""
+    """physics of robots: spring, generalized, positional or mjx of Brax, or mujoco (None: the task's default)"""
     horizon: int | None = None
     """T, environment steps per episode (None: the task's default)"""
     reveal_task: bool = False
