@@ -82,15 +82,13 @@ class TrialOptions:
         Raises:
             ValueError: a value is out of range.
         """
-
         observations = checks.boolean("normalize_observations", self.normalize_observations)
         rewards = checks.boolean("normalize_rewards", self.normalize_rewards)
         if not (observations or rewards):
             return build(env, self)
         discount = 0.99 if self.discount is None else checks.share("discount", self.discount)
-        return normalized(
-            lambda env: build(env, self), env, observations=observations, rewards=rewards, discount=discount
-        )
+        what = {"observations": observations, "rewards": rewards}
+        return normalized(lambda env: build(env, self), env, discount=discount, **what)
 
     def trial(self, horizon: int, **sizes: Any) -> Trial:
         """The sizes of a trial in an environment of this horizon, and further ones; checked."""

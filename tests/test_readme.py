@@ -64,7 +64,7 @@ def test_what_is_trained_is_drawn_and_saved_as_the_text_says(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     names = {"jax": jax, "mrl": mrl}
     exec(code, names)
-    run = mrl.load("runs/mine")
+    run = mrl.load("runs/saved")
     assert (run.iteration, run.env.horizon) == (2, 4)
     jax.tree.map(np.testing.assert_array_equal, run.params, names["chunks"][-1].state.params)
 
@@ -105,7 +105,7 @@ def test_the_environment_of_thirty_lines_is_sound_and_learns(tmp_path, monkeypat
     assert len(shorter) > len(program), "it is shorter indeed"
     exec(shorter, names)
     assert names["out"].returns.shape == (2, 3)
-    assert (tmp_path / "runs" / "mine" / "evaluation.json").exists()
+    assert (tmp_path / "runs" / "own" / "evaluation.json").exists()
 
 
 @pytest.mark.thorough
