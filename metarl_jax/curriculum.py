@@ -81,7 +81,8 @@ def task_of(key: Key, index: jax.Array, env: TaskEnv, count: int) -> tuple[PyTre
 def task_returns(trajectory: Trajectory) -> jax.Array:
     """Mean undiscounted return of each task's episodes by stage, [B, S]; NaN where all are void.
 
-    As `TaskEnv.measure` it makes them a metric: ``measure=lambda d: {"task_returns": task_returns(d)}``.
+    As `TaskEnv.measure` it makes them a metric: ``measure=lambda d: {"task_returns": task_returns(d)}``. Metrics must
+    be finite, so replace the NaN where simulations may diverge.
 
     Args:
         trajectory: leaves [B, S, N, T, ...].

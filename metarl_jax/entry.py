@@ -1,7 +1,7 @@
 """Argument checks for the four functions of an algorithm, before JAX or flax sees the arguments."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, Online, Policy
 from metarl_jax.precision import full_precision
-from metarl_jax.types import MetaState
+from metarl_jax.types import MetaState, PyTree
 
 
 def entry_points(
@@ -94,6 +94,13 @@ def _check_key(key: Any) -> None:
         raise ValueError(f"key has shape {list(key.shape)}, and one key is wanted; take one, or jax.vmap over several")
 
 
+def seeds_of(theta: PyTree, shapes: Sequence[tuple[int, ...]]) -> int:
+    """R, if θ is that of R seeds: each leaf has its shape in `shapes` after a leading axis; otherwise 0."""
+    found = [jnp.shape(leaf) for leaf in jax.tree.leaves(theta)]
+    stacked = [own[1:] == shape and own[:1] for own, shape in zip(found, shapes, strict=True)]
+    return found[0][0] if stacked and all(stacked) else 0
+
+
 def _check_theta(key: Any, theta: Any, init: Callable[..., MetaState]) -> None:
     _check_key(key)
     if isinstance(theta, MetaState):
@@ -103,11 +110,7 @@ def _check_theta(key: Any, theta: Any, init: Callable[..., MetaState]) -> None:
     expected = jax.eval_shape(init, key).params
     if jax.tree.structure(expected) != jax.tree.structure(theta):
         return  # a tree of another structure may be intended
-    pairs = [
-        (leaf.shape, jnp.shape(other)) for leaf, other in zip(*map(jax.tree.leaves, (expected, theta)), strict=True)
-    ]
-    if all(len(other) > len(shape) and other[1:] == shape for shape, other in pairs):
-        seeds = pairs[0][1][0]
+    if seeds := seeds_of(theta, [leaf.shape for leaf in jax.tree.leaves(expected)]):
         raise ValueError(
             f"θ is that of {seeds} seeds, by its leading axis; take one, jax.tree.map(lambda leaf: leaf[0], θ), or "
             "jax.vmap over them"

@@ -10,7 +10,7 @@ import numpy as np
 
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.entry import check_deterministic
+from metarl_jax.entry import check_deterministic, seeds_of
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.sharing import Program, program
 from metarl_jax.statistics import Interval, interquartile_mean, iqm_interval, standard_error
@@ -275,12 +275,9 @@ def evaluate(
         raise ValueError(
             "θ has another structure than this algorithm's; evaluate it with the algorithm that trained it"
         )
-    if all(
-        new.shape[1:] == jnp.shape(old)[1:] and jnp.ndim(old) == new.ndim
-        for new, old in zip(*map(jax.tree.leaves, (untrained, params)), strict=True)
-    ):
+    if seeds := seeds_of(params, [leaf.shape[1:] for leaf in jax.tree.leaves(untrained)]):
         raise ValueError(
-            f"θ is that of {len(jax.tree.leaves(params)[0])} seeds, by its leading axis; evaluate one after the other: "
+            f"θ is that of {seeds} seeds, by its leading axis; evaluate one after the other: "
             "jax.tree.map(lambda leaf: leaf[0], θ)"
         )
     matches = jax.tree.map(lambda new, old: new.shape[1:] == jnp.shape(old), untrained, params)

@@ -12,8 +12,8 @@ from flax import struct
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.checks import unknown
 from metarl_jax.devices import mesh
-from metarl_jax.soundness import watched
-from metarl_jax.types import Key, MetaState, Metrics, PyTree, strongly_typed
+from metarl_jax.soundness import all_finite, watched
+from metarl_jax.types import Key, MetaState, Metrics, PyTree, strongly_typed, tree_where
 
 ON_NONFINITE = ("abort", "skip", "rollback")
 
@@ -71,10 +71,10 @@ def guard(
     def guarded_update(key, state):
         guard_state, unguarded_state = state.opt_state, unguarded(state)
         before = (unguarded_state.params, unguarded_state.opt_state)
-        anchor = _where(state.iteration % every == 0, before, guard_state.anchor)
+        anchor = tree_where(state.iteration % every == 0, before, guard_state.anchor)
         new, metrics = update(key, unguarded_state)
         finite = all_finite((_measured(metrics), new.params, new.opt_state)) & ~without_episode(metrics)
-        params, opt_state = _where(
+        params, opt_state = tree_where(
             finite, (new.params, new.opt_state), anchor if on_nonfinite == "rollback" else before
         )
         failures = jnp.where(finite, 0, guard_state.failures + 1)
@@ -82,12 +82,6 @@ def guard(
         return state, metrics | {"nonfinite": (~finite).astype(jnp.int32)}
 
     return guarded_update
-
-
-def all_finite(tree: PyTree) -> jax.Array:
-    """[] bool: no leaf holds a NaN or an infinity."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
 
 
 def _prefixes(metrics: Mapping[str, Any]) -> list[str]:
@@ -115,10 +109,6 @@ def _measured(metrics: Metrics) -> Metrics:
         names = {f"{prefix}return", f"{prefix}gain"} & metrics.keys()
         replaced |= {name: jnp.where(void, 0, metrics[name]) for name in names}
     return metrics | replaced
-
-
-def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def first_nan(algorithm: MetaAlgorithm, key: Key, state: MetaState) -> str | None:

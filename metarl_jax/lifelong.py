@@ -12,7 +12,8 @@ from metarl_jax.base import MetaAlgorithm, MetaObjective, OuterOptimizer
 from metarl_jax.curriculum import task_of
 from metarl_jax.entry import entry_points
 from metarl_jax.outer import lives
-from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed
+from metarl_jax.soundness import all_finite
+from metarl_jax.types import Adaptation, Key, MetaState, Metrics, Path, PyTree, strongly_typed, tree_where
 
 Penalty = Callable[[PyTree, Path], tuple[jax.Array, Metrics]]
 """``(θ, path) → (loss, metrics)`` of one life's window: what the outer loss has in addition to the objective"""
@@ -27,15 +28,6 @@ class Living:
     opt_state: PyTree
     population: lives.Life
     """B agents, leaves [B, ...]"""
-
-
-def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _finite(tree: PyTree) -> jax.Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves]).all()
 
 
 def assemble_lives(
@@ -159,20 +151,21 @@ class _Population:
         """B newborns, leaves [B, ...], whose ends are spread evenly over a lifetime."""
         tasks = self.parts.trial.tasks
         numbers = jnp.arange(tasks)
-        ends = ENDLESS if self.lifetime is None else (numbers + 1) * self.lifetime // tasks
-        ends = jnp.broadcast_to(jnp.maximum(ends, 1), numbers.shape)
+        # Python's integers, since the product may exceed an int32.
+        of_life = [ENDLESS if self.lifetime is None else (n + 1) * self.lifetime // tasks for n in range(tasks)]
+        ends = jnp.array([max(end, 1) for end in of_life], jnp.int32)
         return self.parts.memory.over_tasks(lambda pair: self._newborn(key, theta, *pair), (numbers, ends))
 
     def _next_window(self, key: Key, theta: PyTree, index: jax.Array, life: lives.Life):
         """One agent after its next window: (agent, window, whether it was renewed, whether it diverged, steps)."""
         birth_key, window_key = jax.random.split(jax.random.fold_in(key, index))
         newborn, ended = self._newborn(birth_key, theta, index, self.end), life.age >= life.end
-        life, window = lives.window(window_key, self.parts, theta, _where(ended, newborn, life))
+        life, window = lives.window(window_key, self.parts, theta, tree_where(ended, newborn, life))
         steps = window.stages.trajectory.valid[1:].sum()
         # A NaN here would contaminate the mean loss, and masking afterwards does not stop NaN gradients.
-        diverged = ~_finite((life.fast, window.stages))
-        window = _where(diverged, lives.blank_window(window, newborn.fast), window)
-        return _where(diverged, newborn, life), window, ended, diverged, steps
+        diverged = ~all_finite((life.fast, window.stages))
+        window = tree_where(diverged, lives.blank_window(window, newborn.fast), window)
+        return tree_where(diverged, newborn, life), window, ended, diverged, steps
 
     def _advance(self, key: Key, theta: PyTree, agents: lives.Life):
         numbers = jnp.arange(self.parts.trial.tasks)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.entry import entry_points
+from metarl_jax.normalization import Normalized
 from metarl_jax.recipes import Recipe
 from metarl_jax.types import Metrics, PyTree
 
@@ -73,6 +74,12 @@ def mixture(members: Mapping[str, MetaAlgorithm]) -> MetaAlgorithm:
                 f"θ of member {name!r} ({_numbers(theta)} numbers) has not the tree, shapes and dtypes of that of "
                 f"{first_name!r} ({_numbers(thetas[first_name])} numbers); members share one θ, so it must not depend "
                 "on the environment's sizes, and all members need the same options of θ"
+            )
+
+        if isinstance(theta, Normalized) and theta.statistics.gain is not None:
+            raise ValueError(
+                f"member {name!r} normalises its rewards, whose unit would be that of all members together; leave "
+                "normalize_rewards out"
             )
 
     def keys(key):

@@ -17,7 +17,7 @@ from metarl_jax.actions import as_vector, vector_size, zero_action
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed, tree_where
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -39,10 +39,6 @@ class _Past:
 
 def _no_past(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(vector_size(env), float), jnp.zeros((), float))
-
-
-def _where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
 def _promoted(tree: PyTree, other: PyTree) -> PyTree:
@@ -133,7 +129,7 @@ def _run(
         record = {"observation": observation, "action": action, "log_prob": log_prob, "reward": reward}
         # A finished episode keeps its last state.
         new_past = _Past(memory, as_vector(env, action), reward)
-        state, past = _where(active, (next_state, new_past), (state, past))
+        state, past = tree_where(active, (next_state, new_past), (state, past))
         time = time + active
         return (state, past, time, active & ~done & (time < horizon), episode_ok), record
 
@@ -147,13 +143,13 @@ def _run(
     path = record["observation"]
     next_path = jax.tree.map(lambda leaf, end: jnp.concatenate([leaf[1:], end[None]]), path, state.observation)
     record |= {  # The next observation of a diverged simulation may be NaN, or finite and close to overflow.
-        "next_observation": _where(episode_ok, next_path, path),
+        "next_observation": tree_where(episode_ok, next_path, path),
         "discount": jnp.where(last & terminated, 0.0, 1.0),
         "truncated": last & jnp.asarray(state.truncated, bool) & ~terminated & (time < horizon),
         "valid": valid,
         "reward": jnp.where(valid, record["reward"], 0),
     }
-    return _where(episode_ok, after, past), Running(state, time, ~(active & episode_ok)), record
+    return tree_where(episode_ok, after, past), Running(state, time, ~(active & episode_ok)), record
 
 
 def _trajectory(steps: dict[str, Any]) -> Trajectory:
@@ -310,7 +306,7 @@ def unroll(
 
     def piece(key, environment):
         reset_key, action_key = jax.random.split(key)
-        environment = _where(environment.over, _fresh(reset_key, env, task), environment)
+        environment = tree_where(environment.over, _fresh(reset_key, env, task), environment)
         how = step_env, act, task, _no_past(env, ()), environment, steps, env.horizon
         _, environment, record = _run(action_key, env, *how)
         cut = ~environment.over & (jnp.arange(steps) == steps - 1)

@@ -151,7 +151,7 @@ def _learner(env: TaskEnv, policy: RecurrentPolicy, options: MemoryOptions) -> "
 
 def _sum_of_discounts(length: Number, discount: Number) -> Number:
     """At most Σ_t γᵗ of infinitely many steps, at most the number of steps."""
-    if checks.traced(discount):
+    if checks.traced(discount) or checks.traced(length):
         return jnp.minimum(length, 1 / jnp.maximum(1 - discount, 1e-9))
     return float(min(length, 1 / max(1 - discount, 1e-9)))
 

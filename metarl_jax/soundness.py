@@ -28,6 +28,12 @@ class _Shape(NamedTuple):
         return f"{self.leaf.dtype}{list(jnp.shape(self.leaf))}".replace(" ", "")
 
 
+def all_finite(tree: PyTree) -> jax.Array:
+    """[] bool: no leaf holds a NaN or an infinity."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in leaves] or [True]).all()
+
+
 _KINDS = (jnp.bool_, jnp.integer, jnp.floating)
 """kinds of numbers; each can represent the kinds before it"""
 

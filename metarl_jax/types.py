@@ -29,6 +29,11 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
+def tree_where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    """Leaf by leaf ``where(condition, new, old)``, for a condition []."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
 AVERAGES = ("horizon", "valid")
 """The divisor of a stage's losses: the horizon times the number of episodes, or the number of steps taken."""
 

@@ -67,6 +67,15 @@ def test_every_number_of_every_algorithm_may_be_traced(name):
     jax.eval_shape(functools.partial(updated, name), numbers(name))
 
 
+@pytest.mark.parametrize("name", ["maml", rows.thorough("rl2")])
+def test_a_traced_discount_weights_states(name):
+    def update(discount):
+        return updated(name, {"discount": discount, "discount_states": True})[0].params
+
+    traced, constant = jax.jit(update)(0.7), jax.jit(lambda: update(0.7))()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), traced, constant)
+
+
 def test_a_grid_trains_in_one_program():
     """inner_lr × outer_lr under vmap, iterations in a scan, against one run after the other."""
     inner, outer = (grid.ravel() for grid in jnp.meshgrid(jnp.array([0.05, 0.3]), jnp.array([1e-3, 1e-2])))

@@ -11,7 +11,8 @@ from metarl_jax.types import PyTree
 class State:
     """State of an environment at one time step.
 
-    `truncated` is always False here: the horizon is part of the MDP, and no built-in family has another time limit.
+    In the built-in families `truncated` is always False: the horizon is part of the MDP, and none has another time
+    limit. The environments of a suite may have one.
     """
 
     observation: PyTree

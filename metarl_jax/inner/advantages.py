@@ -19,13 +19,13 @@ N·T, estimates the following for episodes of any length (except for `average="v
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metarl_jax import checks
-from metarl_jax.base import AdvantageEstimator
 from metarl_jax.inner.baselines import Baseline, linear_feature
 from metarl_jax.inner.returns import backward_sum, reward_to_go, td_errors
 from metarl_jax.types import Number, Trajectory
@@ -108,15 +108,16 @@ def estimate(
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """An advantage estimator with its γ."""
+    """An advantage estimator that says its γ and its divisor."""
 
-    function: AdvantageEstimator
+    scaled: Callable[[Trajectory], tuple[Float[Array, "N T"], Float[Array, ""]]]
+    """``trajectory → (A [N, T], scale [])``, as `estimate` returns them"""
     discount: Number
     """γ per step"""
 
     def __call__(self, trajectory: Trajectory) -> Float[Array, "N T"]:
         """A [N, T]."""
-        return self.function(trajectory)
+        return self.scaled(trajectory)[0]
 
 
 def returns(discount: Number = 1.0) -> Estimator:
@@ -132,7 +133,12 @@ def returns(discount: Number = 1.0) -> Estimator:
         ValueError: γ is out of range.
     """
     discount = checks.share("discount", discount)
-    return Estimator(lambda trajectory: jax.lax.stop_gradient(reward_to_go(trajectory, discount)), discount)
+
+    def scaled(trajectory: Trajectory):
+        advantage = jax.lax.stop_gradient(reward_to_go(trajectory, discount))
+        return advantage, jnp.ones((), advantage.dtype)
+
+    return Estimator(scaled, discount)
 
 
 def gae(
@@ -162,10 +168,10 @@ def gae(
     normalized = checks.boolean("normalized", normalized)
     baseline = linear_feature() if baseline is None else baseline
 
-    def advantage(trajectory: Trajectory) -> jax.Array:
-        return estimate(trajectory, baseline(trajectory, discount), discount, lambda_, normalized)[0]
+    def scaled(trajectory: Trajectory):
+        return estimate(trajectory, baseline(trajectory, discount), discount, lambda_, normalized)
 
-    return Estimator(advantage, discount)
+    return Estimator(scaled, discount)
 
 
 ADVANTAGES = {"gae": gae, "returns": returns}

@@ -70,8 +70,8 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
 
     Args:
         learning_rate: α > 0, one per inner step, or a schedule.
-        b1: decay of m, in [0, 1].
-        b2: decay of v, in [0, 1].
+        b1: decay of m, in [0, 1).
+        b2: decay of v, in [0, 1).
         eps_root: added under the root, > 0.
 
     Raises:
@@ -79,6 +79,9 @@ def adam(learning_rate: Rate, b1: float = 0.9, b2: float = 0.999, eps_root: floa
     """
     rate = _of_optax(learning_rate)
     b1, b2 = checks.share("b1", b1), checks.share("b2", b2)
+    for name, decay in (("b1", b1), ("b2", b2)):
+        if not checks.traced(decay) and decay == 1:  # the mean would never see a gradient
+            raise ValueError(f"{name} is 1; it must be below")
     return smooth(optax.adam(rate, b1, b2, eps=0.0, eps_root=checks.positive("eps_root", eps_root)))
 
 

@@ -62,7 +62,9 @@ def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvan
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
         own = cast(AdvantageEstimator, advantage)
-        return ResolvedAdvantage(lambda params, trajectory: (own(trajectory), jnp.ones(())), None, discount_of(own))
+        # A user's function that does not say its divisor is taken as it is.
+        scaled = getattr(own, "scaled", lambda trajectory: (own(trajectory), jnp.ones(())))
+        return ResolvedAdvantage(lambda _, trajectory: scaled(trajectory), None, discount_of(own))
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
     for setting in given:
         if setting not in parameters:
@@ -160,6 +162,10 @@ def resolve_optimizer(
             )
         if fast_parameters == "context":
             raise ValueError(f"std_lr is {std_lr!r}, but the inner steps move the context alone; leave std_lr out")
+        if callable(fast_parameters) and "std" not in labels_of(policy._replace(labels=labels)):
+            raise ValueError(
+                f"std_lr is {std_lr!r}, but fast_parameters leaves out the standard deviation; leave it out"
+            )
         try:
             groups["std"] = build(std_lr)
         except ValueError as error:

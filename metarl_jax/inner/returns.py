@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from metarl_jax import checks
 from metarl_jax.types import Number, Trajectory
 
 STEPS_AT_ONCE = 20
@@ -33,7 +34,7 @@ def sum_in_pieces(terms: Float[Array, "N T"], factors: Float[Array, "N T"], step
 
 def as_at_start(values: Float[Array, "*batch T"], discount: Number) -> Float[Array, "*batch T"]:
     """γᵗ · values_t: values at time t, discounted to the start of the episode."""
-    if discount == 1:
+    if not checks.traced(discount) and discount == 1:
         return values
     return values * jnp.asarray(discount, jnp.result_type(values, float)) ** jnp.arange(values.shape[-1])
 

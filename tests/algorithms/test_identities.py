@@ -202,6 +202,18 @@ def test_a_std_that_is_not_learned_is_no_parameter():
         assert "log_std" not in jax.eval_shape(algorithm.init, jax.random.key(0)).params
 
 
+def test_an_estimator_by_name_and_as_an_object_are_one_also_for_the_credit():
+    """Which is in units of the advantages, so it has to know their divisor."""
+    baseline = mrl.inner.linear_time()
+    by_name, _ = gradient("e-maml", discount=0.9, lambda_=0.8, baseline=baseline)
+    as_object, _ = gradient("e-maml", advantage=mrl.inner.gae(0.9, 0.8, baseline))
+    assert_equal(as_object, by_name)
+
+
+def network_alone(params):
+    return jax.tree.map(lambda label: label == "head", mrl.policies.mlp(WALK).labels(params))
+
+
 REFUSED = [
     (
         "cavia",
@@ -244,6 +256,7 @@ REFUSED = [
     ("maml", {"std_lr": -1.0}, "std_lr is -1.0"),
     ("maml", {"std_lr": 0.1, "policy": {"learn_std": False}}, "labels no learned standard deviation"),
     ("cavia", {"std_lr": 0.1}, "move the context alone"),
+    ("maml", {"std_lr": 0.1, "fast_parameters": network_alone}, "fast_parameters leaves out the standard deviation"),
     ("maml", {"inner_optimizer": mrl.inner.sgd(0.1)}, "hand in a function"),
     ("maml", {"policy": {"context_size": -1}}, "context_size is -1"),
 ]

@@ -136,12 +136,17 @@ def test_a_rule_learns_from_discrete_and_continuous_agents_at_once():
         ([1], r"members is \[1\]; it must be a mapping"),
         ({"a": 1}, "member 'a' is 1; it must be a metarl_jax.MetaAlgorithm"),
         ({"a/b": "algorithm"}, "a member's name is 'a/b'; it must be a text without '/'"),
+        ({"a": "normalised", "b": "normalised"}, "member 'a' normalises its rewards.*leave normalize_rewards out"),
         ({"a": "algorithm", "b": "other"}, r"θ of member 'b' \(4 numbers\) .* of 'a' \(3 numbers\); members share one"),
     ],
 )
 def test_refused(members, message):
     larger = mrl.Policy(lambda key: jnp.zeros(4), lambda phi, _: mrl.policies.Categorical(phi[:3]))
-    algorithms = {"algorithm": member(), "other": mrl.algorithms.maml(toys.bandit(), policy=larger)}
+    algorithms = {
+        "algorithm": member(),
+        "other": mrl.algorithms.maml(toys.bandit(), policy=larger),
+        "normalised": mrl.algorithms.maml(toys.bandit(), normalize_rewards=True),
+    }
     if isinstance(members, dict):
         members = {name: algorithms.get(value, value) for name, value in members.items()}
     with pytest.raises(ValueError, match=message):

@@ -77,6 +77,17 @@ def test_without_tuning_it_is_an_actor_critic():
         assert told == STARTS
 
 
+def test_an_agent_without_tuning_is_evaluated():
+    """θ holds nothing, so it is not that of several seeds either."""
+    env = toys.walk(6)
+    algorithm = mrl.algorithms.make("self-tuning", env, tuned=(), **SIZES)
+    params = algorithm.init(jax.random.key(0)).params
+    out = algorithm.adapt(jax.random.key(1), params, env.sample_task(jax.random.key(2)), steps=1)
+    rows = mrl.evaluation.evaluate(algorithm, env, jax.random.key(3), params, num_tasks=2, steps=1)
+    assert np.isfinite(out.returns).all()
+    assert rows["adapted"].per_task.shape == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

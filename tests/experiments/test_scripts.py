@@ -80,6 +80,12 @@ def test_evaluate_takes_stages_of_another_size(script, trained):
     assert row["diverged_episodes"] == [0, 0, 0]
 
 
+def test_a_budget_without_an_inner_step_is_short_of_nothing(script, trained):
+    status, out, err = script("evaluate", trained, "--episodes", "5", "--stage-steps", "3", "--steps", "0")
+    assert status == 0, err
+    assert "not every stage" not in out
+
+
 def test_evaluate_measures_modes(script, trained):
     sampled = json.loads((trained / "evaluation.json").read_text())
     status, out, err = script("evaluate", trained, "--deterministic")

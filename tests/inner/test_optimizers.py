@@ -263,6 +263,8 @@ def test_by_label_moves_each_group_by_its_own_rule():
         (lambda rate: inner.clipped(inner.sgd(rate), 0.0), 0.1, "max_norm is 0.0"),
         (lambda rate: inner.adam(rate, eps_root=0.0), 0.1, "eps_root is 0.0"),
         (lambda rate: inner.adam(rate, b1=-0.1), 0.1, "b1 is -0.1"),
+        (lambda rate: inner.adam(rate, b1=1.0), 0.1, "b1 is 1; it must be below"),
+        (lambda rate: inner.adam(rate, b2=1), 0.1, "b2 is 1; it must be below"),
     ],
 )
 def test_refusals(build, rate, message):

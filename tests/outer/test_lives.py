@@ -211,6 +211,13 @@ def test_a_piece_is_no_longer_than_an_episode():
         mrl.algorithms.make("self-tuning", toys.walk(), horizon=7)
 
 
+def test_the_longest_lifetime_is_spread_like_any_other():
+    optimizer = outer.gradient_steps(outer.descent(outer_lr=1e-9))
+    algorithm = assemble_lives(counting(tasks=4), optimizer, lifetime=ENDLESS)
+    ends = algorithm.init(jax.random.key(0)).opt_state.population.end
+    assert ends.tolist() == [ENDLESS * n // 4 for n in (1, 2, 3, 4)]
+
+
 def test_without_a_lifetime_no_life_ends():
     algorithm = assemble_lives(counting(tasks=2), outer.gradient_steps(outer.descent(outer_lr=1e-3)))
     np.testing.assert_array_equal(algorithm.init(jax.random.key(0)).opt_state.population.end, ENDLESS)

@@ -89,7 +89,7 @@ def evaluate_run(
         reports.write_report(report, folder / f"evaluation{suffix}.json")
     _draw(plan, report, folder / f"adaptation{suffix}.png")
     console.print(reports.table(report))
-    if (budget := report["stage_steps"]) and min(np.diff(report["rows"]["adapted"]["environment_steps"])) < budget:
+    if (budget := report["stage_steps"]) and (np.diff(report["rows"]["adapted"]["environment_steps"]) < budget).any():
         talk.note(console, f"not every stage reached {budget} steps within its episodes; more --episodes would")
     _list_files(folder, console)
     return report
