@@ -137,7 +137,7 @@ def of_others(paths: Sequence[Path]) -> list[dict[str, Any]]:
         held = held["rows"] if isinstance(held, dict) and "rows" in held else held
         if not isinstance(held, list):
             raise ValueError(f"{path} holds no list of rows")
-        rows += [adaptation.check_row(row, str(path)) | {"source": path.name} for row in held]
+        rows += [{"source": path.name} | adaptation.check_row(row, str(path)) for row in held]
     return rows
 
 

@@ -137,7 +137,7 @@ def table(rows: list[dict[str, Any]], at: Sequence[int]) -> str:
         for step in at:
             low, high = interval(values[:, :, step])
             cells.append(f"{values[:, :, step].mean():.1f} ({low:.1f} to {high:.1f})")
-        lines.append(f"| `{row['algorithm']}` | " + " | ".join(cells) + f" | {row['minutes']:.1f} |")
+        lines.append(f"| {comparisons.in_cell(row['algorithm'])} | " + " | ".join(cells) + f" | {row['minutes']:.1f} |")
     return "\n".join(lines)
 
 
@@ -160,7 +160,7 @@ def check(arguments: Arguments, rows: Sequence[str]) -> None:
         if option not in accepted:
             raise checks.unknown("option of any algorithm", option, accepted)
     for name in rows:
-        build(name, arguments)
+        comparisons.plan(name, build(name, arguments), arguments.steps)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -175,12 +175,13 @@ def main(argv: Sequence[str]) -> None:
     path = arguments.output / "comparison.json"
     described = {name: str(value) for name, value in vars(arguments).items() if name not in ("output", "algorithms")}
     with cli.user_errors():
+        comparisons.check_names()
         for name in arguments.algorithms:
             if name not in choices:
                 raise checks.unknown("algorithm", name, choices)
         stored = comparisons.read(path, described)
         complete = {row["algorithm"] for row in stored["rows"]}
-        rows = [name for name in arguments.algorithms or choices if name not in complete]
+        rows = [name for name in dict.fromkeys(arguments.algorithms or choices) if name not in complete]
         check(arguments, rows)
         arguments.output.mkdir(parents=True, exist_ok=True)
     at = [step for step in (0, 1, 3) if step <= arguments.eval_steps]

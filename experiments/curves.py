@@ -64,7 +64,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{interval.estimate[at(row, episodes)]:.2f} ({cell})"
                 for episodes, cell in zip(columns, cells, strict=True)
             ]
-            texts.append(f"| `{row['algorithm']}` | {' | '.join(cells)} | {row['minutes']:.1f} |")
+            texts.append(f"| {comparisons.in_cell(row['algorithm'])} | {' | '.join(cells)} | {row['minutes']:.1f} |")
         texts.append("")
     return "\n".join(texts)
 

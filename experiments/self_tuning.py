@@ -153,7 +153,7 @@ def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     plot.quiet_axes(axes)
     colors = (plot.BLUE, plot.ORANGE, "#1b7837", "#762a83", "#b8860b")
     window = max(1, len(next(iter(returns.values()))) // 50)
-    for color, (name, values) in zip(colors, returns.items(), strict=True):
+    for color, (name, values) in zip(colors, returns.items(), strict=False):  # a row that diverged has no curve
         smoothed = np.stack([plot.smooth(seed, window) for seed in values.T], 1)
         axes.plot(smoothed, color=color, alpha=0.15, linewidth=0.7)
         axes.plot(smoothed.mean(1), color=color, linewidth=1.8, label=name)
@@ -198,8 +198,9 @@ def main(argv: Sequence[str]) -> None:
         row = {"row": name, "options": {option: repr(value) for option, value in options.items()}}
         row |= {"final_return": reached.tolist(), "seconds": round(seconds, 1)}
         row |= {"seconds_with_compilation": round(time.monotonic() - began, 1)}
-        if options.get("tuned") != ():
+        if options.get("tuned") != () and {BAD, GOOD} <= returns_of.keys():
             row["recovered"] = recovered(final(returns_of[BAD]), final(returns_of[GOOD]), reached)
+        if options.get("tuned") != ():
             every = max(1, arguments.updates // 50)
             row["updates"] = list(range(0, arguments.updates, every))
             row["theta"] = {key: four_digits(metrics[key][::every]) for key in mrl.inner.HYPERPARAMETERS}
@@ -211,7 +212,6 @@ def main(argv: Sequence[str]) -> None:
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
         print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
-    draw(returns_of, arguments.output / "returns.png")
     device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},
@@ -221,6 +221,8 @@ def main(argv: Sequence[str]) -> None:
         "rows": report,
     }
     files.write(arguments.output / "self-tuning.json", json.dumps(result) + "\n")
+    if returns_of:
+        draw(returns_of, arguments.output / "returns.png")
     print(f"written to {arguments.output}")
 
 

@@ -215,7 +215,7 @@ def narrowed(kind: Callable[Concatenate[P], Struct], options: Any, **changes: An
 def in_order(options: type) -> dict[str, dataclasses.Field]:
     """The fields of an option struct: those that the subclass declares, then those of its base classes."""
     fields = {field.name: field for field in dataclasses.fields(options)}
-    declared = {name: None for kind in options.__mro__ for name in vars(kind).get("__annotations__", {})}
+    declared = {name: None for kind in options.__mro__ for name in getattr(kind, "__annotations__", {})}
     return {name: fields[name] for name in declared if name in fields}
 
 

@@ -80,8 +80,8 @@ def one_program(make: Callable[..., MetaAlgorithm]) -> Callable[..., MetaAlgorit
     def update(numbers, key, state):
         return make(**numbers).update(key, state)
 
-    def adapt(numbers, key, theta, task, **options):
-        return make(**numbers).adapt(key, theta, task, **options)
+    def adapt(numbers, key, theta, task, *options, **named):
+        return make(**numbers).adapt(key, theta, task, *options, **named)
 
     def gradient(numbers, key, theta):
         return make(**numbers).gradient(key, theta)

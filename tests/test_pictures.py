@@ -161,6 +161,21 @@ def test_the_baseline_suits_the_numbers_of_a_picture():
         )
 
 
+@pytest.mark.parametrize("kind", ["picture", rows.thorough("dictionary"), rows.thorough("vectors")])
+def test_a_measure_sees_what_the_policy_sees_without_the_task(kind):
+    def measure(data):
+        assert jax.tree.structure(data.observation) == jax.tree.structure(plain.reset(KEY, jnp.zeros(2)).observation)
+        seen = jax.tree.leaves((data.observation, data.next_observation))
+        return {"sizes": jnp.array([leaf.size for leaf in seen])}
+
+    plain = toys.dot(kind)
+    env, found = dataclasses.replace(plain, measure=measure), []
+    for shown in (env, mrl.envs.reveal_task(env)):
+        algorithm = mrl.algorithms.pretrain(shown, tasks=2, episodes=2)
+        found.append(jax.jit(algorithm.update)(KEY, algorithm.init(KEY))[1]["sizes"])
+    np.testing.assert_array_equal(*found)
+
+
 def test_a_revealed_task_stands_beside_the_picture():
     picture, dictionary = (mrl.envs.reveal_task(toys.dot(kind)) for kind in ("picture", "dictionary"))
     assert picture.observation_shape == {"observation": (8, 8, 2), "task": (2,)}

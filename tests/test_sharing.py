@@ -94,6 +94,7 @@ def test_the_functions_of_a_member_are_compiled_as_others_are(family):
     adapt = jax.jit(member.adapt, static_argnames="steps")
     expected = jax.jit(lambda: maml(*RATES[1]).adapt(KEY, params, task, steps=2))()
     assert_close(adapt(KEY, params, task, steps=2).params, expected.params)
+    assert_close(jax.jit(member.adapt, static_argnums=3)(KEY, params, task, 2).params, expected.params)
     assert member.adapt == member.adapt != family[0][0].adapt
 
 

@@ -162,8 +162,11 @@ ANT_DIR = Family(
 ANT_DIR_2D = Family(
     name="ant-dir-2d",
     build=ant_dir_2d,
-    versions={"promp2019": _BODY | _GYM | {"action_scale": 10.0}, "pearl2019": _BODY | _GYM},
-    formula=f"⟨v_xy, u*⟩ − 0.5·‖u‖² + 1; {_FALLS} [0.2, 1] m",
+    versions={
+        "promp2019": _BODY | _GYM | {"action_scale": 10.0, "height_range": (0.0, 1.0)},
+        "pearl2019": _BODY | _GYM,
+    },
+    formula=f"⟨v_xy, u*⟩ − 0.5·‖u‖² + 1; {_FALLS} [0.2, 1] m, in promp2019 [0, 1]",
     tasks="u* uniform on the unit circle",
     source=f"{_PROMP}; {_PEARL}",
     differences=_DIFFERENCES,
@@ -219,7 +222,7 @@ ANT_RING = Family(
     formula=f"4 − ‖xy − g‖₁ − 0.005·‖u‖² + 0.05 within 0.8 m of g, else with ‖g‖₁ for ‖xy − g‖₁; {_FALLS} [0.2, 1] m",
     tasks="g on a half circle of radius 2 m, its angle ~ U(0, π)",
     source="MAESN, Gupta et al. 2018, arXiv:1802.07245",
-    differences=_DIFFERENCES,
+    differences=f"{_DIFFERENCES} MAESN's code has rllab's ant with a lower gear ratio, and rllab's observation.",
     ood=Ood("g on the other half circle, its angle ~ U(π, 2π)", sampling.opposite("angle_range")),
     **_POSITION,
 )

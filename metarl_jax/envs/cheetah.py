@@ -52,7 +52,8 @@ _BODY = {
 _PROMP = _BODY | {"horizon": 100, "action_scale": 10.0}
 _RLLAB = _BODY | {"observation": "rllab", "model": "rllab"}
 _COMMON: dict[str, Any] = {
-    "observation": "joint positions (without x) and velocities [17]; rllab2017: the centre of mass too [20]",
+    "observation": "joint positions (without x) and velocities [17]; pearl2019: the torso's position too [20]; "
+    "rllab2017: the centre of mass too [20]",
     "start": "q = q_0 + U(±0.1), q̇ = 0.1·N(0, 1); rllab2017: q = q_0 + 0.01·N(0, 1)",
     "random_start": True,
     "source": "MAML, Finn et al. 2017, arXiv:1703.03400; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
@@ -85,7 +86,7 @@ CHEETAH_VEL = Family(
     versions={
         "finn2017": _BODY | {"target_range": (0.0, 2.0)},
         "promp2019": _PROMP | {"target_range": (0.0, 3.0)},
-        "pearl2019": _BODY | {"target_range": (0.0, 3.0)},
+        "pearl2019": _BODY | {"target_range": (0.0, 3.0), "observation": "joints+torso"},
         "rllab2017": _RLLAB | {"target_range": (0.0, 2.0)},
     },
     formula="−|v − v*| − 0.05·‖u‖²; never ends early",

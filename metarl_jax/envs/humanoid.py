@@ -54,8 +54,9 @@ HUMANOID_DIR = Family(
     source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784; PEARL, Rakelly et al. 2019, arXiv:1903.08254",
     differences="backend=mujoco: Gym's robot on current MuJoCo; Brax's backends simulate different physics, so "
     "absolute returns differ. The torso's velocity instead of the centre of mass's; no contact cost (5e-7·contact in "
-    "the papers); the papers' 376 observations add inertias, forces and contacts, which are functions of the observed "
-    "state.",
+    "the papers); the papers' codes weight the velocity by 1.25 (a quarter of the way in 5 frames, over one frame's "
+    "0.003 s), which is velocity_weight=1.25; the papers' 376 observations add inertias, forces and contacts, which "
+    "are functions of the observed state.",
     ood=Ood("the training tasks with a body half as heavy again", sampling.times("mass_scale", 1.5)),
     backends=RUNNING_BACKENDS,
 )

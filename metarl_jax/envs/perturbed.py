@@ -107,10 +107,11 @@ _COMMON: dict[str, Any] = {"random_start": True, "shared_dynamics": False, "back
 _PLANAR: dict[str, Any] = _COMMON | {
     "start": "q = q_0 + U(±0.005), q̇ ~ U(±0.005)",
     "source": "PEARL, Rakelly et al. 2019, arXiv:1903.08254; ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
-    "differences": "backend=mujoco: Gym's robots on current MuJoCo, walker2d.xml as up to v4; Brax's backends simulate "
-    "different physics, so absolute returns differ. Inertia has one factor per link (in the papers one per axis), and "
-    "damping one per degree of freedom. On spring and positional, whose joints have no damping, the damping of the "
-    "joint constraints is scaled. pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped to ±1.",
+    "differences": "backend=mujoco: Gym's robots on current MuJoCo, walker2d.xml as up to v4, which steps 0.008 s as "
+    "in Gym (0.01 s in the papers' code, rand_param_envs); Brax's backends simulate different physics, so absolute "
+    "returns differ. Inertia has one factor per link (in the papers one per axis), and damping one per degree of "
+    "freedom. On spring and positional, whose joints have no damping, the damping of the joint constraints is scaled. "
+    "pearl2019: outputs clipped to ±1; promp2019: outputs of ±10 mapped to ±1.",
     "ood": Ood(
         "all factors above the training range: u ~ U(3, 4), with knobs and elements as in training",
         sampling.beyond("exponent_range", 1.0),

@@ -212,7 +212,8 @@ POINT_CORNERS = Family(
     random_start=True,
     source="ProMP, Rothfuss et al. 2019, arXiv:1810.06784",
     differences="The paper maps policy outputs of ±10 onto ±0.2, hence the action_scale. "
-    "The start is as in the paper's code, to our knowledge; the paper does not state it.",
+    "The start is that of the paper's code, jonasrothfuss/ProMP, point_env_2d_corner.py. The reward is not: there it "
+    "is 0 within ‖s‖₁ < 0.5 and, beyond it, the progress towards g where g is the nearest corner, else 0.",
     ood=Ood("g ∈ {(±2, 0), (0, ±2)}: the middles of the edges", lambda options: {"goals": EDGES}),
     finite=4,
 )

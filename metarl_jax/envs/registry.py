@@ -49,7 +49,7 @@ class Family:
     """None: there is no such split"""
     finite: int | None = None
     """number of tasks; None: infinitely many"""
-    shared_dynamics: bool = True
+    shared_dynamics: bool | None = True
     backends: tuple[str, ...] = ()
     """physics backends, the default first; empty if the family has no physics"""
     version_backends: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
@@ -89,8 +89,8 @@ class Card:
     """whether initial states depend on the key"""
     finite: int | None
     """number of training tasks; None: infinitely many"""
-    shared_dynamics: bool
-    """whether the task changes rewards only"""
+    shared_dynamics: bool | None
+    """whether the task changes rewards only; None: not said"""
     horizon: int
     """default episode length T"""
     options: Mapping[str, Any]
@@ -183,7 +183,13 @@ def of_user(
     words = dict.fromkeys(CARD_OF_USER[:6], "not said")
     shift = Ood("with other options", ood) if ood else None
     versions = {"v1": {"horizon": horizon, **options}}
-    return Family(name=name, build=checked, versions=versions, ood=shift, **{"random_start": True, **words, **card})
+    return Family(
+        name=name,
+        build=checked,
+        versions=versions,
+        ood=shift,
+        **{"random_start": True, "shared_dynamics": None, **words, **card},
+    )
 
 
 def full_names(family: Family) -> tuple[str, ...]:

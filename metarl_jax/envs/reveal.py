@@ -22,7 +22,8 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
     They are appended to a vector: [observation_size + task size]. A dictionary has them as a further entry, "task", and
     any other observation becomes a dictionary ``{"observation": observation, "task": numbers}``.
 
-    A policy trained on it does not have to infer the task; its return is a reference for those that do.
+    `TaskEnv.measure` gets the observations without them. A policy trained on it does not have to infer the task; its
+    return is a reference for those that do.
 
     Raises:
         ValueError: the observation is a dictionary that has an entry "task", or a task holds a random key.
@@ -46,12 +47,24 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
             observation = _with_task(state.observation, numbers)
         return View(observation, state.reward, state.terminated, state.truncated, state)
 
-    scene = env.scene
+    def hidden(observation):
+        if shape is None:
+            return observation[..., : env.observation_size]
+        if isinstance(shape, dict):
+            return {name: leaf for name, leaf in observation.items() if name != "task"}
+        return observation["observation"]
+
+    def measure(trajectory):
+        seen = {name: hidden(getattr(trajectory, name)) for name in ("observation", "next_observation")}
+        return measured(dataclasses.replace(trajectory, **seen))
+
+    scene, measured = env.scene, env.measure
     return dataclasses.replace(
         env,
         reset=lambda key, task: view(task, env.reset(key, task)),
         step=lambda task, state, action: view(task, env.step(task, state.inner, action)),
         **sizes,
         name=f"{env.name} with the task revealed",
+        measure=None if measured is None else measure,
         scene=None if scene is None else lambda task, state: scene(task, state.inner),
     )

@@ -85,7 +85,8 @@ _COMMON: dict[str, Any] = {
 }
 _DIFFERENCES = (
     "backend=mujoco: Gym's robot on current MuJoCo, walker2d.xml as up to v4, whose feet have friction 0.9 and 1.9 "
-    "(v5: both 1.9); Brax's backends simulate different physics, so absolute returns differ."
+    "(v5: both 1.9), 0.008 s per step as in Gym (in ProMP's code, jonasrothfuss/ProMP, walker2d_rand_*.py, 0.016 s); "
+    "Brax's backends simulate different physics, so absolute returns differ."
 )
 _FALLS = "ends when the torso's height leaves (0.8, 2) m or it leans more than 1 rad"
 
@@ -108,7 +109,7 @@ WALKER_VEL = Family(
     formula=f"−|v − v*| + 10 − 0.001·‖u‖²; {_FALLS}",
     tasks="v* ~ U(0, 10) m/s",
     differences=f"{_DIFFERENCES} The alive reward is an option; 10 keeps the reward of each step positive for "
-    "0 ≤ v ≤ 10, so that falling never pays.",
+    "0 ≤ v ≤ 10, so that falling never pays; ProMP's code has 15.",
     ood=Ood("v* in the half range above: U(10, 15) m/s", sampling.above("target_range")),
     **_COMMON,
 )

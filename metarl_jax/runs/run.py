@@ -13,7 +13,7 @@ from metarl_jax.runs.checkpoint.states import root_keys
 from metarl_jax.runs.cluster import distributed
 from metarl_jax.runs.config import Build, Built, TrainConfig
 from metarl_jax.runs.config.arguments import folder_option
-from metarl_jax.runs.console import cli, signals, talk
+from metarl_jax.runs.console import cli, signals, talk, user_modules
 from metarl_jax.runs.console.cli import RunStopped
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.runs.logging.progress import TrainingProgress, duration, quantity
@@ -63,7 +63,8 @@ def train_run(
             return "the run had not begun; start it again by the same command"
         if config.own:
             return "the same call goes on with it"
-        return f"go on with: {cli.call('train')} --resume {shlex.join(folder_option(folder))}"
+        own = ["--import", *modules] if (modules := user_modules.named()) else []
+        return f"go on with: {cli.call('train')} {shlex.join([*own, '--resume', *folder_option(folder)])}"
 
     with signals.handled(hint) as received:
         try:
@@ -105,7 +106,7 @@ def draw(config: TrainConfig, built: Built) -> None:
     from metarl_jax.runs.pictures import plots, theta_plot  # import matplotlib, which would delay the first iteration
 
     metrics = plots.read_metrics(config.run_folder / "metrics.csv")
-    if any(name.startswith("return_") for name in metrics):
+    if any(plots.STAGE.fullmatch(name) for name in metrics):
         title = f"{built.env.name}, {config.algorithm}"
         online = built.algorithm.online
         unit = "episode" if online is not None and online.learn is None else "inner step"

@@ -160,6 +160,15 @@ def test_files_of_others_that_are_none(folder, tmp_path, content, message):
         script.main([*TOY, "--output", str(folder), "--add", str(path)])
 
 
+def test_two_processes_share_the_trainings(tmp_path):
+    """Each keeps the rows that the other has written meanwhile."""
+    path, stored = tmp_path / "rows.json", [comparisons.read(tmp_path / "rows.json", {"seeds": "2"}) for _ in "12"]
+    for mine, name in zip(stored, ("maml", "promp"), strict=True):
+        comparisons.fill(path, mine, [name], lambda name: [{"family": "f", "algorithm": name, "per_task": []}])
+    comparisons.fill(path, stored[0], ["maml"], lambda name: [])
+    assert [row["algorithm"] for row in comparisons.read(path, {"seeds": "2"})["rows"]] == ["maml", "promp"]
+
+
 def test_an_unknown_suite(tmp_path):
     with pytest.raises(cli.UserError, match="'smal': did you mean 'small'"):
         script.main(["--suite", "smal", "--output", str(tmp_path / "new")])
@@ -174,7 +183,7 @@ def test_an_unknown_suite(tmp_path):
         (["--families", "point-nave"], "unknown family 'point-nave': did you mean 'point-nav'.*found by --import"),
         (
             ["--steps", "47"],
-            "point-nav, promp: a meta-iteration takes 48 environment steps, and steps is 47; choose at",
+            "point-nav, promp: a meta-iteration takes 48 environment steps, and steps is 47",
         ),
         (["--seeds", "1"], "seeds is 1; it must be an integer of at least 2"),
         (["--eval-episodes", "30"], "a trial of the evaluation has 30 episodes, which promp cannot take 4 at a time"),

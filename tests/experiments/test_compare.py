@@ -49,6 +49,12 @@ def test_it_goes_on_with_what_is_missing(folder, capsys):
     assert "`maml`" in capsys.readouterr().out
 
 
+def test_a_row_without_a_meta_iteration_is_refused_before_any_training(tmp_path):
+    with pytest.raises(cli.UserError, match="es-maml: a meta-iteration takes 48 environment steps, and steps is 47"):
+        compare.main(["--algorithms", "maml", "es-maml", *TOY, "--steps", "47", "--output", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -25,6 +25,11 @@ def test_the_last_tenth_counts():
     np.testing.assert_allclose(script.final(returns), [18.5, 37.0])
 
 
+def test_a_row_that_diverged_leaves_the_others_their_pictures(tmp_path):
+    script.draw({"one": np.zeros((5, 2)), "other": np.ones((5, 2))}, tmp_path / "returns.png")
+    assert (tmp_path / "returns.png").stat().st_size > 5_000
+
+
 @pytest.mark.parametrize(("action", "steps", "reward"), [(0, 2, 0.2), (1, 7, 1.0)])
 def test_the_corridor_ends_where_its_rewards_are(action, steps, reward):
     env = script.corridor()

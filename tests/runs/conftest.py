@@ -6,12 +6,24 @@ import io
 import pytest
 from rich.console import Console
 
+import metarl_jax as mrl
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
 from metarl_jax.runs.config import Built
 from tests.runs.stub import make, stub_algorithm, stub_env
 
 shared_stub = functools.cache(stub_algorithm)  # one algorithm is compiled once
+
+
+@pytest.fixture
+def registries():
+    """What a test registers is forgotten afterwards."""
+    known = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS
+    before = [dict(registry) for registry in known]
+    yield
+    for registry, content in zip(known, before, strict=True):
+        registry.clear()
+        registry.update(content)
 
 
 @pytest.fixture

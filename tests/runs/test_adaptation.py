@@ -139,6 +139,7 @@ def test_a_row_with_a_stage_without_a_score_is_named_and_left_out():
         (row(["mine"], constant(1)), "algorithm is \\['mine'\\]"),
         (row("mine", constant(1)) | {"episodes": [0, 2.5, 5]}, "must be ascending integers"),
         (row("mine", constant(1)) | {"episodes": [0, 20, 20]}, "must be ascending integers"),
+        (row("mine", constant(1)) | {"episodes": [0, 20, 60]}, "all stages must have the same number of episodes"),
         (row("mine", constant(1)) | {"episodes": ["0", "1", "2"]}, "must be ascending integers"),
         (row("mine", constant(1)) | {"episodes": 3}, "episodes of 'mine' in mine.json is 3"),
         (row("mine", np.zeros((2, 3, 0)).tolist()) | {"episodes": []}, "must be ascending integers"),

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from metarl_jax import algorithms, envs
+from metarl_jax import algorithms
 from metarl_jax.keywords import descriptions
 from metarl_jax.runs.config import (
     AlgorithmConfig,
@@ -175,45 +175,6 @@ def test_a_run_whose_rate_falls_keeps_its_length():
     assert differences(SCHEDULED, longer) == (["iterations was 4, now 8"], [])
     plain = [dataclasses.replace(config, outer_lr_schedule="constant") for config in (SCHEDULED, longer)]
     assert differences(*plain) == ([], ["iterations was 4, now 8"])
-
-
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_presets_name_what_exists(name):
-    preset = presets.get(name)
-    assert preset.preset == name
-    assert algorithm_options(preset).keys() <= algorithms.options(preset.algorithm).keys()
-    card = envs.card(preset.task)
-    assert preset.backend is None or preset.backend in card.backends
-
-
-def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(ValueError, match="did you mean 'cheetah-dir'"):
-        presets.get("cheeta-dir")
-
-
-def test_another_algorithm_leaves_the_presets_foreign_options_behind():
-    preset = presets.get("cheetah-dir")
-    config, dropped = presets.adopt(dataclasses.replace(preset, algorithm="maml"), algorithms.options("maml"))
-    assert set(dropped) == {"epochs", "clip", "inner_kl_weight"}
-    assert algorithm_options(config).keys() <= algorithms.options("maml").keys()
-    assert config.algorithm_options.tasks == 40
-    assert presets.adopt(preset, algorithms.options("promp")) == (preset, [])
-    # What was asked for explicitly stays, so that the algorithm can refuse it.
-    wanted = dataclasses.replace(config, algorithm_options=AlgorithmConfig(clip=0.1))
-    assert presets.adopt(wanted, algorithms.options("maml"))[0].algorithm_options.clip == 0.1
-
-
-def test_a_beta_policy_leaves_the_presets_standard_deviation_behind():
-    preset = presets.get("cheetah-dir-cpu")
-    assert preset.policy.min_std is not None
-    beta = dataclasses.replace(preset, policy=dataclasses.replace(preset.policy, distribution="beta"))
-    config, dropped = presets.adopt(beta, algorithms.options("promp"))
-    assert dropped == ["min_std"]
-    assert config == dataclasses.replace(preset, policy=dataclasses.replace(beta.policy, min_std=None))
-    explicit = dataclasses.replace(beta, policy=dataclasses.replace(beta.policy, min_std=0.3))
-    assert presets.adopt(explicit, algorithms.options("promp")) == (explicit, [])
-    squashed = dataclasses.replace(preset, policy=dataclasses.replace(preset.policy, distribution="squashed"))
-    assert presets.adopt(squashed, algorithms.options("promp")) == (squashed, [])
 
 
 def test_differences_name_the_field_and_tell_what_is_safe():

@@ -1,3 +1,6 @@
+import sys
+import types
+
 import numpy as np
 import pytest
 
@@ -89,6 +92,14 @@ def test_resume_with_several_seeds_keeps_all_rows_of_an_iteration(tmp_path):
         TableLogger(path, 3, seeds=2)
 
 
+def test_a_name_with_a_comma_does_not_hinder_a_resume(tmp_path):
+    for resume_at in (None, 1):
+        logger = TableLogger(tmp_path / "metrics.csv", resume_at)
+        logger.log(resume_at or 0, 0, {"loss, outer": 1.0, "x": 2.0})
+        logger.close()
+    assert (tmp_path / "metrics.csv").read_text() == 'iteration,seed,"loss, outer",x\n0,0,1.0,2.0\n1,0,1.0,2.0\n'
+
+
 def test_a_new_table_overwrites_nothing(tmp_path):
     write(tmp_path / "metrics.csv", 1)
     with pytest.raises(FileExistsError):
@@ -106,6 +117,18 @@ def test_wandb_that_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     with pytest.raises(ValueError, match=r"pip install 'metarl-jax\[wandb\]'"):
         WandbLogger("project", tmp_path, {})
+
+
+def test_wandb_runs_of_folders_with_one_name_are_not_one(tmp_path, monkeypatch):
+    asked = []
+    wandb = types.SimpleNamespace(init=lambda **keywords: asked.append(keywords["id"]))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for place in ("a", "b", "a"):
+        folder = tmp_path / place / "my run"
+        folder.mkdir(parents=True, exist_ok=True)
+        WandbLogger("project", folder, {})
+    assert asked[0] == asked[2] != asked[1]
+    assert all(name.startswith("my_run-") for name in asked)
 
 
 def test_smoothing_is_a_trailing_mean():

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-import typing
 
 import jax
 import numpy as np
@@ -12,7 +11,6 @@ import pytest
 
 import metarl_jax as mrl
 from metarl_jax.options import TrialOptions
-from metarl_jax.runs.config import AlgorithmConfig, arguments, flags
 from metarl_jax.runs.console import cli, user_modules
 from tests import toys
 from tests.experiments.scripts import load as load_script
@@ -44,19 +42,14 @@ TINY = [
 
 
 @pytest.fixture
-def user_module(tmp_path, monkeypatch):
+def user_module(tmp_path, monkeypatch, registries):
     """my_module.py in the working folder; what it registers is forgotten afterwards."""
-    registries = mrl.envs.FAMILIES, mrl.algorithms.ALGORITHMS
-    before = [dict(registry) for registry in registries]
     (tmp_path / "my_module.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(user_modules.VARIABLE, "")
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
     sys.modules.pop("my_module", None)
-    for registry, content in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(content)
 
 
 def test_by_name_they_are_what_they_are_by_hand(user_module):
@@ -252,6 +245,14 @@ def test_without_ood_there_is_no_such_split(user_module):
         mrl.envs.make("my-other-nav", split="ood")
 
 
+def test_a_folder_reached_by_a_link_is_the_same_folder(user_module, tmp_path_factory, monkeypatch):
+    link = tmp_path_factory.mktemp("links") / "linked"
+    link.symlink_to(user_module, target_is_directory=True)
+    monkeypatch.setattr(sys, "path", [str(link), *sys.path])
+    user_modules.taken_from(["--import", "my_module"])
+    assert user_modules.find() == ["my_module"]
+
+
 def made(name, **options):
     return mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=2, **options)
 
@@ -270,51 +271,3 @@ def test_a_function_is_handed_what_was_given_and_no_defaults(user_module):
     for name, like, own in (("an", "anil", {}), ("rep", "reptile", {}), ("slow", "maml", {"inner_lr": 0.01})):
         equal_gradients(theta, made(name), made(like, **own))
     equal_gradients(theta, made("an", fast_parameters="all"), made("maml"))
-
-
-def test_a_schedule_counts_the_outer_steps_of_the_algorithm_that_it_is_like(user_module):
-    mrl.algorithms.register("my-promp", lambda env, **common: mrl.algorithms.promp(env, **common), like="promp")
-    options = mrl.algorithms.ALGORITHMS["my-promp"].take(epochs=3, minibatches=2)
-    assert (options.steps_per_update, mrl.algorithms.kind("my-promp")) == (6, "gradient")
-    mrl.algorithms.register("my-rl2", lambda env, **common: mrl.algorithms.rl2(env, **common), like="rl2")
-    assert mrl.algorithms.ALGORITHMS["my-rl2"].take(epochs=2, tasks=6).steps_per_update == 6
-    assert mrl.algorithms.kind("my-rl2") == "memory"
-    mrl.algorithms.register("alone", lambda env, *, policy=None: mrl.algorithms.maml(env, policy=policy))
-    assert mrl.algorithms.kind("alone") == "gradient"
-
-
-ANNOTATED = """
-from __future__ import annotations
-from typing import TYPE_CHECKING, Literal
-import metarl_jax as mrl
-if TYPE_CHECKING:
-    from nowhere import Unknown
-def known(env, *, share: float = 0.5, many: tuple[int, ...] = (1, 2), word: Literal["a", "b"] = "a", seed: int = 3,
-          layers=[1, 2], **common): ...
-def unknown(env, *, thing: Unknown = None, **common): ...
-mrl.algorithms.register("known", known)
-mrl.algorithms.register("unknown", unknown)
-"""
-
-
-def test_flags_of_annotated_functions(user_module):
-    """Annotations as strings, options named like a flag of the script, and defaults that cannot be hashed."""
-    exec(compile(ANNOTATED, "annotated", "exec"), {"__name__": "annotated"})
-    own = flags.of_algorithms(["known", "unknown"])
-    kinds = {name: own[name].kind for name in ("share", "many", "word", "seed")}
-    assert kinds == {"share": float, "many": tuple[int, ...], "word": str, "seed": int}
-    assert "thing" not in own
-    assert mrl.algorithms.options("known")["layers"] == [1, 2]
-    asked = arguments.parse(["--task", "point-nav", "--algorithm", "known", "--many", "3", "4", "--seed", "7"])
-    assert asked.config.algorithm_options.option == ("many=(3, 4)",)
-    assert asked.config.seed == 7, "the script's own flag"
-
-
-def test_a_value_that_stays_as_it_was_is_no_change(user_module):
-    mrl.algorithms.register("known", lambda env, *, share=0.5, word="a", **common: None)
-    stored = AlgorithmConfig(option=("share=0.20", "word=yo"))
-    options = typing.get_type_hints(arguments.kind())["algorithm_options"]
-    same = options(**vars(stored), share=0.2, word="yo")
-    assert arguments._package_options(same) == stored
-    other = arguments._package_options(options(**vars(stored), share=0.3))
-    assert other.option == ("share=0.3", "word=yo")

@@ -75,8 +75,26 @@ def test_an_evaluation_that_cannot_be_read_is_none(tmp_path, text):
 
 
 @pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ({"num_tasks": 40, "seed": 0, "inner_lr": [0.1, 0.05], "deterministic": False}, True),
+        ({"num_tasks": 2}, False),
+        ({"seed": 7}, False),
+        ({"inner_lr": [0.5, 0.25]}, False),
+        ({"deterministic": True}, False),
+    ],
+)
+def test_an_evaluation_with_other_settings_is_not_the_runs_own(tmp_path, changed, counts):
+    write_run(tmp_path / "run", report([-3.0, -2.0, -1.0], **changed))
+    assert (sweep_results.report(tmp_path / "run", TrainConfig(iterations=3)) is not None) == counts
+    fewer = TrainConfig(iterations=3, evaluation=EvaluationConfig(eval_steps=1))
+    assert sweep_results.report(tmp_path / "run", fewer) is None
+
+
+@pytest.mark.parametrize(
     ("swept", "panels", "scale"),
     [
+        ({"outer_lr": ["0.1", "0.2"] * 7, "algorithm": [name for name in "abcdefg" for _ in "12"]}, 1, "linear"),
         ({"clip": ["0.1", "0.2"]}, 1, "linear"),
         ({"outer_lr": ["0.001", "0.1"], "baseline": ["zero", "none"]}, 1, "log"),
         ({"outer_lr": ["0.001", "0.01", "0.1"], "tasks": ["5", "10"]}, 1, "log"),

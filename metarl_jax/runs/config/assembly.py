@@ -59,6 +59,18 @@ def parse_options(flag: str, pairs: tuple[str, ...], set_by: Mapping[str, str] |
     return options
 
 
+def folded(config: TrainConfig) -> TrainConfig:
+    """The same configuration, with what `--option` sets and a flag could have set where the flag would set it."""
+    options = config.algorithm_options
+    fields = {field.name for field in dataclasses.fields(options)}
+    flags = {pair: name for pair in options.option if (name := pair.partition("=")[0]) in fields}
+    values = parse_options("option", tuple(flags), _SET_BY)
+    rates = {name: (values[name],) for name in ("inner_lr", "std_lr") if isinstance(values.get(name), int | float)}
+    others = tuple(pair for pair in options.option if pair not in flags)
+    options = dataclasses.replace(options, **(values | rates), option=others)
+    return dataclasses.replace(config, algorithm_options=options)
+
+
 def _given(options: Any) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if value is not None and name != "option"}
 
@@ -216,7 +228,15 @@ def _scheduled_rate(config: TrainConfig, rate: Any = None) -> dict[str, Any]:
     if rate is None:
         raise ValueError(f"{config.algorithm} has no outer rate; leave --outer-lr-schedule and --warmup out")
     positive("outer_lr", rate)
-    each = getattr(options, "steps_per_update", 1)  # a plain function that was registered has none
+    each = 1  # of a plain function that was registered, which has no such property
+    if hasattr(type(options), "steps_per_update"):
+        try:
+            each = options.steps_per_update
+        except AttributeError as error:
+            raise ValueError(
+                f"{config.algorithm} was registered without {error.name!r}, on which its number of outer steps "
+                "depends, so no schedule can count them; leave --outer-lr-schedule and --warmup out, or keep it"
+            ) from error
     rising, falling = config.warmup * each, (config.iterations - config.warmup) * each
     then = {
         "constant": optax.constant_schedule(rate),

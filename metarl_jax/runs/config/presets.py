@@ -254,9 +254,9 @@ def adopt(config: TrainConfig, accepted: dict[str, object]) -> tuple[TrainConfig
     Returns:
         The configuration, and the names of the dropped options.
     """
-    if config.preset is None:
+    preset = None if config.preset is None else PRESETS.get(config.preset)
+    if preset is None:  # or one that another version had, whose values are in the configuration
         return config, []
-    preset = PRESETS[config.preset]
 
     def unfit(part: Any, before: Any, fits: Callable[[str], bool]) -> dict[str, None]:
         mine = {name: value for name, value in vars(part).items() if value is not None and name != "option"}

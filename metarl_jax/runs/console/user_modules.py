@@ -16,7 +16,7 @@ VARIABLE = "METARL_IMPORT"
 HELP = "Every script takes --import MODULE: a module of yours that registers environments or algorithms."
 
 
-def _named() -> list[str]:
+def named() -> list[str]:
     """The modules that the variable names.
 
     Raises:
@@ -48,7 +48,7 @@ def taken_from(argv: Sequence[str]) -> list[str]:
             )
         modules.append(value)
     if modules:
-        os.environ[VARIABLE] = ",".join(dict.fromkeys([*_named(), *modules]))
+        os.environ[VARIABLE] = ",".join(dict.fromkeys([*named(), *modules]))
     return kept
 
 
@@ -59,7 +59,7 @@ def find() -> list[str]:
         ValueError: a module is neither there nor installed, or both, so that the wrong one could be meant.
     """
     folder = Path.cwd()
-    for module in _named():
+    for module in named():
         first = module.split(".")[0]
         here = (folder / f"{first}.py").exists() or (folder / first / "__init__.py").exists()
         spec = importlib.util.find_spec(first)
@@ -67,12 +67,12 @@ def find() -> list[str]:
             raise ValueError(f"there is no module {module!r} to import, neither in {folder} nor installed")
         if spec is None:  # last, so that nothing in the folder stands for a package that others import
             sys.path.append(str(folder))
-        elif here and not Path(spec.origin or "").is_relative_to(folder):
+        elif here and not Path(spec.origin or "").resolve().is_relative_to(folder.resolve()):
             raise ValueError(
                 f"module {module!r} is in {folder}, and Python knows another one, {spec.origin}; give yours another "
                 "name"
             )
-    return _named()
+    return named()
 
 
 def load(modules: Sequence[str]) -> None:

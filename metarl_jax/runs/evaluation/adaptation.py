@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.runs.evaluation.comparisons import ORACLE
+from metarl_jax.runs.evaluation.comparisons import ORACLE, in_cell
 
 UNTRAINED = "random init"
 """name of the row with untrained parameters, which adapt like the others"""
@@ -172,8 +172,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             "| --- " * 11 + "|",
         ]
         for record in sorted((r for r in records if r["family"] == family), key=lambda r: -r["area"][0]):
-            learner = record["algorithm"].replace("|", r"\|")  # which would end the cell
-            cells = [f"`{learner}`", *(interval(record[name]) for name in ("start", "end", "area"))]
+            cells = [in_cell(record["algorithm"]), *(interval(record[name]) for name in ("start", "end", "area"))]
             cells += [text_of(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
             cells += [text_of(record[f"seconds_{percent}"], "{:.3g}") for percent in (50, 90)]
             cells += [text_of(record["ms_per_stage"], "{:.1f}"), text_of(record["ms_per_action"], "{:.3f}")]
@@ -218,6 +217,8 @@ def check_row(row: Any, source: str) -> dict[str, Any]:
     numbers = isinstance(episodes, list) and all(type(count) is int and count >= 0 for count in episodes)
     if not numbers or not episodes or (np.diff(episodes) <= 0).any():
         raise ValueError(f"episodes of {who} is {episodes!r}; it must be ascending integers, one per stage")
+    if len(set(np.diff(episodes))) > 1:
+        raise ValueError(f"episodes of {who} is {episodes!r}; all stages must have the same number of episodes")
     for field in ("minutes", "ms_per_stage", "ms_per_action"):
         if not isinstance(row.get(field), int | float | None) or isinstance(row.get(field), bool):
             raise ValueError(f"{field} of {who} is {row[field]!r}; it must be a number, or left out")

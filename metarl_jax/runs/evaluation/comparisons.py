@@ -52,6 +52,19 @@ def registered_name(name: str) -> str:
     return "pretrain" if name == ORACLE else name
 
 
+def check_names() -> None:
+    """Raises ValueError if an algorithm is registered under the name of the oracle."""
+    from metarl_jax import algorithms
+
+    if ORACLE in algorithms.names():
+        raise ValueError(f"an algorithm is registered as {ORACLE!r}, which names the reference here; rename it")
+
+
+def in_cell(name: str) -> str:
+    """A name as code in a cell of a Markdown table."""
+    return "`" + name.replace("|", r"\|") + "`"
+
+
 def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
     """Builds a registered algorithm, or the oracle; options that it does not have are ignored.
 
@@ -169,6 +182,8 @@ def fill(
 ) -> None:
     """Computes the missing rows; writes the file atomically after each training.
 
+    Rows that another process has written meanwhile are kept, so that several may share the trainings.
+
     Args:
         path: path of the file.
         stored: the result of `read`; rows are added to it.
@@ -185,5 +200,12 @@ def fill(
         stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
         with cli.user_errors():
             stored["rows"] += rows(which)
+        known = {_name(row) for row in stored["rows"]}
+        others = read(path, stored["arguments"])["rows"]
+        stored["rows"] += [row for row in others if _name(row) not in known]
         files.write(path, json.dumps(stored) + "\n")
         print(file=sys.stderr)
+
+
+def _name(row: dict[str, Any]) -> tuple[Any, Any]:
+    return row.get("family"), row.get("algorithm")

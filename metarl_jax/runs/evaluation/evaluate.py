@@ -157,7 +157,7 @@ def _planned(
     """
     settings = {name: value for name, value in settings.items() if value is not None}
     # `replace` validates the given values.
-    config = dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **settings))
+    config = dataclasses.replace(configs.folded(config), evaluation=dataclasses.replace(config.evaluation, **settings))
     trained_stages, trained_episodes = _sizes(*build(config))
     trained_steps = configs.algorithm_value(config, "adaptation_steps")
     if trained_steps is None:  # of an algorithm of the user's own without this option

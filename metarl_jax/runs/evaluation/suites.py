@@ -112,8 +112,7 @@ def known(families: Sequence[str], learners: Sequence[str]) -> None:
     """
     from metarl_jax import algorithms, checks, envs
 
-    if ORACLE in algorithms.names():
-        raise ValueError(f"an algorithm is registered as {ORACLE!r}, which names the reference here; rename it")
+    comparisons.check_names()
     families_known = (*FAMILIES, *envs.names(), *itertools.chain.from_iterable(map(envs.versions, envs.names())))
     with_trials = (name for name in algorithms.names() if algorithms.kind(name) != "life")
     for name, chosen, own, choices in (

@@ -5,7 +5,6 @@ Times and rates are not reproducible, so they are written to `timing.csv` instea
 
 import csv
 import importlib
-import io
 import os
 import re
 import secrets
@@ -88,14 +87,16 @@ class TableLogger:
         lines = files.read(path, errors="replace").splitlines(keepends=True)
         retained = lines[: resume_at * seeds + 1] if resume_at else []
         expected = ["iteration", *(str(row // seeds) for row in range(resume_at * seeds))] if resume_at else []
-        intact = all(line.endswith("\n") and line.count(",") == retained[0].count(",") for line in retained)
-        intact = intact and all(_is_number(cell) for line in retained[1:] for cell in line.split(","))
+        self._header = next(csv.reader(retained[:1]), None)  # a name in it may hold a comma
+        intact = all(line.endswith("\n") for line in retained)
+        for line in retained[1:]:
+            cells = line.split(",")
+            intact = intact and len(cells) == len(self._header or ()) and all(map(_is_number, cells))
         if [line.partition(",")[0] for line in retained] != expected or not intact:
             raise ValueError(
                 f"{path} does not hold iterations 0 to {resume_at - 1} in order, where the run would go on; {_RESTORE}"
             )
         files.write(path, "".join(retained))
-        self._header = next(csv.reader(io.StringIO(retained[0]))) if retained else None
         self._file = files.opened(path, "a", newline="")
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
@@ -202,7 +203,7 @@ def require_wandb(project: str) -> Any:
 
 
 class WandbLogger:
-    """Weights & Biases logger; a resumed run keeps its id, which is derived from the folder's name."""
+    """Weights & Biases logger; a resumed run keeps its id, which is in the folder's file `wandb-id`."""
 
     def __init__(self, project: str, folder: Path, configuration: dict[str, Any], seeds: int = 1):
         """Starts the run; with several seeds, metric names are prefixed with the seed.
@@ -212,11 +213,13 @@ class WandbLogger:
         """
         wandb = require_wandb(project)
         self._several = seeds > 1
-        name = folder.resolve().name
-        # An id may contain only these characters.
+        name, identity = folder.resolve().name, folder / "wandb-id"
+        if not files.there(identity):  # random, since other folders may have the same name
+            allowed = re.sub(r"[^\w.=,@+-]", "_", name)
+            files.write(identity, f"{allowed}-{secrets.token_hex(4)}\n")
         self._run = wandb.init(
             project=project,
-            id=re.sub(r"[^\w.=,@+-]", "_", name),
+            id=files.read(identity).strip(),
             dir=str(folder),
             config=configuration,
             resume="allow",

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(header, values.T, strict=True))
 
 
+STAGE = re.compile(r"return_[0-9]+")
+"""names of the columns of metrics.csv that hold the return of a stage"""
+
+
 @styled
 def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, horizon: int, unit: str) -> None:
     """`metarl_jax.plot.learning_curve` of a run, as a file.
@@ -52,7 +57,7 @@ def learning_curve(metrics: dict[str, np.ndarray], path: Path, *, title: str, ho
         horizon: T, for the axis label.
         unit: name of the step between two stages: "inner step", or "episode" for recurrent policies.
     """
-    stages = sorted((name for name in metrics if name.startswith("return_")), key=lambda name: int(name[7:]))
+    stages = sorted((name for name in metrics if STAGE.fullmatch(name)), key=lambda name: int(name[7:]))
     seeds = len(np.unique(metrics["seed"]))
     columns = {name: values.reshape(-1, seeds) for name, values in metrics.items()}
     drawn = {"iteration": columns["iteration"][:, 0], "return": np.stack([columns[name] for name in stages], -1)}
@@ -213,7 +218,8 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     others = [option for option in columns if option != along and len(set(columns[option])) > 1]
     labels = [", ".join(f"{option}={options[option]}" for option in others) for options, *_ in results]
     lines = list(dict.fromkeys(labels))
-    panels = [along] if len(lines) <= 6 and (others or len(numbers) == 1) else list(numbers)
+    joined = len(lines) <= len(LINES) and (bool(others) or len(numbers) == 1)
+    panels = [along] if joined else list(numbers)
     mean, spread = (np.array(values) for values in zip(*[row[1:] for row in results], strict=True))
     figure = Figure(figsize=(6.4 if len(panels) == 1 else 4.4 * len(panels), 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
@@ -223,9 +229,8 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
         axes.set_xlabel(option)
         if x.min() > 0 and x.max() / x.min() >= 10:
             axes.set_xscale("log")
-        line_labels = lines if len(panels) == 1 else [""]
-        for index, label in enumerate(line_labels):
-            members = [i for i in np.argsort(x) if len(panels) > 1 or labels[i] == label]
+        for index, label in enumerate(lines if joined else [""]):
+            members = [i for i in np.argsort(x) if not joined or labels[i] == label]
             axes.errorbar(
                 x[members],
                 mean[members],
@@ -233,7 +238,7 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
                 color=LINES[index],
                 marker="osD^vP"[index],
                 markersize=5,
-                linewidth=1.8 if len(panels) == 1 else 0,
+                linewidth=1.8 if joined else 0,
                 elinewidth=1,
                 capsize=2,
                 label=label or None,

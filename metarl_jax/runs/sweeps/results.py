@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarl_jax.runs.config import TrainConfig
+from metarl_jax.runs.config import TrainConfig, inner_rates
 from metarl_jax.runs.logging.progress import quantity
 from metarl_jax.runs.storage import files, json_text
 from metarl_jax.runs.sweeps.plans import Options, Plan
@@ -56,11 +56,20 @@ def report_path(folder: Path, config: TrainConfig) -> Path:
 
 
 def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """The evaluation at the end of a run; None if it is missing, or has fewer iterations than configured."""
+    """The evaluation at the end of a run; None if it is missing, has fewer iterations than configured, or is another.
+
+    `experiments/evaluate.py` may have replaced it by one with other settings, which no table should set beside those of
+    other members.
+    """
     try:
         content = json_text.loads(files.read(report_path(folder, config)))
         _estimates(content)  # raises if these numbers are missing: the run has not finished
-        return content if content["iteration"] >= config.iterations else None
+        steps, chosen = content["rows"]["adapted"]["steps"][-1], config.evaluation
+        expected = {"num_tasks": chosen.eval_tasks, "seed": chosen.eval_seed, "deterministic": False}
+        expected["inner_lr"] = inner_rates(config, steps)
+        own = all(content.get(name, value) == value for name, value in expected.items())
+        own &= chosen.eval_steps in (None, steps)
+        return content if own and content["iteration"] >= config.iterations else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
 
