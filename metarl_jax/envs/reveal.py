@@ -55,6 +55,7 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
         return observation["observation"]
 
     def measure(trajectory):
+        assert measured is not None
         seen = {name: hidden(getattr(trajectory, name)) for name in ("observation", "next_observation")}
         return measured(dataclasses.replace(trajectory, **seen))
 

@@ -89,6 +89,20 @@ def test_cards_are_complete_and_true():
     assert envs.card("point-nav").backends == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("ant-dir@promp2019", "height_range", (0.0, 1.0)),  # ant_rand_direc.py and ant_rand_direc_2d.py of ProMP's code
+        ("ant-dir-2d@promp2019", "height_range", (0.0, 1.0)),
+        ("ant-dir-2d@pearl2019", "height_range", (0.2, 1.0)),
+        ("cheetah-vel@pearl2019", "observation", "joints+torso"),  # the HalfCheetahEnv of PEARL's code
+        ("cheetah-vel@promp2019", "observation", "joints"),
+    ],
+)
+def test_versions_are_those_of_the_papers_code(name, option, value):
+    assert envs.card(name).options[option] == value
+
+
 def test_horizon_and_sizes_follow_the_options():
     assert envs.make("point-nav", horizon=7).horizon == 7
     assert envs.make("bernoulli-bandit", arms=9).action_size == 9
