@@ -198,16 +198,21 @@ def stopped(
     if error.metric == "diverged_episodes":  # caused by the environment, not by an operation
         return RunStopped(
             f"{text}; repair the environment, which mrl.envs.check tells more of, or go on without such iterations by "
-            "--resume --override --on-nonfinite skip"
+            f"--resume --override {_tolerant(config)}"
         )
     if not debug_nans:
         return RunStopped(
-            f"{text}; --resume --debug-nans finds the operation, and --resume --override --on-nonfinite skip goes on "
+            f"{text}; --resume --debug-nans finds the operation, and --resume --override {_tolerant(config)} goes on "
             "without such updates"
         )
     with talk.status(console, "looking for the operation, one by one; this can take minutes"):
         operation = _operation(config, session, error)
     return RunStopped(f"{text}; {operation or 'no operation yields a NaN, so a number overflowed to infinity'}")
+
+
+def _tolerant(config: TrainConfig) -> str:
+    """Flags with which the run would not have stopped: it aborted, or had undone as many updates as it may."""
+    return "--on-nonfinite skip" if config.on_nonfinite == "abort" else f"--patience {10 * config.patience}"
 
 
 def _operation(config: TrainConfig, session: Session, error: NonFiniteError) -> str | None:

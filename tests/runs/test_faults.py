@@ -171,6 +171,13 @@ def test_skip_goes_on_and_counts(tmp_path, stub, console):
     assert "1 update was undone, since a number was not finite" in console.file.getvalue()
 
 
+def test_a_run_that_skips_already_is_told_what_would_help(tmp_path, stub, console):
+    stub(void_at=range(4, 8))
+    with pytest.raises(RunStopped, match="--resume --override --patience 20"):
+        runs.train_run(make(tmp_path / "run", on_nonfinite="skip", patience=2), console)
+    runs.train_run(make(tmp_path / "run", on_nonfinite="skip", patience=20), console, resume=True, override=True)
+
+
 def test_iterations_without_an_episode_stop_a_run_or_are_skipped_in_words(tmp_path, stub, console):
     """Of iterations 4 to 7 no return is known: it is in no table, and no checkpoint is the best by it."""
     cause = "observation[0] is inf at reset, and an episode takes up to ±1e+08"
