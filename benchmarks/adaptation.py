@@ -171,7 +171,10 @@ def main(argv: Sequence[str]) -> None:
         if not done.issuperset((called, name) for called in splits(family))
     ]
     again = {(called, name) for family, name in asked for called in splits(family)}
-    stored["rows"] = [row for row in stored["rows"] if (row["family"], row["algorithm"]) not in again]
+    kept = [row for row in stored["rows"] if (row["family"], row["algorithm"]) not in again]
+    if len(kept) < len(stored["rows"]):  # written before others are added, which would bring them back
+        stored["rows"] = kept
+        files.write(path, json.dumps(stored) + "\n")
     comparisons.fill(path, stored, asked, lambda which: compute(which[0], which[1], arguments))
     write(arguments.output, stored, added)
 

@@ -50,6 +50,9 @@ def threads() -> int:
     )
 
 
+Arrays = dict[str, np.ndarray]
+
+
 @struct.dataclass
 class Motion:
     """State of one robot."""
@@ -142,11 +145,11 @@ class Engine:
         return self.model.nsensordata
 
     def step(
-        self, frames: int, q: np.ndarray, qd: np.ndarray, control: np.ndarray, changes: dict[str, np.ndarray]
+        self, frames: int, q: np.ndarray, qd: np.ndarray, control: np.ndarray, changes: Arrays, ended: Any = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advances all environments by `frames` physics steps: (q, q̇, sensor values), NaN where an input is not finite.
 
-        Those with such an input are not simulated, so they cost nothing.
+        Neither those nor environments that have ended are simulated. The latter return 0, which nobody reads.
 
         Args:
             frames: physics steps; 0 leaves q and q̇ as they are.
@@ -154,12 +157,14 @@ class Engine:
             qd: [..., nv]
             control: [..., nu], constant over the frames.
             changes: dotted path in the model → array [..., *shape in the model].
+            ended: [...] bool, whether an environment has ended.
         """
         lead, sizes = q.shape[:-1], (self.model.nq, self.model.nv, self.sensed)
         inputs = np.concatenate([q, qd, control], axis=-1, dtype=float).reshape(math.prod(lead), -1)
+        ended = np.broadcast_to(ended, lead).ravel()
         # MuJoCo would replace a non-finite control by 0.
-        running = np.isfinite(inputs).all(-1)
-        results = [np.full((len(inputs), size), np.nan, q.dtype) for size in sizes]
+        running = np.isfinite(inputs).all(-1) & ~ended
+        results = [np.where(ended, 0, np.nan).astype(q.dtype)[:, None].repeat(size, 1) for size in sizes]
         if running.any():
             changes = {name: value.reshape(len(inputs), -1)[running] for name, value in changes.items()}
             with _LOCK, _silent():
@@ -171,7 +176,7 @@ class Engine:
         q, qd, sensed = (result.reshape(*lead, size) for result, size in zip(results, sizes, strict=True))
         return q, qd, sensed
 
-    def _advance(self, frames: int, inputs: np.ndarray, changes: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+    def _advance(self, frames: int, inputs: np.ndarray, changes: Arrays) -> tuple[np.ndarray, ...]:
         """(q, q̇, sensor values) [n, size] after `frames` steps from finite inputs [n, nq + nv + nu]."""
         count, nq, nv = threads(), self.model.nq, self.model.nv
         size = self._mujoco.mj_stateSize(self.model, self._mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -200,7 +205,7 @@ class Engine:
         lead = q.shape[:-1]
         return position.reshape(*lead, *position.shape[1:]), rotation.reshape(*lead, *rotation.shape[1:])
 
-    def _models(self, n: int, changes: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    def _models(self, n: int, changes: Arrays) -> tuple[Any, Any]:
         """(model, model for its sensors): those shared by all environments, or lists [n] with equal models shared."""
         if not changes:
             return self.model, self._sensors
@@ -288,19 +293,19 @@ def mujoco_simulator(robot: str) -> Simulator:
     dt = float(model.opt.timestep * frames)
     geometry = {name: getattr(model, name) for name in dir(model) if name.startswith("geom_")}
 
-    def step_host(steps: int, changes: Changes, q: jax.Array, qd: jax.Array, control: jax.Array) -> Motion:
+    def step_host(steps: int, changes: Changes, q, qd, control, ended=False) -> Motion:
         sensed = jnp.zeros(host.sensed, q.dtype)
         if steps or host.sensed:
             shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, q.dtype) for leaf in (q, qd, sensed))
             step = functools.partial(host.step, steps)
-            q, qd, sensed = _on_host(step, shapes, q, qd, control, dict(changes))
+            q, qd, sensed = _on_host(step, shapes, q, qd, control, dict(changes), jnp.asarray(ended))
         return Motion(q, qd, jnp.asarray(base, q.dtype) + jnp.asarray(slides, q.dtype) @ q, sensed)
 
     def init(changes, q, qd):
         return step_host(0, changes, q, qd, jnp.zeros(model.nu, q.dtype))
 
     def advance(changes, motion, control, ended=False):
-        after = step_host(frames, changes, motion.q, motion.qd, jnp.where(ended, jnp.nan, control))
+        after = step_host(frames, changes, motion.q, motion.qd, control, ended)
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), motion, after)
 
     def scene(motion):

@@ -26,9 +26,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from metarl_jax import checks
+from metarl_jax.base import AdvantageEstimator
 from metarl_jax.inner.baselines import Baseline, linear_feature
 from metarl_jax.inner.returns import backward_sum, reward_to_go, td_errors
 from metarl_jax.types import Number, Trajectory
+
+ScaledFunction = Callable[[Trajectory], tuple[Float[Array, "N T"], Float[Array, ""]]]
 
 
 def scale_of(advantage: Float[Array, "N T"], valid: Bool[Array, "N T"], noise: Number = 0.0) -> Float[Array, ""]:
@@ -108,16 +111,17 @@ def estimate(
 
 @dataclasses.dataclass(frozen=True)
 class Estimator:
-    """An advantage estimator that says its γ and its divisor."""
+    """An advantage estimator with its γ and, if it divides the advantages by a scale, with that."""
 
-    scaled: Callable[[Trajectory], tuple[Float[Array, "N T"], Float[Array, ""]]]
-    """``trajectory → (A [N, T], scale [])``, as `estimate` returns them"""
+    function: AdvantageEstimator
     discount: Number
     """γ per step"""
+    scaled: ScaledFunction | None = None
+    """``trajectory → (A [N, T], scale [])``, as `estimate` returns them; None: the scale is 1"""
 
     def __call__(self, trajectory: Trajectory) -> Float[Array, "N T"]:
         """A [N, T]."""
-        return self.scaled(trajectory)[0]
+        return self.function(trajectory)
 
 
 def returns(discount: Number = 1.0) -> Estimator:
@@ -133,12 +137,7 @@ def returns(discount: Number = 1.0) -> Estimator:
         ValueError: γ is out of range.
     """
     discount = checks.share("discount", discount)
-
-    def scaled(trajectory: Trajectory):
-        advantage = jax.lax.stop_gradient(reward_to_go(trajectory, discount))
-        return advantage, jnp.ones((), advantage.dtype)
-
-    return Estimator(scaled, discount)
+    return Estimator(lambda trajectory: jax.lax.stop_gradient(reward_to_go(trajectory, discount)), discount)
 
 
 def gae(
@@ -171,7 +170,7 @@ def gae(
     def scaled(trajectory: Trajectory):
         return estimate(trajectory, baseline(trajectory, discount), discount, lambda_, normalized)
 
-    return Estimator(scaled, discount)
+    return Estimator(lambda trajectory: scaled(trajectory)[0], discount, scaled)
 
 
 ADVANTAGES = {"gae": gae, "returns": returns}

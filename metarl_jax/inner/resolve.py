@@ -11,7 +11,7 @@ import optax
 from metarl_jax import checks
 from metarl_jax.base import AdvantageEstimator, InnerOptimizer, Policy, ScaledEstimator
 from metarl_jax.checks import choose
-from metarl_jax.inner.advantages import ADVANTAGES, returns
+from metarl_jax.inner.advantages import ADVANTAGES, Estimator, returns
 from metarl_jax.inner.advantages import estimate as estimate_advantage
 from metarl_jax.inner.critics import Critic, choose_baseline, make_baseline
 from metarl_jax.inner.optimizers import by_label, frozen
@@ -62,8 +62,9 @@ def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvan
         if given:
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
         own = cast(AdvantageEstimator, advantage)
-        # A user's function that does not say its divisor is taken as it is.
-        scaled = getattr(own, "scaled", lambda trajectory: (own(trajectory), jnp.ones(())))
+        # A user's function, or a user's class that overrides the call, does not say its divisor: it is taken as it is.
+        told = own.scaled if type(own) is Estimator else None
+        scaled = told or (lambda trajectory: (own(trajectory), jnp.ones(())))
         return ResolvedAdvantage(lambda _, trajectory: scaled(trajectory), None, discount_of(own))
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
     for setting in given:

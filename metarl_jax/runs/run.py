@@ -63,7 +63,7 @@ def train_run(
             return "the run had not begun; start it again by the same command"
         if config.own:
             return "the same call goes on with it"
-        own = ["--import", *modules] if (modules := user_modules.named()) else []
+        own = [word for module in user_modules.named() for word in ("--import", module)]
         return f"go on with: {cli.call('train')} {shlex.join([*own, '--resume', *folder_option(folder)])}"
 
     with signals.handled(hint) as received:

@@ -1,5 +1,7 @@
 """Algorithms that are one and the same where theory says so; each holds draw by draw, from the same key."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,6 +210,21 @@ def test_an_estimator_by_name_and_as_an_object_are_one_also_for_the_credit():
     by_name, _ = gradient("e-maml", discount=0.9, lambda_=0.8, baseline=baseline)
     as_object, _ = gradient("e-maml", advantage=mrl.inner.gae(0.9, 0.8, baseline))
     assert_equal(as_object, by_name)
+
+
+def test_an_estimator_of_the_users_own_is_called_whatever_it_is_made_of():
+    class Doubled(mrl.inner.Estimator):
+        def __call__(self, trajectory):
+            return 2 * super().__call__(trajectory)
+
+    gae = mrl.inner.gae(0.9, 0.8, mrl.inner.linear_time())
+    doubled = functools.wraps(gae)(lambda trajectory: 2 * gae(trajectory))
+    of_class, _ = gradient("maml", advantage=Doubled(gae.function, gae.discount, gae.scaled))
+    of_function, _ = gradient("maml", advantage=doubled)
+    plain, _ = gradient("maml", advantage=gae)
+    assert_equal(of_class, of_function)
+    with pytest.raises(AssertionError):
+        assert_equal(of_class, plain)
 
 
 def network_alone(params):

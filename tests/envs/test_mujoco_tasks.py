@@ -204,6 +204,17 @@ def test_steps_after_the_end_of_an_episode_are_not_simulated_and_change_nothing_
     assert all_rows == [15] * 80
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_step_gives_no_nan_that_a_search_for_one_would_stop_at(ended):
+    """Operation by operation, as `--debug-nans` runs an update."""
+    env = envs.make("walker-dir", backend="mujoco")
+    task = env.sample_task(jax.random.key(0))
+    state = env.reset(jax.random.key(1), task).replace(terminated=jnp.asarray(ended))
+    with jax.disable_jit(), jax.debug_nans(True):
+        after = env.step(task, state, jnp.zeros(env.action_size))
+    assert np.isfinite(after.observation).all()
+
+
 def test_a_robot_whose_episode_has_ended_stays_where_it_is():
     env = envs.make("hopper-params", backend="mujoco")
     task = env.sample_task(jax.random.key(0))

@@ -8,6 +8,7 @@ from metarl_jax.plot import smooth
 from metarl_jax.runs.logging.loggers import TableLogger, WandbLogger, rows
 from metarl_jax.runs.logging.progress import duration, quantity
 from metarl_jax.runs.pictures.plots import read_metrics
+from metarl_jax.runs.storage.folder import LOCK, unborn
 
 METRICS = {
     "a": np.array([1, 2], np.int32),
@@ -129,6 +130,20 @@ def test_wandb_runs_of_folders_with_one_name_are_not_one(tmp_path, monkeypatch):
         WandbLogger("project", folder, {})
     assert asked[0] == asked[2] != asked[1]
     assert all(name.startswith("my_run-") for name in asked)
+    (tmp_path / "c" / "my run" / "wandb").mkdir(parents=True)  # begun by a version that took the name
+    WandbLogger("project", tmp_path / "c" / "my run", {})
+    assert asked[3] == "my_run"
+
+
+def test_a_run_whose_wandb_did_not_start_may_be_started_again(tmp_path, monkeypatch):
+    def refuse(**keywords):
+        raise OSError("no network")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=refuse))
+    (tmp_path / LOCK).touch()
+    with pytest.raises(OSError, match="no network"):
+        WandbLogger("project", tmp_path, {})
+    assert unborn(tmp_path)
 
 
 def test_smoothing_is_a_trailing_mean():

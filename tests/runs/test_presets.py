@@ -31,10 +31,15 @@ def test_a_preset_of_another_version_has_nothing_to_leave_behind():
 
 
 def test_what_a_flag_could_have_set_is_where_the_flag_would_have_set_it():
-    options = AlgorithmConfig(option=("stage_steps=400", "inner_lr=0.3", "baseline=zero", "share=0.5"), tasks=3)
+    options = AlgorithmConfig(
+        option=("stage_steps=400", "inner_lr=[0.3, 0.2]", "std_lr=1", "baseline=zero", "share=0.5"), tasks=3
+    )
     config = folded(dataclasses.replace(CONFIG, algorithm_options=options))
-    expected = AlgorithmConfig(option=("share=0.5",), tasks=3, stage_steps=400, inner_lr=(0.3,), baseline="zero")
+    expected = AlgorithmConfig(
+        option=("share=0.5",), tasks=3, stage_steps=400, inner_lr=(0.3, 0.2), std_lr=(1,), baseline="zero"
+    )
     assert config.algorithm_options == expected
+    hash(config)
 
 
 def test_an_unknown_preset_names_the_nearest():

@@ -253,6 +253,13 @@ def test_a_folder_reached_by_a_link_is_the_same_folder(user_module, tmp_path_fac
     assert user_modules.find() == ["my_module"]
 
 
+def test_a_module_of_pythons_own_is_not_taken_for_the_users(user_module):
+    (user_module / "time.py").write_text(MODULE, encoding="utf-8")
+    user_modules.taken_from(["--import", "time"])
+    with pytest.raises(ValueError, match="Python knows another one, built-in; give yours another name"):
+        user_modules.find()
+
+
 def made(name, **options):
     return mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=2, **options)
 

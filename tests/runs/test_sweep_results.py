@@ -87,8 +87,25 @@ def test_an_evaluation_that_cannot_be_read_is_none(tmp_path, text):
 def test_an_evaluation_with_other_settings_is_not_the_runs_own(tmp_path, changed, counts):
     write_run(tmp_path / "run", report([-3.0, -2.0, -1.0], **changed))
     assert (sweep_results.report(tmp_path / "run", TrainConfig(iterations=3)) is not None) == counts
-    fewer = TrainConfig(iterations=3, evaluation=EvaluationConfig(eval_steps=1))
-    assert sweep_results.report(tmp_path / "run", fewer) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "counts"),
+    [
+        ({"steps": 1}, None, True),  # of an evaluation that does not tell its episodes nothing more is known
+        ({"steps": 1}, 1, False),
+        ({"steps": 1}, 2, True),
+        ({"steps": 1, "episodes_per_step": 20}, None, False),  # three steps are usual
+        ({"steps": 1, "episodes_per_step": 1}, None, False),
+        ({"steps": 2, "episodes_per_step": 1}, None, True),
+        ({"steps": 0, "stages_in_training": 3, "episodes_per_step": 1}, None, True),  # a memory: three episodes
+        ({"steps": 0, "stages_in_training": 1, "episodes_per_step": 1}, 2, True),
+    ],
+)
+def test_an_evaluation_of_another_length_is_not_the_runs_own(tmp_path, told, asked, counts):
+    write_run(tmp_path / "run", report([-3.0, -2.0, -1.0], **told))
+    config = TrainConfig(iterations=3, evaluation=EvaluationConfig(eval_steps=asked))
+    assert (sweep_results.report(tmp_path / "run", config) is not None) == counts
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from metarl_jax.runs.config.assembly import (
     parse_options,
     programs_of,
     traced_numbers,
+    usual_steps,
     with_env,
 )
 from metarl_jax.runs.config.options import FLAG_NAMES, AlgorithmConfig, PolicyConfig
@@ -40,5 +41,6 @@ __all__ = [
     "parse_options",
     "programs_of",
     "traced_numbers",
+    "usual_steps",
     "with_env",
 ]

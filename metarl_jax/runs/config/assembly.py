@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from metarl_jax.checks import positive, unknown
@@ -63,10 +63,14 @@ def folded(config: TrainConfig) -> TrainConfig:
     """The same configuration, with what `--option` sets and a flag could have set where the flag would set it."""
     options = config.algorithm_options
     fields = {field.name for field in dataclasses.fields(options)}
-    flags = {pair: name for pair in options.option if (name := pair.partition("=")[0]) in fields}
-    values = parse_options("option", tuple(flags), _SET_BY)
+    given = parse_options("option", options.option, _SET_BY)
+    # A configuration is hashable, and so are its fields.
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if name in fields
+    }
+    values = {name: value for name, value in values.items() if isinstance(value, Hashable) and value is not None}
     rates = {name: (values[name],) for name in ("inner_lr", "std_lr") if isinstance(values.get(name), int | float)}
-    others = tuple(pair for pair in options.option if pair not in flags)
+    others = tuple(pair for pair in options.option if pair.partition("=")[0] not in values)
     options = dataclasses.replace(options, **(values | rates), option=others)
     return dataclasses.replace(config, algorithm_options=options)
 
@@ -246,6 +250,16 @@ def _scheduled_rate(config: TrainConfig, rate: Any = None) -> dict[str, Any]:
     if rising:
         then = optax.join_schedules([optax.linear_schedule(0.0, rate, rising), then], [rising])
     return {"outer_lr": then}
+
+
+def usual_steps(trained: int, episodes: int) -> int:
+    """L', the inner steps of an evaluation if none are asked for.
+
+    Args:
+        trained: L.
+        episodes: N; 1 for memories too, whose trial is as long as in training.
+    """
+    return trained if episodes == 1 else max(3, trained)
 
 
 def inner_rates(config: TrainConfig, steps: int) -> list[float]:

@@ -67,7 +67,7 @@ def find() -> list[str]:
             raise ValueError(f"there is no module {module!r} to import, neither in {folder} nor installed")
         if spec is None:  # last, so that nothing in the folder stands for a package that others import
             sys.path.append(str(folder))
-        elif here and not Path(spec.origin or "").resolve().is_relative_to(folder.resolve()):
+        elif here and not (spec.has_location and Path(spec.origin or "").resolve().is_relative_to(folder.resolve())):
             raise ValueError(
                 f"module {module!r} is in {folder}, and Python knows another one, {spec.origin}; give yours another "
                 "name"

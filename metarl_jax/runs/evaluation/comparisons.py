@@ -200,8 +200,8 @@ def fill(
         stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
         with cli.user_errors():
             stored["rows"] += rows(which)
+            others = read(path, stored["arguments"])["rows"]
         known = {_name(row) for row in stored["rows"]}
-        others = read(path, stored["arguments"])["rows"]
         stored["rows"] += [row for row in others if _name(row) not in known]
         files.write(path, json.dumps(stored) + "\n")
         print(file=sys.stderr)

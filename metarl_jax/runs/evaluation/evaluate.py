@@ -162,7 +162,7 @@ def _planned(
     trained_steps = configs.algorithm_value(config, "adaptation_steps")
     if trained_steps is None:  # of an algorithm of the user's own without this option
         trained_steps = trained_stages - 1
-    usual = trained_steps if trained_episodes == 1 else max(3, trained_steps)
+    usual = configs.usual_steps(trained_steps, trained_episodes)
     steps = usual if config.evaluation.eval_steps is None else config.evaluation.eval_steps
     stages = trained_stages // (trained_steps + 1) * (steps + 1)
     counted = _burn_in(config, burn_in, stages)

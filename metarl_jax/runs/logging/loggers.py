@@ -216,7 +216,8 @@ class WandbLogger:
         name, identity = folder.resolve().name, folder / "wandb-id"
         if not files.there(identity):  # random, since other folders may have the same name
             allowed = re.sub(r"[^\w.=,@+-]", "_", name)
-            files.write(identity, f"{allowed}-{secrets.token_hex(4)}\n")
+            begun_earlier = (folder / "wandb").is_dir()  # by a version that took the name
+            files.write(identity, allowed if begun_earlier else f"{allowed}-{secrets.token_hex(4)}")
         self._run = wandb.init(
             project=project,
             id=files.read(identity).strip(),

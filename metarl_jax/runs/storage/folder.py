@@ -25,6 +25,7 @@ FILES = (
     HELD,
     "metrics.csv",
     "timing.csv",
+    "wandb-id",
     "learning_curve.png",
     "hyperparameters.png",
     "evaluation*.json",
@@ -39,6 +40,8 @@ _BEFORE_THE_FIRST_ITERATION = {
     "timing.csv",
     "tensorboard",
     "wandb",
+    "wandb-id",
+    "wandb-id.tmp",
     "config.json.tmp",
 }
 

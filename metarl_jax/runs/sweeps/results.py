@@ -9,7 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from metarl_jax.runs.config import TrainConfig, inner_rates
+from metarl_jax.runs.config import TrainConfig, folded, inner_rates, usual_steps
 from metarl_jax.runs.logging.progress import quantity
 from metarl_jax.runs.storage import files, json_text
 from metarl_jax.runs.sweeps.plans import Options, Plan
@@ -64,14 +64,27 @@ def report(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     try:
         content = json_text.loads(files.read(report_path(folder, config)))
         _estimates(content)  # raises if these numbers are missing: the run has not finished
-        steps, chosen = content["rows"]["adapted"]["steps"][-1], config.evaluation
-        expected = {"num_tasks": chosen.eval_tasks, "seed": chosen.eval_seed, "deterministic": False}
-        expected["inner_lr"] = inner_rates(config, steps)
-        own = all(content.get(name, value) == value for name, value in expected.items())
-        own &= chosen.eval_steps in (None, steps)
+        own = _is_own(content, config)
         return content if own and content["iteration"] >= config.iterations else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return None
+
+
+def _is_own(content: Mapping[str, Any], config: TrainConfig) -> bool:
+    """Whether an evaluation has the settings of the run; of what it does not tell nothing is known to differ."""
+    trained, chosen = content["adaptation_steps_in_training"], config.evaluation
+    stages_per_step = content.get("stages_in_training", trained + 1) // (trained + 1)
+    steps = len(content["rows"]["adapted"]["steps"]) // stages_per_step - 1
+    expected = {"num_tasks": chosen.eval_tasks, "seed": chosen.eval_seed, "deterministic": False}
+    usual = usual_steps(trained, content["episodes_per_step"]) if "episodes_per_step" in content else steps
+    rates = inner_rates(folded(config), steps)
+    found = content.get("inner_lr", rates)
+    return (
+        all(content.get(name, value) == value for name, value in expected.items())
+        and steps == (usual if chosen.eval_steps is None else chosen.eval_steps)
+        and len(found) == len(rates)
+        and np.allclose(found, rates, rtol=1e-5, atol=0)  # another device may round a schedule in another way
+    )
 
 
 def _estimates(content: dict[str, Any]) -> tuple[Estimate, Estimate, Estimate]:
