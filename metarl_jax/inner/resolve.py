@@ -63,7 +63,7 @@ def _resolve_plain(env, trial, advantage, baseline, **settings) -> ResolvedAdvan
             raise ValueError(f"advantage is a function, so it takes no {sorted(given)}; build them into the function")
         own = cast(AdvantageEstimator, advantage)
         # A user's function, or a user's class that overrides the call, does not say its divisor: it is taken as it is.
-        told = own.scaled if type(own) is Estimator else None
+        told = cast(Estimator, own).scaled if type(own) is Estimator else None
         scaled = told or (lambda trajectory: (own(trajectory), jnp.ones(())))
         return ResolvedAdvantage(lambda _, trajectory: scaled(trajectory), None, discount_of(own))
     parameters = inspect.signature(choose("advantage", advantage, ADVANTAGES)).parameters
