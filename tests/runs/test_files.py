@@ -68,7 +68,7 @@ USES = {
     "results.csv": [lambda path: sweep_results.write([], path, 1)],
     "comparison.json": [
         lambda path: comparisons.read(path, {}),
-        lambda path: comparisons.fill(path, {"rows": []}, [1], lambda which: [{}]),
+        lambda path: comparisons.fill(path, {"arguments": {}, "rows": []}, [1], lambda which: [{}]),
     ],
 }
 

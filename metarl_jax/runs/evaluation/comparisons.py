@@ -191,7 +191,7 @@ def fill(
         rows: computes the rows of a training.
 
     Raises:
-        UserError: a row cannot be computed.
+        UserError: a row cannot be computed, or the file has become that of another comparison.
     """
     import jax
 
@@ -200,7 +200,10 @@ def fill(
         stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
         with cli.user_errors():
             stored["rows"] += rows(which)
+        try:
             others = read(path, stored["arguments"])["rows"]
+        except ValueError as error:
+            raise cli.UserError(str(error)) from error
         known = {_name(row) for row in stored["rows"]}
         stored["rows"] += [row for row in others if _name(row) not in known]
         files.write(path, json.dumps(stored) + "\n")
