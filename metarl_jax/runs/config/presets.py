@@ -164,12 +164,17 @@ def _finn2017(task: str, iterations: int, episodes: int, max_kl: float, later: f
 
 
 _PROMP, _BANDIT = PRESETS["cheetah-dir"], PRESETS["bandit-5-arms"]
-PRESETS |= {
-    # Six times the pulls an update, about as many as Duan et al. (2016) took, and an entropy whose weight lasts: where
-    # it falls early, what is learned is to be greedy. Layers that read whole transitions, so that a pull and what it
-    # paid are one thing to count, learn it in a third of the pulls.
-    "bandit-5-arms-duan2016": dataclasses.replace(
+
+
+def _duan2016(arms: int, entropy_weight: float, entropy_half_life: int) -> TrainConfig:
+    """Bandits of Duan et al. (2016), with six times the pulls an update and about as many in all as they took.
+
+    An entropy whose weight lasts: where it falls early, what is learned is to be greedy. Layers that read whole
+    transitions, so that a pull and what it paid are one thing to count, learn it in a third of the pulls.
+    """
+    return dataclasses.replace(
         _BANDIT,
+        env_option=(f"arms={arms}",),
         iterations=700,
         outer_lr_schedule="cosine",
         algorithm_options=dataclasses.replace(
@@ -177,11 +182,16 @@ PRESETS |= {
             tasks=2400,
             minibatches=8,
             discount=0.997,
-            entropy_weight=0.02,
-            entropy_half_life=150,
+            entropy_weight=entropy_weight,
+            entropy_half_life=entropy_half_life,
         ),
         policy=PolicyConfig(hidden=(64,), encoder=(64,)),
-    ),
+    )
+
+
+PRESETS |= {
+    "bandit-5-arms-duan2016": _duan2016(5, 0.02, 150),
+    "bandit-10-arms-duan2016": _duan2016(10, 0.03, 250),
     # Duan et al. (2016): ten episodes of ten steps in a random MDP, one trial; every episode counts. Without encoder
     # and gate the memory learns the action that is best in all states, and stays there.
     "tabular-mdp-duan2016": dataclasses.replace(
