@@ -188,8 +188,8 @@ class BurnInOptions:
     """A choice of the stages that count."""
 
     burn_in: int | None = None
-    """stages that the objective does not count, 0 to L (of a memory: episodes, 0 to H − 1); None means all but the
-    last"""
+    """stages that the objective does not count, 0 to L; None means L, so that only the last one counts. Of a memory
+    episodes, 0 to H − 1, and None means 0"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -160,6 +160,12 @@ def test_files_of_others_that_are_none(folder, tmp_path, content, message):
         script.main([*TOY, "--output", str(folder), "--add", str(path)])
 
 
+def test_a_row_may_tell_its_source_and_else_has_that_of_its_file(tmp_path):
+    row = {"family": "f", "algorithm": "mine", "episodes": [0, 4], "per_task": np.zeros((2, 3, 2)).tolist()}
+    (tmp_path / "mine.json").write_text(json.dumps([row, row | {"source": "a paper"}]))
+    assert [row["source"] for row in script.of_others([tmp_path / "mine.json"])] == ["mine.json", "a paper"]
+
+
 def test_two_processes_share_the_trainings(tmp_path):
     """Each keeps the rows that the other has written meanwhile."""
     path, stored = tmp_path / "rows.json", [comparisons.read(tmp_path / "rows.json", {"seeds": "2"}) for _ in "12"]

@@ -49,6 +49,11 @@ def test_it_goes_on_with_what_is_missing(folder, capsys):
     assert "`maml`" in capsys.readouterr().out
 
 
+def test_a_name_with_a_bar_stays_in_its_cell():
+    row = {"algorithm": "maml|2", "per_task": np.zeros((2, 3, 1)).tolist(), "minutes": 1.0}
+    assert compare.table([row], [0]).splitlines()[2].startswith(r"| `maml\|2` | 0.0 (")
+
+
 def test_a_row_without_a_meta_iteration_is_refused_before_any_training(tmp_path):
     with pytest.raises(cli.UserError, match="es-maml: a meta-iteration takes 48 environment steps, and steps is 47"):
         compare.main(["--algorithms", "maml", "es-maml", *TOY, "--steps", "47", "--output", str(tmp_path / "new")])

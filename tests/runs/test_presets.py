@@ -5,15 +5,9 @@ import dataclasses
 import pytest
 
 from metarl_jax import algorithms, envs
-from metarl_jax.runs.config import AlgorithmConfig, PolicyConfig, TrainConfig, algorithm_options, folded, presets
+from metarl_jax.runs.config import AlgorithmConfig, TrainConfig, algorithm_options, folded, presets
 
-CONFIG = TrainConfig(
-    task="bernoulli-bandit",
-    algorithm="maml",
-    env_option=("arms=3",),
-    algorithm_options=AlgorithmConfig(inner_lr=(0.5, 0.25), tasks=3, option=("outer_lr=0.5",)),
-    policy=PolicyConfig(hidden=(4,)),
-)
+CONFIG = TrainConfig(task="point-nav", algorithm="maml")
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

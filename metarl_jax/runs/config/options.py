@@ -95,8 +95,8 @@ class AlgorithmConfig:
     """whether γᵗ weights the step at time t, in both loops and in the credit, so that J(θ) is the discounted return and
     gradient its gradient under the same conditions as without discount (None: False)"""
     burn_in: int | None = None
-    """stages that the objective does not count, 0 to L (of a memory: episodes, 0 to H − 1); None means all but the last
-    (lpg, self-tuning: 1; rl2, rl2-hyper: 0)"""
+    """stages that the objective does not count, 0 to L; None means L, so that only the last one counts. Of a memory
+    episodes, 0 to H − 1, and None means 0 (lpg, self-tuning: 1; rl2, rl2-hyper: 0)"""
     std_lr: tuple[float, ...] | None = None
     """α of the policy's standard deviation; None means inner_lr"""
     baseline: str | None = None
