@@ -100,6 +100,13 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         evaluation=EvaluationConfig(eval_tasks=10_000),
     ),
+    # To look for the one cell that pays, and to go back to it: learned from trials of four episodes, all of which count.
+    "grid-nav": TrainConfig(
+        task="grid-nav",
+        algorithm="rl2",
+        iterations=2500,
+        algorithm_options=AlgorithmConfig(tasks=40, episodes=4, minibatches=4, outer_lr=1e-3),
+    ),
     # Navigation trained for one, two and three inner steps at once: the first stage alone is free.
     "point-nav": TrainConfig(
         task="point-nav",
