@@ -20,13 +20,13 @@ import dataclasses
 import itertools
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import common
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.evaluation import adaptation, comparisons, suites
 from metarl_jax.runs.evaluation.comparisons import ORACLE
@@ -57,15 +57,7 @@ class Arguments(suites.Sizes):
 
 def milliseconds(function: Any, *inputs: Any, repeats: int = 5) -> float:
     """Median duration of a compiled call."""
-    import jax
-
-    jax.block_until_ready(function(*inputs))
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function(*inputs))
-        taken.append(time.perf_counter() - began)
-    return 1e3 * float(np.median(taken))
+    return 1e3 * float(np.median(common.alternate(repeats, lambda: function(*inputs))[:, 0, 0]))
 
 
 def speed(built: comparisons.Entry) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
@@ -30,8 +31,26 @@ class Arguments:
     """JSON output file"""
 
 
-def main(arguments: Arguments) -> None:
+def show(result: dict[str, Any], size: int) -> None:
+    """Prints the figures, and the size of the folder in bytes."""
+    median, most = result["wait_milliseconds"]
+    print(
+        f"{result['arguments']['preset']}, chunks of {result['chunk_seconds']:.1f} s; "
+        f"{result['machine']}; {result['date']}"
+    )
+    print(
+        f"  the loop waits {median:.1f} ms for a checkpoint (at most {most:.1f}), {result['wait_share']:.2%} of a "
+        f"chunk; folder of {size / 2**10:.0f} KiB"
+    )
+    for name in ("wall", "cpu"):
+        ratio = result[f"{name}_ratio"]
+        print(
+            f"  {name:<5}time of chunks beside a write, waiting included / others: median {ratio['median']:.3f}, "
+            f"mean {ratio['mean']:.3f} ± {ratio['standard_error']:.3f}"
+        )
 
+
+def main(arguments: Arguments) -> None:
     from metarl_jax.runs import config as configs
     from metarl_jax.runs.checkpoint.checkpoints import Checkpoints
     from metarl_jax.runs.checkpoint.states import initial_state, root_keys
@@ -68,8 +87,11 @@ def main(arguments: Arguments) -> None:
         pairs = min(map(len, values.values()))
         return values[True][:pairs] / values[False][:pairs]
 
-    machine = common.machine()
-    result = {"machine": machine, "date": str(date.today()), "arguments": {"preset": arguments.preset}}
+    result: dict[str, Any] = {
+        "machine": common.machine(),
+        "date": str(date.today()),
+        "arguments": {"preset": arguments.preset},
+    }
     result["chunk_seconds"] = float(np.median(lengths))
     result["wait_milliseconds"] = [float(np.median(waits)) * 1e3, float(max(waits)) * 1e3]
     result["wait_share"] = float(np.median(waits) / np.median(lengths))
@@ -80,18 +102,7 @@ def main(arguments: Arguments) -> None:
             "mean": float(ratio.mean()),
             "standard_error": float(ratio.std(ddof=1) / np.sqrt(len(ratio))),
         }
-    median, most = result["wait_milliseconds"]
-    print(f"{arguments.preset}, chunks of {result['chunk_seconds']:.1f} s; {machine}; {date.today()}")
-    print(
-        f"  the loop waits {median:.1f} ms for a checkpoint (at most {most:.1f}), {result['wait_share']:.2%} of a "
-        f"chunk; folder of {size / 2**10:.0f} KiB"
-    )
-    for name in ("wall", "cpu"):
-        ratio = result[f"{name}_ratio"]
-        print(
-            f"  {name:<5}time of chunks beside a write, waiting included / others: median {ratio['median']:.3f}, "
-            f"mean {ratio['mean']:.3f} ± {ratio['standard_error']:.3f}"
-        )
+    show(result, size)
     if arguments.output:
         common.write(result, arguments.output)
 

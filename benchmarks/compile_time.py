@@ -12,9 +12,7 @@ Measurements alternate; ratios are of medians.
 """
 
 import dataclasses
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,8 @@ from datetime import date
 from pathlib import Path
 
 import tyro
+
+from benchmarks import common
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,7 +95,7 @@ def first_iteration(cache: str) -> float:
 
 
 def main(arguments: Arguments) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    machine = common.machine()
     print(f"{machine}; {date.today()}; medians of {arguments.repeats} fresh processes each")
     updates: dict[int, list[tuple[float, int]]] = {1: [], 3: []}
     for _ in range(arguments.repeats):
@@ -125,9 +125,7 @@ def main(arguments: Arguments) -> None:
             "first_iteration_seconds": {"empty cache": cold, "filled cache": warm},
             "all": {"updates": updates, "starts": starts},
         }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten to {arguments.output}")
+        common.write(figures, arguments.output)
 
 
 if __name__ == "__main__":

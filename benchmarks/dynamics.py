@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from meta_iteration import alternate
 
 from benchmarks import common
 from metarl_jax.envs import dynamics
@@ -77,7 +76,7 @@ def simulation(robot: str, arguments: Arguments, knobs: tuple[str, ...]) -> tupl
 
 def compare(robot: str, arguments: Arguments) -> dict[str, Any]:
     (varied, varied_flops), (plain, plain_flops) = (simulation(robot, arguments, knobs) for knobs in (KNOBS[robot], ()))
-    seconds = alternate(arguments.repeats, varied, plain)
+    seconds = common.alternate(arguments.repeats, varied, plain)
     ratio = seconds[:, 0] / seconds[:, 1]
     taken = arguments.batch * arguments.steps
     return {

@@ -133,38 +133,40 @@ MARKS = {
 }
 
 
+def _points(axes: Any, report: dict[str, Any], objective: str) -> set[str]:
+    """Draws each estimator's bias with its interval, and returns the names of those drawn."""
+    points = {
+        name: (own["relative_noise"], own[objective])
+        for name, own in report["estimators"].items()
+        if not own[objective]["itself"]
+    }
+    seen = [found["relative_interval"][0] for _, found in points.values() if found["distinguishable"]]
+    upper = [found["relative_interval"][1] for _, found in points.values()]
+    floor = 0.4 * min([*seen, *upper])
+    for name, (noise, found) in points.items():
+        color, marker, size = MARKS[name]
+        low, high = found["relative_interval"]
+        clear = found["distinguishable"]
+        height = found["relative_bias"] if clear else floor
+        axes.plot([noise, noise], [low if clear else floor, high], color=color, linewidth=1.2, alpha=0.7)
+        axes.plot(noise, height, marker, color=color, markersize=size, fillstyle="full" if clear else "none")
+    axes.axhline(floor, color="#777777", linestyle=":", linewidth=1)
+    return set(points)
+
+
 def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
     """Plots relative bias against relative noise, one column per problem, one row per objective."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure = Figure(figsize=(3.2 * max(len(reports), 2) + 0.4, 7.2), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(reports), squeeze=False)
-    shown = set()
+    shown: set[str] = set()
     for column, (problem, report) in enumerate(reports.items()):
         for row, objective in enumerate((SAMPLED, EXPECTED)):
             axes = panels[row, column]
-            points = {
-                name: (own["relative_noise"], own[objective])
-                for name, own in report["estimators"].items()
-                if not own[objective]["itself"]
-            }
-            seen = [found["relative_interval"][0] for _, found in points.values() if found["distinguishable"]]
-            upper = [found["relative_interval"][1] for _, found in points.values()]
-            floor = 0.4 * min([*seen, *upper])
-            for name, (noise, found) in points.items():
-                color, marker, size = MARKS[name]
-                low, high = found["relative_interval"]
-                clear = found["distinguishable"]
-                height = found["relative_bias"] if clear else floor
-                axes.plot([noise, noise], [low if clear else floor, high], color=color, linewidth=1.2, alpha=0.7)
-                fill = "full" if clear else "none"
-                axes.plot(noise, height, marker, color=color, markersize=size, fillstyle=fill)
-                shown.add(name)
-            axes.axhline(floor, color="#777777", linestyle=":", linewidth=1)
+            shown |= _points(axes, report, objective)
             axes.set_xscale("log")
             axes.set_yscale("log")
             for axis in (axes.xaxis, axes.yaxis):

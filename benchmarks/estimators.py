@@ -27,7 +27,6 @@ import metarl_jax as mrl
 from benchmarks import common, estimator_report
 from benchmarks.estimator_problems import LEARNERS, NETWORK, OTHERS, ZERO, Problem, make, sampled_gradient, simulated
 from benchmarks.estimator_report import EXPECTED, NOISE_OF, SAMPLED, against, length, standard_error
-from benchmarks.meta_iteration import alternate
 from oracles import exact
 
 Estimators = dict[str, tuple[str, dict[str, Any]]]
@@ -235,16 +234,16 @@ def costs(arguments: Arguments) -> dict[str, Any]:
     inputs = {name: (theta, data[learner]) for name, (learner, _) in ESTIMATORS.items()}
     compiled = {name: function.lower(*inputs[name]).compile() for name, function in run.items()}
     calls = [lambda name=name: compiled[name](*inputs[name]) for name in compiled]
-    seconds = alternate(arguments.repeats, *calls)
+    seconds = common.alternate(arguments.repeats, *calls)
     rows = {}
     for index, (name, program) in enumerate(compiled.items()):
-        memory, (wall, cpu) = program.memory_analysis(), np.median(seconds[:, index], axis=0)
+        wall, cpu = np.median(seconds[:, index], axis=0)
         relative = float(np.median(seconds[:, index, 1] / seconds[:, 0, 1]))
         rows[name] = {
             "milliseconds": 1e3 * wall,
             "cpu_milliseconds": 1e3 * cpu,
             "cpu_times_first_order": relative,
-            "megabytes": memory.temp_size_in_bytes / 1e6 if memory else None,
+            "megabytes": common.planned_bytes(program) / 1e6,
         }
     return {"sizes": f"point-nav, {tasks} × {tasks} × {horizon}, one inner step, 64 × 64", "estimators": rows}
 

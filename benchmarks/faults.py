@@ -12,9 +12,7 @@ status is wrong.
 """
 
 import dataclasses
-import json
 import os
-import platform
 import shlex
 import sys
 import tempfile
@@ -25,6 +23,8 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
+
+from benchmarks import common
 
 Fault = Literal["kill", "term", "damage", "disk", "read-only", "writers", "nan", "processes"]
 
@@ -40,13 +40,8 @@ class Arguments:
 
 
 def machine() -> str:
-    import jax
-
-    user = "root" if os.geteuid() == 0 else "not root"
-    return (
-        f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores, Python {platform.python_version()}, "
-        f"jax {jax.__version__}, {user}"
-    )
+    """As `benchmarks.common.machine`, and whether the user may do anything."""
+    return f"{common.machine()}, {'root' if os.geteuid() == 0 else 'not root'}"
 
 
 def main(arguments: Arguments) -> int:
@@ -102,9 +97,7 @@ def main(arguments: Arguments) -> int:
             "failed": failed,
             "outcomes": [dataclasses.asdict(outcome) for outcome in outcomes],
         }
-        arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        arguments.output.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        console.print(f"written to {arguments.output}")
+        common.write(figures, arguments.output)
     return 1 if failed else 0
 
 

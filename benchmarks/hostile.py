@@ -29,6 +29,8 @@ from typing import Any
 
 import tyro
 
+from benchmarks import common
+
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
@@ -108,7 +110,6 @@ def main(arguments: Arguments) -> int:
     print(f"{len(every)} cases, {failed} failed, {skipped} left out, in {time.monotonic() - began:.0f} s")
     if arguments.output:
         _write(arguments.output, outcomes, seconds, machine(), provenance())
-        print(f"written to {arguments.output}")
     return 1 if failed else 0
 
 
@@ -125,8 +126,7 @@ def _write(path: Path, outcomes: dict[str, Any], seconds: dict[str, float], mach
             "skipped": sum(case["skipped"] for case in cases),
             "cases": cases,
         }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    common.write(found, path)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fault_runs import Run, rows, unfinished
+from benchmarks.hostile_configurations import DEEP
 from benchmarks.hostile_files import RESUME, device, fifo, folder
 from benchmarks.hostile_tools import (
     EVERY,
@@ -21,6 +22,7 @@ from benchmarks.hostile_tools import (
     Place,
     Prepare,
 )
+from metarl_jax.runs.sweeps.plans import SCHEMA
 
 Moment = Callable[[Run, Place], bool]
 
@@ -109,7 +111,6 @@ _PHASES: dict[str, tuple[str, Moment, int | None, Keeps, tuple[str, ...], dict[s
     ),
     "rendering": ("render run", drawing, ITERATIONS, "pictures", (), {}),
 }
-_RESUMED = {("training", _HUP), ("a checkpoint", _INT), ("evaluation, train", _TERM)}
 
 
 def _signals() -> list[Case]:
@@ -187,14 +188,18 @@ _SHORT = (*SETTINGS, "--iterations", str(2 * EVERY))
 _MEMBER = "patience=5"
 
 
+def plan(members: object) -> str:
+    """The content of a sweep's plan."""
+    return json.dumps({"schema": SCHEMA, "base": list(_SHORT), "members": members, "seeds": 1})
+
+
 def swept(*changes: Prepare) -> tuple[Prepare, ...]:
     """Creates a sweep without members, with changes."""
 
     def prepare(place: Place) -> None:
         place.run.mkdir()
         members = {f"patience={number}": {"patience": number} for number in "56"}
-        plan = {"schema": 1, "base": list(_SHORT), "members": members, "seeds": 1}
-        (place.run / "sweep.json").write_text(json.dumps(plan))
+        (place.run / "sweep.json").write_text(plan(members))
 
     return (prepare, *changes)
 
@@ -222,21 +227,20 @@ class _Touch:
         return os.system, ("touch pwned",)
 
 
-_DEEP = "[" * 100_000 + "]" * 100_000
 # fault of the sweep's folder → required end and error line; rejected before any member starts
 _BAD: dict[str, tuple[tuple[Prepare, ...], str]] = {
     "sweep.json is a list": (swept(inside("sweep.json", "[]")), "sweep.json is damaged"),
-    "sweep.json is nested deep": (swept(inside("sweep.json", _DEEP)), "sweep.json is damaged"),
+    "sweep.json is nested deep": (swept(inside("sweep.json", DEEP)), "sweep.json is damaged"),
     "sweep.json has 10,000 digits": (swept(inside("sweep.json", f'{{"schema": {"9" * 10000}}}')), "sweep.json"),
     "sweep.json is no UTF-8": (swept(inside("sweep.json", b"\xff\xfe")), "sweep.json is damaged"),
     "sweep.json is of schema 9": (
         swept(inside("sweep.json", '{"schema": 9, "base": [], "members": {}, "seeds": 1}')), "this version reads schema"
     ),
     "sweep.json has a word for members": (
-        swept(inside("sweep.json", '{"schema": 1, "base": [], "members": "x", "seeds": 1}')), "sweep.json is damaged"
+        swept(inside("sweep.json", plan("x"))), "sweep.json is damaged"
     ),
     "sweep.json has numbers for members": (
-        swept(inside("sweep.json", '{"schema": 1, "base": [], "members": {"a": 3}, "seeds": 1}')), "another sweep"
+        swept(inside("sweep.json", plan({"a": 3}))), "another sweep"
     ),
     "sweep.json is a pipe": (swept(lambda place: (place.run / "sweep.json").unlink(),
                                    special("sweep.json", fifo)), "sweep"),
@@ -276,7 +280,7 @@ def _sweeps() -> list[Case]:
         case("a member's place is a file", {1: "sweep", 2: "unchanged"}, prepare=swept(inside(_MEMBER, "mine")),
              says=f"1 of 2 members failed|{_MEMBER}"),
         case("a member's evaluation is nested deep", {0: "sweep", 1: "sweep"},
-             prepare=swept(inside(f"{_MEMBER}/evaluation.json", _DEEP)), says="failed"),
+             prepare=swept(inside(f"{_MEMBER}/evaluation.json", DEEP)), says="failed"),
         case("a member's evaluation has words for numbers", {0: "sweep", 1: "sweep"},
              prepare=swept(inside(f"{_MEMBER}/evaluation.json", '{"iteration": 8, "rows": {"adapted": "x"}}')),
              says="failed"),

@@ -19,7 +19,6 @@ from benchmarks.hostile_tools import (
 )
 
 _NEW = ("--folder=run", *SETTINGS, "--iterations", str(2 * EVERY))
-_START = "train --iterations 8"
 _STARTS: dict[str, Any] = {"command": "train", "words": _NEW, "start": None}
 
 _NOBODY = 'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
@@ -72,90 +71,51 @@ _OWNERS: dict[str, tuple[tuple[Prepare, ...], str, dict[int, Keeps], str]] = {
 }
 
 
+# name: options of the case, for users other than root
+_USERS: dict[str, dict[str, Any]] = {
+    "a place for a new run that it cannot write": {
+        "shell": _NOBODY, "ends": REFUSED, "says": "[Pp]ermission denied", **_STARTS},
+    "a place for a sweep that it cannot write": {
+        "shell": _NOBODY, "start": None, "command": "sweep --folder run --grid patience=5,6 --",
+        "words": tuple(SETTINGS), "ends": REFUSED, "says": "[Pp]ermission denied"},
+    "a user whom the system does not know, and no home": {
+        "command": RESUME, "prepare": (_owned(owner=4242),), "ends": DONE,
+        "shell": 'exec setpriv --reuid 4242 --regid 4242 --clear-groups "$@"',
+        "environment": {"HOME": None, "USER": None, "LOGNAME": None, "JAX_COMPILATION_CACHE_DIR": None}},
+    "a mask that leaves nothing to itself": {
+        "shell": f"umask 0777; {_NOBODY}", "prepare": (_owned(),), "ends": {1: "unborn", 2: "unborn"},
+        "says": "[Pp]ermission denied", **_STARTS},
+}  # fmt: skip
+# name: shell and environment of a user to whom nothing else is denied
+_PLACES: dict[str, tuple[str, dict[str, str | None]]] = {
+    "no home": (_NOBODY, {"HOME": None, "JAX_COMPILATION_CACHE_DIR": None}),
+    "a home that is not there": (_NOBODY, {"HOME": "/nowhere", "JAX_COMPILATION_CACHE_DIR": None}),
+    "root's home": (_NOBODY, {"HOME": "/root", "JAX_COMPILATION_CACHE_DIR": None}),
+    "no folder for temporary files": (_NOBODY, {"TMPDIR": "/nowhere"}),
+    "a cache that it cannot write": (_NOBODY, {"JAX_COMPILATION_CACHE_DIR": "/sys/cache"}),
+    "a mask that leaves nothing to others": (f"umask 077; {_NOBODY}", {}),
+    "a mask that leaves all to others": (f"umask 0; {_NOBODY}", {}),
+}
+
+
 def _owners() -> list[Case]:
+    def case(name: str, **given: Any) -> Case:
+        return Case(kind="owners", name=name, **given)
+
     return [
-        Case(
-            kind="owners",
-            name=f"{name.strip()}, {command.split()[0]}",
-            command=command,
-            prepare=prepare,
-            ends=ends,
-            says=says,
-            shell=_NOBODY,
-            root=True,
-        )
-        for name, (prepare, command, ends, says) in _OWNERS.items()
-    ] + [
-        Case(
-            kind="owners",
-            name="a place for a new run that it cannot write",
-            shell=_NOBODY,
-            root=True,
-            ends=REFUSED,
-            says="[Pp]ermission denied",
-            **_STARTS,
-        ),
-        Case(
-            kind="owners",
-            name="a place for a sweep that it cannot write",
-            shell=_NOBODY,
-            root=True,
-            start=None,
-            command="sweep --folder run --grid patience=5,6 --",
-            words=tuple(SETTINGS),
-            ends=REFUSED,
-            says="[Pp]ermission denied",
-        ),
         *(
-            Case(
-                kind="owners",
-                name=name,
-                command=RESUME,
-                prepare=(_owned(),),
-                shell=shell,
-                environment=environment,
-                ends=DONE,
-                root=True,
-            )
-            for name, (shell, environment) in {
-                "no home": (_NOBODY, {"HOME": None, "JAX_COMPILATION_CACHE_DIR": None}),
-                "a home that is not there": (_NOBODY, {"HOME": "/nowhere", "JAX_COMPILATION_CACHE_DIR": None}),
-                "root's home": (_NOBODY, {"HOME": "/root", "JAX_COMPILATION_CACHE_DIR": None}),
-                "no folder for temporary files": (_NOBODY, {"TMPDIR": "/nowhere"}),
-                "a cache that it cannot write": (_NOBODY, {"JAX_COMPILATION_CACHE_DIR": "/sys/cache"}),
-                "a mask that leaves nothing to others": (f"umask 077; {_NOBODY}", {}),
-                "a mask that leaves all to others": (f"umask 0; {_NOBODY}", {}),
-            }.items()
+            case(f"{name.strip()}, {command.split()[0]}", command=command, prepare=prepare, ends=ends, says=says,
+                 shell=_NOBODY, root=True)
+            for name, (prepare, command, ends, says) in _OWNERS.items()
         ),
-        Case(
-            kind="owners",
-            name="a user whom the system does not know, and no home",
-            command=RESUME,
-            prepare=(_owned(owner=4242),),
-            shell='exec setpriv --reuid 4242 --regid 4242 --clear-groups "$@"',
-            environment={"HOME": None, "USER": None, "LOGNAME": None, "JAX_COMPILATION_CACHE_DIR": None},
-            ends=DONE,
-            root=True,
+        *(case(name, root=True, **given) for name, given in _USERS.items()),
+        *(
+            case(name, command=RESUME, prepare=(_owned(),), shell=shell, environment=environment, ends=DONE, root=True)
+            for name, (shell, environment) in _PLACES.items()
         ),
-        Case(
-            kind="owners",
-            name="a mask that leaves nothing to itself",
-            shell=f"umask 0777; {_NOBODY}",
-            root=True,
-            prepare=(_owned(),),
-            ends={1: "unborn", 2: "unborn"},
-            says="[Pp]ermission denied",
-            **_STARTS,
-        ),
-        Case(
-            kind="owners",
-            name="a working folder that is gone",
-            command="evaluate run",
-            start=ITERATIONS,
-            shell='run=$PWD/run; mkdir gone; cd gone; rmdir ../gone; exec "$1" "$2" "$run"',
-            ends=DREW,
-        ),
-    ]
+        case("a working folder that is gone", command="evaluate run", start=ITERATIONS, ends=DREW,
+             shell='run=$PWD/run; mkdir gone; cd gone; rmdir ../gone; exec "$1" "$2" "$run"'),
+    ]  # fmt: skip
 
 
 _STOPS: dict[int, Keeps] = {1: "sound", 2: "sound"}
@@ -233,10 +193,9 @@ def _clocks() -> list[Case]:
     experiments = str(TRAIN.parent)
     return [
         *(
-            Case(kind="clocks", name=f"files of the year {year}, {command.split()[0]}", command=command,
-                 prepare=(_dated(seconds),), ends=ends)
+            Case(kind="clocks", name=f"files of the year {year}, train", command=RESUME, ends=DONE,
+                 prepare=(_dated(seconds),))
             for year, seconds in {"1901": -2.1e9, "1970": 0.0, "2100": 4.1e9, "2400": 1.36e10}.items()
-            for command, ends in ((RESUME, DONE),)
         ),
         Case(kind="clocks", name="files of the year 2100, evaluate", command="evaluate run", start=ITERATIONS,
              prepare=(_dated(4.1e9),), ends=DREW),

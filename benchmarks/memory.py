@@ -47,11 +47,9 @@ def planned_bytes(arguments: Arguments, **memory) -> int:
     )
     theta = jax.eval_shape(parts.adapter.init_meta, jax.random.key(0))
     data = jax.eval_shape(lambda theta: mrl.outer.collect_tasks(jax.random.key(0), parts, theta), theta)
-    compiled = jax.jit(mrl.outer.meta_objective(parts).value_and_gradient).lower(theta, data).compile()
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        raise RuntimeError("this backend plans no memory")
-    return analysis.temp_size_in_bytes
+    return common.planned_bytes(
+        jax.jit(mrl.outer.meta_objective(parts).value_and_gradient).lower(theta, data).compile()
+    )
 
 
 def main(arguments: Arguments) -> None:

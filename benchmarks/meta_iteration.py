@@ -54,18 +54,6 @@ class Arguments:
     """JSON output file"""
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, float]:
-    """Wall-clock and CPU seconds of one call, until its results are available."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    jax.block_until_ready(function())
-    return time.perf_counter() - wall, time.process_time() - cpu
-
-
-def alternate(repeats: int, *functions: Callable[[], Any]) -> np.ndarray:
-    """Seconds [repeats, functions, (wall, CPU)], each function once a round, after a first round that compiles."""
-    return np.array([[timed(function) for function in functions] for _ in range(repeats + 1)])[1:]
-
-
 def simulation(env: mrl.TaskEnv, batch: int, horizon: int, stages: int) -> Callable[[jax.Array], jax.Array]:
     """`stages` × `horizon` steps of `batch` environments under random actions: no policy, stored data or learning."""
 
@@ -117,7 +105,7 @@ def ratio_to_simulation(name: str, arguments: Arguments) -> dict[str, Any]:
     env = mrl.envs.make(name, horizon=arguments.horizon)
     algorithm = mrl.algorithms.make("maml", env, tasks=arguments.tasks, episodes=arguments.episodes)
     bare = bare_simulation(env, arguments.tasks * arguments.episodes, arguments.horizon, stages=2)
-    seconds = alternate(arguments.repeats, iteration(algorithm), bare)
+    seconds = common.alternate(arguments.repeats, iteration(algorithm), bare)
     ratio = seconds[:, 0] / seconds[:, 1]
     steps = 2 * arguments.tasks * arguments.episodes * arguments.horizon
     return {
@@ -145,7 +133,7 @@ def floor(env: mrl.TaskEnv, arguments: Arguments, collect: float) -> float:
         return jax.lax.scan(lambda x, _: (x @ weights, None), x, length=repeats)[0]
 
     jitted = jax.jit(products)
-    _, cpu = np.median(alternate(arguments.repeats, lambda: jitted(jnp.ones((rows, HIDDEN)))), axis=0)[0]
+    _, cpu = np.median(common.alternate(arguments.repeats, lambda: jitted(jnp.ones((rows, HIDDEN)))), axis=0)[0]
     rate = 2 * rows * HIDDEN**2 * repeats / cpu
     forward = 2 * (env.observation_size + HIDDEN + actions.vector_size(env)) * HIDDEN * arguments.tasks * rows
     return collect + EPOCHS * PRODUCTS * forward / rate
@@ -154,7 +142,7 @@ def floor(env: mrl.TaskEnv, arguments: Arguments, collect: float) -> float:
 def split_by_phase(name: str, arguments: Arguments) -> dict[str, Any]:
     env = mrl.envs.make(name, horizon=arguments.horizon)
     algorithm = mrl.algorithms.make("promp", env, tasks=arguments.tasks, episodes=arguments.episodes)
-    seconds = alternate(arguments.repeats, iteration(algorithm), collection(algorithm, env, arguments.tasks))
+    seconds = common.alternate(arguments.repeats, iteration(algorithm), collection(algorithm, env, arguments.tasks))
     whole, collect = np.median(seconds, axis=0)
     lowest = floor(env, arguments, collect[1])
     return {
@@ -193,7 +181,7 @@ def by_backend(arguments: Arguments) -> dict[str, Any]:
     for backend in arguments.backends:
         env = mrl.envs.make("cheetah-dir@promp2019", horizon=arguments.horizon, backend=backend)
         updates.append(iteration(mrl.algorithms.make("promp", env, tasks=arguments.tasks, episodes=arguments.episodes)))
-    seconds = alternate(arguments.repeats, *updates)
+    seconds = common.alternate(arguments.repeats, *updates)
     steps = 2 * arguments.tasks * arguments.episodes * arguments.horizon
     results: dict[str, Any] = {}
     for index, backend in enumerate(arguments.backends):
@@ -205,7 +193,7 @@ def by_backend(arguments: Arguments) -> dict[str, Any]:
             "times_first_cpu": float(np.median(seconds[:, 0, 1] / cpu)),
         }
         if backend == "mujoco" and host is not None:
-            rounds = arguments.repeats + 1  # alternate's first, which compiles, calls the host as often
+            rounds = arguments.repeats + 1  # the first of `alternate`, which compiles, calls the host as often
             found["host_calls_per_update"] = host.calls / rounds
             found["physics_share_of_cpu"] = host.cpu / rounds / float(np.mean(cpu))
     return results

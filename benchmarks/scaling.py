@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -61,15 +60,8 @@ def build(arguments: Arguments, **changes: Any):
 
 def alternating(programs: dict[int, Any], rounds: int) -> dict[int, list[float]]:
     """Seconds of each program's calls, one per round, without the first round, which compiles."""
-    import jax
-
-    seconds: dict[int, list[float]] = {name: [] for name in programs}
-    for _ in range(rounds + 1):
-        for name, program in programs.items():
-            started = time.perf_counter()
-            jax.block_until_ready(program())
-            seconds[name].append(time.perf_counter() - started)
-    return {name: values[1:] for name, values in seconds.items()}
+    wall = common.alternate(rounds, *programs.values())[:, :, 0]
+    return dict(zip(programs, wall.T.tolist(), strict=True))
 
 
 def time_seeds(arguments: Arguments) -> dict[int, list[float]]:
@@ -121,10 +113,7 @@ def planned_mebibytes(arguments: Arguments, **changes: Any) -> float:
     algorithm = build(arguments, **changes)
     key = jax.random.key(0)
     compiled = jax.jit(algorithm.update).lower(key, jax.eval_shape(algorithm.init, key)).compile()
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        raise RuntimeError("this backend plans no memory")
-    return analysis.temp_size_in_bytes / 2**20
+    return common.planned_bytes(compiled) / 2**20
 
 
 def memory(arguments: Arguments) -> dict[str, dict[int, float]]:
@@ -157,13 +146,11 @@ def in_a_process_with_devices(arguments: Arguments) -> dict[int, list[float]]:
 
 def picture(result: dict[str, Any], path: Path) -> None:
     """Three panels: seeds, devices, memory."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from metarl_jax.plot import BLUE, GREY, ORANGE, quiet_axes
 
     figure = Figure(figsize=(12.8, 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     left, middle, right = figure.subplots(1, 3)
     for axes, name, title in ((left, "seeds", "seeds in one program"), (middle, "devices", "devices cut from one CPU")):
         numbers, seconds = list(result[name]), [np.asarray(values) * 1e3 for values in result[name].values()]

@@ -13,7 +13,6 @@ if __name__ == "__main__":  # handles Ctrl-C during the imports
 
 import dataclasses
 import json
-import platform
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -219,15 +218,14 @@ def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="exploration.py", description=__doc__)
     cli.prepare_jax()
     cli.import_modules()
-    import jax
+    from metarl_jax.runs.checkpoint import provenance
 
     with cli.user_errors():
         check(arguments)
         arguments.output.mkdir(parents=True, exist_ok=True)
-    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     stored: dict[str, Any] = {
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},
-        "machine": f"{device}, {platform.machine()}, jax {jax.__version__}",
+        "machine": provenance.machine(),
         "date": str(date.today()),
         "rows": [],
     }

@@ -14,7 +14,6 @@ if __name__ == "__main__":  # handles Ctrl-C during the imports
 
 import dataclasses
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -141,14 +140,12 @@ def four_digits(values: np.ndarray) -> list[list[float]]:
 
 def draw(returns: dict[str, np.ndarray], path: Path) -> None:
     """Plots mean return against updates, each seed faint."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from metarl_jax import plot
     from metarl_jax.runs.storage import files
 
     figure = Figure(figsize=(7.2, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     plot.quiet_axes(axes)
     colors = (plot.BLUE, plot.ORANGE, "#1b7837", "#762a83", "#b8860b")
@@ -168,10 +165,10 @@ def main(argv: Sequence[str]) -> None:
     arguments = cli.parse(Arguments, argv, prog="self_tuning.py", description=__doc__)
     cli.prepare_jax()
     cli.import_modules()
-    import jax
 
     import metarl_jax as mrl
     from metarl_jax import checks
+    from metarl_jax.runs.checkpoint import provenance
     from metarl_jax.runs.pictures import theta_plot
     from metarl_jax.runs.storage import files
 
@@ -212,11 +209,10 @@ def main(argv: Sequence[str]) -> None:
         report.append(row)
         share = "recovered {:.2f} ({:.2f} to {:.2f})".format(*row["recovered"]) if "recovered" in row else ""
         print(f"{name}: return {reached.mean():.3f}, by seed {reached.round(2).tolist()} {share}", flush=True)
-    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     result = {
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "output"},
         "common": {option: repr(value) for option, value in COMMON.items()},
-        "machine": f"{device}, {platform.machine()}, jax {jax.__version__}",
+        "machine": provenance.machine(),
         "date": str(date.today()),
         "rows": report,
     }

@@ -198,7 +198,6 @@ def test_every_algorithm_keeps_its_state(name):
     after, metrics = jax.eval_shape(algorithm.update, KEY, state)
     assert jax.tree.map(lambda a: (a.shape, a.dtype), after) == jax.tree.map(lambda a: (a.shape, a.dtype), state)
     assert set(metrics) >= {"return", "environment_steps"}
-    assert all(hasattr(value, "shape") for value in metrics.values())
 
 
 @pytest.mark.thorough

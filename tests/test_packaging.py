@@ -5,7 +5,6 @@ import inspect
 import os
 import pathlib
 import re
-import resource
 import subprocess
 import sys
 import tomllib
@@ -103,7 +102,7 @@ def test_functions_stay_short():
     """At most 60 lines besides the docstring, and 12 arguments."""
     long = []
     for path in PYTHON_FILES:
-        if PACKAGE not in path.parents:
+        if ROOT / "tests" in path.parents:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
@@ -247,17 +246,18 @@ SCRIPTS = [path for path in SCRIPTS if 'if __name__ == "__main__"' in path.read_
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_help_answers_at_once(script, tmp_path):
-    def cpu_seconds():  # a busy machine must not fail the test, so not the clock on the wall
-        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return usage.ru_utime + usage.ru_stime
-
-    before = cpu_seconds()
-    result = run_python(tmp_path, str(script), "--help")
-    seconds = cpu_seconds() - before
-    assert (result.returncode, result.stderr) == (0, "")
-    assert "usage" in result.stdout.lower()
-    assert seconds < 5, "a script may import physics and plots only when it needs them"
+def test_help_answers_without_physics_and_plots(script, tmp_path):
+    """These libraries take seconds to import, and a script needs them only when it works."""
+    code = (
+        "import runpy, sys\n"
+        "sys.argv = [sys.argv[1], '--help']\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "print('loaded', {'brax', 'mujoco', 'orbax', 'matplotlib', 'submitit'} & set(sys.modules), file=sys.stderr)"
+    )
+    result = run_python(tmp_path, "-c", code, str(script))
+    assert (result.returncode, result.stderr) == (0, "loaded set()\n")
+    assert result.stdout.startswith("usage: ")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,8 +34,8 @@ def recorder(mean=0.0):
 
 
 def run(env, task, episodes, horizon, key=0, policy=None, params=0.0):
-    policy = recorder() if policy is None else policy
     """The memory after each episode, and D, leaves [H, T, ...]."""
+    policy = recorder() if policy is None else policy
 
     def kept(memory, episode):
         return memory, jax.tree.map(lambda leaf: leaf[0], episode)

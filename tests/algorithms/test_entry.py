@@ -116,8 +116,8 @@ def test_a_distribution_without_kl_or_entropy_is_refused_by_whom_needs_it(name, 
 
     algorithm = mrl.algorithms.make(name, toys.walk(), tasks=2, episodes=3, policy=policy, **options)
     state = jax.eval_shape(algorithm.init, KEY)
-    # Only the program that needs it refuses; data of a task need nothing.
-    jax.eval_shape(algorithm.adapt, KEY, state.params, toys.walk().sample_task(KEY)) if name != "self-tuning" else None
+    if name != "self-tuning":  # only the program that needs it refuses; data of a task need nothing
+        jax.eval_shape(algorithm.adapt, KEY, state.params, toys.walk().sample_task(KEY))
     if message is None:
         jax.eval_shape(algorithm.update, KEY, state)
         return

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -74,20 +73,6 @@ def test_ctrl_c_while_a_script_is_imported(tmp_path, script):
         130,
         "interrupted; a training run goes on from its last checkpoint with --resume\n",
     )
-
-
-def test_ctrl_c_at_any_moment_of_the_start(tmp_path):
-    """No traceback once the script's first import is done; until then, some milliseconds, it is Python's own."""
-    for wait in (0.06, 0.1, 0.15, 0.2, 0.3):
-        process = start(tmp_path, "exec $RUN/train.py --task point-nav")
-        time.sleep(wait)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-        if b"interrupted;" not in err:
-            assert b"metarl_jax" not in err or b"    from metarl_jax.runs.console import startup\n" in err
-        else:
-            assert (process.returncode, err.count(b"\n")) == (130, 1), err
-    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_lost_is_told_once_and_the_rest_dropped(monkeypatch, capsys):

@@ -93,13 +93,15 @@ def test_dollars_in_a_picture_are_letters(tmp_path, picture):
 
 def test_no_words_reach_a_console_past_these_functions():
     """A console would read an f-string as markup: only tables, whose cells are checked above, go straight to one."""
-    sources = [*Path(metarl_jax.runs.__file__).parent.glob("*.py"), *EXPERIMENTS.glob("*.py")]
-    past = [
-        f"{source.name}:{node.lineno}"
+    package = Path(metarl_jax.__file__).parent
+    sources = [*(package / "runs").rglob("*.py"), *(package / "commands").glob("*.py"), *EXPERIMENTS.glob("*.py")]
+    seen = {
+        f"{source.name}:{node.lineno}": isinstance(node.args[0], ast.Call)
         for source in sources
         if source.name != "talk.py"
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("print", "status")
-        if ast.unparse(node.func.value) not in ("talk", "traceback") and not isinstance(node.args[0], ast.Call)
-    ]
-    assert past == []
+        if ast.unparse(node.func.value) not in ("talk", "traceback")
+    }
+    assert seen, "tables are printed somewhere"
+    assert [place for place, table in seen.items() if not table] == []

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -37,6 +38,13 @@ def hardware() -> dict[str, str]:
         "processes": str(jax.process_count()),
         "machine": platform.machine(),
     }
+
+
+def machine() -> str:
+    """Devices, cores that this process may use, and versions, as one line beside a measurement."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}, {cores} cores, {platform.machine()}"
+    return f"{device}, Python {platform.python_version()}, jax {jax.__version__}"
 
 
 def revision() -> str | None:

@@ -100,7 +100,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         evaluation=EvaluationConfig(eval_tasks=10_000),
     ),
-    # To look for the one cell that pays, and to go back to it: learned from trials of four episodes, all of which count.
+    # To look for the one cell that pays and to go back to it. All four episodes of a trial count.
     "grid-nav": TrainConfig(
         task="grid-nav",
         algorithm="rl2",

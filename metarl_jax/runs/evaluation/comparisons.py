@@ -4,7 +4,6 @@ Importing this module does not import JAX, so that scripts print their help with
 """
 
 import json
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -193,11 +192,10 @@ def fill(
     Raises:
         UserError: a row cannot be computed, or the file has become that of another comparison.
     """
-    import jax
+    from metarl_jax.runs.checkpoint import provenance
 
-    device = f"{jax.device_count()} × {jax.devices()[0].device_kind}"
     for which in missing:
-        stored |= {"machine": f"{device}, {platform.machine()}, jax {jax.__version__}", "date": str(date.today())}
+        stored |= {"machine": provenance.machine(), "date": str(date.today())}
         with cli.user_errors():
             stored["rows"] += rows(which)
         try:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metarl_jax import plot
@@ -29,7 +28,6 @@ working folder, which could be untrusted and could run LaTeX."""
 
 def _axes() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
 
 
@@ -72,7 +70,6 @@ def _panels(titles: Sequence[str], x_label: str, y_label: str) -> tuple[Figure, 
     lines = -(-len(titles) // 3)
     columns = -(-len(titles) // lines)
     figure = Figure(figsize=(4.6 * columns, 3.9 * lines + 0.5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(lines, columns, squeeze=False)
     panels = dict(zip(titles, grid.flat, strict=False))
     for title, axes in panels.items():
@@ -222,7 +219,6 @@ def sweep(results: Sequence[tuple[dict[str, str], float, float]], path: Path, *,
     panels = [along] if joined else list(numbers)
     mean, spread = (np.array(values) for values in zip(*[row[1:] for row in results], strict=True))
     figure = Figure(figsize=(6.4 if len(panels) == 1 else 4.4 * len(panels), 4.0), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, option in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
         quiet_axes(axes)
         x = numbers[option]

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -74,7 +73,6 @@ def draw_tasks(tasks: PyTree, path: Path, *, title: str) -> None:
     columns = math.ceil(math.sqrt(len(shown)))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(1.6 + 4.0 * columns, 0.6 + 3.6 * rows), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, x=0.02, ha="left", parse_math=False)
     for index, (name, values) in enumerate(shown.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
@@ -159,7 +157,6 @@ def draw_paths(
         labels: labels of the rows.
     """
     figure = Figure(figsize=(1.0 + 2.9 * len(tasks), 6.6), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=11, x=0.02, ha="left", parse_math=False)
     grid = figure.subplots(2, len(tasks), sharex=True, sharey=True, squeeze=False)
     for column, ((name, goal), pair) in enumerate(zip(tasks, episodes, strict=True)):

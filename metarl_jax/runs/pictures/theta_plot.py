@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from metarl_jax.plot import BLUE, quiet_axes
@@ -41,7 +40,6 @@ def hyperparameters(metrics: dict[str, np.ndarray], path: Path, *, title: str) -
         return False
     seeds = len(np.unique(metrics["seed"]))
     figure = Figure(figsize=(max(6.4, 2.4 * len(moving)), 2.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(moving), squeeze=False)[0]
     iteration = metrics["iteration"][::seeds]
     for axes, (name, label) in zip(panels, moving.items(), strict=True):
