@@ -40,7 +40,11 @@ class Files:
     """returns after adaptation since the last checkpoint; their mean is the score of the next"""
 
     def log(self, start: int, metrics: dict[str, np.ndarray]) -> None:
-        """Logs the rows of the iterations from `start` on and flushes the loggers."""
+        """Logs the rows of the iterations from `start` on and flushes the loggers.
+
+        Raises:
+            UserError: the metrics are others than before, as when a run goes on with other code.
+        """
         if len(self.seeds) == 1:
             metrics = {name: values[:, None] for name, values in metrics.items()}
         if "return" in metrics:
@@ -50,7 +54,10 @@ class Files:
         for number, record in enumerate(rows(flat)):
             iteration, seed = divmod(number, len(self.seeds))
             for logger in self.loggers:
-                logger.log(start + iteration, self.seeds[seed], record)
+                try:
+                    logger.log(start + iteration, self.seeds[seed], record)
+                except ValueError as error:
+                    raise UserError(str(error)) from error
         for logger in self.loggers:
             logger.flush()
 

@@ -64,6 +64,7 @@ class _Run:
 
         Raises:
             RunStopped: too many of its updates in a row were undone.
+            UserError: the metrics are others than before.
         """
         own = Chunk(chunk.start, self.state(chunk.state), {n: v[:, self.rows] for n, v in chunk.metrics.items()}, 0.0)
         for i, undone in enumerate(own.metrics["nonfinite"]):
@@ -161,7 +162,7 @@ def _train(runs: list[_Run], received: signals.Signals) -> None:
                     run.take(chunk, live)
                 except signals.Interrupted:  # by a second signal, which is urgent
                     raise
-                except (cli.RunStopped, OSError) as error:
+                except (cli.RunStopped, cli.UserError, OSError) as error:
                     run.error = error
                     going.remove(run)
         if received.received is not None:

@@ -164,9 +164,13 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o640  # as any other program would
 
 
-def test_events_of_one_second_have_files_of_their_own(tmp_path):
-    for _ in range(2):
-        logger = TensorBoardLogger(tmp_path)
-        logger.log(0, 0, {"return": 1.0})
+def test_events_of_one_second_have_files_of_their_own_which_tensorboard_reads_in_order(tmp_path):
+    (tmp_path / "events.ffffffff.out.tfevents.1700000000.host").touch()  # of an earlier version
+    seen = [path.name for path in tmp_path.iterdir()]
+    for resume_at in (None, *range(1, 12)):
+        logger = TensorBoardLogger(tmp_path, resume_at)
+        logger.log(resume_at or 0, 0, {"return": 1.0})
         logger.close()
-    assert len({path.name for path in tmp_path.iterdir()}) == 2
+        seen += [path.name for path in tmp_path.iterdir() if path.name not in seen]
+    assert len(seen) == 13
+    assert sorted(seen) == seen

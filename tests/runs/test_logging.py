@@ -109,9 +109,12 @@ def test_a_new_table_overwrites_nothing(tmp_path):
 
 def test_the_header_is_stable(tmp_path):
     logger = TableLogger(tmp_path / "metrics.csv")
-    logger.log(0, 3, {"x": 1.0})
-    with pytest.raises(ValueError, match="metrics changed"):
-        logger.log(1, 3, {"y": 1.0})
+    logger.log(0, 3, {"x": 1.0, "y": 2.0})
+    with pytest.raises(ValueError, match=r"others than those of .*metrics.csv: new are z, gone are x; go on with the"):
+        logger.log(1, 3, {"y": 1.0, "z": 2.0})
+    logger.log(1, 3, {"y": 4.0, "x": 3.0})
+    logger.close()
+    assert (tmp_path / "metrics.csv").read_text() == "iteration,seed,x,y\n0,3,1.0,2.0\n1,3,3.0,4.0\n"
 
 
 def test_wandb_that_is_missing_is_named(tmp_path, monkeypatch):
@@ -144,6 +147,39 @@ def test_a_run_whose_wandb_did_not_start_may_be_started_again(tmp_path, monkeypa
     with pytest.raises(OSError, match="no network"):
         WandbLogger("project", tmp_path, {})
     assert unborn(tmp_path)
+
+
+def test_what_wandb_refuses_is_said_in_words(tmp_path, monkeypatch):
+    """Its errors are no ValueErrors, and a script would show them with a traceback."""
+
+    class Error(Exception):
+        pass
+
+    def refuse(**keywords):
+        raise Error("api_key not configured")
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=refuse, Error=Error))
+    with pytest.raises(
+        ValueError, match="wandb is 'project', and W&B does not start: api_key not configured .WANDB_MODE"
+    ):
+        WandbLogger("project", tmp_path, {})
+
+
+def test_members_of_a_sweep_in_one_process_have_wandb_runs_of_their_own(tmp_path, monkeypatch):
+    """As `wandb.init`: without `reinit` it returns the run that goes on already."""
+    active = []
+
+    def init(reinit=None, **keywords):
+        if reinit != "create_new" and active:
+            return active[0]
+        active.append(types.SimpleNamespace(id=keywords["id"]))
+        return active[-1]
+
+    monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        WandbLogger("project", tmp_path / name, {})
+    assert [run.id.partition("-")[0] for run in active] == ["a", "b"]
 
 
 def test_smoothing_is_a_trailing_mean():

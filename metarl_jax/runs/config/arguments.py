@@ -107,6 +107,27 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
     return AlgorithmConfig(**values)
 
 
+def _with_none(options: AlgorithmConfig, algorithm: str, argv: Sequence[str]) -> AlgorithmConfig:
+    """The same, where a flag's None is a value: one that the algorithm takes, and that is not its default.
+
+    Elsewhere None stands for the default. It becomes NAME=None.
+
+    Raises:
+        ValueError: the algorithm is unknown, or `option` is malformed.
+    """
+    given = "\0".join(argv).replace("=", "\0") + "\0"
+    asked = [name for name, value in vars(options).items() if value is None and f"{flag(name)}\0None\0" in given]
+    if not asked and not options.option:
+        return options
+    from metarl_jax.runs.config import flags
+
+    # A number that is given anew takes the place of an earlier None.
+    outdated = {f"{name}=None" for name, value in vars(options).items() if value is not None}
+    pairs = [f"{name}=None" for name in asked if flags.takes_none(algorithm, name)]
+    kept = [pair for pair in options.option if pair not in {*outdated, *pairs}]
+    return dataclasses.replace(options, option=(*kept, *pairs))
+
+
 def _early(argv: Sequence[str]) -> argparse.Namespace:
     """The options that decide how the rest is parsed."""
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -220,7 +241,8 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
         raise cli.UserError(str(error).replace(" (--help", f"{hint} (--help")) from error
     values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
     with cli.user_errors():
-        values["algorithm_options"] = _package_options(given.algorithm_options)
+        options = _package_options(given.algorithm_options)
+        values["algorithm_options"] = _with_none(options, given.algorithm, argv)
     config = TrainConfig(**values)
     from metarl_jax import algorithms
 

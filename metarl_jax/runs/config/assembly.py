@@ -80,7 +80,7 @@ def _given(options: Any) -> dict[str, Any]:
 
 
 def algorithm_options(config: TrainConfig) -> dict[str, Any]:
-    """The algorithm's options that differ from its own defaults.
+    """The algorithm's options that differ from its own defaults; None is a value of those in `option` alone.
 
     Raises:
         ValueError: `option` is malformed, or names what has a value already.
@@ -169,7 +169,7 @@ def with_env(config: TrainConfig, env: "TaskEnv", objects: Mapping[str, Any] | N
     def given(options: Mapping[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in options.items() if value is not None}
 
-    options = {"policy": _given(config.policy)} | given(algorithm_options(config))
+    options = {"policy": _given(config.policy)} | algorithm_options(config)
     options |= dict(objects or {}) | given(overrides) | _scheduled_rate(config, overrides.get("outer_lr"))
     return Built(env, algorithms.make(config.algorithm, env, **options))
 

@@ -41,6 +41,17 @@ def of_algorithms(names: Iterable[str]) -> dict[str, Flag]:
     return flags
 
 
+def takes_none(algorithm: str, option: str) -> bool:
+    """Whether None is a value of an algorithm's option, and another than its default.
+
+    Raises:
+        ValueError: the algorithm is unknown.
+    """
+    if algorithms.options(algorithm).get(option) is None:
+        return False
+    return type(None) in typing.get_args(typing.get_type_hints(algorithms.ALGORITHMS[algorithm].options)[option])
+
+
 def _owners(names: Iterable[str]) -> dict[str, dict[str, type]]:
     """Option → the algorithms that take it, each with its struct."""
     owners: dict[str, dict[str, type]] = {}

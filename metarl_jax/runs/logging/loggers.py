@@ -105,14 +105,20 @@ class TableLogger:
         Raises:
             ValueError: the metrics are not those of the header.
         """
-        header = ["iteration", "seed", *metrics]
+        row = {"iteration": iteration, "seed": seed, **{name: _text(value) for name, value in metrics.items()}}
         writer = csv.writer(self._file, lineterminator="\n")
         if self._header is None:
-            writer.writerow(header)
-            self._header = header
-        if header != self._header:
-            raise ValueError(f"metrics changed: the table has {self._header}, this row has {header}")
-        writer.writerow([iteration, seed, *map(_text, metrics.values())])
+            self._header = [*row]
+            writer.writerow(self._header)
+        if row.keys() != {*self._header}:
+            new, gone = (
+                ", ".join(sorted(names)) for names in (row.keys() - self._header, {*self._header} - row.keys())
+            )
+            raise ValueError(
+                f"the metrics are others than those of {self._file.name}: new are {new or 'none'}, gone are "
+                f"{gone or 'none'}; go on with the code that began the run, or start another by another --folder"
+            )
+        writer.writerow([row[name] for name in self._header])
 
     def flush(self) -> None:
         """Writes all rows to disk, so that a checkpoint is never ahead of the table."""
@@ -142,6 +148,17 @@ class TimingLog:
         self._file.close()
 
 
+def _events_name(folder: Path) -> str:
+    """The beginning of a file's name that comes last in the folder.
+
+    TensorBoard reads a folder's files in the order of their names, and the later hides what it repeats of the earlier.
+    Names of earlier versions have a hexadecimal number in the place of the "r". The rest is random, since
+    tensorboardX's own name (time and host) could be a link, or a file of the same second.
+    """
+    numbers = [int(found[1]) for path in folder.iterdir() if (found := re.match(r"events\.r(\d+)\.", path.name))]
+    return f"events.r{max(numbers, default=0) + 1:06d}.{secrets.token_hex(4)}"
+
+
 class TensorBoardLogger:
     """TensorBoard events in a folder, or in one subfolder per seed; on resume, points from `resume_at` on are hidden.
 
@@ -158,11 +175,10 @@ class TensorBoardLogger:
         self._summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2").Summary
         self._writers = {}
         for seed in seeds:
-            # The path is absolute, since tensorboardX reads the text before a colon as a protocol. The name is random,
-            # since tensorboardX's name (time and host) could be a link, or a file of the same second.
+            # The path is absolute, since tensorboardX reads the text before a colon as a protocol.
             path = folder.absolute() / f"seed-{seed}" if len(seeds) > 1 else folder.absolute()
             path.mkdir(parents=True, exist_ok=True)
-            self._writers[seed] = EventsWriter(str(path / f"events.{secrets.token_hex(4)}"))
+            self._writers[seed] = EventsWriter(str(path / _events_name(path)))
             if resume_at is not None:
                 start = events.SessionLog(status=events.SessionLog.START)
                 self._writers[seed].write_event(events.Event(step=resume_at, session_log=start))
@@ -209,7 +225,7 @@ class WandbLogger:
         """Starts the run; with several seeds, metric names are prefixed with the seed.
 
         Raises:
-            ValueError: wandb is not installed.
+            ValueError: wandb is not installed, or refuses to start.
         """
         wandb = require_wandb(project)
         self._several = seeds > 1
@@ -218,14 +234,20 @@ class WandbLogger:
             allowed = re.sub(r"[^\w.=,@+-]", "_", name)
             begun_earlier = (folder / "wandb").is_dir()  # by a version that took the name
             files.write(identity, allowed if begun_earlier else f"{allowed}-{secrets.token_hex(4)}")
-        self._run = wandb.init(
-            project=project,
-            id=files.read(identity).strip(),
-            dir=str(folder),
-            config=configuration,
-            resume="allow",
-            name=name,
-        )
+        try:
+            self._run = wandb.init(
+                project=project,
+                id=files.read(identity).strip(),
+                dir=str(folder),
+                config=configuration,
+                resume="allow",
+                reinit="create_new",  # a sweep has several in one process
+                name=name,
+            )
+        except getattr(wandb, "Error", ()) as error:
+            raise ValueError(
+                f"wandb is {project!r}, and W&B does not start: {error} (WANDB_MODE=offline does without its server)"
+            ) from error
 
     def log(self, iteration: int, seed: int, metrics: dict[str, Any]) -> None:
         """Adds the values to their curves."""
