@@ -13,6 +13,9 @@ from metarl_jax.outer.meta_gradient import Parts, replay
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.types import Number, PyTree, Stage
 
+FLOOR = 0.1
+"""The share of a task's own units below which those of the other tasks do not count."""
+
 
 def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax.Array:
     """C_kn = Y_k − b_kn: the credit of episode n of stage k, leaves [B, S, N].
@@ -21,7 +24,8 @@ def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax
     of the stage losses: divided by T and by the mean advantage scale of the OTHER tasks. With weights Y_k on
     ∇log p(τ_kn) the gradient of the sampled update is unbiased, and it stays unbiased for any b_kn that is independent
     of episode n. If losses are means over the steps taken (`average="valid"`), T is replaced by the mean episode length
-    of the OTHER tasks.
+    of the OTHER tasks. Where these have hardly an advantage, as when a single task has found a sparse reward, they have
+    no units to speak of: then a tenth of the task's own units is used, which bounds C and biases the gradient.
 
     b_kn predicts Y_k from the returns of the OTHER episodes of the same stage, by a ridge regression of Y_k on the mean
     return at stage k over the OTHER tasks. This separates easy from hard tasks. With one episode, or fewer than five
@@ -55,7 +59,9 @@ def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax
         return (values.sum(0) - values) / (tasks - 1) * ((tasks - 1) / jnp.maximum(others, 1))
 
     # Axis 0: the task whose leave-one-out units are used. Axis 1: the task being rescaled.
+    own_units = jnp.where(has_episode, room * data.scale, 0)
     units = mean_of_others(room, has_episode) * mean_of_others(data.scale, has_episode)
+    units = jnp.maximum(units, FLOOR * own_units)
     in_units = mean_of_counted(returns, sound, -1) / jnp.where(units > 0, units, 1)[:, None]
     weighed = jnp.where(counted, in_units, 0) / counted.sum()
     later = jnp.cumsum(weighed[..., ::-1], axis=-1)[..., ::-1] - weighed  # [B, B, S]

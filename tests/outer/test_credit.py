@@ -54,6 +54,18 @@ def later_returns(reward, valid, scale, burn_in, average="horizon", discount=1.0
     return returns, later
 
 
+def test_where_no_other_task_earns_anything_the_credit_stays_finite_in_size():
+    """A sparse reward that one task has found: the advantages of the others are 0, and so would be their units."""
+    reward, valid, scale = (np.zeros_like(x, float) for x in collected(tasks=20))
+    valid, scale[:] = np.ones(valid.shape, bool), 1e-8
+    reward[3, 1, 0, -1], scale[3, 1] = 1.0, 0.2
+    found = credit(reward, valid, scale, 1)
+    natural = (1.0 / EPISODES) / 2 / (HORIZON * 0.2)
+    np.testing.assert_allclose(found[3, 0], 10 * natural, rtol=0.01)  # a tenth of its own units
+    assert np.abs(found).max() < 20 * natural
+    assert (found[3, 0] > 0).all()
+
+
 @pytest.mark.parametrize(
     ("burn_in", "average", "discount"), [(0, "horizon", 1.0), (1, "valid", 1.0), (2, "horizon", 0.9)]
 )
