@@ -80,8 +80,14 @@ def shared_parts(
     )
 
 
-def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) -> outer.Parts:
+def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective, credit_clip: Number = 0.3) -> outer.Parts:
     """The parts of an algorithm with policy-gradient steps. Options missing from its struct keep their defaults.
+
+    Args:
+        env: p(M) and its MDPs.
+        options: of the algorithm.
+        objective: the loss of a task's path, to which those that options ask for are added.
+        credit_clip: ε of the score term, see `metarl_jax.outer.credit`.
 
     Raises:
         ValueError: a name is unknown, a value out of range, or two options do not go together.
@@ -111,7 +117,7 @@ def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) ->
             if critic.inner_weight:
                 surrogate = inner.with_critic_loss(surrogate, loss, critic.inner_weight)
         refit = _refit(critic, gamma)
-    objective, credit = _with_credit(options, trial, objective)
+    objective, credit = _with_credit(options, trial, objective, credit_clip)
     if checks.is_on(checks.non_negative("entropy_weight", options.entropy_weight)):
         objective = outer.add(objective, outer.entropy_bonus(options.entropy_weight))
     _check_leave_one_out(options, trial)
@@ -134,7 +140,7 @@ def gradient_parts(env: TaskEnv, options: InnerOptions, objective: Objective) ->
     )
 
 
-def _with_credit(options: GradientOptions, trial: Trial, objective: Objective) -> tuple[Objective, str]:
+def _with_credit(options: GradientOptions, trial: Trial, objective: Objective, clip: Number) -> tuple[Objective, str]:
     """The objective with the score term, and the name of the term's estimator."""
     credit = options.credit
     outer.check_annealing(options.multi_step_iterations, trial, credit)
@@ -151,7 +157,7 @@ def _with_credit(options: GradientOptions, trial: Trial, objective: Objective) -
             "leave credit out, or take at least one inner step"
         )
     estimator = checks.one_of("credit_estimator", options.credit_estimator, outer.CREDITS)
-    return outer.add(objective, outer.credit(weight)), estimator
+    return outer.add(objective, outer.credit(weight, clip)), estimator
 
 
 def _check_leave_one_out(options: GradientOptions, trial: Trial) -> None:

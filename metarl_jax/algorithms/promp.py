@@ -51,4 +51,4 @@ def promp(env: TaskEnv, options: PrompOptions) -> MetaAlgorithm:
     objective, penalty = clipped(options.clip), inner_kl(options.inner_kl_weight)
     # Without a weight the penalty would only ask the policy's distribution for a KL.
     objective = add(objective, penalty) if is_on(options.inner_kl_weight) else objective
-    return assemble(gradient_parts(env, options, objective), steps)
+    return assemble(gradient_parts(env, options, objective, options.clip), steps)

@@ -89,6 +89,6 @@ def self_tuning(env: TaskEnv, options: SelfTuningOptions) -> MetaAlgorithm:
         adapter=rule.adapter,
         advantage=agent.judge,
         objective=outer.nothing,
-        trial=options.trial(env.horizon, burn_in=1 if options.burn_in is None else options.burn_in),
+        trial=options.trial(env.horizon, burn_in=options.burn_in),
     )
     return assemble_lives(parts, outer.gradient_steps(options.descent()), penalty=loss)

@@ -219,7 +219,7 @@ def self_tuning(agent: ActorCritic, tuning: Tuning, inner_optimizer: Builder | s
         agent: policy and critics.
         tuning: the map from θ to hyperparameters.
         inner_optimizer: U, a name of `metarl_jax.inner.INNER_OPTIMIZERS` or a function ``inner_lr → InnerOptimizer``,
-            whose step is proportional to the rate.
+            whose step is proportional to the rate and does not depend on φ, so without weight decay.
 
     Raises:
         ValueError: the name is unknown, or the optimiser has learned parameters.

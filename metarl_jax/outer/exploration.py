@@ -23,9 +23,11 @@ def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax
     Y_k = Σ_{s>k, s counted} R_s / (number of counted stages). R_s is the mean return Σ_t γᵗ r_t of stage s in the units
     of the stage losses: divided by T and by the mean advantage scale of the OTHER tasks. With weights Y_k on
     ∇log p(τ_kn) the gradient of the sampled update is unbiased, and it stays unbiased for any b_kn that is independent
-    of episode n. If losses are means over the steps taken (`average="valid"`), T is replaced by the mean episode length
-    of the OTHER tasks. Where these have hardly an advantage, as when a single task has found a sparse reward, they have
-    no units to speak of: then a tenth of the task's own units is used, which bounds C and biases the gradient.
+    of episode n. Under a budget of steps (`Trial.stage_steps`) an episode's length decides which later ones count, so
+    b_kn and with it the gradient have a bias that vanishes with N. If losses are means over the steps taken
+    (`average="valid"`), T is replaced by the mean episode length of the OTHER tasks. Where these have hardly an
+    advantage, as when a single task has found a sparse reward, they have no units to speak of: then a tenth of the
+    task's own units is used, which bounds C and biases the gradient.
 
     b_kn predicts Y_k from the returns of the OTHER episodes of the same stage, by a ridge regression of Y_k on the mean
     return at stage k over the OTHER tasks. This separates easy from hard tasks. With one episode, or fewer than five

@@ -91,10 +91,17 @@ def as_sequence(env: TaskEnv, trajectory: Trajectory, burn_in: int, discount: Nu
         reward=before(reward),
         start=time == 0,
     )
+    goes_on = jnp.append(flat.valid[1:], False)
+
+    def following(observation, last):  # the trial goes on with the next episode where one ends
+        there = goes_on.reshape(-1, *[1] * (observation.ndim - 1))
+        return jnp.where(there, jnp.roll(observation, -1, axis=0), last)
+
     joined = flat.replace(
         reward=jnp.where(counted, reward * weight, 0),
         discount=jnp.ones_like(flat.discount),
         truncated=jnp.zeros_like(flat.truncated),
+        next_observation=jax.tree.map(following, flat.observation, flat.next_observation),
     )
     joined = jax.tree.map(lambda leaf: leaf[None], joined)
     zeros = jnp.zeros_like(reward)

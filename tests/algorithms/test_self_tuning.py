@@ -132,3 +132,20 @@ def test_one_life_on_brax(options):
         state, metrics = update(jax.random.key(index), state)
     assert all(np.isfinite(value).all() for value in metrics.values())
     assert all(value != 0 for value in state.params.values())
+
+
+def test_without_a_burn_in_only_the_last_stage_of_a_window_counts():
+    """None means L, as for all others, and 1 is the default."""
+    env = toys.walk(6)
+
+    def gradient(**burn_in):
+        algorithm = mrl.algorithms.make("self-tuning", env, adaptation_steps=2, **STARTS, **SIZES, **burn_in)
+        theta = algorithm.init(jax.random.key(0)).params
+        return jax.jit(algorithm.gradient)(jax.random.key(1), theta)[0]
+
+    last, none, default, first = (
+        gradient(**given) for given in ({"burn_in": 2}, {"burn_in": None}, {}, {"burn_in": 1})
+    )
+    jax.tree.map(np.testing.assert_array_equal, none, last)
+    jax.tree.map(np.testing.assert_array_equal, default, first)
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (last, first)), strict=True))

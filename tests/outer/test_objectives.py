@@ -166,3 +166,11 @@ def test_the_option_adds_the_bonus_to_the_gradient():
             assert (leaf <= 0.3 + 1e-6).all()
         else:
             np.testing.assert_allclose(leaf, 0, atol=1e-5)
+
+
+def test_promps_clip_bounds_its_credit_too(monkeypatch):
+    asked, real = [], outer.credit
+    monkeypatch.setattr(outer, "credit", lambda *arguments: asked.append(arguments) or real(*arguments))
+    mrl.algorithms.make("promp", toys.walk(), clip=0.125, credit=0.25)
+    mrl.algorithms.make("e-maml", toys.walk())
+    assert asked == [(0.25, 0.125), (1.0, 0.3)]

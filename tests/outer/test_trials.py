@@ -41,6 +41,7 @@ def test_the_steps_follow_each_other_without_gaps(burn_in):
     one = jax.tree.map(lambda leaf: np.asarray(leaf[0]), sequence.trajectory)
     np.testing.assert_array_equal(one.valid, [1, 1, 1, 1, 1, 0])
     np.testing.assert_array_equal(one.observation[:5, 0], [0, 1, 3, 4, 5])
+    np.testing.assert_array_equal(one.next_observation[:5, 0], [1, 3, 4, 5, 6])  # a user's estimator reads V there
     np.testing.assert_array_equal(one.discount, 1)
     np.testing.assert_array_equal(sequence.percept.start[:5], [1, 0, 1, 0, 0])
     np.testing.assert_allclose(sequence.percept.action[:5, 0], [0, 0.1, 0.2, 0.3, 0.4])
