@@ -65,9 +65,9 @@ class TaskEnv:
     time between two states in seconds. None: the environment cannot be rendered in 3D"""
     sample_tasks: Callable[[Key, int], PyTree] | None = dataclasses.field(default=None, repr=False)
     """``(key, B) → tasks``, leaves [B, ...]: all tasks of a meta-iteration, where they are drawn together, such as as
-    many of each kind; in random order if there are m minibatches, of which each has every m-th task. None: B independent
-    draws of `sample_task`, which evaluation uses in any case. Agents that live on (`lpg`, `self-tuning`) are born in
-    one of B such tasks"""
+    many of each kind; in random order if there are m minibatches, of which each has every m-th task. None: B
+    independent draws of `sample_task`, which evaluation uses in any case. Agents that live on (`lpg`, `self-tuning`)
+    are born in one of B such tasks"""
     measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
     """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
     episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. None: no more"""

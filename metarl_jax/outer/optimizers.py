@@ -85,8 +85,8 @@ def gradient_steps(
     """`epochs` passes of an optax optimiser over the meta-loss, in steps of B / `minibatches` tasks each.
 
     A minibatch is every `minibatches`-th task, the same in all passes. Tasks are drawn independently in each
-    meta-iteration, so shuffling is not needed; `TaskEnv.sample_tasks`, which draws them together, puts them into random
-    order itself. The metrics are those of the last step, before its update.
+    meta-iteration, so shuffling is not needed; where they are drawn together, `TaskEnv.sample_tasks` has to do it. The
+    metrics are those of the last step, before its update.
 
     Args:
         transformation: a minimiser such as ``optax.adam(1e-3)``.
