@@ -43,6 +43,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "meta-sgd, rate 0.03": ("meta-sgd", {"inner_lr": 0.03}),
 }
 
+SET_BY = {"tasks": "--tasks", "episodes": "--episodes", "horizon": "--horizon"}
+"""Options by which environment steps are counted, with their flags"""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Arguments:
@@ -69,7 +72,7 @@ class Arguments:
     eval_steps: int = 3
     """inner steps on the held-out tasks"""
     action_scale: float = 10.0
-    """option of the task family: policy outputs are divided by it"""
+    """option of the task family, if it has it: policy outputs are divided by it"""
     horizon: int | None = None
     """T (None: the family's default)"""
     option: tuple[str, ...] = ()
@@ -80,8 +83,6 @@ class Arguments:
 
 def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
     """The algorithm of a row and its options; unsupported options are dropped later."""
-    from metarl_jax.runs.config import parse_options
-
     registered, individual = VARIANTS.get(name, (name, SETTINGS.get(name, {})))
     common = {
         "tasks": arguments.tasks,
@@ -90,7 +91,7 @@ def settings(name: str, arguments: Arguments) -> tuple[str, dict[str, Any]]:
         "outer_lr": arguments.outer_lr,
         "policy": POLICY,
     }
-    return registered, common | individual | parse_options("option", arguments.option)
+    return registered, common | individual | comparisons.options_of_any(arguments.option, SET_BY)
 
 
 def build(name: str, arguments: Arguments) -> comparisons.Entry:
@@ -101,7 +102,10 @@ def build(name: str, arguments: Arguments) -> comparisons.Entry:
     """
     import metarl_jax as mrl
 
-    env = mrl.envs.make(arguments.task, horizon=arguments.horizon, action_scale=arguments.action_scale)
+    family = mrl.envs.FAMILIES.get(arguments.task.partition("@")[0])
+    scaled = family is not None and "action_scale" in next(iter(family.versions.values()))
+    scale = {"action_scale": arguments.action_scale} if scaled else {}
+    env = mrl.envs.make(arguments.task, horizon=arguments.horizon, **scale)
     registered, options = settings(name, arguments)
     return comparisons.entry(env, registered, options, (arguments.eval_steps + 1) * arguments.episodes)
 
@@ -147,18 +151,13 @@ def check(arguments: Arguments, rows: Sequence[str]) -> None:
     Raises:
         ValueError: a value is not allowed.
     """
-    from metarl_jax import algorithms, checks
-    from metarl_jax.runs.config import parse_options
+    from metarl_jax import checks
 
     for name in ("seeds", "steps", "eval_tasks"):
         checks.integer(name, getattr(arguments, name))
     checks.integer("eval_steps", arguments.eval_steps, least=0)
-    if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
-        raise ValueError(f"first_seed is {arguments.first_seed}; the last of {arguments.seeds} must stay below 2**32")
-    accepted = sorted(set().union(*map(algorithms.options, algorithms.names())))
-    for option in parse_options("option", arguments.option):
-        if option not in accepted:
-            raise checks.unknown("option of any algorithm", option, accepted)
+    checks.seeds(arguments.first_seed, arguments.seeds)
+    comparisons.options_of_any(arguments.option, SET_BY)
     for name in rows:
         comparisons.plan(name, build(name, arguments), arguments.steps)
 

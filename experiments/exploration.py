@@ -22,12 +22,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metarl_jax.runs.console import cli
+from metarl_jax.runs.evaluation import comparisons
 from metarl_jax.runs.storage import files
 
 if TYPE_CHECKING:
     import metarl_jax as mrl
 
 FAMILY = "risky-rooms"
+
+_BY_THE_ROW = "the row: a trial has 2N episodes, of which 0 or N are free"
+SET_BY = {"tasks": "--tasks", "episodes": "--episodes", "horizon": "the family"}
+SET_BY |= {"burn_in": _BY_THE_ROW, "adaptation_steps": _BY_THE_ROW}
+"""Options that the optimum of a row depends on, with what sets them"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,9 +88,8 @@ def settings(name: str, burn_in: int, arguments: Arguments) -> dict[str, Any]:
         ValueError: the name is unknown, or an option is not of the form NAME=VALUE.
     """
     import metarl_jax as mrl
-    from metarl_jax.runs.config import parse_options
 
-    overrides = parse_options("option", arguments.option)
+    overrides = comparisons.options_of_any(arguments.option, SET_BY)
     accepted = mrl.algorithms.options(name)
     if mrl.algorithms.kind(name) == "memory":  # a stage is one episode
         chosen = {"episodes": 2 * arguments.episodes, "burn_in": burn_in}
@@ -195,16 +200,11 @@ def check(arguments: Arguments) -> None:
     """
     import metarl_jax as mrl
     from metarl_jax import checks
-    from metarl_jax.runs.config import parse_options
 
     for name in ("seeds", "iterations", "tasks", "episodes", "eval_tasks"):
         checks.integer(name, getattr(arguments, name))
-    if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
-        raise ValueError(f"first_seed is {arguments.first_seed}; the last of {arguments.seeds} must stay below 2**32")
-    accepted = sorted(set().union(*map(mrl.algorithms.options, mrl.algorithms.names())))
-    for option in parse_options("option", arguments.option):
-        if option not in accepted:
-            raise checks.unknown("option of any algorithm", option, accepted)
+    checks.seeds(arguments.first_seed, arguments.seeds)
+    comparisons.options_of_any(arguments.option, SET_BY)
     for name in arguments.algorithms:
         for burn_in in (0, arguments.episodes):
             given = settings(name, burn_in, arguments)

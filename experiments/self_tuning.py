@@ -175,8 +175,7 @@ def main(argv: Sequence[str]) -> None:
     with cli.user_errors():
         checks.integer("seeds", arguments.seeds, 2)
         checks.integer("updates", arguments.updates)
-        if checks.seed("first_seed", arguments.first_seed) + arguments.seeds > 2**32:
-            raise ValueError(f"first_seed is {arguments.first_seed}; with its seeds it must stay below 2**32")
+        checks.seeds(arguments.first_seed, arguments.seeds)
         for options in rows(arguments).values():
             mrl.algorithms.make("self-tuning", corridor(), **COMMON, **options)
         arguments.output.mkdir(parents=True, exist_ok=True)

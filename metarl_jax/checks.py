@@ -77,6 +77,13 @@ def seed(name: str, value: Any) -> int:
     return integer(name, value, least=0, bits=32)
 
 
+def seeds(first: Any, count: int) -> range:
+    """The seeds `first_seed` and the `count` − 1 that follow, if all are seeds, else a ValueError."""
+    if seed("first_seed", first) + count > 2**32:
+        raise ValueError(f"first_seed is {first}; the last of {count} must stay below 2**32")
+    return range(first, first + count)
+
+
 def function(name: str, value: Any) -> Callable:
     """`value` if it can be called, else a ValueError."""
     if not callable(value):

@@ -60,6 +60,22 @@ def test_a_row_without_a_meta_iteration_is_refused_before_any_training(tmp_path)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("option", ["tasks=3", "episodes=4", "horizon=20"])
+def test_sizes_that_steps_are_counted_by_have_flags_of_their_own(tmp_path, option):
+    """Else rows would be trained on other numbers of steps, and stages cut at wrong places."""
+    name = option.partition("=")[0]
+    with pytest.raises(cli.UserError, match=f"{name} is set by --{name}"):
+        compare.main(["--algorithms", "maml", "--option", option, "--output", str(tmp_path / "new")])
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["promp", "rl2"])
+def test_a_family_without_scale_of_actions_and_with_discrete_ones(name):
+    built = compare.build(name, compare.Arguments(task="grid-nav", tasks=4))
+    assert built.env.discrete
+    assert built.options["policy"] == {}
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "message"),

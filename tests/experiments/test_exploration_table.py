@@ -52,6 +52,9 @@ def test_the_table_compares_counted_episodes_with_the_optimum(untrained, capsys)
         (["--inner-lr", "-1"], "inner_lr"),
         (["--option", "credits=0.5"], "unknown option of any algorithm 'credits': did you mean 'credit'"),
         (["--option", "credit"], "must be NAME=VALUE"),
+        (["--option", "episodes=4"], "episodes is set by --episodes"),
+        (["--option", "tasks=4"], "tasks is set by --tasks"),
+        (["--option", "burn_in=1"], "burn_in is set by the row"),
         (["--first-seed", str(2**32 - 1)], "must stay below 2[*][*]32"),
     ],
 )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from metarl_jax.checks import unknown
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.storage import files, json_text
 
@@ -64,6 +65,27 @@ def in_cell(name: str) -> str:
     return "`" + name.replace("|", r"\|") + "`"
 
 
+def options_of_any(pairs: Sequence[str], set_by: Mapping[str, str]) -> dict[str, Any]:
+    """The values of ``--option NAME=VALUE``, for each algorithm that has the option.
+
+    Args:
+        pairs: values of the flag.
+        set_by: options that something else sets → what.
+
+    Raises:
+        ValueError: a pair is malformed, or its name is no algorithm's option or set by something else.
+    """
+    from metarl_jax import algorithms
+    from metarl_jax.runs.config import parse_options
+
+    options = parse_options("option", tuple(pairs), set_by)
+    accepted = sorted(set().union(*map(algorithms.options, algorithms.names())))
+    for option in options:
+        if option not in accepted:
+            raise unknown("option of any algorithm", option, accepted)
+    return options
+
+
 def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: int) -> Entry:
     """Builds a registered algorithm, or the oracle; options that it does not have are ignored.
 
@@ -82,6 +104,8 @@ def entry(env: "TaskEnv", name: str, options: Mapping[str, Any], eval_episodes: 
     env = envs.reveal_task(env) if name == ORACLE else env
     defaults = algorithms.options(registered)
     used = {option: value for option, value in options.items() if option in defaults}
+    if env.discrete and isinstance(used.get("policy"), Mapping):  # a categorical policy has no σ
+        used["policy"] = {key: value for key, value in used["policy"].items() if not key.endswith("std")}
     algorithm = algorithms.make(registered, env, **used)
     chosen = defaults | used
     for option in ("tasks", "episodes", "adaptation_steps"):

@@ -100,8 +100,7 @@ class Sizes:
             checks.integer(name, getattr(self, name))
         if self.steps is not None:
             checks.integer("steps", self.steps)
-        if checks.seed("first_seed", self.first_seed) + self.seeds > 2**32:
-            raise ValueError(f"first_seed is {self.first_seed}; the last of {self.seeds} must stay below 2**32")
+        checks.seeds(self.first_seed, self.seeds)
 
 
 def known(families: Sequence[str], learners: Sequence[str]) -> None:
@@ -161,10 +160,7 @@ def build(family: str, name: str, eval_episodes: int, split: str = "train") -> c
 
     chosen = _family(family)
     env = envs.make(family, split=split, **chosen.environment)
-    options = settings(chosen, name)
-    if env.discrete:  # a categorical policy has no σ
-        options["policy"] = {key: value for key, value in options["policy"].items() if not key.endswith("std")}
-    return comparisons.entry(env, name, options, eval_episodes)
+    return comparisons.entry(env, name, settings(chosen, name), eval_episodes)
 
 
 def scores(built: comparisons.Entry, params: Any, sizes: Sizes) -> dict[str, Any]:
