@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 
 import jax
@@ -10,9 +11,11 @@ import pytest
 from rich.console import Console
 
 import metarl_jax as mrl
+from metarl_jax.runs.console import cli
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.training import streams
 from metarl_jax.zoo import store
+from metarl_jax.zoo.__main__ import main as command
 from tests import rows
 
 FEW, MANY = 2, 40
@@ -98,11 +101,19 @@ def test_a_run_becomes_an_entry(tmp_path, monkeypatch):
         store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
     (folder / "evaluation.json").write_text(json.dumps(report))
     store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
+    with pytest.raises(ValueError, match="maml-trpo exists; move it away"):
+        store.add(folder, name, "python experiments/train.py", "a laptop", tmp_path)
     original = mrl.zoo.load(name)
     monkeypatch.setattr(store, "ROOT", tmp_path)
     assert mrl.zoo.names() == (name,)
     assert mrl.zoo.about(name)["hardware"] == "a laptop"
     equal(mrl.zoo.load(name).params, original.params, rtol=0)
+
+
+def test_what_cannot_be_added_is_said_in_a_line(tmp_path, capsys):
+    words = ["add", str(tmp_path / "none"), "a/b", "--command", "c", "--hardware", "h"]
+    assert cli.run(command, words) == 2
+    assert re.fullmatch(r"error: .*none.*\n", capsys.readouterr().err)
 
 
 def test_a_damaged_entry_is_not_loaded(tmp_path, monkeypatch):

@@ -42,12 +42,14 @@ class Arguments:
     """environment steps per stage: whole episodes until the sum reaches this number, at most --episodes (None: the
     run's --stage-steps)"""
     inner_lr: tuple[float, ...] | None = None
-    """rate of the inner steps, or one per step (None: as in training)"""
+    """rate of the inner steps, or one per step; others than in training become a suffix of the file names (None: as in
+    training)"""
     inner_lr_beyond: str | None = None
     """rule for the rates of steps beyond those of training, or of --inner-lr: decay, halved at each step; inverse_sqrt,
     for hundreds of steps; constant (None: the run's --inner-lr-beyond, decay unless set)"""
     seed: int | None = None
-    """seed of the held-out tasks (None: the run's --eval-seed, 0 unless set)"""
+    """seed of the held-out tasks; another than the run's becomes a suffix of the file names (None: the run's
+    --eval-seed, 0 unless set)"""
     checkpoint: str = "newest"
     """newest, best (the highest return after adaptation in training) or an iteration"""
     split: str | None = None

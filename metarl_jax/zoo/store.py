@@ -147,7 +147,8 @@ def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) ->
         The new folder.
 
     Raises:
-        ValueError: the run has no evaluation of its newest checkpoint.
+        ValueError: the run has no evaluation of its newest checkpoint, or there is an entry of this name.
+        OSError: a file of the run cannot be read.
     """
     loaded = load_run(run)
     if not (run / "evaluation.json").exists():
@@ -159,17 +160,16 @@ def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) ->
         report["rows"]["adapted"] = report.pop("per_seed")[0]["rows"]["adapted"]
         report["training_seeds"] = report["training_seeds"][:1]
     folder = root / name
+    if folder.exists():
+        raise ValueError(f"{folder} exists; move it away, or choose another name")
+    config = dataclasses.replace(loaded.config, folder=None, seeds=1, wandb=None)
+    metrics = _rows_of_first_seed(run / "metrics.csv", loaded.config)
     folder.mkdir(parents=True)
     arrays: dict[str, Any] = {path: np.asarray(leaf) for path, leaf in by_path(loaded.params).items()}
     np.savez_compressed(folder / "theta.npz", **arrays)
-    config = dataclasses.replace(loaded.config, folder=None, seeds=1, wandb=None)
     (folder / "config.json").write_text(to_json(config))
     (folder / "evaluation.json").write_text(json.dumps(report, indent=1) + "\n")
-    head, *rows = (run / "metrics.csv").read_text().splitlines()
-    if loaded.config.seeds > 1:
-        column = head.split(",").index("seed")
-        rows = [row for row in rows if row.split(",")[column] == str(loaded.config.seed)]
-    (folder / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
+    (folder / "metrics.csv").write_text(metrics)
     facts = {
         "command": command,
         "date": str(date.today()),
@@ -181,3 +181,11 @@ def add(run: Path, name: str, command: str, hardware: str, root: Path = ROOT) ->
     }
     (folder / "about.json").write_text(json.dumps(facts, indent=1) + "\n")
     return folder
+
+
+def _rows_of_first_seed(path: Path, config: TrainConfig) -> str:
+    head, *rows = path.read_text().splitlines()
+    if config.seeds > 1:
+        column = head.split(",").index("seed")
+        rows = [row for row in rows if row.split(",")[column] == str(config.seed)]
+    return "\n".join([head, *rows]) + "\n"

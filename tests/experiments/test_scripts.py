@@ -56,10 +56,12 @@ def test_theta_may_hold_more_than_the_policy(script, tmp_path, options):
 
 
 def test_evaluate_takes_more_steps_at_other_rates(script, trained):
+    before = (trained / "evaluation.json").read_bytes()
     status, out, err = script("evaluate", trained, "--steps", "4", "--inner-lr", "0.2", "0.1", "--tasks", "2")
     assert status == 0, err
     assert "gain" in out
-    report = json.loads((trained / "evaluation.json").read_text())
+    assert (trained / "evaluation.json").read_bytes() == before
+    report = json.loads((trained / "evaluation-rates-0.2_0.1.json").read_text())
     assert report["inner_lr"] == [0.2, 0.1, 0.05, 0.025]
     assert report["rows"]["adapted"]["steps"] == [0, 1, 2, 3, 4]
     assert len(report["rows"]["adapted"]["per_task"]) == 2

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax.runs.checkpoint import provenance
 from metarl_jax.runs.checkpoint.checkpoints import Checkpoints, _best
 from metarl_jax.runs.checkpoint.leaves import proof
 from metarl_jax.runs.config import AlgorithmConfig, TrainConfig
@@ -252,6 +253,16 @@ def test_other_versions_and_hardware_are_notes(folder):
     checkpoints.restore()
     assert "written with jax 0.0.1" in checkpoints.notes[0]
     assert "written with devices 64, this is 1" in checkpoints.notes[1]
+
+
+@pytest.mark.parametrize(("now", "told"), [("a" * 40, 0), ("b" * 40, 1), ("a" * 40 + "-dirty", 1), (None, 0)])
+def test_another_source_is_a_note(monkeypatch, now, told):
+    """The version stays for many commits, so it does not tell."""
+    record = dict(provenance.provenance()) | {"revision": "a" * 40}
+    monkeypatch.setattr(provenance, "provenance", lambda: record | {"revision": now})
+    notes = provenance.changes(record)
+    assert len(notes) == told
+    assert all("written by the source aaaaaaaaaa, this is " in note for note in notes)
 
 
 def test_a_record_says_where_the_numbers_come_from(folder):

@@ -174,7 +174,14 @@ def test_evaluation_repeats_itself_and_follows_the_schema(whole, console):
     assert (first["burn_in"], first["stages_in_training"]) == (STEPS, STEPS + 1)
     row = evaluate_run(whole, console, burn_in=1)["rows"]["adapted"]
     np.testing.assert_allclose(row["counted_mean"], np.mean(row["mean"][1:]))
+    before = (whole / "evaluation.json").read_bytes()
+    own = np.atleast_1d(configs.algorithm_value(read_config(whole), "inner_lr")).tolist()
     assert evaluate_run(whole, console, seed=1)["rows"] != first["rows"]
+    assert evaluate_run(whole, console, inner_lr=[1.0] * 9)["inner_lr"][0] == 1.0
+    assert (whole / "evaluation.json").read_bytes() == before
+    assert {path.stem for path in whole.glob("evaluation-*")} >= {"evaluation-tasks-1", "evaluation-rates-1_to_1_in_9"}
+    assert evaluate_run(whole, console, burn_in=0, inner_lr=own, seed=first["seed"])["burn_in"] == 0
+    assert (whole / "evaluation.json").read_bytes() != before
     assert evaluate_run(whole, console, tasks=4)["num_tasks"] == 4
 
 

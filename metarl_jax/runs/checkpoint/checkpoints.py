@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils.epath.gpath import PosixGPath
 
 from metarl_jax.runs.checkpoint.leaves import by_path, digest, is_key, layout, proof, verified
-from metarl_jax.runs.checkpoint.provenance import provenance
+from metarl_jax.runs.checkpoint.provenance import changes, provenance
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config.file import differences, from_json, to_json
 from metarl_jax.runs.storage import files
@@ -213,15 +213,7 @@ class Checkpoints:
             old, new = record["layout"].get(leaf, "absent"), template.get(leaf, "absent")
             if old != new:
                 raise ValueError(f"{where} hold another state: {leaf} was {old}, now {new}")
-        now = provenance()
-        for name in ("versions", "hardware"):
-            before = record.get(name) or {}
-            for part, value in now[name].items():
-                if before.get(part) != value:
-                    self.notes.append(
-                        f"the checkpoint was written with {part} {before.get(part)}, this is {value}: numbers may "
-                        "differ from those of an uninterrupted run"
-                    )
+        self.notes += changes(record)
 
     def prove(self, iteration: int) -> None:
         """Verifies that a checkpoint that was just written can be read back.

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,27 @@ _PACKAGES = ("metarl-jax", "jax", "jaxlib", "flax", "optax", "brax", "orbax-chec
 def provenance() -> dict[str, Any]:
     """``{"versions": {name: version}, "hardware": {name: value}, "revision": str | None}`` of this process."""
     return {"versions": versions(), "hardware": hardware(), "revision": revision()}
+
+
+def changes(record: Mapping[str, Any]) -> list[str]:
+    """What differs between this process and the one whose `provenance` a record holds, a sentence each."""
+    now, differ = provenance(), "numbers may differ from those of an uninterrupted run"
+    notes = [
+        f"the checkpoint was written with {part} {before.get(part)}, this is {value}: {differ}"
+        for before, parts in ((record.get(name) or {}, now[name]) for name in ("versions", "hardware"))
+        for part, value in parts.items()
+        if before.get(part) != value
+    ]
+    written, source = record.get("revision"), now["revision"]
+    if written and source and written != source:
+        notes.append(f"the checkpoint was written by the source {_short(written)}, this is {_short(source)}: {differ}")
+    return notes
+
+
+def _short(revision: str) -> str:
+    """A commit with ten digits, and whether files had changed."""
+    commit, dash, dirty = revision.partition("-")
+    return commit[:10] + dash + dirty
 
 
 def versions() -> dict[str, str]:

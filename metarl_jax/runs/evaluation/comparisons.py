@@ -205,7 +205,8 @@ def fill(
 ) -> None:
     """Computes the missing rows; writes the file atomically after each training.
 
-    Rows that another process has written meanwhile are kept, so that several may share the trainings.
+    Rows that another process has written meanwhile are kept, so that several, each with rows of its own, may share a
+    file. It names all machines and the first and last day.
 
     Args:
         path: path of the file.
@@ -219,7 +220,11 @@ def fill(
     from metarl_jax.runs.checkpoint import provenance
 
     for which in missing:
-        stored |= {"machine": provenance.machine(), "date": str(date.today())}
+        machine, today = provenance.machine(), str(date.today())
+        if stored["rows"] and machine not in stored.get("machine", machine):
+            machine = f"{stored['machine']}; {machine}"
+        first = stored.get("date", today).partition(" to ")[0] if stored["rows"] else today
+        stored |= {"machine": machine, "date": today if first == today else f"{first} to {today}"}
         with cli.user_errors():
             stored["rows"] += rows(which)
         try:

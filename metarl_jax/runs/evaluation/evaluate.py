@@ -1,6 +1,7 @@
 """The evaluation of a run on held-out tasks: a table, a file and a plot."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,7 @@ def _planned(
         ValueError: it is not possible.
     """
     settings = {name: value for name, value in settings.items() if value is not None}
+    drawn = config.evaluation.eval_seed
     # `replace` validates the given values.
     config = dataclasses.replace(configs.folded(config), evaluation=dataclasses.replace(config.evaluation, **settings))
     trained_stages, trained_episodes = _sizes(*build(config))
@@ -167,9 +169,13 @@ def _planned(
     stages = trained_stages // (trained_steps + 1) * (steps + 1)
     counted = _burn_in(config, burn_in, stages)
     episodes, stage_steps, rule = (overrides[name] for name in ("episodes", "stage_steps", "inner_lr_beyond"))
+    own = configs.algorithm_value(config, "inner_lr")
     suffix = "" if episodes in (None, trained_episodes) else f"-{episodes}-episodes"
     suffix += "" if stage_steps in (None, config.algorithm_options.stage_steps) else f"-{stage_steps}-steps"
     suffix += "" if rule in (None, configs.algorithm_value(config, "inner_lr_beyond")) else f"-{rule}"
+    rates = overrides["inner_lr"]
+    suffix += "" if rates in (None, own, (own,)) else f"-rates-{_rates_in_a_name(rates)}"
+    suffix += "" if settings.get("eval_seed", drawn) == drawn else f"-tasks-{settings['eval_seed']}"
     suffix += "-deterministic" if deterministic else ""
     if episodes or stage_steps:
         overrides = overrides | {"baseline": _baseline_of_training(config, build)}
@@ -193,6 +199,11 @@ def _planned(
         deterministic=deterministic,
         suffix=suffix,
     )
+
+
+def _rates_in_a_name(rates: Sequence[float]) -> str:
+    words = [f"{rate:g}" for rate in rates]
+    return "_".join(words) if len(words) <= 4 else f"{words[0]}_to_{words[-1]}_in_{len(words)}"
 
 
 def _adapted(plan: _Plan, state: Any, console: Console) -> dict[int, dict[str, Row]]:
