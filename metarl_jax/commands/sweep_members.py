@@ -30,6 +30,14 @@ AT_ONCE = 8
 """Members that an accelerator trains at once, where nothing else is asked for."""
 
 
+class Crowded(Exception):
+    """The memory does not hold all members of a program, which are to be trained fewer at once."""
+
+    def __init__(self, members: list[str]):
+        super().__init__(f"the memory does not hold {len(members)} members at once; they are trained by half as many")
+        self.members = members
+
+
 class Members:
     """Members of a sweep that this process trains."""
 
@@ -67,7 +75,11 @@ class Members:
                 print(jobs.footer())
 
     def several(self, names: Sequence[str]) -> int:
-        """Trains members in one program; returns the exit status."""
+        """Trains members in one program; returns the exit status.
+
+        Raises:
+            Crowded: the memory does not hold so many.
+        """
         from metarl_jax.runs.together import Asked, train_together
 
         with contextlib.ExitStack() as stack:
@@ -84,8 +96,13 @@ class Members:
                 asked.append(Asked(config, Console(file=log, width=110)))
 
             def together(_: Sequence[str]) -> None:
-                for i, error in train_together(asked, self.lock):
-                    _end(left.pop(i), str(error or ""))
+                try:
+                    for i, error in train_together(asked, self.lock):
+                        _end(left.pop(i), str(error or ""))
+                except (MemoryError, RuntimeError) as error:
+                    if len(left) == 1 or not cli.memory_is_full(error):
+                        raise
+                    raise Crowded([Path(log.name).stem for log in left.values()]) from error
 
             if not asked:
                 return 1
@@ -93,6 +110,10 @@ class Members:
             with _output_to(first):
                 try:
                     status = cli.run(together, [])
+                except Crowded as error:
+                    for log in left.values():
+                        print(f"note: {error}", jobs.footer(), sep="\n", file=log, flush=True)
+                    raise
                 except Exception:
                     traceback.print_exc()
                     status = 1
@@ -139,7 +160,10 @@ def main(argv: Sequence[str]) -> int:
     many = _at_once(members, names, int(at_once))
     while names and status <= 128:  # a larger status is a signal
         now, names = names[:many], names[many:]
-        status = members.one(*now) if len(now) == 1 else members.several(now)
+        try:
+            status = members.one(*now) if len(now) == 1 else members.several(now)
+        except Crowded as crowded:
+            names, many = crowded.members + names, len(crowded.members) // 2
     return status
 
 

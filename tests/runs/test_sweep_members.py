@@ -140,6 +140,37 @@ def test_an_error_of_all_is_in_the_log_of_each_and_the_next_are_trained(sweep, m
     assert all(lines(sweep.folder, name)[-1].startswith("--- ") for name in NAMES[:3])
 
 
+def test_members_that_memory_does_not_hold_at_once_are_trained_by_half_as_many(sweep, monkeypatch):
+    batches = []
+
+    def train_together(asked, lock):
+        batches.append([config.folder for config, _ in asked])
+        if len(asked) > 2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.14GiB.")
+        yield from enumerate([None] * len(asked))
+
+    monkeypatch.setattr(together, "train_together", train_together)
+    monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
+    assert sweep_members.main([str(sweep.folder), "kernel", "4", *NAMES]) == 0
+    folders = [str(sweep.folder / name) for name in NAMES]
+    assert batches == [folders, folders[:2], folders[2:]]
+    for name in NAMES:
+        assert any("memory does not hold 4 members at once" in line for line in lines(sweep.folder, name))
+        assert jobs.last_words(jobs.log_of(sweep.folder, name)) == ""
+
+
+def test_a_program_that_memory_does_not_hold_at_all_is_an_error(sweep, monkeypatch):
+    def train_together(asked, lock):
+        raise MemoryError("Unable to allocate 3.14 GiB")
+
+    seen = []
+    monkeypatch.setattr(together, "train_together", train_together)
+    monkeypatch.setattr(together, "as_many_as_fit", lambda config, most: most)
+    monkeypatch.setattr(sweep_members.Members, "one", lambda self, name: seen.append(name) or 2)
+    assert sweep_members.main([str(sweep.folder), "kernel", "4", *NAMES]) == 2
+    assert seen == [*NAMES]
+
+
 @pytest.mark.parametrize(
     ("backend", "asked", "most"), [("cpu", "0", 1), ("gpu", "0", 4), ("gpu", "1", 1), ("cpu", "3", 3)]
 )

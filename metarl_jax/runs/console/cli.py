@@ -65,6 +65,11 @@ def _unusable(error: OSError) -> str:
     return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
 
 
+def memory_is_full(error: BaseException) -> bool:
+    """Whether an error says that the memory of the device, or of the machine, does not suffice."""
+    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
+
+
 def _exhausted(error: BaseException) -> str:
     """That the memory is full, of the device or of the machine, with what a user can do about it."""
     what = re.search(r"allocat\w+ ([\d.]+\s?\w+)", str(error))
@@ -200,11 +205,8 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
         except OSError as error:
             _tell(f"error: {_unusable(error)}")
             return 1
-        except MemoryError as error:
-            _tell(f"error: {_exhausted(error)}")
-            return 2
-        except RuntimeError as error:
-            if not str(error).startswith("RESOURCE_EXHAUSTED"):
+        except (MemoryError, RuntimeError) as error:
+            if not memory_is_full(error):
                 raise
             _tell(f"error: {_exhausted(error)}")
             return 2
