@@ -176,8 +176,7 @@ def main(argv: Sequence[str]) -> None:
     with cli.user_errors():
         comparisons.check_names()
         for name in arguments.algorithms:
-            if name not in choices:
-                raise checks.unknown("algorithm", name, choices)
+            checks.one_of("algorithm", name, choices)
         stored = comparisons.read(path, described)
         complete = {row["algorithm"] for row in stored["rows"]}
         rows = [name for name in dict.fromkeys(arguments.algorithms or choices) if name not in complete]

@@ -224,7 +224,7 @@ def prioritized(
         raise ValueError(f"capacity is {capacity}; the memory must hold at least two batches, {2 * tasks} tasks")
 
     def init():
-        # Any task will do for a place that holds none.
+        # Empty places need some task of the right shapes; its values are never used.
         one = jax.tree.map(jnp.asarray, sample_task(jax.random.key(0)))
         blank = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (capacity, *leaf.shape)), one)
         return Replay(blank, jnp.zeros(capacity), jnp.zeros(capacity, bool), jnp.zeros(tasks, jnp.int32))

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 
 from metarl_jax.base import MetaAlgorithm
-from metarl_jax.checks import unknown
+from metarl_jax.checks import one_of
 from metarl_jax.devices import mesh
 from metarl_jax.soundness import all_finite, watched
 from metarl_jax.types import Key, MetaState, Metrics, PyTree, strongly_typed, tree_where
@@ -65,8 +65,7 @@ def guard(
     Raises:
         ValueError: the name is unknown.
     """
-    if on_nonfinite not in ON_NONFINITE:
-        raise unknown("on_nonfinite", on_nonfinite, ON_NONFINITE)
+    one_of("on_nonfinite", on_nonfinite, ON_NONFINITE)
 
     def guarded_update(key, state):
         guard_state, unguarded_state = state.opt_state, unguarded(state)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from metarl_jax.base import MetaAlgorithm, TaskEnv
-from metarl_jax.checks import unknown
+from metarl_jax.checks import one_of, unknown
 from metarl_jax.recipes import Recipe
 
 P = ParamSpec("P")
@@ -181,8 +181,7 @@ def _struct_of(name: str, function: Callable, like: type, without: Sequence[str]
             f"{name!r} must be called as function(env, policy=None, ...), so that scripts can choose a policy"
         )
     for option in without:
-        if option not in shared:
-            raise unknown(f"option in without of {name!r}", option, shared)
+        one_of(f"option in without of {name!r}", option, shared)
     texts = descriptions(base) if base else {}
     fields: list[tuple[str, Any, Any]] = [
         (key, type(p.default) if p.annotation is p.empty else p.annotation, _field(p.default)) for key, p in own.items()

@@ -96,8 +96,7 @@ def make_recurrent(
     accepted = ("hidden", "activation", "encoder", "gated", "channels", "distribution")
     accepted += ("init_std", "min_std", "learn_std")
     for option in policy or {}:
-        if option not in accepted:
-            raise checks.unknown("option of the policy", option, accepted)
+        checks.one_of("option of the policy", option, accepted)
     return policies.gru(env, memory_size, **dict(policy or {}))
 
 

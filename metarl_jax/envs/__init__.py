@@ -116,8 +116,7 @@ def register(
         raise ValueError(f"{sorted(reserved)[0]!r} is what make takes itself, so it can be no option of {name!r}")
     checks.function("build", build)
     for entry in card or {}:
-        if entry not in _registry.CARD_OF_USER:
-            raise checks.unknown("entry of the card", entry, _registry.CARD_OF_USER)
+        checks.one_of("entry of the card", entry, _registry.CARD_OF_USER)
     horizon = checks.integer("horizon", horizon)
     FAMILIES[name] = _registry.of_user(name, build, horizon, ood, card or {}, options)
 

@@ -61,8 +61,7 @@ def fields(knob: str, backend: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such knob, or it has no effect on this backend.
     """
-    if knob not in FIELDS:
-        raise checks.unknown("dynamics knob", knob, FIELDS)
+    checks.one_of("dynamics knob", knob, FIELDS)
     if backend not in FIELDS[knob]:
         acts = " or ".join(FIELDS[knob])
         supported = ", ".join(name for name, backends in FIELDS.items() if backend in backends)

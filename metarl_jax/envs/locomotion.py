@@ -93,8 +93,7 @@ def of_model(model: str, gym: Robot, rllab: Robot) -> Robot:
     Raises:
         ValueError: `model` has another value.
     """
-    if model not in MODELS:
-        raise checks.unknown("model", model, MODELS)
+    checks.one_of("model", model, MODELS)
     return gym if model == "gym" else rllab
 
 
@@ -160,8 +159,7 @@ def locomotion_env(
     if robot.observe is not None and body["backend"] != "mujoco":
         raise ValueError(f"backend is {body['backend']!r}, and model='rllab' runs on backend 'mujoco' alone")
     observations = OBSERVATIONS[: None if robot.observe else 2]
-    if body["observation"] not in observations:
-        raise checks.unknown("observation", body["observation"], observations)
+    checks.one_of("observation", body["observation"], observations)
     with_torso = body["observation"] == "joints+torso"
 
     def start(key, task, physics: Simulator):

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from metarl_jax.base import TaskEnv
-from metarl_jax.checks import integer, unknown
+from metarl_jax.checks import integer, one_of, unknown
 
 SPLITS = ("train", "test", "ood")
 """Names of the task splits."""
@@ -220,8 +220,7 @@ def build(
     Raises:
         ValueError: an option, the split or the backend does not exist, or a value is out of its range.
     """
-    if split not in SPLITS:
-        raise unknown(f"split of {family.name!r}", split, SPLITS)
+    one_of(f"split of {family.name!r}", split, SPLITS)
     settings = dict(family.versions[version])
     for option in options:
         if option == "horizon" or option not in settings:

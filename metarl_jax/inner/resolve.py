@@ -1,4 +1,4 @@
-"""What a user's options of the inner loop mean: names become parts, and what does not go together is refused."""
+"""Turns the options of the inner loop into its parts: estimator, baseline, rates. Refuses options that conflict."""
 
 import inspect
 from collections.abc import Callable

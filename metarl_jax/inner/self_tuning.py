@@ -75,8 +75,7 @@ def tuning(start: Hyperparameters, tuned: Sequence[str] = HYPERPARAMETERS) -> Tu
     if isinstance(tuned, str) or not isinstance(tuned, Sequence):
         raise ValueError(f"tuned is {tuned!r}; it must be a sequence of names, such as ('discount', 'lambda_')")
     for name in tuned:
-        if name not in HYPERPARAMETERS:
-            raise checks.unknown("hyperparameter in tuned", name, HYPERPARAMETERS)
+        checks.one_of("hyperparameter in tuned", name, HYPERPARAMETERS)
     if len(set(tuned)) < len(tuned):
         raise ValueError(f"tuned is {tuned!r}; name each hyperparameter once")
     bounds = {}

@@ -27,8 +27,7 @@ def make_policy(env: TaskEnv, policy: Policy | Mapping[str, Any] | None, **defau
             if parameter.default is not parameter.empty
         }
         for option in policy or {}:
-            if option not in options:
-                raise checks.unknown("option of the policy", option, options)
+            checks.one_of("option of the policy", option, options)
         return mlp(env, **defaults | dict(policy or {}))
     if not isinstance(policy, Policy):
         raise ValueError(

@@ -153,8 +153,7 @@ def _described(policy: Any) -> tuple[PolicyConfig, Any]:
     names = [field.name for field in dataclasses.fields(PolicyConfig)]
     options = {name: as_plain(value) for name, value in policy.items()}
     for name in options:
-        if name not in names:
-            raise checks.unknown("option of the policy", name, names)
+        checks.one_of("option of the policy", name, names)
     if not all(map(is_plain, options.values())):
         return PolicyConfig(), options
     return PolicyConfig(**options), None

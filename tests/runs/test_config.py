@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from metarl_jax import algorithms
+from metarl_jax import algorithms, envs, guard
 from metarl_jax.keywords import descriptions
 from metarl_jax.runs.config import (
     AlgorithmConfig,
@@ -17,6 +17,7 @@ from metarl_jax.runs.config import (
     build,
     inner_rates,
     presets,
+    settings,
     traced_numbers,
 )
 from metarl_jax.runs.config.assembly import _scheduled_rate
@@ -273,6 +274,12 @@ def test_what_is_traced_has_to_be_a_number():
         build(dataclasses.replace(TRACED, traced=("tasks",)))
     with pytest.raises(ValueError, match="clip is -0.4"):
         build(with_options(TRACED, clip=-0.4))
+
+
+def test_words_that_are_listed_twice_are_the_same():
+    """Settings list them again, since their own modules import JAX."""
+    assert settings.SPLITS == envs.SPLITS
+    assert settings.ON_NONFINITE == guard.ON_NONFINITE
 
 
 def test_every_option_that_a_sweep_traces_is_a_number_of_an_algorithm():

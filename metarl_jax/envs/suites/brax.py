@@ -51,8 +51,7 @@ def from_brax(
 
         if isinstance(env, str):
             registered: Any = envs._envs  # pyright: ignore[reportAttributeAccessIssue]
-            if env not in registered:
-                raise checks.unknown("Brax environment", env, registered)
+            checks.one_of("Brax environment", env, registered)
             if backend is not None and backend not in BACKENDS:
                 raise checks.unknown("backend of Brax", backend, BACKENDS)
             with jax.ensure_compile_time_eval():  # the model must hold concrete arrays, inside a traced function too

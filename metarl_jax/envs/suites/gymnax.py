@@ -102,8 +102,7 @@ def _environment(gymnax: Any, env: Any) -> Any:
     if not hasattr(base, "is_truncated"):
         raise ImportError('gymnax is older than 1.0, whose steps differ: pip install -U "metarl_jax[gymnax]"')
     if isinstance(env, str):
-        if env not in gymnax.registered_envs:
-            raise checks.unknown("gymnax environment", env, gymnax.registered_envs)
+        checks.one_of("gymnax environment", env, gymnax.registered_envs)
         env = gymnax.make(env)[0]
     if not isinstance(env, base):
         raise ValueError(

@@ -52,8 +52,7 @@ def from_playground(
         playground = assembly.load("mujoco_playground", "playground")
         suite = playground.dm_control_suite
         if isinstance(env, str):
-            if env not in suite.ALL_ENVS:
-                raise checks.unknown("environment of Playground's dm_control suite", env, suite.ALL_ENVS)
+            checks.one_of("environment of Playground's dm_control suite", env, suite.ALL_ENVS)
             with jax.ensure_compile_time_eval():  # the model must hold concrete arrays, inside a traced function too
                 env = suite.load(env, config_overrides={"impl": "jax"})
     if not isinstance(env, playground.MjxEnv):

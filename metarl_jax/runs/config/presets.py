@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from metarl_jax.checks import unknown
+from metarl_jax.checks import one_of
 from metarl_jax.runs.config import AlgorithmConfig, EvaluationConfig, PolicyConfig, TrainConfig
 
 PRESETS: dict[str, TrainConfig] = {
@@ -251,8 +251,7 @@ def get(name: str) -> TrainConfig:
     Raises:
         ValueError: there is none of this name.
     """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
+    one_of("preset", name, PRESETS)
     return dataclasses.replace(PRESETS[name], preset=name)
 
 

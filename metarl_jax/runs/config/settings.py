@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from metarl_jax.checks import integer, seed, unknown
+from metarl_jax.checks import integer, one_of, seed
 from metarl_jax.runs.config.options import AlgorithmConfig, PolicyConfig
 
 SPLITS = ("train", "test", "ood")
@@ -93,16 +93,13 @@ class TrainConfig:
             raise ValueError(f"seed is {self.seed}; with its {self.seeds} seeds it must stay below 2**32")
         if self.devices is not None:
             integer("devices", self.devices, 1)
-        if self.outer_lr_schedule not in OUTER_LR_SCHEDULES:
-            raise unknown("outer_lr_schedule", self.outer_lr_schedule, OUTER_LR_SCHEDULES)
+        one_of("outer_lr_schedule", self.outer_lr_schedule, OUTER_LR_SCHEDULES)
         if integer("warmup", self.warmup, 0) >= self.iterations and self.warmup:
             raise ValueError(f"warmup is {self.warmup}; it must be less than the {self.iterations} iterations")
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise unknown("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
+        one_of("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         integer("eval_tasks", self.evaluation.eval_tasks, 2)
         seed("eval_seed", self.evaluation.eval_seed)
-        if self.evaluation.eval_split not in SPLITS:
-            raise unknown("eval_split", self.evaluation.eval_split, SPLITS)
+        one_of("eval_split", self.evaluation.eval_split, SPLITS)
         if self.evaluation.eval_steps is not None:
             integer("eval_steps", self.evaluation.eval_steps, 0)
         for name in ("folder", "wandb"):

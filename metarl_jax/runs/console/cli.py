@@ -31,8 +31,8 @@ class UserError(Exception):
 class RunStopped(BaseException):
     """A run ended early, what it had reached is kept. Scripts exit with its status.
 
-    No Exception, as KeyboardInterrupt is none: a signal may raise it anywhere, and who expects errors there, such as
-    those of a damaged checkpoint, must not take it for one.
+    It is a BaseException, like KeyboardInterrupt. A signal may raise it anywhere, also in code that handles every
+    Exception, such as the errors of a damaged checkpoint.
     """
 
     status = 1
@@ -89,7 +89,10 @@ class OutputLost(RunStopped):
 
 
 class _Output:
-    """Standard output. Its first failure ends the script, or is noted while a part is patient; the rest is dropped."""
+    """Standard output. Its first failure ends the script, and further output is dropped.
+
+    While `patient` is set, the failure is only stored in `lost`, so that a training can first write its checkpoint.
+    """
 
     def __init__(self, stream: Any):
         self._stream, self.patient = stream, False
@@ -142,7 +145,11 @@ def patient_output() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _streams() -> Iterator[None]:
-    """Standard streams that take every letter, and of which a closed one is not the next file that is opened."""
+    """Standard streams that replace letters which they cannot encode.
+
+    A closed stream is opened on /dev/null. Otherwise the next file that is opened would get its descriptor, and with it
+    what is printed.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.checks import unknown
+from metarl_jax.checks import one_of
 from metarl_jax.runs.console import cli
 from metarl_jax.runs.storage import files, json_text
 
@@ -81,8 +81,7 @@ def options_of_any(pairs: Sequence[str], set_by: Mapping[str, str]) -> dict[str,
     options = parse_options("option", tuple(pairs), set_by)
     accepted = sorted(set().union(*map(algorithms.options, algorithms.names())))
     for option in options:
-        if option not in accepted:
-            raise unknown("option of any algorithm", option, accepted)
+        one_of("option of any algorithm", option, accepted)
     return options
 
 

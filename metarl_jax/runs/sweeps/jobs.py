@@ -220,7 +220,7 @@ def slurm_parameters(pairs: Sequence[str]) -> dict[str, Any]:
         if name not in valid:
             raise unknown("parameter of Slurm", name, sorted(valid))
     if "time" not in parameters:
-        raise ValueError("Slurm needs a time limit; write --slurm time=MINUTES (who reaches it is queued again)")
+        raise ValueError("Slurm needs a time limit; write --slurm time=MINUTES (a member is queued again there)")
     integer("slurm time", parameters["time"])
     if shutil.which("srun") is None:
         raise ValueError(
