@@ -15,6 +15,7 @@ from flax import struct
 
 from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
+from metarl_jax.envs.starts import first_observation
 from metarl_jax.envs.state import View
 from metarl_jax.moments import Moments, gains, moments_of, nothing_seen
 from metarl_jax.observations import without_dtypes
@@ -131,14 +132,9 @@ def _normal_env(env: TaskEnv, statistics: Statistics, discount: Number) -> TaskE
     )
 
 
-def _first_observation(env: TaskEnv) -> PyTree:
-    """Shapes and dtypes."""
-    return jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)).observation, jax.random.key(0))
-
-
 def _raw(env: TaskEnv, statistics: Statistics, trajectory: Trajectory) -> Trajectory:
     """A trajectory of the normalised environment in raw units."""
-    first = _first_observation(env)
+    first = first_observation(env)
     return dataclasses.replace(
         trajectory,
         observation=_raw_observation(statistics, trajectory.observation, first),
@@ -188,7 +184,7 @@ def normalized(
         return build(_normal_env(env, statistics, discount))
 
     def unseen() -> Statistics:
-        seen = nothing_seen(_first_observation(env)) if observations else None
+        seen = nothing_seen(first_observation(env)) if observations else None
         if not rewards:
             return Statistics(seen, None)
         return Statistics(seen, nothing_seen(jax.ShapeDtypeStruct((), float)), jnp.ones((), float))

@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl_jax import observations
 from metarl_jax.actions import check_size, zero_action
+from metarl_jax.envs.starts import promoted
 from metarl_jax.soundness import check_task, measured
 from metarl_jax.types import PyTree, Trajectory
 
@@ -94,8 +95,9 @@ def _trajectory(env: Any, key: jax.Array, task: PyTree) -> Trajectory:
     def spec(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
 
-    state = jax.eval_shape(env.reset, key, task)
-    observation = jax.tree.map(spec, state.observation)
+    first = jax.eval_shape(env.reset, key, task)
+    later = jax.eval_shape(env.step, task, first, zero_action(env))
+    observation = jax.tree.map(spec, jax.eval_shape(promoted, first.observation, later.observation))
     real, flag = (spec(jax.ShapeDtypeStruct((), jnp.zeros((), kind).dtype)) for kind in (float, bool))
     action = spec(jax.eval_shape(lambda: zero_action(env)))
     return Trajectory(observation, action, real, real, real, flag, flag, observation)
