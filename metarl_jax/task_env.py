@@ -52,7 +52,7 @@ class TaskEnv:
     observation_shape: PyTree = dataclasses.field(default=None, hash=False)
     """shape of another observation, such as (8, 8, 2) for a picture [height, width, channels], or a tree of shapes,
     such as ``{"picture": (8, 8, 1), "velocity": (2,)}`` for a dictionary; a `jax.ShapeDtypeStruct` fixes the dtype too,
-    else it is the one that `reset` returns. None: a vector"""
+    else it is the one that `reset` returns, or the one that holds its numbers and those of `step`. None: a vector"""
     action_size: int | tuple[int, ...]
     """number of action components, or of discrete actions; a tuple, such as (3, 2), is several discrete choices at
     once: an action is then an integer array [2], whose first entry is one of 3"""

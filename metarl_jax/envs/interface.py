@@ -176,3 +176,5 @@ def _same_tree(start: PyTree, after_step: PyTree) -> Iterator[str]:
         if first.shape != second.shape:
             leaf = jax.tree_util.keystr(path)
             yield f"state{leaf} has shape {first.shape} at reset and {second.shape} after a step"
+    if wrong := observations.half_bytes(start.observation, after_step.observation):
+        yield f"observation{wrong}"
