@@ -21,7 +21,7 @@ class Moments:
 
     @property
     def scale(self) -> PyTree:
-        """The standard deviations; 1 where nothing was seen, or nothing but one value."""
+        """The standard deviations; 1 where nothing but one value was seen, or nothing and no variance was given."""
 
         def of_leaf(mean, variance):
             deviation = jnp.sqrt(variance)
@@ -35,10 +35,10 @@ class Moments:
         share = other.count / jnp.maximum(count, 1)
 
         def mean(a, b):
-            return a + share * (b - a)
+            return jnp.where(share == 1, b, a + share * (b - a))  # without the rounding by an `a` that counts nothing
 
         def variance(a, b, mean_a, mean_b):
-            return a + share * (b - a) + share * (1 - share) * (mean_b - mean_a) ** 2
+            return mean(a, b) + share * (1 - share) * (mean_b - mean_a) ** 2
 
         return Moments(
             count,

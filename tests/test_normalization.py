@@ -239,12 +239,13 @@ def test_moments_of_parts_are_those_of_the_whole():
     np.testing.assert_allclose(total.scale, values.std(0, dtype=float), rtol=2e-2)
 
 
-def test_nothing_seen_changes_nothing():
-    old = Moments(jnp.float32(5), jnp.array([2.0]), jnp.array([9.0]))
-    nothing = Moments(jnp.float32(0), jnp.array([0.0]), jnp.array([0.0]))
+@pytest.mark.parametrize("scale", [1.0, 255.0])
+def test_nothing_seen_changes_nothing(scale):
+    old = Moments(jnp.float32(5), jnp.array([2.0]), jnp.array([9e-4]))
+    nothing = Moments(jnp.float32(0), jnp.array([0.0]), jnp.array([0.0 if scale == 1 else scale**2]))
     for merged in (old.merged(nothing), nothing.merged(old)):
         close(merged, old)
-    np.testing.assert_array_equal(nothing.scale, [1.0])
+    np.testing.assert_array_equal(nothing.scale, [scale])
 
 
 @pytest.mark.parametrize(("mean", "variance", "scale"), [(5.0, 0.0, 1.0), (5.0, 1e-14, 1.0), (0.0, 4.0, 2.0)])

@@ -27,7 +27,11 @@ def test_pictures_of_bytes_become_real_numbers():
         horizon=3,
     )
     algorithm = mrl.algorithms.maml(env, tasks=3, episodes=8, normalize_observations=True)
-    state, _ = jax.jit(algorithm.update)(KEY, algorithm.init(KEY))
+    plain, start = mrl.algorithms.maml(env, tasks=3, episodes=8), algorithm.init(KEY)
+    picture = env.reset(KEY, jnp.zeros(())).observation
+    alike = (a.policy.apply(p, picture).mean for a, p in ((algorithm, start.params), (plain, start.params.params)))
+    np.testing.assert_allclose(*alike, rtol=1e-4)
+    state, _ = jax.jit(algorithm.update)(KEY, start)
     seen = state.params.statistics.observation
     assert seen.mean.shape == (6, 6, 1)
     # Uniform bytes, then halves and quarters of them: a mean of 127.5 · (1 + 1/2 + 1/4) / 3 less what is cut off.
