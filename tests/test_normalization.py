@@ -167,6 +167,14 @@ def test_the_policy_takes_raw_observations():
     close(algorithm.policy.apply(state.params, raw).mean, normal.mean)
 
 
+def test_a_learned_rate_is_no_part_of_the_policy():
+    algorithm = mrl.algorithms.make("meta-sgd", toys.walk(), **SIZES, **BOTH)
+    theta = algorithm.init(KEY).params
+    phi = mrl.inner.policy_of(theta)
+    jax.tree.map(np.testing.assert_array_equal, phi, algorithm.policy.init(KEY).replace(params=theta.params.policy))
+    jax.tree.map(np.testing.assert_array_equal, mrl.inner.with_policy(theta, phi), theta)
+
+
 def test_modes_are_in_raw_units():
     """Where nothing is drawn but the start, an episode by modes is the mean of the policy, step by step."""
     algorithm, state = trained("maml")
