@@ -69,7 +69,8 @@ class TaskEnv:
     on (`lpg`, `self-tuning`) are born in one of B such tasks"""
     measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
     """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
-    episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. None: no more"""
+    episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. Where agents
+    live on, S leaves out stage 0, which the last meta-iteration measured. None: no more"""
     recipe: Recipe | None = dataclasses.field(default=None, repr=False, compare=False)
     """how `metarl_jax.envs.make` made it; None: otherwise"""
 
