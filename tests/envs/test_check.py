@@ -130,16 +130,6 @@ def step_with_numpy_noise(task, state, action):
     return walk(place, distance(task, place))
 
 
-@jax.jit
-def jitted_noise(place):
-    return place + 0.1 * np.random.default_rng(next(hidden)).normal(size=2)
-
-
-def step_with_jitted_noise(task, state, action):
-    place = jitted_noise(moved(state, action))
-    return walk(place, distance(task, place))
-
-
 FAULTS = {
     "python if": ({"step": step_with_python_if}, ["step cannot be traced by jax.jit", "Python `if`"]),
     "not jittable at reset": (
@@ -218,10 +208,6 @@ FAULTS = {
         ["sample_task gives tasks that are NaN"],
     ),
     "hidden randomness": ({"step": step_with_numpy_noise}, ["step draws random numbers that its key does not know of"]),
-    "hidden randomness in what is jitted": (
-        {"step": step_with_jitted_noise},
-        ["step draws random numbers that its key does not know of"],
-    ),
     "over at reset": (
         {"reset": lambda key, task: reset(key, task).replace(terminated=jnp.asarray(True))},
         ["an episode is over at its reset"],
@@ -279,14 +265,6 @@ def test_unusual_but_sound_environments():
         return sample_task(key) | {"maze": key}
 
     assert mrl.envs.check(dataclasses.replace(SOUND, sample_task=keyed)) == ()
-    constant = jax.random.key(0)
-
-    @jax.jit
-    def step_in_a_field(task, state, action):
-        place = moved(state, action) + 0.01 * jax.random.normal(constant, (2,))
-        return walk(place, distance(task, place))
-
-    assert mrl.envs.check(dataclasses.replace(SOUND, step=step_in_a_field)) == ()
     # A name that only begins like a registered one says nothing about fixed starts.
     named = dataclasses.replace(SOUND, name="point-nav of mine", reset=lambda key, task: walk(jnp.zeros(2)))
     assert any("starts alike" in fault for fault in mrl.envs.check(named))
