@@ -1,5 +1,6 @@
 """Keeps θ finite: an update with a NaN or an infinity is undone inside the compiled program."""
 
+import dataclasses
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from flax import struct
 from metarl_jax.base import MetaAlgorithm
 from metarl_jax.checks import one_of
 from metarl_jax.devices import mesh
+from metarl_jax.outer.lives import Life
 from metarl_jax.soundness import all_finite, watched
 from metarl_jax.types import Key, MetaState, Metrics, PyTree, strongly_typed, tree_where
 
@@ -55,7 +57,8 @@ def guard(
     If a metric, the new θ or the new optimiser state is not finite, or if all episodes were void, θ and the optimiser
     state keep their values from before the update ("abort", "skip") or are restored from the anchor ("rollback"). The
     iteration counter still advances, so the next iteration draws other tasks. The metric `nonfinite` is 1 for an undone
-    update, else 0. If only some episodes are void, a NaN return of a stage is not an error.
+    update, else 0. If only some episodes are void, a NaN return of a stage is not an error. Nor is any number in the
+    environments of agents that live on.
 
     Args:
         update: the `update` of a `MetaAlgorithm`.
@@ -72,7 +75,8 @@ def guard(
         before = (unguarded_state.params, unguarded_state.opt_state)
         anchor = tree_where(state.iteration % every == 0, before, guard_state.anchor)
         new, metrics = update(key, unguarded_state)
-        finite = all_finite((_measured(metrics), new.params, new.opt_state)) & ~without_episode(metrics)
+        sound = all_finite((_measured(metrics), new.params, _without_environments(new.opt_state)))
+        finite = sound & ~without_episode(metrics)
         params, opt_state = tree_where(
             finite, (new.params, new.opt_state), anchor if on_nonfinite == "rollback" else before
         )
@@ -81,6 +85,18 @@ def guard(
         return state, metrics | {"nonfinite": (~finite).astype(jnp.int32)}
 
     return guarded_update
+
+
+def _without_environments(opt_state: PyTree) -> PyTree:
+    """Without the tasks and environments of agents that live on: what is hidden in them may be infinite.
+
+    A broken reset stays there until the next piece, which begins with another reset.
+    """
+
+    def without(node):
+        return dataclasses.replace(node, task=None, environments=None) if isinstance(node, Life) else node
+
+    return jax.tree.map(without, opt_state, is_leaf=lambda node: isinstance(node, Life))
 
 
 def _prefixes(metrics: Mapping[str, Any]) -> list[str]:

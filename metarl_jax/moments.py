@@ -6,8 +6,15 @@ from flax import struct
 
 from metarl_jax.types import Number, PyTree, Trajectory
 
-_CONSTANT = 1e-6
-"""standard deviation, in units of 1 + |mean|, below which a component counts as constant and is only centred"""
+
+def varies(deviation: jax.Array, mean: jax.Array) -> jax.Array:
+    """Whether numbers with this standard deviation and mean are more than one value and what rounding makes of it.
+
+    In single precision a sum over many steps is rounded by some 1e-6 of its size. Small numbers count by their own
+    size, so they may be in any unit.
+    """
+    size = jnp.abs(mean)
+    return deviation > jnp.minimum(1e-6 * (1 + size), 1e-5 * size)
 
 
 @struct.dataclass
@@ -21,11 +28,11 @@ class Moments:
 
     @property
     def scale(self) -> PyTree:
-        """The standard deviations; 1 where nothing was seen, or nothing but one value."""
+        """The standard deviations; 1 where nothing but one value was seen, or nothing and no variance was given."""
 
         def of_leaf(mean, variance):
             deviation = jnp.sqrt(variance)
-            return jnp.where(deviation > _CONSTANT * (1 + jnp.abs(mean)), deviation, 1)
+            return jnp.where(varies(deviation, mean), deviation, 1)
 
         return jax.tree.map(of_leaf, self.mean, self.variance)
 
@@ -35,10 +42,10 @@ class Moments:
         share = other.count / jnp.maximum(count, 1)
 
         def mean(a, b):
-            return a + share * (b - a)
+            return jnp.where(share == 1, b, a + share * (b - a))  # without the rounding by an `a` that counts nothing
 
         def variance(a, b, mean_a, mean_b):
-            return a + share * (b - a) + share * (1 - share) * (mean_b - mean_a) ** 2
+            return mean(a, b) + share * (1 - share) * (mean_b - mean_a) ** 2
 
         return Moments(
             count,

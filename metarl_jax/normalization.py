@@ -15,9 +15,10 @@ from flax import struct
 
 from metarl_jax.base import MetaAlgorithm, Online, Policy, TaskEnv
 from metarl_jax.entry import entry_points
+from metarl_jax.envs.starts import first_observation
 from metarl_jax.envs.state import View
 from metarl_jax.moments import Moments, gains, moments_of, nothing_seen
-from metarl_jax.observations import without_dtypes
+from metarl_jax.observations import is_byte_picture, without_dtypes
 from metarl_jax.soundness import MOST_OBSERVATION, MOST_REWARD, PRIVATE, measured
 from metarl_jax.types import Adaptation, Metrics, Number, PyTree, Trajectory, strongly_typed
 
@@ -131,14 +132,17 @@ def _normal_env(env: TaskEnv, statistics: Statistics, discount: Number) -> TaskE
     )
 
 
-def _first_observation(env: TaskEnv) -> PyTree:
-    """Shapes and dtypes."""
-    return jax.eval_shape(lambda key: env.reset(key, env.sample_task(key)).observation, jax.random.key(0))
+def _no_observation(env: TaskEnv) -> Moments:
+    """Of no step; a picture of bytes is then divided by 255, as it is without normalisation."""
+    like = first_observation(env)
+    nothing = nothing_seen(like)
+    bytes_as_seen = jax.tree.map(lambda leaf, zero: zero + 255.0**2 * is_byte_picture(leaf), like, nothing.variance)
+    return dataclasses.replace(nothing, variance=bytes_as_seen)
 
 
 def _raw(env: TaskEnv, statistics: Statistics, trajectory: Trajectory) -> Trajectory:
     """A trajectory of the normalised environment in raw units."""
-    first = _first_observation(env)
+    first = first_observation(env)
     return dataclasses.replace(
         trajectory,
         observation=_raw_observation(statistics, trajectory.observation, first),
@@ -169,8 +173,9 @@ def normalized(
 
     Mean and standard deviation of each component of the observations are over all valid steps of training, and g_t =
     γ g_{t−1} + r_t is the discounted reward of an episode so far, or of a piece of it where agents live on. In the
-    first meta-iteration both are left as they are. Components that never change are only centred. Nothing is clipped
-    within 10⁷ standard deviations. What agents that live on have not learned from stays in the units of its collection.
+    first meta-iteration both are left as they are, and a picture of bytes is divided by 255. Components that never
+    change are only centred. Nothing is clipped within 10⁷ standard deviations. What agents that live on have not
+    learned from stays in the units of its collection.
 
     θ is a `Normalized`: what the algorithm learns, and the statistics. Returns in metrics and in `adapt`, and the
     trajectories of `adapt`, are in raw units; losses and the numbers of a critic are in normalised ones.
@@ -188,7 +193,7 @@ def normalized(
         return build(_normal_env(env, statistics, discount))
 
     def unseen() -> Statistics:
-        seen = nothing_seen(_first_observation(env)) if observations else None
+        seen = _no_observation(env) if observations else None
         if not rewards:
             return Statistics(seen, None)
         return Statistics(seen, nothing_seen(jax.ShapeDtypeStruct((), float)), jnp.ones((), float))

@@ -179,6 +179,25 @@ def mismatch(shapes: PyTree, observation: PyTree) -> str | None:
     return None
 
 
+def is_byte_picture(array: Any) -> bool:
+    """Whether one array of an observation is a picture of bytes, which a network reads divided by 255."""
+    return len(jnp.shape(array)) == 3 and jnp.result_type(array) == jnp.uint8
+
+
+def half_bytes(first: PyTree, later: PyTree) -> str | None:
+    """What of two observations of an environment is one picture, of bytes in one of them only; None: nothing.
+
+    Promotion would make other numbers up to 255 of it, which a network reads as they are.
+    """
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree.leaves(later), strict=True):
+        if is_byte_picture(one) != is_byte_picture(other):
+            return (
+                f"{jax.tree_util.keystr(path)} is a picture of {jnp.result_type(one)} at reset and of "
+                f"{jnp.result_type(other)} after a step; return uint8 from both, or from neither"
+            )
+    return None
+
+
 def _expected(shapes: PyTree) -> str:
     return described((int(shapes),) if is_vector(shapes) else shapes)
 

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax import soundness
-from metarl_jax.actions import as_vector, vector_size, zero_action
+from metarl_jax.actions import as_vector, vector_size
 from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
+from metarl_jax.envs.starts import first_state, promoted
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, strongly_typed, tree_where
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, tree_where
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -39,35 +40,6 @@ class _Past:
 
 def _no_past(env: TaskEnv, memory: PyTree) -> _Past:
     return _Past(memory, jnp.zeros(vector_size(env), float), jnp.zeros((), float))
-
-
-def _promoted(tree: PyTree, other: PyTree) -> PyTree:
-    """`tree` with each leaf promoted to the dtype that holds its values and those of the leaf in `other`."""
-
-    def promote(leaf, partner):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-            dtype = jnp.promote_types(dtype, jnp.result_type(partner))
-        return jax.lax.convert_element_type(leaf, dtype)
-
-    return jax.tree.map(promote, tree, other)
-
-
-def _start(key: Key, env: TaskEnv, task: PyTree) -> PyTree:
-    """The state at the start of an episode, in the dtypes that `step` returns.
-
-    Raises:
-        ValueError: the states of reset and step do not match.
-    """
-    with jax.named_scope("physics"):
-        start = env.reset(key, task)
-    soundness.check_state(env, "reset", start)
-    # `reset` may return an int where `step` returns a float; casting to either dtype could truncate values.
-    # Jitted so that eval_shape and the scan share one trace of the environment.
-    shape_of_next = jax.eval_shape(jax.jit(env.step), task, start, zero_action(env))
-    soundness.check_state(env, "step", shape_of_next)
-    soundness.check_same(env, start, shape_of_next)
-    return strongly_typed(_promoted(start, shape_of_next))
 
 
 def _run(
@@ -120,7 +92,7 @@ def _run(
         state, past, time, active, episode_ok = carry
         observation, memory, action, log_prob = decide(key, past, state, time == 0)
         with jax.named_scope("physics"):
-            next_state = _promoted(step_env(task, state, action), state)
+            next_state = promoted(step_env(task, state, action), state)
         # Padding may diverge: its results are discarded.
         step_ok = soundness.witnessed(~(active & policy_ok) | soundness.sane(next_state), "after a step", next_state)
         episode_ok, active = episode_ok & step_ok, active & step_ok
@@ -207,7 +179,7 @@ def _numbered(key: Key, count: int) -> Key:
 
 
 def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
-    return Running(_start(key, env, task), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+    return Running(first_state(key, env, task), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
 
 
 @jax.named_scope("rollout")

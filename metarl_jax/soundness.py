@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl_jax import actions
 from metarl_jax.base import TaskEnv
-from metarl_jax.observations import mismatch
+from metarl_jax.observations import half_bytes, mismatch
 from metarl_jax.types import PyTree, Trajectory
 
 
@@ -152,7 +152,7 @@ def check_same(env: TaskEnv, start: PyTree, next_state: PyTree) -> None:
     """Checks that the states of `reset` and `step` match.
 
     Raises:
-        ValueError: `reset` and `step` return different trees.
+        ValueError: `reset` and `step` return different trees, or a picture is of bytes in one of them only.
     """
     where = f"environment {env.name!r}"
     if jax.tree.structure(start) != jax.tree.structure(next_state):
@@ -164,6 +164,8 @@ def check_same(env: TaskEnv, start: PyTree, next_state: PyTree) -> None:
             raise ValueError(
                 f"{where}: state{leaf} has shape {first} at reset and {second} after a step; they must be the same"
             )
+    if wrong := half_bytes(start.observation, next_state.observation):
+        raise ValueError(f"{where}: observation{wrong}")
 
 
 def check_action(env: TaskEnv, distribution: Any, action: Any, log_prob: Any) -> None:

@@ -52,7 +52,7 @@ class TaskEnv:
     observation_shape: PyTree = dataclasses.field(default=None, hash=False)
     """shape of another observation, such as (8, 8, 2) for a picture [height, width, channels], or a tree of shapes,
     such as ``{"picture": (8, 8, 1), "velocity": (2,)}`` for a dictionary; a `jax.ShapeDtypeStruct` fixes the dtype too,
-    else it is the one that `reset` returns. None: a vector"""
+    else it is the one that `reset` returns, or the one that holds its numbers and those of `step`. None: a vector"""
     action_size: int | tuple[int, ...]
     """number of action components, or of discrete actions; a tuple, such as (3, 2), is several discrete choices at
     once: an action is then an integer array [2], whose first entry is one of 3"""
@@ -70,7 +70,8 @@ class TaskEnv:
     are born in one of B such tasks"""
     measure: Callable[[Trajectory], Metrics] | None = dataclasses.field(default=None, repr=False)
     """``D of all tasks → metrics``, leaves [B, S, N, T, ...]: further metrics of a meta-iteration, such as the share of
-    episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. None: no more"""
+    episodes that reached the goal; `Trajectory.valid` masks. Each is a finite array with its own name. Where agents
+    live on, S leaves out stage 0, which the last meta-iteration measured. None: no more"""
     recipe: Recipe | None = dataclasses.field(default=None, repr=False, compare=False)
     """how `metarl_jax.envs.make` made it; None: otherwise"""
 

@@ -14,7 +14,7 @@ import numpy as np
 from metarl_jax import observations
 from metarl_jax.actions import uniform
 from metarl_jax.envs.frozen import frozen_reads
-from metarl_jax.envs.interface import interface, optional, traced
+from metarl_jax.envs.interface import interface, numbers, optional, traced
 from metarl_jax.soundness import LIMITS
 from metarl_jax.types import PyTree, strongly_typed
 
@@ -56,16 +56,11 @@ def faults(env: Any, random_start: bool, shared_dynamics: bool | None, key: jax.
 
 def _tasks(env: Any, key: jax.Array) -> Iterator[str]:
     draw = jax.jit(jax.vmap(env.sample_task))
-    tasks = [_numbers(leaf).reshape(64, -1) for leaf in jax.tree.leaves(draw(jax.random.split(key, 64)))]
+    tasks = [numbers(leaf).reshape(64, -1) for leaf in jax.tree.leaves(draw(jax.random.split(key, 64)))]
     if all(len(np.unique(leaf, axis=0)) == 1 for leaf in tasks):
         yield "sample_task gives the same task for every key"
     if not all(np.isfinite(leaf).all() for leaf in tasks if leaf.dtype.kind == "f"):
         yield "sample_task gives tasks that are NaN or infinite"
-
-
-def _numbers(leaf: jax.Array) -> np.ndarray:
-    is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 class _Runs(NamedTuple):
@@ -149,7 +144,7 @@ def _own_task_differs(state: Any, tasks: PyTree) -> bool:
     if state_task is None or jax.tree.structure(state_task) != jax.tree.structure(tasks):
         return False
     pairs = zip(jax.tree.leaves(state_task), jax.tree.leaves(tasks), strict=True)
-    return not all(np.array_equal(_numbers(a), _numbers(b)) for a, b in pairs)
+    return not all(np.array_equal(numbers(a), numbers(b)) for a, b in pairs)
 
 
 def _behavior(runs: _Runs, random_start: bool, shared_dynamics: bool | None) -> Iterator[str]:

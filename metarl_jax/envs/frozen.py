@@ -6,14 +6,14 @@ usually tables, and attributes of objects, which are usually settings: both are 
 """
 
 import dis
+import functools
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
+from metarl_jax.envs.interface import constants
 from metarl_jax.types import Key
 
 _ADVICE = (
@@ -22,28 +22,80 @@ _ADVICE = (
 )
 
 
+_JITTED: Any = jax.stages.Wrapped  # of any type, since it declares less than what jax.jit returns has
+
+
 def frozen_reads(sample_task: Callable, key: Key) -> Iterator[str]:
     """One sentence per mutable variable that changes the trace of `sample_task`."""
-    before = _traced(sample_task, key)
-    for name, read, write in _mutable(sample_task):
+    reached = list(_reached(sample_task))
+    jitted = [layer for function in reached for layer in _layers(function) if isinstance(layer, _JITTED)]
+
+    def forget() -> None:
+        """Without it, what is jitted would keep its trace whatever is written."""
+        for function in jitted:
+            function.clear_cache()
+
+    def traced() -> str:
+        """The traced program with its constants, as text; if tracing fails, the error."""
+        forget()
+        try:
+            program = jax.make_jaxpr(lambda key: sample_task(key))(key)  # a new function, which is in no cache
+        except Exception as error:
+            return repr(error)
+        return f"{program} {[constant.tolist() for constant in constants(program)]}"
+
+    before = traced()
+    for name, read, write in (variable for function in reached for variable in _mutable(function)):
         old = read()
         try:
             write(old + 1)
-            depends = _traced(sample_task, key) != before
+            depends = traced() != before
         finally:
             write(old)
+            forget()
         if depends:
             yield f"sample_task reads the variable {name}: {_ADVICE}"
 
 
-def _traced(function: Callable, key: Key) -> str:
-    """The traced program with its constants, as text; if tracing fails, the error."""
-    try:
-        closed = jax.make_jaxpr(lambda key: function(key))(key)  # a new function, which is in no cache
-    except Exception as error:
-        return repr(error)
-    consts = [c for c in closed.consts if not jnp.issubdtype(c.dtype, jax.dtypes.prng_key)]
-    return f"{closed} {[np.asarray(const).tolist() for const in consts]}"
+def _layers(function: Any) -> Iterator[Any]:
+    """A function and what is inside of it: what jax.jit, functools.partial and functools.wraps were given."""
+    while True:
+        yield function
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, (types.FunctionType, _JITTED)) and hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        else:
+            return
+
+
+def _plain(function: Any) -> Any:
+    """What is innermost."""
+    *_, plain = _layers(function)
+    return plain
+
+
+def _reached(function: Any, depth: int = 3) -> Iterator[Any]:
+    """The function and those that it refers to, as they are bound, but for JAX's and NumPy's."""
+    plain = _plain(function)
+    if depth == 0 or not isinstance(plain, types.FunctionType):
+        return
+    if (plain.__module__ or "").startswith(("jax", "numpy")):
+        return
+    yield function
+    for _, value in _bound(plain):
+        yield from _reached(value, depth - 1)
+
+
+def _bound(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Names and values of a function's closure, and of the globals that it reads."""
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            yield name, cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    for name in _names(function.__code__, "LOAD_GLOBAL"):
+        yield name, function.__globals__.get(name)
 
 
 def _is_number(value: Any) -> bool:
@@ -54,26 +106,19 @@ Variable = tuple[str, Callable[[], Any], Callable[[Any], None]]
 """name, getter, setter"""
 
 
-def _mutable(function: Callable, depth: int = 3) -> Iterator[Variable]:
-    """The mutable variables that `function`, and functions it refers to, can read."""
-    if not isinstance(function, types.FunctionType) or depth == 0:
-        return
-    code, variables = function.__code__, function.__globals__
-    cells = dict(zip(code.co_freevars, function.__closure__ or (), strict=True))
-    for name, cell in cells.items():
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not assigned yet
+def _mutable(function: Any) -> Iterator[Variable]:
+    """The mutable variables that a function can read."""
+    plain = _plain(function)
+    variables = plain.__globals__
+    for name, value in _bound(plain):
+        yield from _numbers_in(name, value)
+        if name in plain.__code__.co_freevars or not _is_number(value):
             continue
-        yield from _numbers_in(name, value, depth)
-    for name in _names(code, "LOAD_GLOBAL"):
-        value = variables.get(name)
-        yield from _numbers_in(name, value, depth)
-        if _is_number(value) and any(name in _names(c, "STORE_GLOBAL") for c in _codes(variables)):
+        if any(name in _names(c, "STORE_GLOBAL") for c in _codes(variables)):
             yield name, lambda name=name: variables[name], lambda new, name=name: variables.__setitem__(name, new)
 
 
-def _numbers_in(name: str, value: Any, depth: int) -> Iterator[Variable]:
+def _numbers_in(name: str, value: Any) -> Iterator[Variable]:
     keys: Any = ()
     if type(value) is dict:
         keys = value
@@ -86,8 +131,6 @@ def _numbers_in(name: str, value: Any, depth: int) -> Iterator[Variable]:
                 lambda key=key: value[key],
                 lambda new, key=key: value.__setitem__(key, new),
             )
-    if isinstance(value, types.FunctionType) and not (value.__module__ or "").startswith(("jax", "numpy")):
-        yield from _mutable(value, depth - 1)
 
 
 def _names(code: types.CodeType, operation: str) -> set[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl_jax import observations
 from metarl_jax.actions import check_size, zero_action
+from metarl_jax.envs.starts import promoted
 from metarl_jax.soundness import check_task, measured
 from metarl_jax.types import PyTree, Trajectory
 
@@ -55,13 +56,13 @@ def traced(env: Any, key: jax.Array) -> Iterator[str]:
         try:
             states[name] = state = jax.eval_shape(function, *arguments)
             batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), arguments)
-            constants = [_constants(jax.make_jaxpr(jax.vmap(getattr(env, name)))(*batch)) for _ in range(2)]
+            once, again = _traced_twice(jax.vmap(getattr(env, name)), *batch)
         except Exception as error:
             yield f"{name} cannot be traced by jax.jit and jax.vmap (a Python `if` on an array?): {_first_line(error)}"
             return
         if any(changed_task):
             yield f"{name} changes the task that it is given: the task must stay fixed for the whole trial"
-        if not _same(*constants):
+        if not _same(once, again):
             yield f"{name} draws random numbers that its key does not know of: the same call gives another result"
         wrong = tuple(_fields(name, state, observations.shapes_of(env)))
         yield from wrong
@@ -94,8 +95,9 @@ def _trajectory(env: Any, key: jax.Array, task: PyTree) -> Trajectory:
     def spec(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((*lead, *leaf.shape), leaf.dtype)
 
-    state = jax.eval_shape(env.reset, key, task)
-    observation = jax.tree.map(spec, state.observation)
+    first = jax.eval_shape(env.reset, key, task)
+    later = jax.eval_shape(env.step, task, first, zero_action(env))
+    observation = jax.tree.map(spec, jax.eval_shape(promoted, first.observation, later.observation))
     real, flag = (spec(jax.ShapeDtypeStruct((), jnp.zeros((), kind).dtype)) for kind in (float, bool))
     action = spec(jax.eval_shape(lambda: zero_action(env)))
     return Trajectory(observation, action, real, real, real, flag, flag, observation)
@@ -115,23 +117,40 @@ def _watch_task(function: Callable, changed_task: list[bool], position: int) -> 
     return watched
 
 
-def _constants(jaxpr: Any) -> list[np.ndarray]:
+def _traced_twice(function: Callable, *arguments: Any) -> list[list[np.ndarray]]:
+    """The constants of two traces of a function."""
+    config: Any = jax.config
+    here = config.jax_default_matmul_precision
+    found = []
+    # What is jitted inside would keep its first trace, were it not for another precision.
+    for precision in (here, "highest" if here == "high" else "high"):
+        with jax.default_matmul_precision(precision):
+            found.append(constants(jax.make_jaxpr(function)(*arguments)))
+    return found
+
+
+def constants(jaxpr: Any) -> list[np.ndarray]:
     """All constants of a traced program; numbers drawn by NumPy end up among them."""
-    constants = [np.asarray(c) for c in jaxpr.consts if not jnp.issubdtype(jnp.result_type(c), jax.dtypes.prng_key)]
+    found = [numbers(c) for c in jaxpr.consts]
 
     def visit(inner):
         for equation in inner.eqns:
-            constants.extend(np.asarray(v.val) for v in equation.invars if hasattr(v, "val"))
+            found.extend(numbers(v.val) for v in equation.invars if hasattr(v, "val"))
             for value in jax.tree.leaves(equation.params, is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
                 if hasattr(value, "jaxpr"):
-                    consts = getattr(value, "consts", ())
-                    constants.extend(np.asarray(c) for c in consts if np.dtype(getattr(c, "dtype", float)).kind != "V")
+                    found.extend(numbers(c) for c in getattr(value, "consts", ()))
                     visit(value.jaxpr)
                 elif hasattr(value, "eqns"):
                     visit(value)
 
     visit(jaxpr.jaxpr)
-    return constants
+    return found
+
+
+def numbers(leaf: Any) -> np.ndarray:
+    """An array as NumPy's, a random key as its data."""
+    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
 
 
 def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
@@ -174,3 +193,5 @@ def _same_tree(start: PyTree, after_step: PyTree) -> Iterator[str]:
         if first.shape != second.shape:
             leaf = jax.tree_util.keystr(path)
             yield f"state{leaf} has shape {first.shape} at reset and {second.shape} after a step"
+    if wrong := observations.half_bytes(start.observation, after_step.observation):
+        yield f"observation{wrong}"

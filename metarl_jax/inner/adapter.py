@@ -1,10 +1,13 @@
 """f_θ as policy-gradient steps: the adapter of the MAML family."""
 
+import dataclasses
+
 import jax
 from flax import struct
 
 from metarl_jax.base import Adapter, InnerOptimizer, Policy, Surrogate
 from metarl_jax.inner.surrogates import OfLogProb
+from metarl_jax.normalization import Normalized
 from metarl_jax.policies.likelihood import distributions, log_prob
 from metarl_jax.types import PyTree, Theta, strongly_typed
 
@@ -20,12 +23,16 @@ class Fast:
 
 
 def policy_of(theta: PyTree) -> PyTree:
-    """φ_0, the policy's part of θ."""
+    """φ_0, the policy's part of θ; where an algorithm normalises, with the statistics, which its φ holds too."""
+    if isinstance(theta, Normalized):
+        return dataclasses.replace(theta, params=policy_of(theta.params))
     return theta.policy if isinstance(theta, Theta) else theta
 
 
 def with_policy(theta: PyTree, params: PyTree) -> PyTree:
     """θ with φ_0 replaced."""
+    if isinstance(theta, Normalized):
+        return dataclasses.replace(params, params=with_policy(theta.params, params.params))
     return Theta(policy=params, inner=theta.inner) if isinstance(theta, Theta) else params
 
 

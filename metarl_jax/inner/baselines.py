@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from metarl_jax import checks
 from metarl_jax.inner.least_squares import solved, summary, triangular_factor, without_each
 from metarl_jax.inner.returns import reward_to_go
+from metarl_jax.moments import varies
 from metarl_jax.observations import flat
 from metarl_jax.types import Number, PyTree, Trajectory
 
@@ -176,8 +177,8 @@ def _linear(features: Callable[[PyTree, jax.Array], jax.Array], ridge: float) ->
         mean = raw.sum((0, 1)) / count
         deviation = jnp.sqrt((jnp.where(mask, raw - mean, 0) ** 2).sum((0, 1)) / count)
         # A constant feature is redundant with the intercept: its column becomes zero, and the ridge gives it weight 0.
-        varies = deviation > 1e-6 * (1 + jnp.abs(mean))
-        scale = jnp.where(varies, 1 / jnp.where(varies, deviation, 1), 0)
+        varied = varies(deviation, mean)
+        scale = jnp.where(varied, 1 / jnp.where(varied, deviation, 1), 0)
         equations = equations_of(mean, scale, trajectory, discount)
         # R of the QR of [X y; √(ridge·n) I 0] contains Qᵀy in its last column, so Q is never formed.
         equations = equations.reshape(-1, equations.shape[-1])

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from metarl_jax import moments
+
 BLOCK_ROWS = 128
 """Rows per block of `blockwise_factor`; more if there are many columns."""
 
@@ -99,7 +101,7 @@ class Summary(NamedTuple):
     @property
     def varies(self) -> Bool[Array, " F"]:
         """Whether each feature is not constant over these steps."""
-        return self._deviation > 1e-6 * (1 + jnp.abs(self.mean))
+        return moments.varies(self._deviation, self.mean)
 
     @property
     def scale(self) -> Float[Array, " F"]:

@@ -60,8 +60,9 @@ def joined(described: Metrics, further: Metrics) -> Metrics:
 
 
 def describe_window(data: Stage, measure: Measure | None = None) -> Metrics:
-    """`describe` for windows of long lives, leaves [B, S, ...]; counts exclude stage 0, which the last window counted.
+    """`describe` for windows of long lives, leaves [B, S, ...].
 
+    Counts and `measure` exclude stage 0, which the last window counted, in what were its units if they are normalised.
     If all agents are new, stage 0 is void, and its return is replaced by that of stage 1.
     """
     metrics = describe(data.trajectory, data.params)

@@ -204,6 +204,11 @@ TRACED = {
         None,
         r"state.time has shape \(\) at reset",
     ),
+    "a picture that is of bytes at reset only": (
+        toys.half_bytes,
+        None,
+        r"observation is a picture of uint8 at reset and of int32 after a step; return uint8 from both",
+    ),
     "a state that changes its kind": (
         lambda: walk(step=lambda task, state, action: toys.State(state.observation, 0.0, False, False)),
         None,

@@ -21,8 +21,17 @@ def measure(data):
     return {"success": (jnp.abs(data.observation[..., 0]) < 1).mean(), "length": data.lengths.max()}
 
 
+def from_integers(key, task):
+    return SOUND.reset(key, task).replace(observation=jax.random.randint(key, (1,), -2, 3))
+
+
+def next_larger(data):  # of real numbers only
+    return {"larger": jax.lax.nextafter(data.observation, data.next_observation).max()}
+
+
 CASES = {
     "sound": ({"sample_tasks": drawn, "measure": measure}, None),
+    "real after a step": ({"reset": from_integers, "measure": next_larger}, None),
     "too few": ({"sample_tasks": lambda key, count: drawn(key, count)[1:]}, "the 4 tasks of a meta-iteration are"),
     "another argument": ({"sample_tasks": lambda key: drawn(key, 4)}, "sample_tasks does not do .* TypeError"),
     "a Python if": (

@@ -44,3 +44,8 @@ def test_a_fault_in_a_dictionary_is_placed():
 
     (fault,) = mrl.envs.check(dataclasses.replace(env, step=step_that_shows_the_goal))
     assert "observation shows the task after the first step" in fault
+
+
+def test_a_picture_that_is_of_bytes_at_reset_only_is_told():
+    (fault,) = mrl.envs.check(toys.half_bytes())
+    assert fault.startswith("observation is a picture of uint8 at reset and of int32 after a step")

@@ -1,6 +1,7 @@
 """Variables that sample_task reads and jit freezes: named where something may change them, and nowhere else."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +35,16 @@ def samplers():
     def scaled(key):
         return drawn(key, curriculum["scale"])
 
+    jitted = jax.jit(scaled)
     return {
         "a dictionary": (scaled, "curriculum['scale']"),
         "a list of one": (lambda key: drawn(key, cell[0]), "cell[0]"),
         "a global that a function assigns": (lambda key: drawn(key, LEVEL), "LEVEL"),
         "through another function": (lambda key: scaled(key), "curriculum['scale']"),
+        "through a function that is jitted": (lambda key: jitted(key), "curriculum['scale']"),
+        "jitted itself": (jitted, "curriculum['scale']"),
+        "an array in what is jitted": (jax.jit(lambda key: drawn(key, jnp.array(np.full(2, cell[0])))), "cell[0]"),
+        "partial": (functools.partial(lambda unused, key: scaled(key), 1), "curriculum['scale']"),
         "a constant": (lambda key: drawn(key, fixed), None),
         "a global that no function assigns": (lambda key: drawn(key, FAR), None),
         "a tuple": (lambda key: drawn(key, pair[0]), None),
@@ -51,11 +57,13 @@ def samplers():
 @pytest.mark.parametrize("name", samplers())
 def test_variables_that_jit_freezes_are_named(name):
     sample, variable = samplers()[name]
+    expected = sample(jax.random.key(1))
     faults = tuple(frozen_reads(sample, jax.random.key(0)))
     assert [f"sample_task reads the variable {variable}: jax.jit freezes" in fault for fault in faults] == (
         [] if variable is None else [True]
     )
     assert LEVEL == SETTINGS["unused"] - 2 == 1.0, "what was tried is put back"
+    np.testing.assert_array_equal(sample(jax.random.key(1))["goal"], expected["goal"])
 
 
 def test_check_tells_of_such_a_variable():

@@ -203,8 +203,18 @@ def test_paths_of_a_point(point, tmp_path, capsys):
     assert [p.name for p in path.parent.iterdir()] == ["paths.png"]
 
 
-def test_an_oracles_point_is_drawn_too(tmp_path):
-    folder = untrained(tmp_path / "oracle", "point-nav", horizon=T, reveal_task=True)
+ONE_TASK = {
+    "an oracle's": {"reveal_task": True},
+    "learned rates, in normal units": {
+        "algorithm": "meta-sgd",
+        "algorithm_options": AlgorithmConfig(episodes=4, normalize_observations=True),
+    },
+}
+
+
+@pytest.mark.parametrize("run", ONE_TASK)
+def test_other_points_are_drawn_too(tmp_path, run):
+    folder = untrained(tmp_path / "run", "point-nav", horizon=T, **ONE_TASK[run])
     script.main([str(folder), "--tasks", "1"])
     assert (folder / "renders" / "paths.png").exists()
 

@@ -64,6 +64,8 @@ def test_trivial_policies_of_discrete_actions():
             "gravity × 1.1, mass × 0.5 to 1.3",
         ),
         ({"mass": np.array(1.2), "gain": np.ones(7)}, "gain [7], mass 1.20"),
+        ({"mass": np.array(1.2), "maze": jax.random.key(3)}, "mass 1.20"),
+        (jax.random.key(3), "task (0.00, 3.00)"),
     ],
 )
 def test_tasks_in_words(task, words):
@@ -81,6 +83,7 @@ def kinds():
         "factors": {"mass": np.exp(random.normal(size=(50, 7))), "gain": random.uniform(1, 1.2, (50, 6))},
         "one value": {"mass": np.ones(50)},
         "bare": random.normal(size=50),
+        "key": jax.random.split(jax.random.key(0), 50),
     }
 
 

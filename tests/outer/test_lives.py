@@ -1,5 +1,6 @@
 """Lives that go on across meta-updates: what a window holds, and when an agent is renewed."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -12,6 +13,7 @@ import metarl_jax as mrl
 from metarl_jax import outer
 from metarl_jax.base import Adapter
 from metarl_jax.compose import build_parts
+from metarl_jax.guard import guard, guarded
 from metarl_jax.lifelong import ENDLESS, assemble_lives
 from metarl_jax.outer import lives
 from tests import toys
@@ -19,7 +21,7 @@ from tests import toys
 THETA = jnp.array(2.0)
 
 
-def counting(steps=2, **sizes):
+def counting(steps=2, env=None, **sizes):
     """φ counts updates in units of θ, from a start that is drawn for every life; a void stage is no update."""
     policy = mrl.Policy(
         init=lambda key: jnp.zeros(()),
@@ -37,8 +39,8 @@ def counting(steps=2, **sizes):
         born=born,
     )
     parts = build_parts(
-        toys.walk(), objective=outer.ratio(), policy=policy, episodes=3, adaptation_steps=steps, advantage="returns",
-        burn_in=1, horizon=4, **sizes,
+        env or toys.walk(), objective=outer.ratio(), policy=policy, episodes=3, adaptation_steps=steps,
+        advantage="returns", burn_in=1, horizon=4, **sizes,
     )  # fmt: skip
     return parts._replace(adapter=adapter)
 
@@ -204,6 +206,29 @@ def test_the_outer_loss_is_that_of_the_lives_that_are_left():
     # episode, and so is not undone, which would bring them back.
     kept = none["environment_steps"] * one["valid_share"] / none["valid_share"]
     assert 0 < kept < one["environment_steps"] <= none["environment_steps"]
+
+
+def test_what_hides_in_an_environment_undoes_no_update():
+    """Half of all resets are broken, and the clock counts from infinity."""
+    env = toys.walk()
+
+    def reset(key, task):
+        broken = jax.random.bernoulli(jax.random.fold_in(key, 1))
+        start = env.reset(key, task)
+        return start.replace(observation=jnp.where(broken, jnp.nan, start.observation), time=jnp.inf)
+
+    parts = counting(tasks=4, env=dataclasses.replace(env, reset=reset))
+    algorithm = assemble_lives(parts, outer.gradient_steps(outer.descent(outer_lr=1e-9)))
+    update, state = jax.jit(guard(algorithm.update, "abort", 5)), guarded(algorithm.init(jax.random.key(1)))
+    for index in range(1, 4):
+        state, metrics = update(jax.random.key(index), state)
+        assert (metrics["nonfinite"], metrics["diverged_lives"]) == (0, 0)
+        assert metrics["diverged_episodes"] > 0
+        population = state.opt_state.opt_state.population
+        broken = np.isnan(population.environments.state.observation)[..., 0]
+        assert 0 < broken.mean() < 1
+        assert population.environments.over[broken].all(), "the next piece must begin with a reset"
+        np.testing.assert_array_equal(population.age, 2 * index)
 
 
 def test_a_piece_is_no_longer_than_an_episode():

@@ -1,18 +1,34 @@
 """A recorded episode is the one that a rollout would collect."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from metarl_jax import envs, policies
 from metarl_jax.rollout import rollout
 from metarl_jax.runs.pictures.replay import record
+from tests import toys
 
 T = 6
 
 
-def test_a_recorded_episode_is_that_of_a_rollout():
-    env = envs.make("point-nav", horizon=T)
+def from_integers(env):
+    """The environment whose `reset` says its numbers as integers."""
+
+    def reset(key, task):
+        start = env.reset(key, task)
+        return start.replace(observation=start.observation.astype(int), reward=0)
+
+    return dataclasses.replace(env, reset=reset)
+
+
+@pytest.mark.parametrize(
+    "env", [envs.make("point-nav", horizon=T), from_integers(toys.dot("vector", T))], ids=lambda env: env.name
+)
+def test_a_recorded_episode_is_that_of_a_rollout(env):
     policy = policies.mlp(env, hidden=(4,))
     params, task, key = policy.init(jax.random.key(0)), env.sample_task(jax.random.key(1)), jax.random.key(2)
     expected = jax.jit(lambda key: rollout(key, env, policy, params, task, 1, T))(key)

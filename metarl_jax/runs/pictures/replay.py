@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from metarl_jax.base import Policy, TaskEnv
+from metarl_jax.envs.starts import first_state, promoted
 from metarl_jax.soundness import sane
-from metarl_jax.types import Key, PyTree, strongly_typed
+from metarl_jax.types import Key, PyTree
 
 
 @struct.dataclass
@@ -41,11 +42,11 @@ def record(
         horizon: T.
     """
     reset_key, action_key = jax.random.split(key)
-    start = strongly_typed(env.reset(reset_key, task))
+    start = first_state(reset_key, env, task)
 
     def step(carry, key):
         state, running = carry
-        next_state = env.step(task, state, policy.apply(params, state.observation).sample(key))
+        next_state = promoted(env.step(task, state, policy.apply(params, state.observation).sample(key)), state)
         running &= sane(next_state)
         state = jax.tree.map(lambda new, old: jnp.where(running, new, old), next_state, state)
         recorded = (look(state), jnp.where(running, next_state.reward, 0.0), running)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,9 +25,18 @@ MOST_NUMBERS = 6
 
 
 def leaves(task: PyTree) -> dict[str, np.ndarray]:
-    """The arrays of a task, or of a batch of tasks, by name: fields or keys, joined by dots."""
-    with_paths = jax.tree_util.tree_leaves_with_path(task)
-    return {_name(path): np.asarray(leaf) for path, leaf in with_paths}
+    """The arrays of a task, or of a batch of tasks, by name: fields or keys, joined by dots.
+
+    Random keys, whose numbers say nothing, are left out, unless a task holds nothing else.
+    """
+
+    def is_key(leaf):
+        return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+    found = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(task)}
+    if all(map(is_key, found.values())):
+        found = {name: jax.random.key_data(leaf) for name, leaf in found.items()}
+    return {name: np.asarray(leaf) for name, leaf in found.items() if not is_key(leaf)}
 
 
 def _name(path: tuple[Any, ...]) -> str:
