@@ -8,13 +8,12 @@ from metarl_jax.types import Number, PyTree, Trajectory
 
 
 def varies(deviation: jax.Array, mean: jax.Array) -> jax.Array:
-    """Whether numbers with this standard deviation and mean are more than one value and what rounding makes of it.
+    """Whether numbers with this standard deviation and mean are more than a constant and its rounding.
 
-    In single precision a sum over many steps is rounded by some 1e-6 of its size. Small numbers count by their own
-    size, so they may be in any unit.
+    The limit is 1e-6 (1 + |mean|). It has an absolute part, since what rounding leaves of a zero must not be scaled up
+    to size 1. So numbers in a unit in which they vary by less than 1e-6 count as constant.
     """
-    size = jnp.abs(mean)
-    return deviation > jnp.minimum(1e-6 * (1 + size), 1e-5 * size)
+    return deviation > 1e-6 * (1 + jnp.abs(mean))
 
 
 @struct.dataclass

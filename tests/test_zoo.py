@@ -19,7 +19,7 @@ from metarl_jax.zoo.__main__ import main as command
 from tests import rows
 
 FEW, MANY = 2, 40
-SLOW = {"cheetah-dir/maml-trpo", "cheetah-vel/maml-trpo"}
+SLOW = {"cheetah-dir/maml-trpo", "cheetah-vel/maml-trpo", "ant-vel/maml-trpo", "hopper-params/promp"}
 
 
 def equal(left, right, **tolerance):
@@ -38,7 +38,7 @@ def test_every_entry_says_where_it_comes_from(name):
     assert rows["adapted"]["mean"][-1] > rows["random_init"]["mean"][-1] + 5 * rows["adapted"]["standard_error"][-1]
     assert (loaded.config.folder, loaded.config.seeds) == (None, 1)
     head, *curve = (store.ROOT / name / "metrics.csv").read_text().splitlines()
-    assert "return_1" in head
+    assert "return_0" in head
     assert len(curve) >= about["iteration"] - 1
 
 
@@ -56,11 +56,12 @@ def test_its_evaluation_is_reproduced(name):
     tasks, steps = (MANY, None) if memory else (FEW, len(report["inner_lr"]))
     rows = mrl.evaluation.evaluate(loaded.algorithm, loaded.env, key, loaded.params, num_tasks=tasks, steps=steps)
     known = {kind: np.array(row["per_task"])[:tasks] for kind, row in report["rows"].items()}
-    spread = known["adapted"][:, -1].std() + np.ptp(known["adapted"].mean(0) if memory else known["adapted"])
+    spread = known["adapted"][:, -1].std() + np.ptp(known["adapted"])
+    tolerance = 4 * np.sqrt(2 / MANY) * known["adapted"].std(0).max() if memory else 0.1 * spread
     chaotic = memory or loaded.config.backend is not None
     for kind in ("adapted",) if chaotic else rows:
         found, expected = (x.mean(0) if chaotic else x for x in (rows[kind].per_task, known[kind]))
-        np.testing.assert_allclose(found, expected, atol=0.1 * spread)
+        np.testing.assert_allclose(found, expected, atol=tolerance)
     if not chaotic:
         first = [rows["adapted"].per_task[:, 0], known["adapted"][:, 0]]
         np.testing.assert_allclose(*first, rtol=1e-3)
