@@ -75,7 +75,7 @@ def main() -> None:
         for baseline in ("linear_feature", "leave_one_out", "linear_time"):
             cosine, norm = direction(extra, baseline, draws)
             ratio = (2 * (2 + extra) + 4) / (EPISODES * HORIZON)
-            error = cosine.std() / np.sqrt(draws)
+            error = cosine.std(ddof=1) / np.sqrt(draws)
             print(
                 f"| {2 + extra} | {ratio:.2f} | `{baseline}` | {cosine.mean():.3f} ± {error:.3f} | {norm.mean():.3f} |"
             )

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from metarl_jax.runs.evaluation import markdown
+
 SAMPLED, EXPECTED = "sampled update", "expected update"
 NOISE_OF = 1000
 """number of episodes for which relative noise is reported"""
@@ -96,25 +98,26 @@ def table(report: dict[str, Any]) -> str:
         )
         return "–" if found["cosine"] is None else f"{found['cosine']:.3f}", size
 
-    lines = [
-        f"| estimator | cosine, {SAMPLED} | bias % | cosine, {EXPECTED} | bias % | noise of {NOISE_OF} episodes % |",
-        "| --- | --- | --- | --- | --- | --- |",
+    header = ["estimator", f"cosine, {SAMPLED}", "bias %", f"cosine, {EXPECTED}", "bias %"]
+    rows = [
+        [name, *cells(row[SAMPLED]), *cells(row[EXPECTED]), f"{100 * row['relative_noise']:.3g}"]
+        for name, row in report["estimators"].items()
     ]
-    for name, row in report["estimators"].items():
-        columns = [name, *cells(row[SAMPLED]), *cells(row[EXPECTED]), f"{100 * row['relative_noise']:.3g}"]
-        lines.append(f"| {' | '.join(columns)} |")
-    return "\n".join(lines)
+    return markdown.table([*header, f"noise of {NOISE_OF} episodes %"], rows)
 
 
 def table_of_costs(costs: dict[str, Any]) -> str:
-    lines = ["| estimator | ms | CPU-ms | × first order | MB |", "| --- | --- | --- | --- | --- |"]
-    for name, row in costs["estimators"].items():
-        memory = "–" if row["megabytes"] is None else f"{row['megabytes']:.0f}"
-        lines.append(
-            f"| {name} | {row['milliseconds']:.0f} | {row['cpu_milliseconds']:.0f} "
-            f"| {row['cpu_times_first_order']:.2f} | {memory} |"
-        )
-    return "\n".join(lines)
+    rows = [
+        [
+            name,
+            f"{row['milliseconds']:.0f}",
+            f"{row['cpu_milliseconds']:.0f}",
+            f"{row['cpu_times_first_order']:.2f}",
+            f"{row['megabytes']:.0f}",
+        ]
+        for name, row in costs["estimators"].items()
+    ]
+    return markdown.table(["estimator", "ms", "CPU-ms", "× first order", "MB"], rows)
 
 
 # Colours for colour-blind readers (Okabe, Ito 2008), and shapes for print without colour. Sizes differ, so that markers

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation import comparisons, markdown
 from metarl_jax.runs.evaluation.comparisons import DENSE, MEMORY, ORACLE, SMALL_BASE
 from metarl_jax.runs.storage import files
 
@@ -131,18 +131,15 @@ def interval(values: np.ndarray, draws: int = 4000) -> tuple[float, float]:
 
 
 def table(rows: list[dict[str, Any]], at: Sequence[int]) -> str:
-    lines = [
-        "| algorithm | " + " | ".join(f"after {step}" for step in at) + " | minutes |",
-        "| --- " * (len(at) + 2) + "|",
-    ]
+    lines = []
     for row in sorted(rows, key=lambda row: -np.mean(row["per_task"], (0, 1))[min(1, at[-1])]):
         values = np.asarray(row["per_task"])
         cells = []
         for step in at:
             low, high = interval(values[:, :, step])
             cells.append(f"{values[:, :, step].mean():.1f} ({low:.1f} to {high:.1f})")
-        lines.append(f"| {comparisons.in_cell(row['algorithm'])} | " + " | ".join(cells) + f" | {row['minutes']:.1f} |")
-    return "\n".join(lines)
+        lines.append([f"`{row['algorithm']}`", *cells, f"{row['minutes']:.1f}"])
+    return markdown.table(["algorithm", *(f"after {step}" for step in at), "minutes"], lines)
 
 
 def check(arguments: Arguments, rows: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import comparisons, suites
+from metarl_jax.runs.evaluation import comparisons, markdown, suites
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +55,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for family in dict.fromkeys(row["family"] for row in rows):
         of_family = [row for row in rows if row["family"] == family]
         columns = marks(of_family)
-        head = " | ".join(f"{episodes} seen" for episodes in columns)
-        texts += [f"### {family}", "", f"| algorithm | {head} | minutes |", "| --- " * (len(columns) + 2) + "|"]
+        header = ["algorithm", *(f"{episodes} seen" for episodes in columns), "minutes"]
+        lines = []
         for row in of_family:
             interval = iqm_interval(np.array(row["per_task"]))
             cells = [" to ".join(f"{end[at(row, episodes)]:.2f}" for end in interval[1:]) for episodes in columns]
@@ -64,8 +64,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 f"{interval.estimate[at(row, episodes)]:.2f} ({cell})"
                 for episodes, cell in zip(columns, cells, strict=True)
             ]
-            texts.append(f"| {comparisons.in_cell(row['algorithm'])} | {' | '.join(cells)} | {row['minutes']:.1f} |")
-        texts.append("")
+            lines.append([f"`{row['algorithm']}`", *cells, f"{row['minutes']:.1f}"])
+        texts += [f"### {family}", "", markdown.table(header, lines), ""]
     return "\n".join(texts)
 
 

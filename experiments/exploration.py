@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metarl_jax.runs.console import cli
-from metarl_jax.runs.evaluation import comparisons
+from metarl_jax.runs.evaluation import comparisons, markdown
 from metarl_jax.runs.storage import files
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def optimum(burn_in: int, episodes: int) -> float:
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Table of the mean return of a counted episode, with its standard error over seeds, and of the opened rooms."""
     header = ("algorithm", "H", "K", "return of a counted episode", "optimum", "share", "opened: free", "counted")
-    lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
+    lines = []
     for row in rows:
         returns, opened, free = np.asarray(row["returns"]), np.asarray(row["opened"]), row["burn_in"]
         by_seed = returns[:, free:].mean(1)
@@ -188,8 +188,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{opened[:, :free].mean():.1%}" if free else "–",
             f"{opened[:, free:].mean():.1%}",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown.table(header, lines)
 
 
 def check(arguments: Arguments) -> None:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from metarl_jax.runs.evaluation.comparisons import ORACLE, in_cell
+from metarl_jax.runs.evaluation.comparisons import ORACLE
+from metarl_jax.runs.evaluation.markdown import table as markdown_table
 
 UNTRAINED = "random init"
 """name of the row with untrained parameters, which adapt like the others"""
@@ -162,22 +163,18 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     def text_of(value, form):
         return "–" if value is None else form.format(value)
 
+    header = ["learner", "at once", "in the end", "area", "episodes to 50 %", "90 %", "seconds to 50 %", "90 %"]
+    header += ["ms a stage", "ms an action", "minutes"]
     lines = []
     for family in dict.fromkeys(record["family"] for record in records):
-        lines += [
-            f"### {family}",
-            "",
-            "| learner | at once | in the end | area | episodes to 50 % | 90 % | seconds to 50 % | 90 % | ms a stage "
-            "| ms an action | minutes |",
-            "| --- " * 11 + "|",
-        ]
+        rows = []
         for record in sorted((r for r in records if r["family"] == family), key=lambda r: -r["area"][0]):
-            cells = [in_cell(record["algorithm"]), *(interval(record[name]) for name in ("start", "end", "area"))]
+            cells = [f"`{record['algorithm']}`", *(interval(record[name]) for name in ("start", "end", "area"))]
             cells += [text_of(record[f"episodes_{percent}"], "{}") for percent in (50, 90)]
             cells += [text_of(record[f"seconds_{percent}"], "{:.3g}") for percent in (50, 90)]
             cells += [text_of(record["ms_per_stage"], "{:.1f}"), text_of(record["ms_per_action"], "{:.3f}")]
-            lines.append(f"| {' | '.join([*cells, text_of(record['minutes'], '{:.1f}')])} |")
-        lines.append("")
+            rows.append([*cells, text_of(record["minutes"], "{:.1f}")])
+        lines += [f"### {family}", "", markdown_table(header, rows), ""]
     return "\n".join(lines)
 
 

@@ -60,11 +60,6 @@ def check_names() -> None:
         raise ValueError(f"an algorithm is registered as {ORACLE!r}, which names the reference here; rename it")
 
 
-def in_cell(name: str) -> str:
-    """A name as code in a cell of a Markdown table."""
-    return "`" + name.replace("|", r"\|") + "`"
-
-
 def options_of_any(pairs: Sequence[str], set_by: Mapping[str, str]) -> dict[str, Any]:
     """The values of ``--option NAME=VALUE``, for each algorithm that has the option.
 
