@@ -104,7 +104,7 @@ def build(name: str, arguments: Arguments) -> comparisons.Entry:
 
     family = mrl.envs.FAMILIES.get(arguments.task.partition("@")[0])
     scaled = family is not None and "action_scale" in next(iter(family.versions.values()))
-    scale = {"action_scale": arguments.action_scale} if scaled else {}
+    scale: dict[str, Any] = {"action_scale": arguments.action_scale} if scaled else {}
     env = mrl.envs.make(arguments.task, horizon=arguments.horizon, **scale)
     registered, options = settings(name, arguments)
     return comparisons.entry(env, registered, options, (arguments.eval_steps + 1) * arguments.episodes)

@@ -13,7 +13,7 @@ from metarl_jax.base import MetaAlgorithm, TaskEnv
 from metarl_jax.entry import entry_points
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.soundness import PRIVATE, check_task, measured
-from metarl_jax.types import Key, PyTree, Trajectory, strongly_typed
+from metarl_jax.types import Key, PyTree, Trajectory, numbered, strongly_typed
 
 _RETURNS = PRIVATE[1]
 _STREAM = 2**32 - 1
@@ -233,7 +233,7 @@ def prioritized(
         if count != tasks:
             raise ValueError(f"tasks of prioritized is {tasks}, and the algorithm has {count}; give both the same")
         new_key, place_key = jax.random.split(key)
-        fresh = jax.vmap(sample_task)(jax.vmap(lambda i: jax.random.fold_in(new_key, i))(jnp.arange(count)))
+        fresh = jax.vmap(sample_task)(numbered(new_key, count))
         order = jnp.lexsort((-memory.score, ~memory.filled))  # places by rank, empty ones last
         weight = jnp.where(memory.filled[order], -power * jnp.log1p(jnp.arange(capacity)), -jnp.inf)
         # The Gumbel trick draws without replacement.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from metarl_jax import checks
 from metarl_jax.base import MetaAlgorithm, Online, Policy
 from metarl_jax.precision import full_precision
-from metarl_jax.types import MetaState, PyTree
+from metarl_jax.types import MetaState, PyTree, is_key
 
 
 def entry_points(
@@ -80,16 +80,15 @@ def _words(value: Any) -> str:
     return repr(value) if isinstance(value, int | float | str) or value is None else f"of type {type(value).__name__}"
 
 
-def _is_key(value: Any) -> bool:
+def _may_be_a_key(value: Any) -> bool:
     """A typed key or a legacy uint32 key, of any shape."""
-    dtype = getattr(value, "dtype", None)
-    return dtype is not None and (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32)
+    return is_key(value) or getattr(value, "dtype", None) == jnp.uint32
 
 
 def _check_key(key: Any) -> None:
-    if not _is_key(key):
+    if not _may_be_a_key(key):
         raise ValueError(f"key is {_words(key)}; the first argument is a key, such as jax.random.key(0)")
-    batch_axes = key.ndim if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.ndim - 1
+    batch_axes = key.ndim if is_key(key) else key.ndim - 1
     if batch_axes:
         raise ValueError(f"key has shape {list(key.shape)}, and one key is wanted; take one, or jax.vmap over several")
 
@@ -105,7 +104,7 @@ def _check_theta(key: Any, theta: Any, init: Callable[..., MetaState]) -> None:
     _check_key(key)
     if isinstance(theta, MetaState):
         raise ValueError("θ is a MetaState; pass its params: state.params")
-    if _is_key(theta):
+    if _may_be_a_key(theta):
         raise ValueError("θ is a key; the arguments are (key, θ), and the task after them where there is one")
     expected = jax.eval_shape(init, key).params
     if jax.tree.structure(expected) != jax.tree.structure(theta):

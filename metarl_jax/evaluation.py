@@ -14,7 +14,7 @@ from metarl_jax.entry import check_deterministic, seeds_of
 from metarl_jax.policies.likelihood import mean_of_counted
 from metarl_jax.sharing import Program, program
 from metarl_jax.statistics import Interval, interquartile_mean, iqm_interval, standard_error
-from metarl_jax.types import Key, PyTree
+from metarl_jax.types import Key, PyTree, numbered
 
 __all__ = [
     "Interval",
@@ -265,10 +265,7 @@ def evaluate(
     if checks.boolean("deterministic", deterministic):
         check_deterministic(algorithm.adapt)
     task_key, adapt_key, init_key = jax.random.split(key, 3)
-
-    def per_task(key):  # with fold_in, the first tasks do not depend on num_tasks
-        return jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(num_tasks))
-
+    per_task = functools.partial(numbered, count=num_tasks)
     tasks = jax.jit(jax.vmap(env.sample_task))(per_task(task_key))
     untrained = _untrained(program(algorithm.init), per_task(init_key))
     if jax.tree.structure(params) != jax.tree.structure(untrained):

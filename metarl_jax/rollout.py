@@ -18,7 +18,7 @@ from metarl_jax.base import Policy, RecurrentPolicy, TaskEnv
 from metarl_jax.batching import one_axis
 from metarl_jax.envs.starts import first_state, promoted
 from metarl_jax.policies.likelihood import pad_with_first
-from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, tree_where
+from metarl_jax.types import Key, Percept, PyTree, Running, Trajectory, numbered, tree_where
 
 Act = Callable[[PyTree, Percept], tuple[PyTree, Any]]
 """``(memory, percept) → (memory, distribution)``"""
@@ -171,11 +171,7 @@ def rollout(
         start = _fresh(reset_key, env, task)
         return _run(action_key, env, step_env, act, task, _no_past(env, ()), start, horizon, horizon)[2]
 
-    return _trajectory(jax.vmap(episode)(_numbered(key, episodes)))
-
-
-def _numbered(key: Key, count: int) -> Key:
-    return jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(count))
+    return _trajectory(jax.vmap(episode)(numbered(key, episodes)))
 
 
 def _fresh(key: Key, env: TaskEnv, task: PyTree) -> Running:
@@ -234,7 +230,7 @@ def trial(
         after, trajectory = play(policy)
         return after, kept(after.memory, trajectory, *(() if also is None else (play(also)[1],)))
 
-    past, records = jax.lax.scan(episode, _no_past(env, policy.start(params)), _numbered(key, episodes))
+    past, records = jax.lax.scan(episode, _no_past(env, policy.start(params)), numbered(key, episodes))
     return jax.lax.stop_gradient((past.memory, records))
 
 
@@ -245,7 +241,7 @@ def waiting(key: Key, env: TaskEnv, task: PyTree, count: int) -> Running:
     def one(key):
         return dataclasses.replace(_fresh(key, env, task), over=jnp.ones((), bool))
 
-    return jax.vmap(one)(_numbered(key, count))
+    return jax.vmap(one)(numbered(key, count))
 
 
 @jax.named_scope("rollout")
@@ -284,5 +280,5 @@ def unroll(
         cut = ~environment.over & (jnp.arange(steps) == steps - 1)
         return environment, record | {"truncated": record["truncated"] | cut}
 
-    environments, record = jax.vmap(piece)(_numbered(key, environments.over.shape[0]), environments)
+    environments, record = jax.vmap(piece)(numbered(key, environments.over.shape[0]), environments)
     return jax.lax.stop_gradient(environments), _trajectory(record)

@@ -18,7 +18,7 @@ from metarl_jax.base import MetaAlgorithm
 from metarl_jax.chunks import initial_state, run_chunk, starting
 from metarl_jax.guard import ON_NONFINITE, first_void, guarded, unguarded, without_episode
 from metarl_jax.sharing import program
-from metarl_jax.types import Key, MetaState
+from metarl_jax.types import Key, MetaState, is_key
 
 GRACE = 3.0
 """seconds that a process which was interrupted waits for a running chunk before it exits"""
@@ -47,7 +47,7 @@ def streams(key: Key) -> Streams:
     Raises:
         ValueError: the key is not a typed key.
     """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+    if not (isinstance(key, jax.Array) and is_key(key)):
         raise ValueError(f"key is {key!r}; it must be a typed key, as jax.random.key(seed) makes it")
     return Streams(*(_of_each(jax.random.fold_in, key)(key, stream) for stream in range(len(Streams._fields))))
 

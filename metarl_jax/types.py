@@ -29,6 +29,17 @@ def strongly_typed(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
+def is_key(leaf: Any) -> bool:
+    """Whether a leaf, an array or its shape and type, holds typed keys."""
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def numbered(key: Key, count: int) -> Key:
+    """``fold_in(key, i)`` for i < count, [count]. Unlike those of `split`, the first ones do not depend on `count`."""
+    return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+
+
 def tree_where(condition: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     """Leaf by leaf ``where(condition, new, old)``, for a condition []."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)

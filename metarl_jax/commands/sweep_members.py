@@ -21,7 +21,7 @@ from rich.console import Console
 from metarl_jax.commands import train
 from metarl_jax.runs.config import arguments
 from metarl_jax.runs.config.file import read_config
-from metarl_jax.runs.console import cli
+from metarl_jax.runs.console import cli, full_memory
 from metarl_jax.runs.storage import files
 from metarl_jax.runs.storage.folder import resumable
 from metarl_jax.runs.sweeps import jobs, plans, results
@@ -100,7 +100,7 @@ class Members:
                     for i, error in train_together(asked, self.lock):
                         _end(left.pop(i), str(error or ""))
                 except (MemoryError, RuntimeError) as error:
-                    if len(left) == 1 or not cli.memory_is_full(error):
+                    if len(left) == 1 or not full_memory.is_it(error):
                         raise
                     raise Crowded([Path(log.name).stem for log in left.values()]) from error
 

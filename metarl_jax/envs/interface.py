@@ -11,7 +11,7 @@ from metarl_jax import observations
 from metarl_jax.actions import check_size, zero_action
 from metarl_jax.envs.starts import promoted
 from metarl_jax.soundness import check_task, measured
-from metarl_jax.types import PyTree, Trajectory
+from metarl_jax.types import PyTree, Trajectory, is_key
 
 FIELDS = ("observation", "reward", "terminated", "truncated")
 
@@ -149,8 +149,7 @@ def constants(jaxpr: Any) -> list[np.ndarray]:
 
 def numbers(leaf: Any) -> np.ndarray:
     """An array as NumPy's, a random key as its data."""
-    is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    return np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf)
 
 
 def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import View
 from metarl_jax.observations import flat
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, is_key
 
 
 def _with_task(observation: PyTree, task: Any) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def reveal_task(env: TaskEnv) -> TaskEnv:
         ValueError: the observation is a dictionary that has an entry "task", or a task holds a random key.
     """
     numbers = jax.tree.leaves(jax.eval_shape(env.sample_task, jax.random.key(0)))
-    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in numbers):
+    if any(map(is_key, numbers)):
         raise ValueError(f"a task of {env.name!r} holds a random key, which no observation can show")
     size = sum(leaf.size for leaf in numbers)
     shape = env.observation_shape

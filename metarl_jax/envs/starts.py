@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from metarl_jax import soundness
 from metarl_jax.actions import zero_action
 from metarl_jax.base import TaskEnv
-from metarl_jax.types import Key, PyTree, strongly_typed
+from metarl_jax.types import Key, PyTree, is_key, strongly_typed
 
 
 def promoted(tree: PyTree, other: PyTree) -> PyTree:
@@ -14,7 +14,7 @@ def promoted(tree: PyTree, other: PyTree) -> PyTree:
 
     def promote(leaf, partner):
         dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        if not is_key(leaf):
             dtype = jnp.promote_types(dtype, jnp.result_type(partner))
         return jax.lax.convert_element_type(leaf, dtype)
 

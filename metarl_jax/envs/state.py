@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, is_key
 
 
 @struct.dataclass
@@ -57,7 +57,7 @@ def like(reference: PyTree, tree: PyTree) -> PyTree:
     """Casts each array of `tree` to the dtype of its counterpart in `reference`, strongly typed; keys are unchanged."""
 
     def cast(old, new):
-        if jnp.issubdtype(jnp.result_type(old), jax.dtypes.prng_key):
+        if is_key(old):
             return new
         return jax.lax.convert_element_type(new, jnp.result_type(old))
 

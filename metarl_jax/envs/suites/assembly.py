@@ -11,7 +11,7 @@ from metarl_jax import checks, observations
 from metarl_jax.base import TaskEnv
 from metarl_jax.envs.state import State, like
 from metarl_jax.precision import full_precision
-from metarl_jax.types import Key, PyTree, strongly_typed
+from metarl_jax.types import Key, PyTree, is_key, strongly_typed
 
 
 def load(library: str, extra: str) -> Any:
@@ -136,8 +136,7 @@ def _joint(name: str, next_state: Callable[[PyTree], PyTree], start: PyTree) -> 
         if old.shape != new.shape:
             leaf = jax.tree_util.keystr(path)
             raise ValueError(f"{name}: state{leaf} has shape {old.shape} at reset and {new.shape} after a step")
-        is_key = jnp.issubdtype(old.dtype, jax.dtypes.prng_key)
-        return jax.ShapeDtypeStruct(old.shape, old.dtype if is_key else jnp.promote_types(old.dtype, new.dtype))
+        return jax.ShapeDtypeStruct(old.shape, old.dtype if is_key(old) else jnp.promote_types(old.dtype, new.dtype))
 
     types = jax.tree_util.tree_map_with_path(promoted, start, start)
     while True:

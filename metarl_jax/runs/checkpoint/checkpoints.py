@@ -16,13 +16,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils.epath.gpath import PosixGPath
 
-from metarl_jax.runs.checkpoint.leaves import by_path, digest, is_key, layout, proof, verified
+from metarl_jax.runs.checkpoint.leaves import by_path, digest, layout, proof, verified
 from metarl_jax.runs.checkpoint.provenance import changes, provenance
 from metarl_jax.runs.config import TrainConfig
 from metarl_jax.runs.config.file import differences, from_json, to_json
 from metarl_jax.runs.storage import files
 from metarl_jax.runs.storage.folder import check_path
-from metarl_jax.types import MetaState
+from metarl_jax.types import MetaState, is_key
 
 SCHEMA = 2
 """Version of the file format; increased by incompatible changes."""

@@ -6,10 +6,9 @@ import types
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, is_key
 
 _RECORD: dict[str, tuple[type, ...]] = {
     "iteration": (int,),
@@ -20,11 +19,6 @@ _RECORD: dict[str, tuple[type, ...]] = {
     "hardware": (dict, types.NoneType),
 }
 """Fields of a checkpoint's record and their types, without the digest."""
-
-
-def is_key(leaf: Any) -> bool:
-    """Whether a leaf holds typed keys."""
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def by_path(state: PyTree) -> dict[str, Any]:

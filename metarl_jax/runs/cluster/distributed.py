@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
 from metarl_jax.runs.console.cli import RunStopped
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, is_key
 
 T = TypeVar("T")
 
@@ -264,6 +263,6 @@ def gather(tree: PyTree) -> PyTree:
         spread = isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated)
         if spread:
             return np.asarray(multihost_utils.process_allgather(x, tiled=True))
-        return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+        return x if is_key(x) else np.asarray(x)
 
     return jax.tree.map(leaf, tree)

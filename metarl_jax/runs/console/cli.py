@@ -4,7 +4,6 @@ import contextlib
 import io
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from metarl_jax.runs.console import parse_errors, startup, talk, user_modules
+from metarl_jax.runs.console import full_memory, parse_errors, startup, talk, user_modules
 
 T = TypeVar("T")
 
@@ -63,23 +62,6 @@ def _unusable(error: OSError) -> str:
     if error.filename is None or error.strerror is None:
         return " ".join(str(error).split())
     return f"cannot use {error.filename}: {error.strerror.lower()}; choose another path, or make this one usable"
-
-
-def memory_is_full(error: BaseException) -> bool:
-    """Whether an error says that the memory of the device, or of the machine, does not suffice."""
-    return isinstance(error, MemoryError) or str(error).startswith("RESOURCE_EXHAUSTED")
-
-
-def _exhausted(error: BaseException) -> str:
-    """That the memory is full, of the device or of the machine, with what a user can do about it."""
-    what = re.search(r"allocat\w+ ([\d.]+\s?\w+)", str(error))
-    whose = "machine" if isinstance(error, MemoryError) else "device"
-    return (
-        f"the {whose}'s memory does not suffice{f': {what[1]} more were asked for' if what else ''}; take fewer "
-        "--tasks, --episodes, --eval-tasks or --seeds, a smaller --hidden or --horizon, a --task-chunk or --remat; "
-        "where another process has the device too, start both with XLA_PYTHON_CLIENT_PREALLOCATE=false, since "
-        "otherwise the first one reserves three quarters of it"
-    )
 
 
 class OutputLost(RunStopped):
@@ -213,9 +195,9 @@ def run(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None
             _tell(f"error: {_unusable(error)}")
             return 1
         except (MemoryError, RuntimeError) as error:
-            if not memory_is_full(error):
+            if not full_memory.is_it(error):
                 raise
-            _tell(f"error: {_exhausted(error)}")
+            _tell(f"error: {full_memory.in_words(error)}")
             return 2
         except KeyboardInterrupt:
             _tell(startup.INTERRUPTED)

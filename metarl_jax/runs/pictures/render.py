@@ -23,7 +23,7 @@ from metarl_jax.runs.pictures.replay import Episode, record
 from metarl_jax.runs.storage import files
 from metarl_jax.runs.storage.folder import check_own
 from metarl_jax.training import streams
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, numbered
 
 PATHS = 10
 """episodes drawn per task of a point family; robots are shown in one episode"""
@@ -59,7 +59,7 @@ def _record(
     def one(index):
         task, key = env.sample_task(jax.random.fold_in(task_key, index)), jax.random.fold_in(adapt_key, index)
         adapted = adapt(key, theta, task, steps=steps)
-        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(key, steps + 1), n))(jnp.arange(episodes))
+        keys = numbered(jax.random.fold_in(key, steps + 1), episodes)
         pair = jax.tree.map(lambda *leaves: jnp.stack(leaves), policy_of(theta), adapted.params)
 
         def of_policy(params):

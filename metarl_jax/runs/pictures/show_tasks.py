@@ -22,7 +22,7 @@ from metarl_jax.runs.console import talk
 from metarl_jax.runs.console.cli import user_errors
 from metarl_jax.runs.memory import bytes_of_episode, check_fits
 from metarl_jax.training import streams
-from metarl_jax.types import Key, PyTree
+from metarl_jax.types import Key, PyTree, numbered
 
 
 class _Trivial(NamedTuple):
@@ -139,8 +139,7 @@ def show_tasks(
         output.mkdir(parents=True, exist_ok=True)
     console.print(_card(card, chosen), highlight=False)
     task_key, episode_key, _ = jax.random.split(streams(jax.random.key(seed)).evaluate, 3)
-    keys = jax.vmap(lambda i: jax.random.fold_in(task_key, i))(jnp.arange(tasks))
-    batch = jax.jit(jax.vmap(env.sample_task))(keys)
+    batch = jax.jit(jax.vmap(env.sample_task))(numbered(task_key, tasks))
     std = float((dict(card.options) | chosen).get("action_scale", 1.0))
     with talk.status(console, f"playing {episodes} episodes in each of {tasks} tasks with two trivial policies"):
         returns = trivial_returns(episode_key, env, batch, action_std=std, episodes=episodes)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from metarl_jax.plot import BLUE, GREY, ORANGE, quiet_axes
 from metarl_jax.runs.pictures.plots import styled
 from metarl_jax.runs.pictures.replay import Episode
 from metarl_jax.runs.storage import files
-from metarl_jax.types import PyTree
+from metarl_jax.types import PyTree, is_key
 
 UNITS = {"target": " m/s"}
 """units of leaves of the task structs in `metarl_jax.envs`"""
@@ -29,10 +28,6 @@ def leaves(task: PyTree) -> dict[str, np.ndarray]:
 
     Random keys, whose numbers say nothing, are left out, unless a task holds nothing else.
     """
-
-    def is_key(leaf):
-        return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-
     found = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(task)}
     if all(map(is_key, found.values())):
         found = {name: jax.random.key_data(leaf) for name, leaf in found.items()}
