@@ -95,8 +95,7 @@ def first_iteration(cache: str) -> float:
 
 
 def main(arguments: Arguments) -> None:
-    machine = common.machine()
-    print(f"{machine}; {date.today()}; medians of {arguments.repeats} fresh processes each")
+    print(f"{date.today()}; medians of {arguments.repeats} fresh processes each")
     updates: dict[int, list[tuple[float, int]]] = {1: [], 3: []}
     for _ in range(arguments.repeats):
         for steps, measured in updates.items():
@@ -118,7 +117,7 @@ def main(arguments: Arguments) -> None:
     print(f"  empty cache {cold:.1f} s, filled cache {warm:.1f} s: {cold / warm:.1f} × faster")
     if arguments.output:
         figures = {
-            "machine": machine,
+            "machine": common.machine(),  # asked last, since it takes the device that the processes need
             "date": str(date.today()),
             "first_update_seconds": seconds,
             "instructions": instructions,

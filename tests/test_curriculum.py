@@ -222,6 +222,7 @@ def test_agents_that_live_on_take_no_sampler(name):
         (lambda data: {"return": data.reward.sum()}, "gives 'return'"),
         (lambda data: {1: data.reward.sum()}, "gives 1"),
         (lambda data: {"loss": data.reward.sum()}, "gives 'loss', a name that is taken"),
+        (lambda data: {"seed": data.reward.sum()}, "gives 'seed', a name that is taken"),
         (lambda data: {"a,b": data.reward.sum()}, "gives 'a,b'"),
         (lambda data: {"a": {"b": data.reward.sum()}}, "gives a=.* it must be numbers"),
         (lambda data: {"a": "text"}, "gives a='text'; it must be numbers"),

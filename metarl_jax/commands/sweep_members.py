@@ -9,6 +9,7 @@ if __name__ == "__main__":  # handles Ctrl-C during the imports
     startup.quiet()
 
 import contextlib
+import gc
 import os
 import sys
 import traceback
@@ -164,6 +165,7 @@ def main(argv: Sequence[str]) -> int:
             status = members.one(*now) if len(now) == 1 else members.several(now)
         except Crowded as crowded:
             names, many = crowded.members + names, len(crowded.members) // 2
+            gc.collect()  # the error holds the failed program's arrays in a cycle
     return status
 
 

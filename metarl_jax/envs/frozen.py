@@ -69,22 +69,21 @@ def _layers(function: Any) -> Iterator[Any]:
             return
 
 
-def _plain(function: Any) -> Any:
-    """What is innermost."""
-    *_, plain = _layers(function)
-    return plain
+def _plain(function: Any) -> list[types.FunctionType]:
+    """Those of a function's layers that are written in Python, but for JAX's and NumPy's."""
+    plain = [layer for layer in _layers(function) if isinstance(layer, types.FunctionType)]
+    return [layer for layer in plain if not (layer.__module__ or "").startswith(("jax", "numpy"))]
 
 
 def _reached(function: Any, depth: int = 3) -> Iterator[Any]:
     """The function and those that it refers to, as they are bound, but for JAX's and NumPy's."""
-    plain = _plain(function)
-    if depth == 0 or not isinstance(plain, types.FunctionType):
-        return
-    if (plain.__module__ or "").startswith(("jax", "numpy")):
+    layers = _plain(function)
+    if depth == 0 or not layers:
         return
     yield function
-    for _, value in _bound(plain):
-        yield from _reached(value, depth - 1)
+    for plain in layers:
+        for _, value in _bound(plain):
+            yield from _reached(value, depth - 1)
 
 
 def _bound(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -108,7 +107,11 @@ Variable = tuple[str, Callable[[], Any], Callable[[Any], None]]
 
 def _mutable(function: Any) -> Iterator[Variable]:
     """The mutable variables that a function can read."""
-    plain = _plain(function)
+    for layer in _plain(function):
+        yield from _mutable_in(layer)
+
+
+def _mutable_in(plain: types.FunctionType) -> Iterator[Variable]:
     variables = plain.__globals__
     for name, value in _bound(plain):
         yield from _numbers_in(name, value)

@@ -1,5 +1,6 @@
 """The part of the environment contract that needs no run: sizes, and functions that trace to the right shapes."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,11 +121,12 @@ def _watch_task(function: Callable, changed_task: list[bool], position: int) -> 
 def _traced_twice(function: Callable, *arguments: Any) -> list[list[np.ndarray]]:
     """The constants of two traces of a function."""
     config: Any = jax.config
-    here = config.jax_default_matmul_precision
+    here = config.jax_numpy_rank_promotion
     found = []
-    # What is jitted inside would keep its first trace, were it not for another precision.
-    for precision in (here, "highest" if here == "high" else "high"):
-        with jax.default_matmul_precision(precision):
+    # What is jitted inside would keep its first trace, were it not for another setting, which changes no number.
+    for setting in (here, "allow" if here == "warn" else "warn"):
+        with jax.numpy_rank_promotion(setting), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             found.append(constants(jax.make_jaxpr(function)(*arguments)))
     return found
 

@@ -15,6 +15,8 @@ from metarl_jax.types import Number, PyTree, Stage
 
 FLOOR = 0.1
 """The share of a task's own units below which those of the other tasks do not count."""
+FLOOR_OF_RETURN = 0.01
+"""The share of the largest mean return of a stage below which no units count: then advantages are only noise."""
 
 
 def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax.Array:
@@ -26,8 +28,9 @@ def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax
     of episode n. Under a budget of steps (`Trial.stage_steps`) an episode's length decides which later ones count, so
     b_kn and with it the gradient have a bias that vanishes with N. If losses are means over the steps taken
     (`average="valid"`), T is replaced by the mean episode length of the OTHER tasks. Where these have hardly an
-    advantage, as when a single task has found a sparse reward, they have no units to speak of: then a tenth of the
-    task's own units is used, which bounds C and biases the gradient.
+    advantage, as when a single task has found a sparse reward, they have no units to speak of. So the units are at
+    least a tenth of the task's own, and a hundredth of the largest |R_s| of a task, which bounds C and then biases the
+    gradient.
 
     b_kn predicts Y_k from the returns of the OTHER episodes of the same stage, by a ridge regression of Y_k on the mean
     return at stage k over the OTHER tasks. This separates easy from hard tasks. With one episode, or fewer than five
@@ -61,10 +64,12 @@ def exploration_credit(data: Stage, trial: Trial, discount: Number = 1.0) -> jax
         return (values.sum(0) - values) / (tasks - 1) * ((tasks - 1) / jnp.maximum(others, 1))
 
     # Axis 0: the task whose leave-one-out units are used. Axis 1: the task being rescaled.
+    mean_return = mean_of_counted(returns, sound, -1)
     own_units = jnp.where(has_episode, room * data.scale, 0)
+    largest = jnp.where(has_episode, jnp.abs(mean_return), 0).max(0)
     units = mean_of_others(room, has_episode) * mean_of_others(data.scale, has_episode)
-    units = jnp.maximum(units, FLOOR * own_units)
-    in_units = mean_of_counted(returns, sound, -1) / jnp.where(units > 0, units, 1)[:, None]
+    units = jnp.maximum(units, jnp.maximum(FLOOR * own_units, FLOOR_OF_RETURN * largest))
+    in_units = mean_return / jnp.where(units > 0, units, 1)[:, None]
     weighed = jnp.where(counted, in_units, 0) / counted.sum()
     later = jnp.cumsum(weighed[..., ::-1], axis=-1)[..., ::-1] - weighed  # [B, B, S]
     later = jnp.where(usable, later, 0)

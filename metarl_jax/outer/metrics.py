@@ -48,13 +48,17 @@ def describe(trajectory: Trajectory, params: PyTree, measure: Measure | None = N
     return metrics if measure is None else joined(measured(measure, trajectory), metrics)
 
 
+COLUMNS = ("iteration", "seed")
+"""Names that a table of metrics has for itself."""
+
+
 def joined(described: Metrics, further: Metrics) -> Metrics:
     """The metrics of the data and those of an algorithm's update.
 
     Raises:
         ValueError: the environment's `measure` gives a name that is taken.
     """
-    if taken := described.keys() & further.keys():
+    if taken := described.keys() & {*further.keys(), *COLUMNS}:
         raise ValueError(f"measure of the environment gives {min(taken)!r}, a name that is taken; choose another")
     return described | further
 

@@ -17,7 +17,7 @@ from metarl_jax.guard import without_episode
 from metarl_jax.runs import config as configs
 from metarl_jax.runs.checkpoint.states import root_keys
 from metarl_jax.runs.config import TrainConfig
-from metarl_jax.runs.console import cli, signals, talk
+from metarl_jax.runs.console import cli, full_memory, signals, talk
 from metarl_jax.runs.evaluation.evaluate import evaluate_run
 from metarl_jax.runs.logging.progress import TrainingProgress
 from metarl_jax.runs.memory import check_run
@@ -180,6 +180,10 @@ def _evaluate(run: _Run) -> BaseException | None:
         evaluate_run(run.config.run_folder, run.console)
     except (cli.UserError, OSError) as error:
         return error
+    except (MemoryError, RuntimeError) as error:  # of its own evaluation, whose size is that of no other run
+        if not full_memory.is_it(error):
+            raise
+        return cli.UserError(full_memory.in_words(error))
     return None
 
 

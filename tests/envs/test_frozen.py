@@ -35,8 +35,13 @@ def samplers():
     def scaled(key):
         return drawn(key, curriculum["scale"])
 
+    @functools.wraps(drawn)
+    def decorated(key):
+        return jax.tree.map(lambda leaf: leaf * curriculum["scale"], drawn(key, 1.0))
+
     jitted = jax.jit(scaled)
     return {
+        "in a decorator": (decorated, "curriculum['scale']"),
         "a dictionary": (scaled, "curriculum['scale']"),
         "a list of one": (lambda key: drawn(key, cell[0]), "cell[0]"),
         "a global that a function assigns": (lambda key: drawn(key, LEVEL), "LEVEL"),

@@ -175,6 +175,14 @@ def test_two_processes_share_the_trainings(tmp_path):
     assert [row["algorithm"] for row in comparisons.read(path, {"seeds": "2"})["rows"]] == ["maml", "promp"]
 
 
+def test_a_comparison_names_all_machines_and_the_first_and_last_day():
+    one, other = "1 × cpu, 4 cores", "11 × cpu, 4 cores"
+    parts = [{"machine": other, "date": "2026-01-02"}, {"machine": one, "date": "2026-01-01"}, {"machine": one}]
+    assert comparisons._origin(parts) == {"machine": f"{other}; {one}", "date": "2026-01-01 to 2026-01-02"}
+    assert comparisons._origin(parts[:1]) == parts[0]
+    assert comparisons._origin([comparisons._origin(parts), parts[0]]) == comparisons._origin(parts)
+
+
 def test_an_unknown_suite(tmp_path):
     with pytest.raises(cli.UserError, match="'smal': did you mean 'small'"):
         script.main(["--suite", "smal", "--output", str(tmp_path / "new")])

@@ -64,6 +64,8 @@ def test_where_no_other_task_earns_anything_the_credit_stays_finite_in_size():
     np.testing.assert_allclose(found[3, 0], 10 * natural, rtol=0.01)  # a tenth of its own units
     assert np.abs(found).max() < 20 * natural
     assert (found[3, 0] > 0).all()
+    reward[3, 1, :, -1], scale[3, 1] = 1.0, 1e-4  # in every episode, so that its own advantages are noise
+    assert np.abs(credit(reward, valid, scale, 1)).max() <= 100 / 2
 
 
 @pytest.mark.parametrize(

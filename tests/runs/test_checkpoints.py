@@ -262,6 +262,7 @@ def test_another_source_is_a_note(monkeypatch, now, told):
     monkeypatch.setattr(provenance, "provenance", lambda: record | {"revision": now})
     notes = provenance.changes(record)
     assert len(notes) == told
+    assert provenance.changes(record, goes_on=False) == [], "an evaluation goes on with nothing"
     assert all("written by the source aaaaaaaaaa, this is " in note for note in notes)
 
 

@@ -108,6 +108,7 @@ class Checkpoints:
             multiprocessing_options=single_process,
         )
         self._manager = ocp.CheckpointManager(_Literal(self.directory), options=options, item_names=("state", "record"))
+        self._goes_on = write
         if write:
             self._read_scores()
 
@@ -213,7 +214,7 @@ class Checkpoints:
             old, new = record["layout"].get(leaf, "absent"), template.get(leaf, "absent")
             if old != new:
                 raise ValueError(f"{where} hold another state: {leaf} was {old}, now {new}")
-        self.notes += changes(record)
+        self.notes += changes(record, goes_on=self._goes_on)
 
     def prove(self, iteration: int) -> None:
         """Verifies that a checkpoint that was just written can be read back.

@@ -20,8 +20,13 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions(), "hardware": hardware(), "revision": revision()}
 
 
-def changes(record: Mapping[str, Any]) -> list[str]:
-    """What differs between this process and the one whose `provenance` a record holds, a sentence each."""
+def changes(record: Mapping[str, Any], goes_on: bool = True) -> list[str]:
+    """What differs between this process and the one whose `provenance` a record holds, a sentence each.
+
+    Args:
+        record: that of a checkpoint.
+        goes_on: whether training goes on from it. If not, another commit is not worth a sentence.
+    """
     now, differ = provenance(), "numbers may differ from those of an uninterrupted run"
     notes = [
         f"the checkpoint was written with {part} {before.get(part)}, this is {value}: {differ}"
@@ -30,7 +35,7 @@ def changes(record: Mapping[str, Any]) -> list[str]:
         if before.get(part) != value
     ]
     written, source = record.get("revision"), now["revision"]
-    if written and source and written != source:
+    if goes_on and written and source and written != source:
         notes.append(f"the checkpoint was written by the source {_short(written)}, this is {_short(source)}: {differ}")
     return notes
 

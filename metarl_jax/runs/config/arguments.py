@@ -8,7 +8,7 @@ import dataclasses
 import re
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -107,25 +107,41 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
     return AlgorithmConfig(**values)
 
 
-def _with_none(options: AlgorithmConfig, algorithm: str, argv: Sequence[str]) -> AlgorithmConfig:
+def _typed(argv: Sequence[str]) -> dict[str, str]:
+    """The flags of a command line, each with the word after it."""
+    words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    following = zip(words, [*words[1:], ""], strict=True)
+    return {word.replace("_", "-"): after for word, after in following if word.startswith("--")}
+
+
+def _with_none(options: AlgorithmConfig, names: Iterable[str], algorithm: str, argv: Sequence[str]) -> AlgorithmConfig:
     """The same, where a flag's None is a value: one that the algorithm takes, and that is not its default.
 
-    Elsewhere None stands for the default. It becomes NAME=None.
+    Elsewhere None stands for the default. As a value it becomes NAME=None.
+
+    Args:
+        options: as they were parsed.
+        names: those with flags.
+        algorithm: whose options they are.
+        argv: the command line.
 
     Raises:
-        ValueError: the algorithm is unknown, or `option` is malformed.
+        ValueError: the algorithm is unknown, or `--option` sets what a flag sets to None.
     """
-    given = "\0".join(argv).replace("=", "\0") + "\0"
-    asked = [name for name, value in vars(options).items() if value is None and f"{flag(name)}\0None\0" in given]
-    if not asked and not options.option:
+    typed = _typed(argv)
+    given = {name: typed[flag(name)] for name in names if flag(name) in typed}
+    if not given:
         return options
     from metarl_jax.runs.config import flags
 
-    # A number that is given anew takes the place of an earlier None.
-    outdated = {f"{name}=None" for name, value in vars(options).items() if value is not None}
-    pairs = [f"{name}=None" for name in asked if flags.takes_none(algorithm, name)]
-    kept = [pair for pair in options.option if pair not in {*outdated, *pairs}]
-    return dataclasses.replace(options, option=(*kept, *pairs))
+    none = [name for name, word in given.items() if word == "None" and flags.takes_none(algorithm, name)]
+    kept = options.option
+    if "--option" not in typed:  # so they are those of a file or a preset, which flags replace
+        kept = tuple(pair for pair in kept if not (pair.endswith("=None") and pair.removesuffix("=None") in given))
+    if twice := {pair.partition("=")[0] for pair in kept} & {*none}:
+        name = min(twice)
+        raise ValueError(f"{flag(name)} is None, and --option sets {name} too; give one of them")
+    return dataclasses.replace(options, option=(*kept, *(f"{name}=None" for name in none)))
 
 
 def _early(argv: Sequence[str]) -> argparse.Namespace:
@@ -242,7 +258,8 @@ def parse(argv: Sequence[str], **settings: Any) -> Asked:
     values: dict[str, Any] = {field.name: getattr(given, field.name) for field in dataclasses.fields(TrainConfig)}
     with cli.user_errors():
         options = _package_options(given.algorithm_options)
-        values["algorithm_options"] = _with_none(options, given.algorithm, argv)
+        names = vars(given.algorithm_options).keys() - {"option"}
+        values["algorithm_options"] = _with_none(options, sorted(names), given.algorithm, argv)
     config = TrainConfig(**values)
     from metarl_jax import algorithms
 

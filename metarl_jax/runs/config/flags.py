@@ -49,7 +49,11 @@ def takes_none(algorithm: str, option: str) -> bool:
     """
     if algorithms.options(algorithm).get(option) is None:
         return False
-    return type(None) in typing.get_args(typing.get_type_hints(algorithms.ALGORITHMS[algorithm].options)[option])
+    try:
+        hint = typing.get_type_hints(algorithms.ALGORITHMS[algorithm].options)[option]
+    except NameError:  # an annotation that is only known to a type checker
+        return False
+    return type(None) in typing.get_args(hint)
 
 
 def _owners(names: Iterable[str]) -> dict[str, dict[str, type]]:

@@ -214,21 +214,24 @@ def fill(
     from metarl_jax.runs.checkpoint import provenance
 
     for which in missing:
-        machine, today = provenance.machine(), str(date.today())
-        if stored["rows"] and machine not in stored.get("machine", machine):
-            machine = f"{stored['machine']}; {machine}"
-        first = stored.get("date", today).partition(" to ")[0] if stored["rows"] else today
-        stored |= {"machine": machine, "date": today if first == today else f"{first} to {today}"}
         with cli.user_errors():
             stored["rows"] += rows(which)
         try:
-            others = read(path, stored["arguments"])["rows"]
+            there = read(path, stored["arguments"])
         except ValueError as error:
             raise cli.UserError(str(error)) from error
         known = {_name(row) for row in stored["rows"]}
-        stored["rows"] += [row for row in others if _name(row) not in known]
+        stored["rows"] += [row for row in there["rows"] if _name(row) not in known]
+        stored |= _origin([there, {"machine": provenance.machine(), "date": str(date.today())}])
         files.write(path, json.dumps(stored) + "\n")
         print(file=sys.stderr)
+
+
+def _origin(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The machines of all parts, and their first and last day."""
+    machines = [machine for part in parts if "machine" in part for machine in part["machine"].split("; ")]
+    days = sorted(day for part in parts if "date" in part for day in part["date"].split(" to "))
+    return {"machine": "; ".join(dict.fromkeys(machines)), "date": " to ".join(dict.fromkeys([days[0], days[-1]]))}
 
 
 def _name(row: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """The evaluation of a run on held-out tasks: a table, a file and a plot."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,8 +203,12 @@ def _planned(
 
 
 def _rates_in_a_name(rates: Sequence[float]) -> str:
-    words = [f"{rate:g}" for rate in rates]
-    return "_".join(words) if len(words) <= 4 else f"{words[0]}_to_{words[-1]}_in_{len(words)}"
+    """All of a few rates; of more the first and the last, and a number that tells them from others."""
+    words = [str(float(rate)) for rate in rates]
+    all_of_them = "_".join(words)
+    if len(words) <= 4:
+        return all_of_them
+    return f"{words[0]}_to_{words[-1]}_{zlib.crc32(all_of_them.encode()):08x}"
 
 
 def _adapted(plan: _Plan, state: Any, console: Console) -> dict[int, dict[str, Row]]:
