@@ -30,6 +30,8 @@ POLICY = {"init_std": 0.5, "min_std": 0.1}
 SETTINGS: dict[str, dict[str, Any]] = {
     "anil": {"inner_lr": 1.0},  # only the head adapts
     "cavia": {"inner_lr": 1.0},
+    "es-maml": {"outer_lr": 0.03},  # half as many outer steps
+    "reptile": {"adaptation_steps": 3, "outer_lr": 0.01},  # with one step it is `pretrain`
     "promp": {"outer_lr": 1e-3},  # five steps on the same data
     "rl2": MEMORY | DENSE,
     "rl2-hyper": MEMORY | DENSE | {"policy": POLICY | SMALL_BASE},
