@@ -11,7 +11,7 @@ import pytest
 from metarl_jax import algorithms
 from metarl_jax.runs import config as configs
 from metarl_jax.runs import run as runs
-from metarl_jax.runs.config.arguments import defaults
+from metarl_jax.runs.config.arguments import defaults, parse
 from metarl_jax.runs.config.file import read_config
 from metarl_jax.runs.console import cli
 from tests.experiments.scripts import EXPERIMENTS, TINY, load
@@ -183,6 +183,8 @@ def test_resume_takes_its_configuration_from_the_folder(script, trained, monkeyp
 
 
 def test_without_arguments_the_device_chooses(monkeypatch):
+    """README's first command has none."""
+    assert parse([]).config.preset == "cheetah-dir-cpu"
     for platform, name in (("cpu", "cheetah-dir-cpu"), ("gpu", "cheetah-dir"), ("tpu", "cheetah-dir")):
         monkeypatch.setattr("jax.default_backend", lambda platform=platform: platform)
         config, why = defaults(["--seed", "3"])

@@ -5,6 +5,7 @@ This module does not import JAX, so that `--help` is fast.
 
 import argparse
 import dataclasses
+import itertools
 import re
 import sys
 import typing
@@ -110,8 +111,8 @@ def _package_options(options: AlgorithmConfig) -> AlgorithmConfig:
 def _typed(argv: Sequence[str]) -> dict[str, str]:
     """The flags of a command line, each with the word after it."""
     words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    following = zip(words, [*words[1:], ""], strict=True)
-    return {word.replace("_", "-"): after for word, after in following if word.startswith("--")}
+    pairs = itertools.zip_longest(words, words[1:], fillvalue="")
+    return {word.replace("_", "-"): after for word, after in pairs if word.startswith("--")}
 
 
 def _with_none(options: AlgorithmConfig, names: Iterable[str], algorithm: str, argv: Sequence[str]) -> AlgorithmConfig:
