@@ -20,6 +20,7 @@ from tests import rows
 
 FEW, MANY = 2, 40
 SLOW = {"cheetah-dir/maml-trpo", "cheetah-vel/maml-trpo", "ant-vel/maml-trpo", "hopper-params/promp"}
+SLOW |= {"ant-dir/promp", "reacher-goal/promp"}
 
 
 def equal(left, right, **tolerance):

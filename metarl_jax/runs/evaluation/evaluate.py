@@ -301,6 +301,7 @@ def _list_files(folder: Path, console: Console) -> None:
     for name in ("adaptation", "evaluation"):
         for path in sorted(folder.glob(f"{name}-*")):
             what = path.stem.removeprefix(name + "-").replace("-episodes", " episodes").replace("-steps", " steps")
+            what = what.replace("rates-", "rates ").replace("tasks-", "tasks of seed ")
             files[path] = f"the same: {what.replace('-', ', ')}"
     for path, meaning in files.items():
         if path.exists():
