@@ -53,6 +53,24 @@ def test_resumed_equals_uninterrupted_byte_for_byte(whole, tmp_path, console):
     assert read_config(folder).iterations == ITERATIONS
 
 
+def test_other_metrics_than_before_end_a_resume_with_a_line(whole, tmp_path, console, monkeypatch):
+    """As when an environment's `measure` has changed while a job waited in a queue."""
+    folder, plain = tmp_path / "changed", stub_algorithm()
+    runs.train_run(make(folder, iterations=6), console)
+
+    def update(key, state):
+        state, metrics = plain.update(key, state)
+        return state, metrics | {"success": metrics["loss"]}
+
+    monkeypatch.setattr(configs, "build", lambda config, **_: Built(stub_env(), plain._replace(update=update)))
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(
+        UserError, match=r"metrics are others than those of .*metrics.csv: new are success, gone are none"
+    ):
+        runs.train_run(make(folder), console, resume=True, override=True)
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
 def test_a_killed_run_resumes_although_rows_were_logged_after_its_checkpoint(whole, tmp_path, console, monkeypatch):
     folder = tmp_path / "killed"
     save = Checkpoints.save
