@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from benchmarks import hostile_tools
+from benchmarks import hostile_signals, hostile_tools
 from benchmarks.hostile_cases import CASES, KINDS, must_hold
 from benchmarks.hostile_tools import KEEPS, Case, Place, judge
+from metarl_jax.runs.sweeps import plans
 
 ROOT = Path(__file__).parents[2]
 KIND = {"names", "options", "links", "special files", "configurations", "checkpoints", "owners", "quotas", "clocks"}
@@ -173,3 +174,8 @@ def test_only_root_can_try_some(monkeypatch):
     monkeypatch.setattr(hostile_tools.os, "geteuid", lambda: 1000)
     case = next(case for case in CASES if case.root)
     assert hostile_tools.tried(case, cast(Any, StubLab(ROOT))) is None
+
+
+def test_the_sweeps_that_it_writes_are_of_the_schema_of_today(tmp_path):
+    (tmp_path / "sweep.json").write_text(hostile_signals.plan({"a": {"seed": 1}}))
+    assert plans.load(tmp_path / "sweep.json").members == {"a": {"seed": 1}}
