@@ -58,6 +58,7 @@ def test_its_evaluation_is_reproduced(name):
     rows = mrl.evaluation.evaluate(loaded.algorithm, loaded.env, key, loaded.params, num_tasks=tasks, steps=steps)
     known = {kind: np.array(row["per_task"])[:tasks] for kind, row in report["rows"].items()}
     spread = known["adapted"][:, -1].std() + np.ptp(known["adapted"])
+    # Of a memory whose choices fell otherwise: four standard errors of the difference of two means over other draws.
     tolerance = 4 * np.sqrt(2 / MANY) * known["adapted"].std(0).max() if memory else 0.1 * spread
     chaotic = memory or loaded.config.backend is not None
     for kind in ("adapted",) if chaotic else rows:
